@@ -1,0 +1,69 @@
+"""From a spec to a network that takes images in [0, 1]."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from robust_arch.architectures.cost import check_task
+from robust_arch.architectures.family import ImageShape, get_family
+from robust_arch.architectures.spec import ArchSpec
+from robust_arch.errors import invalid
+
+
+class Normalize(nn.Module):
+    """(x - mean) / std by channel, with both saved in the checkpoint: attacks see images in [0, 1]."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(list(mean), dtype=torch.float32).view(1, -1, 1, 1))
+        self.register_buffer("std", torch.tensor(list(std), dtype=torch.float32).view(1, -1, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x - self.mean) / self.std
+
+
+class Classifier(nn.Module):
+    """Normalisation, then the family's network: images (B, C, H, W) in [0, 1] to logits (B, K)."""
+
+    def __init__(self, normalize: Normalize, network: nn.Module) -> None:
+        super().__init__()
+        self.normalize = normalize
+        self.network = network
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.network(self.normalize(x))
+        return logits
+
+
+def build(
+    spec: ArchSpec,
+    num_classes: int = 10,
+    image_shape: ImageShape = (3, 32, 32),
+    *,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    seed: int | None = None,
+) -> Classifier:
+    """A freshly initialised network of `spec`.
+
+    mean, std: one number a channel, in units of images in [0, 1]; the identity unless given.
+    seed: initialises from this seed and leaves torch's global random state as it was; None draws from that state.
+    """
+    check_task(num_classes, image_shape)
+    channels = image_shape[0]
+    mean = [0.0] * channels if mean is None else mean
+    std = [1.0] * channels if std is None else std
+    for key, values in (("mean", mean), ("std", std)):
+        if len(values) != channels:
+            raise invalid(key, list(values), f"one number for each of the {channels} channels")
+    if min(std) <= 0:
+        raise invalid("std", list(std), "greater than 0")
+    with torch.random.fork_rng(devices=[], enabled=seed is not None):
+        if seed is not None:
+            torch.manual_seed(seed)
+        network = get_family(spec.family).build(spec, num_classes, channels)
+    return Classifier(Normalize(mean, std), network)

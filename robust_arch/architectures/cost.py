@@ -1,0 +1,47 @@
+"""What an architecture costs, in closed form: no model is built."""
+
+from dataclasses import dataclass
+
+from robust_arch.architectures.family import ImageShape, get_family
+from robust_arch.architectures.spec import ArchSpec
+from robust_arch.errors import invalid
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Parameters (all trainable numbers) and multiply-accumulates of one image, in all and by stage.
+
+    MACs count convolutions and linear layers; no BatchNorm, no activation, no bias.
+    """
+
+    params: int
+    macs: int
+    stage_params: tuple[int, ...]
+    stage_macs: tuple[int, ...]
+
+    def shares(self, resource: str = "params") -> tuple[float, ...]:
+        """Each stage's part of the stages' sum of `resource` ("params" or "macs"); stem and head stand outside."""
+        parts = self.stage_params if resource == "params" else self.stage_macs
+        return tuple(part / sum(parts) for part in parts)
+
+
+def check_task(num_classes: int, image_shape: ImageShape) -> None:
+    """Raise InputError unless there are at least two classes and images of at least 1x1x1."""
+    if num_classes < 2:
+        raise invalid("num_classes", num_classes, "at least 2")
+    if len(image_shape) != 3 or min(image_shape) < 1:
+        raise invalid("image_shape", image_shape, "(channels, height, width), each at least 1")
+
+
+def cost(spec: ArchSpec, num_classes: int = 10, image_shape: ImageShape = (3, 32, 32)) -> Cost:
+    """The cost of `spec` on images of `image_shape` (C, H, W) in `num_classes` classes."""
+    check_task(num_classes, image_shape)
+    terms = get_family(spec.family).cost_terms(
+        spec.depths, spec.widths, spec.stem_width, num_classes, image_shape
+    )
+    return Cost(
+        params=int(sum(terms.stage_params) + terms.outside_params),
+        macs=int(sum(terms.stage_macs) + terms.outside_macs),
+        stage_params=tuple(int(part) for part in terms.stage_params),
+        stage_macs=tuple(int(part) for part in terms.stage_macs),
+    )

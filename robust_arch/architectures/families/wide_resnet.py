@@ -1,0 +1,126 @@
+"""Pre-activation WideResNet (Zagoruyko and Komodakis 2016) whose stages have widths and depths of their own.
+
+Block and head follow the network of Huang et al., NeurIPS 2021, so that its published weights fit.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from robust_arch.architectures.family import CostTerms, ImageShape
+from robust_arch.architectures.spec import ArchSpec
+from robust_arch.errors import invalid
+
+STRIDES = (1, 2, 2)
+
+
+class BasicBlock(nn.Module):
+    """BN-act-conv3x3-BN-act-[dropout]-conv3x3 plus shortcut: (B, c_in, H, W) to (B, c_out, H/stride, W/stride)."""
+
+    def __init__(self, c_in: int, c_out: int, stride: int, activation: str, dropout: float) -> None:
+        super().__init__()
+        self.activation = getattr(F, activation)
+        self.changes_width = c_in != c_out
+        self.bn1 = nn.BatchNorm2d(c_in)
+        self.conv1 = nn.Conv2d(c_in, c_out, 3, stride, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(c_out)
+        self.dropout = nn.Dropout(dropout)
+        self.conv2 = nn.Conv2d(c_out, c_out, 3, padding=1, bias=False)
+        projects = self.changes_width or stride != 1
+        self.shortcut = nn.Conv2d(c_in, c_out, 1, stride, bias=False) if projects else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        activated = self.activation(self.bn1(x))
+        # where the width changes the shortcut starts from the activated tensor, else from raw x
+        shortcut = self.shortcut(activated if self.changes_width else x)
+        hidden = self.activation(self.bn2(self.conv1(activated)))
+        out: Tensor = self.conv2(self.dropout(hidden)) + shortcut
+        return out
+
+
+class WideResNet(nn.Module):
+    """Stem, stages at strides 1, 2, 2, and a BN-act-pool-linear head: (B, C, H, W) to logits (B, K)."""
+
+    def __init__(self, spec: ArchSpec, num_classes: int, channels: int) -> None:
+        super().__init__()
+        self.activation = getattr(F, spec.activation)
+        self.stem = nn.Conv2d(channels, spec.stem_width, 3, padding=1, bias=False)
+        stages = []
+        c_in = spec.stem_width
+        for depth, width, stride in zip(spec.depths, spec.widths, STRIDES, strict=True):
+            blocks = [BasicBlock(c_in, width, stride, spec.activation, spec.dropout)]
+            blocks += [BasicBlock(width, width, 1, spec.activation, spec.dropout) for _ in range(depth - 1)]
+            stages.append(nn.Sequential(*blocks))
+            c_in = width
+        self.stages = nn.Sequential(*stages)
+        self.bn = nn.BatchNorm2d(c_in)
+        self.fc = nn.Linear(c_in, num_classes)
+        self._initialise()
+
+    def _initialise(self) -> None:
+        """Convolutions N(0, sqrt(2 / (kh kw c_out))), linear bias 0, the framework's defaults elsewhere."""
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                kh, kw = module.kernel_size
+                nn.init.normal_(module.weight, 0.0, math.sqrt(2.0 / (kh * kw * module.out_channels)))
+        nn.init.zeros_(self.fc.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        features = self.activation(self.bn(self.stages(self.stem(x))))
+        logits: Tensor = self.fc(torch.mean(features, dim=(2, 3)))
+        return logits
+
+
+def _stage(c_in: Any, c: Any, depth: Any, stride: int, pixels: int) -> tuple[Any, Any]:
+    """Parameters and MACs of one stage; `pixels` counts positions of the feature map after its stride."""
+    projection = ((c_in != c) | (stride != 1)) * (c_in * c)
+    first_weights = 9 * c_in * c + 9 * c * c + projection
+    other_weights = 18 * c * c
+    weights = first_weights + (depth - 1) * other_weights
+    batch_norms = (2 * c_in + 2 * c) + (depth - 1) * 4 * c
+    return weights + batch_norms, weights * pixels
+
+
+class WideResNetFamily:
+    """Three stages of basic blocks; the closed-form cost counts convolutions and the linear layer."""
+
+    def validate(self, spec: ArchSpec) -> None:
+        """Any depths and widths of at least 1 are legal, for exactly three stages."""
+        if len(spec.depths) != len(STRIDES):
+            raise invalid("arch.depths", spec.depths, f"family wide_resnet has {len(STRIDES)} stages")
+
+    def cost_terms(
+        self,
+        depths: Sequence[Any],
+        widths: Sequence[Any],
+        stem_width: int,
+        num_classes: int,
+        image_shape: ImageShape,
+    ) -> CostTerms:
+        """Parameters and MACs by stage, from the layer shapes; integers or int64 arrays."""
+        channels, height, width = image_shape
+        stem = 9 * channels * stem_width
+        outside_macs = stem * height * width
+        stages = []
+        c_in: Any = stem_width
+        for depth, c, stride in zip(depths, widths, STRIDES, strict=True):
+            height, width = -(-height // stride), -(-width // stride)
+            stages.append(_stage(c_in, c, depth, stride, height * width))
+            c_in = c
+        return CostTerms(
+            stage_params=tuple(params for params, _ in stages),
+            stage_macs=tuple(macs for _, macs in stages),
+            outside_params=stem + 2 * c_in + c_in * num_classes + num_classes,
+            outside_macs=outside_macs + c_in * num_classes,
+        )
+
+    def build(self, spec: ArchSpec, num_classes: int, channels: int) -> nn.Module:
+        """A freshly initialised WideResNet; draws from torch's global random state."""
+        return WideResNet(spec, num_classes, channels)
+
+
+FAMILY = WideResNetFamily()

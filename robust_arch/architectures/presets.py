@@ -1,0 +1,54 @@
+"""Named architectures: conf/arch holds them, this module reads them."""
+
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+
+import yaml
+
+from robust_arch.architectures.spec import ArchSpec
+from robust_arch.errors import invalid
+from robust_arch.paths import conf_dir
+
+
+class Presets(Mapping[str, ArchSpec]):
+    """The presets by name, read from conf/arch when first asked for."""
+
+    @cached_property
+    def _specs(self) -> dict[str, ArchSpec]:
+        files = sorted((conf_dir() / "arch").glob("*.yaml"))
+        return {file.stem: ArchSpec.from_dict(yaml.safe_load(file.read_text())) for file in files}
+
+    def __getitem__(self, name: str) -> ArchSpec:
+        if name not in self._specs:
+            raise invalid("arch", name, f"one of {', '.join(self._specs)}")
+        return self._specs[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._specs
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._specs)
+
+    def __len__(self) -> int:
+        return len(self._specs)
+
+
+PRESETS = Presets()
+
+
+def arch_name(spec: ArchSpec) -> str:
+    """The preset's name if the spec equals one, else like `wide_resnet-d2-2-2-w16-32-64`.
+
+    Fields that differ from their defaults are appended, so that two specs never share a name.
+    """
+    for name, preset in PRESETS.items():
+        if preset == spec:
+            return name
+    name = f"{spec.family}-d{'-'.join(map(str, spec.depths))}-w{'-'.join(map(str, spec.widths))}"
+    if spec.stem_width != 16:
+        name += f"-stem{spec.stem_width}"
+    if spec.activation != "relu":
+        name += f"-{spec.activation}"
+    if spec.dropout:
+        name += f"-drop{spec.dropout:g}"
+    return name

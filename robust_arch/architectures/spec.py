@@ -1,0 +1,71 @@
+"""What a network is: a family and, for each stage, how deep and how wide."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from robust_arch.architectures.family import get_family
+from robust_arch.errors import InputError, invalid
+
+ACTIVATIONS = ("relu", "silu", "gelu", "softplus")
+
+
+def _integers(key: str, values: Any) -> tuple[int, ...]:
+    """`values` as a tuple of integers of at least 1, or an InputError that names `key`."""
+    try:
+        numbers = tuple(values)
+    except TypeError:
+        raise invalid(key, values, "a list of integers, one a stage") from None
+    for number in numbers:
+        if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+            raise invalid(key, values, "each stage needs an integer of at least 1")
+    return numbers
+
+
+@dataclass(frozen=True)
+class ArchSpec:
+    """An architecture: family, blocks a stage, channels a stage; raises InputError where no network can be built."""
+
+    family: str
+    depths: tuple[int, ...]
+    widths: tuple[int, ...]
+    stem_width: int = 16
+    activation: str = "relu"
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "depths", _integers("arch.depths", self.depths))
+        object.__setattr__(self, "widths", _integers("arch.widths", self.widths))
+        _integers("arch.stem_width", (self.stem_width,))
+        if len(self.depths) != len(self.widths):
+            raise invalid("arch.widths", self.widths, f"as many stages as arch.depths = {self.depths}")
+        if self.activation not in ACTIVATIONS:
+            raise invalid("arch.activation", self.activation, f"one of {', '.join(ACTIVATIONS)}")
+        if not isinstance(self.dropout, int | float) or not 0 <= self.dropout < 1:
+            raise invalid("arch.dropout", self.dropout, "a probability in [0, 1)")
+        object.__setattr__(self, "dropout", float(self.dropout))
+        get_family(self.family).validate(self)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types, every field."""
+        return {**asdict(self), "depths": list(self.depths), "widths": list(self.widths)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "ArchSpec":
+        """The inverse of `to_dict`; an unknown or missing field raises InputError."""
+        known = {field.name for field in fields(cls)}
+        if unknown := set(values) - known:
+            raise invalid("arch", dict(values), f"unknown {sorted(unknown)}; fields are {sorted(known)}")
+        if missing := {"family", "depths", "widths"} - set(values):
+            raise InputError(f"arch: {sorted(missing)} missing; a spec needs family, depths and widths")
+        return cls(**values)
+
+    def to_json(self) -> str:
+        """One line of JSON with sorted keys."""
+        return json.dumps(self.to_dict(), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> "ArchSpec":
+        """The inverse of `to_json`."""
+        return cls.from_dict(json.loads(text))

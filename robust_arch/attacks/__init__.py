@@ -1,0 +1,9 @@
+"""Attacks on classifiers of images in [0, 1], each inside a stated threat model."""
+
+from robust_arch.attacks.base import Attack
+from robust_arch.attacks.gradient import PGD
+from robust_arch.attacks.losses import CrossEntropy, Margin
+from robust_arch.attacks.start import Clean, Gaussian, Uniform
+from robust_arch.attacks.threat import ThreatModel
+
+__all__ = ["PGD", "Attack", "Clean", "CrossEntropy", "Gaussian", "Margin", "ThreatModel", "Uniform"]

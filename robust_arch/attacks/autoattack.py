@@ -1,0 +1,46 @@
+"""Adapter to AutoAttack (Croce and Hein 2020): the authors' own code, as the package pyautoattack distributes it."""
+
+from dataclasses import dataclass
+
+import pyautoattack
+import torch
+from torch import Tensor, nn
+
+from robust_arch.attacks.base import Attack
+from robust_arch.attacks.threat import ThreatModel
+from robust_arch.errors import invalid
+
+_NORMS = {"linf": "Linf"}
+_MIN_CLASSES = 4  # the targeted DLR loss divides by a difference of the first, third and fourth largest logits
+
+
+@dataclass(frozen=True, kw_only=True)
+class AutoAttack(Attack):
+    """The full standard suite: APGD-CE, APGD-T, FAB-T, Square, on min(9, K - 1) target classes.
+
+    block_size: images attacked in one call of the library, in index order. The library reseeds for each of its
+    batches, so the block is part of what determines the result; within a block it equals a direct call.
+    """
+
+    block_size: int = 250
+
+    def __post_init__(self) -> None:
+        if self.block_size < 1:
+            raise invalid("attack.block_size", self.block_size, "an integer of at least 1")
+
+    def run(self, net: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, seed: int, index: Tensor) -> Tensor:  # noqa: ARG002
+        """One call of the library; images that it could not perturb come back clean."""
+        with torch.no_grad():
+            num_classes = net(x[:1]).shape[1]
+        if num_classes < _MIN_CLASSES:
+            raise invalid(
+                "evaluate.attacks", "autoattack", f"at least {_MIN_CLASSES} classes (DLR loss); here {num_classes}"
+            )
+        suite = pyautoattack.AutoAttack(
+            net, norm=_NORMS[threat.norm], eps=threat.eps, version="standard", seed=seed, device=x.device
+        )
+        suite.apgd_targeted.n_target_classes = min(9, num_classes - 1)
+        suite.fab.n_target_classes = min(9, num_classes - 1)
+        x_adv, _ = suite.run_standard_evaluation(x, y, batch_size=self.block_size)
+        result: Tensor = x_adv
+        return result

@@ -1,0 +1,122 @@
+"""The promise that every attack keeps, whatever its inside does."""
+
+import random
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from robust_arch.attacks.threat import ThreatModel
+from robust_arch.errors import InputError, invalid
+
+
+def check_batch(x: Tensor, y: Tensor) -> None:
+    """Raise InputError unless x is (B, C, H, W) floating point in [0, 1] and y is (B,) non-negative integers."""
+    if x.ndim != 4 or not x.is_floating_point():
+        raise invalid("x", (tuple(x.shape), str(x.dtype)), "floating-point images of shape (B, C, H, W)")
+    if y.shape != x.shape[:1] or y.is_floating_point():
+        raise invalid("y", (tuple(y.shape), str(y.dtype)), f"integer labels of shape ({len(x)},)")
+    if not len(x):
+        return
+    low, high = (float(bound) for bound in x.aminmax())
+    if not (low >= 0 and high <= 1):
+        raise invalid("x", (low, high), "images in [0, 1]; normalisation belongs inside the network")
+    if int(y.min()) < 0:
+        raise invalid("y", int(y.min()), "labels of at least 0")
+
+
+def check_labels(y: Tensor, num_classes: int) -> None:
+    """Raise InputError unless every label is a class. y: (B,)."""
+    if len(y) and int(y.max()) >= num_classes:
+        raise invalid("y", int(y.max()), f"labels below the number of classes, {num_classes}")
+
+
+@contextmanager
+def undisturbed(net: nn.Module) -> Iterator[None]:
+    """Evaluation mode and no parameter gradients inside; modes and requires_grad as they were afterwards."""
+    modes = {module: module.training for module in net.modules()}
+    trainable = [parameter for parameter in net.parameters() if parameter.requires_grad]
+    net.eval()
+    for parameter in trainable:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+        for parameter in trainable:
+            parameter.requires_grad_(True)
+
+
+@contextmanager
+def preserved_random_state(device: torch.device) -> Iterator[None]:
+    """The global random states of torch, numpy and Python are afterwards what they were before."""
+    python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002
+    devices = [device] if device.type == "cuda" else []
+    try:
+        with torch.random.fork_rng(devices=devices):
+            yield
+    finally:
+        random.setstate(python_state)
+        np.random.set_state(numpy_state)  # noqa: NPY002
+
+
+class Attack(ABC):
+    """An attack: a subclass writes `run`; the call around it keeps the promises.
+
+    The result lies inside the ball and the box, exactly. The network's mode, its parameters' requires_grad and
+    gradients, its buffers and the global random state are afterwards bit for bit what they were. Works for one
+    example and under `torch.no_grad` and `torch.inference_mode`. Calls are stateless: the randomness of an example
+    follows from (seed, its index) alone.
+    """
+
+    @abstractmethod
+    def run(self, net: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, seed: int, index: Tensor) -> Tensor:
+        """The attack itself; its result need not be projected. Gradients are enabled, `net` is in evaluation mode."""
+
+    def __call__(
+        self,
+        net: nn.Module,
+        x: Tensor,
+        y: Tensor,
+        threat: ThreatModel,
+        *,
+        seed: int = 0,
+        index: Tensor | None = None,
+    ) -> Tensor:
+        """Adversarial images for x.
+
+        Args:
+            net: images (B, C, H, W) in [0, 1] to logits (B, K).
+            x: clean images (B, C, H, W) in [0, 1], floating point.
+            y: labels (B,), integers.
+            threat: the norm ball.
+            seed: with `index`, decides all randomness.
+            index: (B,) positions of the examples in their data set; 0 to B - 1 unless given.
+
+        Raises:
+            InputError: for shapes, images or labels outside what is said above.
+        """
+        check_batch(x, y)
+        if index is None:
+            index = torch.arange(len(x), device=x.device)
+        if not len(x):
+            return x.detach().clone()
+        # tensors made under inference_mode cannot carry gradients: clones made outside it can
+        with (
+            torch.inference_mode(False),
+            torch.enable_grad(),
+            torch.autocast(x.device.type, enabled=torch.is_autocast_enabled(x.device.type)),
+            undisturbed(net),
+            preserved_random_state(x.device),
+        ):
+            x, y, index = x.detach().clone(), y.detach().clone(), index.detach().clone()
+            with torch.no_grad():
+                region = threat.region(x)
+            x_adv = self.run(net, x, y, threat, seed, index).detach()
+            if x_adv.shape != x.shape or not bool(torch.isfinite(x_adv).all()):
+                raise InputError(f"{self}: the attack returned images that are not finite or of another shape")
+            return threat.project(x_adv, region)

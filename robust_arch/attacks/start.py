@@ -1,0 +1,46 @@
+"""Where a gradient attack starts; the loop projects the start like any other iterate."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor
+
+from robust_arch import randomness
+from robust_arch.attacks.threat import ThreatModel
+
+
+class Start(Protocol):
+    """A starting point from the clean image and the example's own random numbers."""
+
+    def __call__(self, x: Tensor, threat: ThreatModel, keys: Tensor) -> Tensor:
+        """x: (B, C, H, W), keys: (B,) as of `randomness.example_keys`. Returns (B, C, H, W)."""
+
+
+@dataclass(frozen=True)
+class Clean:
+    """x itself."""
+
+    def __call__(self, x: Tensor, threat: ThreatModel, keys: Tensor) -> Tensor:  # noqa: ARG002
+        """No randomness."""
+        return x
+
+
+@dataclass(frozen=True)
+class Uniform:
+    """x plus a point uniform in the ball (Madry et al. 2018)."""
+
+    def __call__(self, x: Tensor, threat: ThreatModel, keys: Tensor) -> Tensor:
+        """Draws C * H * W numbers an example."""
+        return x + threat.random_offset(randomness.uniform(keys, tuple(x.shape[1:])))
+
+
+@dataclass(frozen=True)
+class Gaussian:
+    """x plus N(0, std^2) noise, where std = `std` + `rel_std` * eps (0.25 eps in the code of Huang et al. 2021)."""
+
+    std: float = 0.0
+    rel_std: float = 0.0
+
+    def __call__(self, x: Tensor, threat: ThreatModel, keys: Tensor) -> Tensor:
+        """Draws C * H * W numbers an example."""
+        return x + (self.std + self.rel_std * threat.eps) * randomness.normal(keys, tuple(x.shape[1:]))

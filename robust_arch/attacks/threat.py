@@ -1,0 +1,85 @@
+"""What an attacker may do: stay in a norm ball around the image and in the box of images."""
+
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from robust_arch.errors import invalid
+
+NORMS = ("linf",)
+
+
+class Region(NamedTuple):
+    """The ball of one batch, cut with the box [0, 1]: lower and upper bounds, each (B, C, H, W)."""
+
+    lower: Tensor
+    upper: Tensor
+
+
+def parse_eps(value: object) -> Fraction:
+    """A radius as an exact fraction; accepts 8/255, "8/255", "0.031", 0.2, 0; raises InputError below 0."""
+    try:
+        eps = Fraction(str(value).replace(" ", ""))
+    except (ValueError, ZeroDivisionError):
+        raise invalid("threat.eps", value, "a number or a fraction like 8/255, at least 0") from None
+    if eps < 0:
+        raise invalid("threat.eps", value, "at least 0")
+    return eps
+
+
+def eps_label(eps: Fraction) -> str:
+    """How a radius is written in records: a short decimal if exact, else in 255ths, else as the fraction."""
+    if (eps * 1000).denominator == 1:
+        return f"{float(eps):g}"
+    if (eps * 255).denominator == 1:
+        return f"{int(eps * 255)}/255"
+    return str(eps)
+
+
+@dataclass(frozen=True, init=False)
+class ThreatModel:
+    """A norm and a radius, `ThreatModel("linf", "8/255")`, for images in [0, 1]; the radius is kept as a fraction."""
+
+    norm: str
+    eps_fraction: Fraction
+
+    def __init__(self, norm: str, eps: float | str | Fraction) -> None:
+        if norm not in NORMS:
+            raise invalid("threat.norm", norm, f"one of {', '.join(NORMS)}")
+        object.__setattr__(self, "norm", norm)
+        object.__setattr__(self, "eps_fraction", parse_eps(eps))
+
+    @property
+    def eps(self) -> float:
+        """The radius as a floating-point number."""
+        return float(self.eps_fraction)
+
+    def __str__(self) -> str:
+        return f"{self.norm}-{eps_label(self.eps_fraction)}"
+
+    def region(self, x: Tensor) -> Region:
+        """Where x' may lie, exactly: bounds that float32 rounds out of the ball are moved one step back in."""
+        lower = (x - self.eps).clamp_(min=0)
+        upper = (x + self.eps).clamp_(max=1)
+        lower = torch.where(x.double() - lower.double() > self.eps, torch.nextafter(lower, x), lower)
+        upper = torch.where(upper.double() - x.double() > self.eps, torch.nextafter(upper, x), upper)
+        return Region(lower, upper)
+
+    def project(self, x_adv: Tensor, region: Region) -> Tensor:
+        """The nearest allowed point. x_adv: (B, C, H, W)."""
+        return torch.clamp(x_adv, region.lower, region.upper)
+
+    def steepest(self, gradient: Tensor) -> Tensor:
+        """The direction of unit norm in which a linear function of this gradient rises fastest."""
+        return gradient.sign()
+
+    def random_offset(self, uniforms: Tensor) -> Tensor:
+        """A point uniform in the ball around 0. uniforms: (B, C, H, W) in [0, 1)."""
+        return (2 * uniforms - 1) * self.eps
+
+    def distance(self, x: Tensor, x_adv: Tensor) -> Tensor:
+        """The norm of x_adv - x, an example each: (B,)."""
+        return (x_adv - x).flatten(1).abs().amax(dim=1)

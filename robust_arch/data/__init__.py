@@ -1,0 +1,6 @@
+"""Data sets as tensors in memory, their splits, batches and augmentation."""
+
+from robust_arch.data.dataset import Dataset, Splits
+from robust_arch.data.images import ImageSet, stratified
+
+__all__ = ["Dataset", "ImageSet", "Splits", "stratified"]

@@ -1,0 +1,52 @@
+"""What a data set provides to a study: a training part, a held-out part for selection, and a test part."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+from robust_arch.data.images import ImageSet, stratified, without
+from robust_arch.errors import invalid
+
+
+@dataclass(frozen=True)
+class Splits:
+    """train: what the weights are fitted to; val: held out of the training set, for selection; test: the report."""
+
+    train: ImageSet
+    val: ImageSet
+    test: ImageSet
+
+    def training_fingerprint(self) -> str:
+        """What of the data decides training: the images fitted to and those selected on."""
+        return f"{self.train.fingerprint()}-{self.val.fingerprint()}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dataset(ABC):
+    """A data set by name; a subclass reads it, the seeded class-stratified split is the same for all.
+
+    name: label in the records. val_fraction: part of the training set held out, in (0, 1). split_seed: draws it.
+    """
+
+    name: str
+    val_fraction: float = 0.05
+    split_seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.val_fraction < 1:
+            raise invalid("data.val_fraction", self.val_fraction, "between 0 and 1, both excluded")
+
+    @abstractmethod
+    def read(self) -> tuple[ImageSet, ImageSet]:
+        """The official training and test sets."""
+
+    def load(self) -> Splits:
+        """Read, and hold a part of the training set out."""
+        train, test = self.read()
+        if train.num_classes < 2:
+            raise invalid("data.name", self.name, f"at least 2 classes; found {train.num_classes}")
+        count = max(1, round(self.val_fraction * len(train)))
+        held_out = stratified(train.labels, count, self.split_seed)
+        rest = without(len(train), held_out)
+        if not len(rest):
+            raise invalid("data.val_fraction", self.val_fraction, f"fewer than all {len(train)} training images")
+        return Splits(train.subset(rest), train.subset(held_out), test)

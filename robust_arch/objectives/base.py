@@ -1,0 +1,40 @@
+"""The interface of a training objective."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+
+from torch import Tensor, nn
+
+from robust_arch.attacks import ThreatModel
+
+
+@dataclass(frozen=True)
+class Loss:
+    """The loss to descend, its logged terms, and the logits that training accuracy is counted on.
+
+    total: scalar float32, with gradient. logits: (B, K), detached. terms: detached scalars by name.
+    """
+
+    total: Tensor
+    logits: Tensor
+    terms: dict[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Objective(ABC):
+    """What a training step descends. name: label in the records."""
+
+    name: str
+
+    @abstractmethod
+    def __call__(self, net: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, seed: int, index: Tensor) -> Loss:
+        """The loss of one batch.
+
+        Args:
+            net: the network, in training mode.
+            x: images (B, C, H, W) in [0, 1].
+            y: labels (B,).
+            threat: what the inner maximisation may do.
+            seed: of this step's inner maximisation.
+            index: (B,) positions of the examples in the training set.
+        """

@@ -1,0 +1,64 @@
+"""Random numbers that are a function of (seed, stream, example): the same in any batch, order, shard or device.
+
+A key is one 64-bit integer an example; the numbers of an example are SplitMix64 outputs counted from its key
+(Steele, Lea, Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014). Integer arithmetic alone, so
+a CPU and a GPU draw the same bits.
+"""
+
+import hashlib
+import math
+
+import torch
+from torch import Tensor
+
+_GAMMA = -7046029254386353131  # 0x9E3779B97F4A7C15, the golden-ratio increment, as a signed 64-bit integer
+_MIX_1 = -4658895280553007687  # 0xBF58476D1CE4E5B9
+_MIX_2 = -7723592293110705685  # 0x94D049BB133111EB
+
+
+def derive(seed: int, *parts: int | str) -> int:
+    """A 63-bit seed that depends on `seed` and every part, for a stream of its own."""
+    digest = hashlib.blake2b(repr((int(seed), *parts)).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1
+
+
+def _shift_right(z: Tensor, bits: int) -> Tensor:
+    # torch shifts int64 arithmetically; the mask makes it the logical shift that SplitMix64 is defined with
+    return (z >> bits) & ((1 << (64 - bits)) - 1)
+
+
+def _mix(z: Tensor) -> Tensor:
+    z = (z ^ _shift_right(z, 30)) * _MIX_1
+    z = (z ^ _shift_right(z, 27)) * _MIX_2
+    return z ^ _shift_right(z, 31)
+
+
+def example_keys(stream_seed: int, index: Tensor) -> Tensor:
+    """One key an example. index: (B,) integers, the examples' positions in their data set. Returns (B,) int64."""
+    return _mix(_mix(index.long() * _GAMMA + _GAMMA) ^ stream_seed)
+
+
+def random_bits(keys: Tensor, count: int) -> Tensor:
+    """`count` 64-bit words an example. keys: (B,) int64. Returns (B, count) int64."""
+    counter = torch.arange(1, count + 1, device=keys.device, dtype=torch.int64) * _GAMMA
+    return _mix(keys[:, None] + counter)
+
+
+def uniform(keys: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Uniform numbers in [0, 1), multiples of 2^-24. keys: (B,) int64. Returns (B, *shape) float32."""
+    words = random_bits(keys, math.prod(shape))
+    return (_shift_right(words, 40).float() * 2.0**-24).view(len(keys), *shape)
+
+
+def normal(keys: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Standard normal numbers by the Box-Muller transform. keys: (B,) int64. Returns (B, *shape) float32."""
+    count = math.prod(shape)
+    u = uniform(keys, (2, count))
+    # 1 - u lies in (0, 1], so the logarithm is finite
+    z = torch.sqrt(-2.0 * torch.log1p(-u[:, 0])) * torch.cos(2.0 * math.pi * u[:, 1])
+    return z.view(len(keys), *shape)
+
+
+def randint(keys: Tensor, high: int, count: int) -> Tensor:
+    """Integers uniform in [0, high). keys: (B,) int64. Returns (B, count) int64; high at most 2^20."""
+    return (uniform(keys, (count,)) * high).long().clamp_(max=high - 1)
