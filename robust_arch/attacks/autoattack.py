@@ -1,6 +1,7 @@
 """Adapter to AutoAttack (Croce and Hein 2020): the authors' own code, as the package pyautoattack distributes it."""
 
 from dataclasses import dataclass
+from importlib.metadata import version
 
 import pyautoattack
 import torch
@@ -27,6 +28,11 @@ class AutoAttack(Attack):
     def __post_init__(self) -> None:
         if self.block_size < 1:
             raise invalid("attack.block_size", self.block_size, "an integer of at least 1")
+
+    @property
+    def implementation(self) -> str:
+        """The distribution that holds the authors' code, with its version."""
+        return f"pyautoattack {version('pyautoattack')}"
 
     def run(self, net: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, seed: int, index: Tensor) -> Tensor:  # noqa: ARG002
         """One call of the library; images that it could not perturb come back clean."""

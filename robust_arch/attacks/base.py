@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from robust_arch import __version__
 from robust_arch.attacks.threat import ThreatModel
 from robust_arch.errors import InputError, invalid
 
@@ -72,6 +73,14 @@ class Attack(ABC):
     example and under `torch.no_grad` and `torch.inference_mode`. Calls are stateless: the randomness of an example
     follows from (seed, its index) alone.
     """
+
+    block_size: int | None = None
+    """Examples that one call must see together, for attacks whose result depends on it; None for all others."""
+
+    @property
+    def implementation(self) -> str:
+        """Whose code it is, with the version."""
+        return f"robust_arch {__version__}"
 
     @abstractmethod
     def run(self, net: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, seed: int, index: Tensor) -> Tensor:

@@ -1,0 +1,107 @@
+"""Which rows of results.csv may be compared: equal in everything but the architecture and the seed."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from robust_arch.errors import InputError
+
+UNFINISHED = ("failed", "diverged")
+GROUP_COLUMNS = ("objective", "recipe", "train_threat", "threat", "data", "epochs", "n_test", "weights", "checkpoint")
+_NOT_ATTACKS = ("clean_acc", "worst_case_acc")
+
+
+@dataclass(frozen=True)
+class Group:
+    """Comparable rows.
+
+    key: the values of GROUP_COLUMNS, then the names of the attacks: they decide what the worst case is the worst of.
+    """
+
+    key: tuple[Any, ...]
+    rows: pd.DataFrame
+
+    @property
+    def n_test(self) -> int:
+        """Test images behind every accuracy of the group."""
+        return int(self.key[GROUP_COLUMNS.index("n_test")])
+
+    @property
+    def checkpoint(self) -> str:
+        """`best`, `last` or `external`."""
+        return str(self.key[GROUP_COLUMNS.index("checkpoint")])
+
+    @property
+    def attacks(self) -> tuple[str, ...]:
+        """Names of the attacks whose worst case was taken."""
+        attacks: tuple[str, ...] = self.key[-1]
+        return attacks
+
+    def __str__(self) -> str:
+        objective, recipe, train_threat, threat, data, epochs, n_test, weights, checkpoint = map(_text, self.key[:-1])
+        return (
+            f"checkpoint {checkpoint}, objective {objective}, recipe {recipe} ({epochs} epochs, {weights} weights), "
+            f"data {data}, trained under {train_threat}, attacked under {threat} "
+            f"by {', '.join(self.attacks) or 'nothing'}, {n_test} test images"
+        )
+
+
+def accuracy_columns(frame: pd.DataFrame) -> list[str]:
+    """Columns with at least one accuracy, in percent: clean first, then the attacks, the worst case last."""
+    attacks = [name for name in frame.columns if name.endswith("_acc") and name not in _NOT_ATTACKS]
+    return [name for name in ("clean_acc", *attacks, "worst_case_acc") if frame[name].notna().any()]
+
+
+def evaluations(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows that hold numbers: runs that failed or diverged have none."""
+    return frame[~frame["status"].isin(UNFINISHED) & frame["n_test"].notna()]
+
+
+def groups(frame: pd.DataFrame) -> list[Group]:
+    """Every evaluation in exactly one group; groups and rows inside them in the order of `frame`."""
+    rows = evaluations(frame)
+    keys = [_key(row) for row in rows.to_dict("records")]
+    members: dict[tuple[Any, ...], list[int]] = {}
+    for position, key in enumerate(keys):
+        members.setdefault(key, []).append(position)
+    return [Group(key, rows.iloc[positions]) for key, positions in members.items()]
+
+
+def main_group(frame: pd.DataFrame) -> Group | None:
+    """The group that figures show: most runs at the checkpoint `best` with a worst case; the first of equals."""
+    candidates = [
+        group for group in groups(frame) if group.checkpoint == "best" and group.rows["worst_case_acc"].notna().all()
+    ]
+    return max(candidates, key=lambda group: len(group.rows), default=None)
+
+
+def only_group(frame: pd.DataFrame) -> Group:
+    """The one group of a frame that holds nothing else.
+
+    Raises:
+        InputError: for rows that may not be compared, or none.
+    """
+    found = groups(frame)
+    if len(found) != 1 or len(found[0].rows) != len(frame):
+        raise InputError(f"rows of {len(found)} groups, or without numbers: a figure shows exactly one group")
+    return found[0]
+
+
+def _key(row: dict[Hashable, Any]) -> tuple[Any, ...]:
+    attacks = tuple(
+        str(name).removesuffix("_acc")
+        for name, value in row.items()
+        if str(name).endswith("_acc") and name not in _NOT_ATTACKS and pd.notna(value)
+    )
+    # NaN is unequal to itself: rows without an entry would each be a group of their own
+    return (*(None if pd.isna(row[name]) else row[name] for name in GROUP_COLUMNS), attacks)
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return "unrecorded"
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,32 @@
+"""HTML in which text is escaped unless it is already markup: forgetting to escape is not possible."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from html import escape
+
+
+class Markup(str):
+    """Text that is HTML already."""
+
+    __slots__ = ()
+
+
+def element(name: str, *content: str, **attributes: str) -> Markup:
+    """`<name attributes>content</name>`; an attribute's trailing underscore is dropped (`class_`), plain str escaped."""
+    return Markup(f"<{name}{_attributes(attributes)}>{joined(*content)}</{name}>")
+
+
+def joined(*content: str) -> Markup:
+    """The parts one after another, plain str escaped."""
+    return Markup("".join(part if isinstance(part, Markup) else escape(part) for part in content))
+
+
+def picture(png: bytes, alt: str) -> Markup:
+    """An image that travels inside the page."""
+    source = f"data:image/png;base64,{b64encode(png).decode()}"
+    return Markup(f"<img{_attributes({'src': source, 'alt': alt})}>")
+
+
+def _attributes(attributes: dict[str, str]) -> str:
+    return "".join(f' {name.rstrip("_")}="{escape(value)}"' for name, value in attributes.items())

@@ -1,0 +1,180 @@
+"""The rows of a study as a table: one description of the columns, printed as HTML or as Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import pandas as pd
+
+from robust_arch.analysis.groups import Group, accuracy_columns, groups
+from robust_arch.analysis.markup import Markup, element, joined
+from robust_arch.analysis.points import percent_interval
+
+Row = dict[Hashable, Any]
+_ABSENT = "–"
+_SI = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What a table prints: a text, with small print after it where there is any."""
+
+    text: str
+    small: str = ""
+
+
+@dataclass(frozen=True)
+class Column:
+    """A heading and what stands under it for a row of results.csv; `numeric` columns are aligned right."""
+
+    heading: str
+    cell: Callable[[Row], Cell]
+    numeric: bool = True
+
+
+@dataclass(frozen=True)
+class Extras:
+    """What a table adds to results.csv.
+
+    numbers: architecture to its number in the figures. stage_shares: run_id to shares of the stages' parameters.
+    best_val: run_id to robust accuracy in percent on `n_val` held-out images. selected: the run_id to mark.
+    """
+
+    numbers: Mapping[str, int] = field(default_factory=dict)
+    stage_shares: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    best_val: Mapping[str, float] = field(default_factory=dict)
+    n_val: int | None = None
+    selected: str | None = None
+
+
+def number(value: Any, digits: int) -> str:
+    """With thousands separators and so many decimals; a dash for a number that was not computed."""
+    return _ABSENT if pd.isna(value) else f"{float(value):,.{digits}f}"
+
+
+def accuracy(value: float, n: int) -> str:
+    """An accuracy in percent, with the decimals that `n` images can fill."""
+    return number(value, 1 if n < 1000 else 2)
+
+
+def accuracy_cell(value: Any, n: int) -> Cell:
+    """An accuracy in percent of `n` images with its Wilson 95% interval."""
+    if pd.isna(value):
+        return Cell(_ABSENT)
+    low, high = percent_interval(float(value), n)
+    return Cell(accuracy(value, n), f"[{accuracy(low, n)}, {accuracy(high, n)}]")
+
+
+def operations(macs: Any) -> str:
+    """Multiply-accumulates with four digits and a decimal prefix: 19.13 G."""
+    if pd.isna(macs):
+        return _ABSENT
+    scale, prefix = next(((scale, prefix) for scale, prefix in _SI if macs >= scale), (1, ""))
+    return f"{macs / scale:#.4g} {prefix}" if prefix else f"{macs:.0f}"
+
+
+def columns(frame: pd.DataFrame, extras: Extras) -> list[Column]:
+    """The columns for these rows: accuracies that no row has are left out."""
+    return [
+        *_identity(extras),
+        Column("test images", lambda row: Cell(number(row["n_test"], 0))),
+        *_held_out(extras),
+        *(_accuracy_column(name) for name in accuracy_columns(frame)),
+        Column("stability", lambda row: Cell(number(row["stability"], 3))),
+        Column("local Lipschitz", lambda row: Cell(number(row["lipschitz"], 2))),
+        Column("training (s)", lambda row: Cell(number(row["train_seconds"], 0))),
+    ]
+
+
+def html_table(group: Group, shown: list[Column], selected: str | None, caption: str) -> Markup:
+    """The rows of one group in a box that scrolls by itself; the row of the run `selected` at `best` is marked."""
+    head = element("tr", *(element("th", column.heading, scope="col") for column in shown))
+    body = [_html_row(row, shown, selected) for row in group.rows.to_dict("records")]
+    table = element(
+        "table", element("caption", caption), element("thead", head), element("tbody", joined(*body))
+    )
+    return element("div", table, class_="scroll", role="region", aria_label=caption, tabindex="0")
+
+
+def markdown_table(frame: pd.DataFrame, extras: Extras | None = None) -> str:
+    """Every evaluation of `frame`, results.csv's columns, as Markdown: one table a group of comparable rows."""
+    extras = extras or Extras()
+    shown = columns(frame, extras)
+    return "\n\n".join(f"{_plain(str(group))}\n\n{_markdown_group(group, shown)}" for group in groups(frame))
+
+
+def _identity(extras: Extras) -> list[Column]:
+    numbered = [Column("no.", lambda row: Cell(str(extras.numbers.get(str(row["arch"]), _ABSENT))))]
+    shares = [Column("last stage's share (%)", lambda row: Cell(_last_share(row, extras.stage_shares)))]
+    return [
+        *(numbered if extras.numbers else []),
+        _text_column("architecture", "arch"),
+        _text_column("depths", "depths"),
+        _text_column("widths", "widths"),
+        Column("parameters", lambda row: Cell(number(row["params"], 0))),
+        Column("MACs", lambda row: Cell(operations(row["macs"]))),
+        *(shares if extras.stage_shares else []),
+        Column("seed", lambda row: Cell(number(row["seed"], 0))),
+        _text_column("checkpoint", "checkpoint"),
+    ]
+
+
+def _held_out(extras: Extras) -> list[Column]:
+    if not extras.best_val:
+        return []
+    n = extras.n_val
+    heading = f"held-out robust, best epoch (%, {n or 'unrecorded number of'} images)"
+
+    def cell(row: Row) -> Cell:
+        value = extras.best_val.get(str(row["run_id"]))
+        return accuracy_cell(value, n) if n else Cell(number(value, 1))
+
+    return [Column(heading, cell)]
+
+
+def _text_column(heading: str, name: str) -> Column:
+    return Column(heading, lambda row: Cell(_ABSENT if pd.isna(row[name]) else str(row[name])), numeric=False)
+
+
+def _accuracy_column(name: str) -> Column:
+    heading = name.removesuffix("_acc").replace("_", " ") + " (%)"
+    return Column(heading, lambda row: accuracy_cell(row[name], int(row["n_test"])))
+
+
+def _last_share(row: Row, stage_shares: Mapping[str, tuple[float, ...]]) -> str:
+    shares = stage_shares.get(str(row["run_id"]))
+    return number(100 * shares[-1], 1) if shares else _ABSENT
+
+
+def _html_row(row: Row, shown: list[Column], selected: str | None) -> Markup:
+    marked = row["run_id"] == selected and row["checkpoint"] == "best"
+    cells = [_html_cell(column, row, marked) for column in shown]
+    return element("tr", *cells, class_="selected") if marked else element("tr", *cells)
+
+
+def _html_cell(column: Column, row: Row, marked: bool) -> Markup:
+    cell = column.cell(row)
+    small = joined(" ", element("small", cell.small)) if cell.small else Markup()
+    if column.heading == "architecture":  # what names the row to a screen reader
+        return element("th", cell.text, " ★" if marked else "", scope="row")
+    return element("td", cell.text, small, class_="number" if column.numeric else "text")
+
+
+def _markdown_group(group: Group, shown: list[Column]) -> str:
+    lines = [
+        [column.heading for column in shown],
+        ["---:" if column.numeric else "---" for column in shown],
+        *([_markdown_cell(column.cell(row)) for column in shown] for row in group.rows.to_dict("records")),
+    ]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _markdown_cell(cell: Cell) -> str:
+    return _plain(f"{cell.text} {cell.small}".strip())
+
+
+def _plain(text: str) -> str:
+    """Text that cannot end a Markdown cell or open an HTML tag."""
+    return text.replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")

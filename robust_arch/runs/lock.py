@@ -1,0 +1,49 @@
+"""A lock that the operating system releases when its process ends, however it ends."""
+
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+_PATIENCE = 1.0  # seconds; longer than `is_held` keeps a lock, far shorter than a run does
+
+
+@contextmanager
+def held(path: Path) -> Iterator[bool]:
+    """Try to take the lock on `path`; yields whether this process has it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        yield _take(descriptor, time.monotonic() + _PATIENCE)
+    finally:
+        os.close(descriptor)
+
+
+def _take(descriptor: int, deadline: float) -> bool:
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(0.05)
+        else:
+            return True
+
+
+def is_held(path: Path) -> bool:
+    """Whether some process holds the lock; never creates the file."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False

@@ -1,0 +1,48 @@
+"""metrics.csv: one row an epoch, appended; cut back to the checkpoint when a run is resumed."""
+
+import csv
+import io
+from pathlib import Path
+
+from robust_arch.runs.files import write_text
+
+
+def append_row(path: Path, row: dict[str, float]) -> None:
+    """Append a row, with a header if the file is new."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    is_new = not path.is_file() or path.stat().st_size == 0
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(row))
+    if is_new:
+        writer.writeheader()
+    writer.writerow(row)
+    with path.open("a", encoding="utf-8", newline="") as handle:
+        handle.write(text.getvalue())
+
+
+def read_rows(path: Path) -> list[dict[str, float]]:
+    """The whole rows, in order; a line that a killed process left half-written is not one."""
+    if not path.is_file():
+        return []
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    whole = [line for line in lines if line.endswith("\n")]
+    rows = []
+    for row in csv.DictReader(whole):
+        try:
+            rows.append({name: float(value) for name, value in row.items()})
+        except (TypeError, ValueError):
+            continue
+    return rows
+
+
+def keep_epochs_before(path: Path, epoch: int) -> list[dict[str, float]]:
+    """Drop the rows of `epoch` and later, which a resumed run writes again; returns what is kept."""
+    kept = [row for row in read_rows(path) if row["epoch"] < epoch]
+    text = io.StringIO()
+    if kept:
+        writer = csv.DictWriter(text, fieldnames=list(kept[0]))
+        writer.writeheader()
+        writer.writerows(kept)
+    if path.is_file():
+        write_text(path, text.getvalue())
+    return kept

@@ -1,0 +1,120 @@
+"""Many runs: what a study's folder holds, as one table."""
+
+import csv
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from robust_arch.errors import InputError
+from robust_arch.runs.files import write_text
+from robust_arch.runs.folder import RunFolder
+
+COLUMNS = (
+    "run_id", "study", "arch", "family", "depths", "widths", "params", "macs", "objective", "recipe", "train_threat",
+    "data", "seed", "epochs", "checkpoint", "weights", "threat", "n_test", "clean_acc", "fgsm_acc", "pgd20_acc",
+    "cw40_acc", "autoattack_acc", "worst_case_acc", "stability", "lipschitz", "train_seconds", "status",
+)  # fmt: skip
+PLAN_COLUMNS = ("run_id", "arch", "params", "macs", "seed")
+
+
+class StudyFolder:
+    """results/<study>."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.plan_path = path / "plan.csv"
+        self.results_path = path / "results.csv"
+        self.report_path = path / "report" / "index.html"
+
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return self.path.name
+
+    def run(self, run_id: str) -> RunFolder:
+        """The folder of a run, which need not exist."""
+        return RunFolder(self.path / "runs" / run_id)
+
+    def runs(self) -> Iterator[RunFolder]:
+        """Every run that has a folder, by run_id."""
+        for path in sorted((self.path / "runs").glob("*")):
+            if path.is_dir():
+                yield RunFolder(path)
+
+    def write_plan(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Replace plan.csv."""
+        text = io.StringIO()
+        writer = csv.DictWriter(text, fieldnames=PLAN_COLUMNS)
+        writer.writeheader()
+        writer.writerows(rows)
+        write_text(self.plan_path, text.getvalue())
+
+    def read_plan(self) -> list[dict[str, str]]:
+        """The rows of plan.csv; none if there is no plan."""
+        if not self.plan_path.is_file():
+            return []
+        with self.plan_path.open(encoding="utf-8", newline="") as handle:
+            return list(csv.DictReader(handle))
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One row an evaluation record, one empty row for a failed or diverged run without any."""
+        return [row for run in self.runs() for row in run_rows(run)]
+
+    def write_results(self) -> Path:
+        """Rebuild results.csv from the records."""
+        frame = to_frame(self.rows())
+        write_text(self.results_path, frame.to_csv(index=False))
+        return self.results_path
+
+
+def run_rows(run: RunFolder) -> list[dict[str, Any]]:
+    """The rows of results.csv that one run gives."""
+    facts = run.status.get("run")
+    if facts is None:
+        return []
+    state = run.state
+    shared = {**facts, "train_seconds": (run.result or {}).get("train_seconds"), "status": state}
+    rows = [{**shared, **_numbers(record)} for record in run.evaluation_records()]
+    if not rows and state in ("failed", "diverged"):
+        rows = [shared]
+    return rows
+
+
+def _numbers(record: Mapping[str, Any]) -> dict[str, Any]:
+    """An evaluation record as columns; what was not computed is absent."""
+    columns = {key: record[key] for key in ("checkpoint", "weights", "threat", "n_test")}
+    columns["clean_acc"] = record["clean"]["percent"]
+    columns |= {f"{name}_acc": attack["percent"] for name, attack in record["attacks"].items()}
+    if "worst_case" in record:
+        columns["worst_case_acc"] = record["worst_case"]["percent"]
+    if "stability" in record:
+        columns["stability"] = record["stability"]["percent"]
+        columns["lipschitz"] = record["lipschitz"]["mean"]
+    return columns
+
+
+def to_frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """The contract's columns in order, then any further <attack>_acc by name."""
+    further = sorted({key for row in rows for key in row} - set(COLUMNS))
+    return pd.DataFrame(list(rows), columns=[*COLUMNS, *further])
+
+
+def load_study(path: str | Path) -> pd.DataFrame:
+    """The results of the study in the folder `path`, read from its records.
+
+    Raises:
+        InputError: if there is no such folder.
+    """
+    folder = Path(path)
+    if not (folder / "runs").is_dir():
+        raise InputError(f"study = {str(path)!r}: a study's folder, with runs/ inside; {_studies_beside(folder)}")
+    return to_frame(StudyFolder(folder).rows())
+
+
+def _studies_beside(folder: Path) -> str:
+    """What a user may have meant."""
+    found = sorted(path.parent.name for path in folder.parent.glob("*/runs") if path.is_dir())
+    return f"{folder.parent} holds {', '.join(found)}" if found else f"{folder.parent} holds no study"

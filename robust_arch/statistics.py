@@ -1,0 +1,97 @@
+"""Intervals for what is measured here: shares of test images, and means over seeds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from statistics import NormalDist, fmean, stdev
+from typing import NamedTuple
+
+from robust_arch.errors import invalid
+
+
+class MeanInterval(NamedTuple):
+    """A mean with the bounds of its interval, in the unit of the values; no bounds from fewer than two values."""
+
+    mean: float
+    low: float | None
+    high: float | None
+
+
+def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Score interval of a share in [0, 1] from `successes` of `n` (Wilson 1927, no continuity correction).
+
+    Raises:
+        InputError: unless 0 <= successes <= n, n >= 1 and 0 < confidence < 1.
+    """
+    if n < 1:
+        raise invalid("n", n, "at least 1")
+    if not 0 <= successes <= n:
+        raise invalid("successes", successes, f"between 0 and n = {n}")
+    z = normal_quantile(confidence)
+    share = successes / n
+    centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z / (1 + z**2 / n) * math.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
+    # at 0 and n the bound is the share itself; rounding would put it on the wrong side
+    return (0.0 if successes == 0 else centre - half), (1.0 if successes == n else centre + half)
+
+
+def mean_interval(values: Sequence[float], confidence: float = 0.95) -> MeanInterval:
+    """Mean over independent runs (seeds) with Student's t interval, in the unit of `values`.
+
+    Raises:
+        InputError: for no values.
+    """
+    if not len(values):
+        raise invalid("values", values, "at least one value")
+    mean = fmean(values)
+    if len(values) < 2:
+        return MeanInterval(mean, None, None)
+    half = t_quantile(len(values) - 1, confidence) * stdev(values) / math.sqrt(len(values))
+    return MeanInterval(mean, mean - half, mean + half)
+
+
+def resolution(n: int, p: float = 0.5, confidence: float = 0.95) -> float:
+    """Smallest difference of two shares near `p`, each of `n` independent images, that a two-proportion z test calls.
+
+    z sqrt(2 p (1 - p) / n), a share in [0, 1]. Two networks on the same images are paired, and a paired test may
+    call smaller differences.
+
+    Raises:
+        InputError: unless n >= 1, 0 <= p <= 1 and 0 < confidence < 1.
+    """
+    if n < 1:
+        raise invalid("n", n, "at least 1")
+    if not 0 <= p <= 1:
+        raise invalid("p", p, "a share between 0 and 1")
+    return normal_quantile(confidence) * math.sqrt(2 * p * (1 - p) / n)
+
+
+def normal_quantile(confidence: float) -> float:
+    """The z with P(|Z| <= z) = confidence for a standard normal Z; 1.96 at 0.95."""
+    if not 0 < confidence < 1:
+        raise invalid("confidence", confidence, "strictly between 0 and 1")
+    return NormalDist().inv_cdf((1 + confidence) / 2)
+
+
+def t_quantile(degrees: int, confidence: float) -> float:
+    """The t with P(|T| <= t) = confidence for Student's T with `degrees` >= 1 of freedom; 12.706 at (1, 0.95)."""
+    if degrees < 1:
+        raise invalid("degrees", degrees, "an integer of at least 1")
+    if not 0 < confidence < 1:
+        raise invalid("confidence", confidence, "strictly between 0 and 1")
+    low, high = 0.0, math.pi / 2
+    while (angle := (low + high) / 2) not in (low, high):  # until floating point has nothing in between
+        low, high = (angle, high) if _t_probability(angle, degrees) < confidence else (low, angle)
+    return math.sqrt(degrees) * math.tan(angle)
+
+
+def _t_probability(angle: float, degrees: int) -> float:
+    """P(|T| <= sqrt(degrees) tan(angle)), a finite series (Abramowitz and Stegun 1964, 26.7.3 and 26.7.4)."""
+    sine, cosine = math.sin(angle), math.cos(angle)
+    term = cosine if degrees % 2 else 1.0
+    total = 0.0
+    for k in range(degrees % 2, degrees - 1, 2):
+        total += term
+        term *= (k + 1) / (k + 2) * cosine**2
+    return 2 / math.pi * (angle + sine * total) if degrees % 2 else sine * total

@@ -1,0 +1,1 @@
+"""Adversarial training: the LightningModule, its data, recipe and schedule, and `fit`."""

@@ -1,0 +1,84 @@
+"""What happens at the end of an epoch: select, save, record, tell."""
+
+import logging
+import shutil
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import Callback
+
+log = logging.getLogger(__name__)
+
+
+class BestAndLast(Callback):
+    """`last.ckpt` after every epoch and `best.ckpt` at the highest robust count on held-out data, ties to the earlier.
+
+    Each file is replaced in one step, best before last: a process killed in between repeats the epoch and decides
+    the same again.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.best: dict[str, float] = {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Saved inside the checkpoint, so that a resumed run knows the best so far."""
+        return {"best": self.best}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """The inverse."""
+        self.best = dict(state_dict["best"])
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:  # noqa: ARG002
+        """Runs on every rank, as saving is collective; rank 0 owns the files."""
+        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        improved = not self.best or metrics["val_robust_count"] > self.best["val_robust_count"]
+        if improved:
+            self.best = {"epoch": trainer.current_epoch, **metrics}
+        temporary = self.folder / "last.ckpt.tmp"
+        trainer.save_checkpoint(temporary)
+        if trainer.is_global_zero:
+            if improved:
+                copy = self.folder / "best.ckpt.tmp"
+                shutil.copyfile(temporary, copy)
+                copy.replace(self.folder / "best.ckpt")
+            temporary.replace(self.folder / "last.ckpt")
+        trainer.strategy.barrier()
+
+
+class EpochRecorder(Callback):
+    """Hands one row an epoch to `record`, on rank 0, and logs a line with the rate and the time left."""
+
+    def __init__(self, record: Callable[[dict[str, float]], None], images_per_epoch: int) -> None:
+        self.record = record
+        self.images_per_epoch = images_per_epoch
+        self.started = 0.0
+        self.lr = 0.0
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:  # noqa: ARG002
+        """The rate of this epoch; at its end the schedule has already moved on."""
+        self.started = time.perf_counter()
+        self.lr = trainer.optimizers[0].param_groups[0]["lr"]
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:  # noqa: ARG002
+        """Training and validation of the epoch are over."""
+        if not trainer.is_global_zero:
+            return
+        seconds = time.perf_counter() - self.started
+        metrics = {name: float(value) for name, value in sorted(trainer.callback_metrics.items())}
+        epoch, epochs = trainer.current_epoch, trainer.max_epochs or 0
+        self.record({"epoch": epoch, "step": trainer.global_step, "lr": self.lr, "seconds": seconds, **metrics})
+        log.info(
+            "epoch %d/%d  loss %.3f  held-out: clean %.1f%%, robust %.1f%%  %.0f images/s, %s left",
+            epoch + 1,
+            epochs,
+            metrics["train_loss"],
+            metrics["val_clean_acc"],
+            metrics["val_robust_acc"],
+            self.images_per_epoch / seconds,
+            timedelta(seconds=round(seconds * (epochs - epoch - 1))),
+        )

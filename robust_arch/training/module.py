@@ -1,0 +1,118 @@
+"""One adversarial training run as a LightningModule; it receives objects and knows no configuration."""
+
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+from torch.optim.lr_scheduler import LambdaLR
+
+from robust_arch.architectures import Classifier
+from robust_arch.attacks import Attack, ThreatModel
+from robust_arch.data.batches import Batch
+from robust_arch.errors import DivergedError
+from robust_arch.objectives import Objective
+from robust_arch.randomness import derive, example_keys
+from robust_arch.training.recipe import Recipe
+
+
+class AdversarialTraining(pl.LightningModule):
+    """Descends `objective` on augmented images; validates clean and under `selection_attack`.
+
+    max_value: of the uint8 images. seed: with epoch, step and example it decides every random number.
+    card: plain facts saved in every checkpoint, so that it can be evaluated by itself.
+    """
+
+    def __init__(
+        self,
+        net: Classifier,
+        objective: Objective,
+        threat: ThreatModel,
+        recipe: Recipe,
+        selection_attack: Attack,
+        *,
+        epochs: int,
+        steps_per_epoch: int,
+        max_value: int,
+        seed: int,
+        threads: int | None = None,
+        check_every: int = 50,
+        card: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.net, self.objective, self.threat, self.recipe = net, objective, threat, recipe
+        self.selection_attack = selection_attack
+        self.epochs, self.steps_per_epoch, self.max_value = epochs, steps_per_epoch, max_value
+        self.seed, self.threads, self.check_every, self.card = seed, threads, check_every, card or {}
+        self.register_buffer("val_counts", torch.zeros(3, dtype=torch.int64), persistent=False)
+
+    def setup(self, stage: str) -> None:  # noqa: ARG002
+        """Fix the number of CPU threads in this process, which decides the order of floating-point sums."""
+        if self.threads is not None:
+            torch.set_num_threads(self.threads)
+
+    def configure_optimizers(self) -> Any:
+        """The recipe's optimizer; its schedule advances by steps and is a pure function of the step."""
+        optimizer = self.recipe.optimizer(self.net.parameters())
+
+        def factor(step: int) -> float:
+            return self.recipe.schedule(step / self.steps_per_epoch, self.epochs)
+
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": LambdaLR(optimizer, factor), "interval": "step"},
+        }
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Augment, maximise, descend. batch: images (B, C, H, W) uint8, labels (B,), positions (B,)."""
+        images, y, index = batch
+        step = self.global_step
+        x = self.recipe.augment(images, example_keys(derive(self.seed, "augment", step), index)).float()
+        # dropout and the like draw from the global state: a function of step and rank, so that a resumed run agrees
+        torch.manual_seed(derive(self.seed, "network", step, self.global_rank))
+        loss = self.objective(
+            self.net, x / self.max_value, y, self.threat, derive(self.seed, "attack", step), index
+        )
+        if batch_idx % self.check_every == 0:
+            self._require_finite(loss.total.detach(), f"the loss at step {step}")
+        correct = (loss.logits.argmax(dim=1) == y).float().mean() * 100
+        metrics = {"train_loss": loss.total.detach(), "train_acc": correct}
+        metrics |= {f"train_{name}": value for name, value in loss.terms.items()}
+        self.log_dict(metrics, on_step=False, on_epoch=True, sync_dist=True, batch_size=len(y))
+        return loss.total
+
+    def on_train_epoch_end(self) -> None:
+        """A loss that was not finite at any step of the epoch shows in its mean."""
+        self._require_finite(self.trainer.callback_metrics["train_loss"], f"the mean loss of epoch {self.current_epoch}")
+
+    def on_validation_epoch_start(self) -> None:
+        """Counts of this rank: examples, correct, robust."""
+        self.val_counts.zero_()
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002
+        """Count correct and robust held-out examples; a rank's share of the last batch may be empty."""
+        images, y, index = batch
+        if not len(y):
+            return
+        x = images.float() / self.max_value
+        correct = self.net(x).argmax(dim=1) == y
+        seed = derive(self.seed, "selection")
+        x_adv = self.selection_attack(self.net, x, y, self.threat, seed=seed, index=index)
+        robust = correct & (self.net(x_adv).argmax(dim=1) == y)
+        self.val_counts += torch.stack([torch.tensor(len(y), device=y.device), correct.sum(), robust.sum()])
+
+    def on_validation_epoch_end(self) -> None:
+        """Sum over ranks; accuracies in percent and the robust count, on which checkpoints are selected."""
+        counts = self.trainer.strategy.reduce(self.val_counts.clone(), reduce_op="sum")
+        size, correct, robust = (float(count) for count in counts)
+        self.log_dict(
+            {"val_clean_acc": 100 * correct / size, "val_robust_acc": 100 * robust / size, "val_robust_count": robust}
+        )
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the card."""
+        checkpoint["card"] = self.card
+
+    def _require_finite(self, value: Tensor, what: str) -> None:
+        if not bool(torch.isfinite(value)):
+            raise DivergedError(f"{what} is {float(value)}; a lower learning rate or gradient clipping may help")
