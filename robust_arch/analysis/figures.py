@@ -8,7 +8,6 @@ from io import BytesIO
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.text import Annotation
 from matplotlib.transforms import Bbox
 
 from robust_arch.analysis.groups import Group, only_group
@@ -17,18 +16,16 @@ from robust_arch.analysis.points import Point, points
 _WIDTH, _HEIGHT = 6.4, 4.2  # inches; at 100 dots an inch 640 x 420 pixels, saved at twice that
 _DPI = 200
 _BLUE, _ORANGE = "#0072B2", "#B34700"  # told apart with any colour vision (after Okabe and Ito 2008, darkened)
-# where a point's label may stand: offset in typographic points, horizontal and vertical alignment
-_PLACES = [
-    (6.0, 0.0, "left", "center"),
-    (-6.0, 0.0, "right", "center"),
-    (5.0, 6.0, "left", "bottom"),
-    (-5.0, 6.0, "right", "bottom"),
-    (5.0, -6.0, "left", "top"),
-    (-5.0, -6.0, "right", "top"),
-    (5.0, 14.0, "left", "bottom"),
-    (-5.0, 14.0, "right", "bottom"),
-    (5.0, -14.0, "left", "top"),
-    (-5.0, -14.0, "right", "top"),
+# where a label may stand: what of the point it stands at, the offset in typographic points, and its alignment
+_PLACES: list[tuple[str, tuple[float, float], str, str]] = [
+    ("accuracy", (6, 0), "left", "center"),
+    ("accuracy", (-6, 0), "right", "center"),
+    ("accuracy", (5, 5), "left", "bottom"),
+    ("accuracy", (-5, 5), "right", "bottom"),
+    ("accuracy", (5, -5), "left", "top"),
+    ("accuracy", (-5, -5), "right", "top"),
+    ("high", (0, 3), "center", "bottom"),
+    ("low", (0, -3), "center", "top"),
 ]
 
 
@@ -114,27 +111,15 @@ def _label(figure: Figure, axes: Axes, shown: list[tuple[float, Point]], labels:
     figure.draw_without_rendering()
     taken = [_occupied(axes, x, point) for x, point in shown]
     for x, point in shown:
-        for place in _PLACES if point.arch in labels else ():
-            text = _annotate(axes, (x, point.accuracy), labels[point.arch], place)
+        for end, offset, horizontal, vertical in _PLACES if point.arch in labels else ():
+            at = (x, getattr(point, end))
+            text = axes.annotate(labels[point.arch], at, offset, textcoords="offset points", fontsize="small")
+            text.set(ha=horizontal, va=vertical, parse_math=False)
             box = text.get_window_extent()
             if _inside(box, axes.get_window_extent()) and not box.count_overlaps(taken):
                 taken.append(box)
                 break
             text.remove()
-
-
-def _annotate(axes: Axes, at: tuple[float, float], text: str, place: tuple[float, float, str, str]) -> Annotation:
-    dx, dy, horizontal, vertical = place
-    return axes.annotate(
-        text,
-        at,
-        xytext=(dx, dy),
-        textcoords="offset points",
-        ha=horizontal,
-        va=vertical,
-        fontsize="small",
-        parse_math=False,
-    )
 
 
 def _occupied(axes: Axes, x: float, point: Point) -> Bbox:

@@ -41,12 +41,17 @@ class Group:
         attacks: tuple[str, ...] = self.key[-1]
         return attacks
 
+    def difference(self, other: Group) -> str:
+        """In what this group is unlike `other`: "checkpoint last instead of best"."""
+        names = ["test images" if name == "n_test" else name.replace("_", " ") for name in GROUP_COLUMNS]
+        pairs = zip([*names, "attacks"], self.key, other.key, strict=True)
+        return ", ".join(f"{name} {_text(own)} instead of {_text(its)}" for name, own, its in pairs if own != its)
+
     def __str__(self) -> str:
-        objective, recipe, train_threat, threat, data, epochs, n_test, weights, checkpoint = map(_text, self.key[:-1])
+        objective, recipe, train_threat, threat, data, epochs, n, weights, checkpoint, attacks = map(_text, self.key)
         return (
             f"checkpoint {checkpoint}, objective {objective}, recipe {recipe} ({epochs} epochs, {weights} weights), "
-            f"data {data}, trained under {train_threat}, attacked under {threat} "
-            f"by {', '.join(self.attacks) or 'nothing'}, {n_test} test images"
+            f"data {data}, trained under {train_threat}, attacked under {threat} by {attacks}, {n} test images"
         )
 
 
@@ -104,4 +109,6 @@ def _key(row: dict[Hashable, Any]) -> tuple[Any, ...]:
 def _text(value: Any) -> str:
     if value is None:
         return "unrecorded"
+    if isinstance(value, tuple):
+        return " + ".join(value) or "nothing"
     return f"{value:g}" if isinstance(value, float) else str(value)

@@ -13,7 +13,7 @@ class Markup(str):
 
 
 def element(name: str, *content: str, **attributes: str) -> Markup:
-    """`<name attributes>content</name>`; an attribute's trailing underscore is dropped (`class_`), plain str escaped."""
+    """`<name attributes>content</name>`, plain str escaped; `class_` is written class and `aria_label` aria-label."""
     return Markup(f"<{name}{_attributes(attributes)}>{joined(*content)}</{name}>")
 
 
@@ -29,4 +29,4 @@ def picture(png: bytes, alt: str) -> Markup:
 
 
 def _attributes(attributes: dict[str, str]) -> str:
-    return "".join(f' {name.rstrip("_")}="{escape(value)}"' for name, value in attributes.items())
+    return "".join(f' {name.rstrip("_").replace("_", "-")}="{escape(value)}"' for name, value in attributes.items())

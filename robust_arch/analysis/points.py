@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, pairwise
 
 import pandas as pd
 
@@ -16,7 +16,7 @@ from robust_arch.statistics import mean_interval, resolution, wilson_interval
 class Point:
     """Worst-case accuracy of one architecture in percent with a 95% interval, and where it stands on the axes.
 
-    From one run the interval is Wilson's over the test images, from several Student's t over the runs.
+    From one run the interval is Wilson's over the test images, from several Student's t over the runs, cut to [0, 100].
     params: trainable parameters. last_share: last stage's share of them in percent, None where unrecorded.
     """
 
@@ -79,7 +79,7 @@ def verdict(shown: list[Point], n: int) -> Verdict:
         spread=ordered[-1].accuracy - ordered[0].accuracy,
         pairs=len(pairs),
         apart=sum(_apart(lower, upper, any_pair) for lower, upper in pairs),
-        order_resolved=all(_apart(*pair, any_pair) for pair in zip(ordered, ordered[1:], strict=False)),
+        order_resolved=all(_apart(*pair, any_pair) for pair in pairwise(ordered)),
     )
 
 
@@ -98,8 +98,8 @@ def _point(arch: str, rows: pd.DataFrame, n: int, stage_shares: Mapping[str, tup
         arch=arch,
         runs=len(values),
         accuracy=mean,
-        low=low,
-        high=high,
+        low=max(low, 0.0),
+        high=min(high, 100.0),
         params=int(rows["params"].iloc[0]),
         last_share=100 * shares[-1] if shares else None,
     )

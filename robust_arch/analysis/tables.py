@@ -13,7 +13,7 @@ from robust_arch.analysis.markup import Markup, element, joined
 from robust_arch.analysis.points import percent_interval
 
 Row = dict[Hashable, Any]
-_ABSENT = "–"
+ABSENT = "-"
 _SI = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 
@@ -51,7 +51,7 @@ class Extras:
 
 def number(value: Any, digits: int) -> str:
     """With thousands separators and so many decimals; a dash for a number that was not computed."""
-    return _ABSENT if pd.isna(value) else f"{float(value):,.{digits}f}"
+    return ABSENT if pd.isna(value) else f"{float(value):,.{digits}f}"
 
 
 def accuracy(value: float, n: int) -> str:
@@ -62,17 +62,17 @@ def accuracy(value: float, n: int) -> str:
 def accuracy_cell(value: Any, n: int) -> Cell:
     """An accuracy in percent of `n` images with its Wilson 95% interval."""
     if pd.isna(value):
-        return Cell(_ABSENT)
+        return Cell(ABSENT)
     low, high = percent_interval(float(value), n)
     return Cell(accuracy(value, n), f"[{accuracy(low, n)}, {accuracy(high, n)}]")
 
 
 def operations(macs: Any) -> str:
-    """Multiply-accumulates with four digits and a decimal prefix: 19.13 G."""
+    """Multiply-accumulates with two decimals and a decimal prefix: 19.13 G."""
     if pd.isna(macs):
-        return _ABSENT
+        return ABSENT
     scale, prefix = next(((scale, prefix) for scale, prefix in _SI if macs >= scale), (1, ""))
-    return f"{macs / scale:#.4g} {prefix}" if prefix else f"{macs:.0f}"
+    return f"{macs / scale:.2f} {prefix}" if prefix else f"{macs:.0f}"
 
 
 def columns(frame: pd.DataFrame, extras: Extras) -> list[Column]:
@@ -90,30 +90,32 @@ def columns(frame: pd.DataFrame, extras: Extras) -> list[Column]:
 
 def html_table(group: Group, shown: list[Column], selected: str | None, caption: str) -> Markup:
     """The rows of one group in a box that scrolls by itself; the row of the run `selected` at `best` is marked."""
-    head = element("tr", *(element("th", column.heading, scope="col") for column in shown))
+    head = element("tr", *(element("th", column.heading, scope="col", class_=_kind(column)) for column in shown))
     body = [_html_row(row, shown, selected) for row in group.rows.to_dict("records")]
-    table = element(
-        "table", element("caption", caption), element("thead", head), element("tbody", joined(*body))
-    )
-    return element("div", table, class_="scroll", role="region", aria_label=caption, tabindex="0")
+    table = element("table", element("thead", head), element("tbody", *body))
+    # outside the box: a caption inside it would scroll away with the columns
+    title = element("p", caption, class_="caption")
+    return joined(title, element("div", table, class_="scroll", role="region", aria_label=caption, tabindex="0"))
 
 
 def markdown_table(frame: pd.DataFrame, extras: Extras | None = None) -> str:
     """Every evaluation of `frame`, results.csv's columns, as Markdown: one table a group of comparable rows."""
     extras = extras or Extras()
-    shown = columns(frame, extras)
-    return "\n\n".join(f"{_plain(str(group))}\n\n{_markdown_group(group, shown)}" for group in groups(frame))
+    found = groups(frame)
+    return "\n\n".join(
+        f"{_plain(str(group))}\n\n{_markdown_group(group, columns(group.rows, extras))}" for group in found
+    )
 
 
 def _identity(extras: Extras) -> list[Column]:
-    numbered = [Column("no.", lambda row: Cell(str(extras.numbers.get(str(row["arch"]), _ABSENT))))]
+    numbered = [Column("no.", lambda row: Cell(str(extras.numbers.get(str(row["arch"]), ABSENT))))]
     shares = [Column("last stage's share (%)", lambda row: Cell(_last_share(row, extras.stage_shares)))]
     return [
         *(numbered if extras.numbers else []),
         _text_column("architecture", "arch"),
         _text_column("depths", "depths"),
         _text_column("widths", "widths"),
-        Column("parameters", lambda row: Cell(number(row["params"], 0))),
+        Column("params", lambda row: Cell(number(row["params"], 0))),
         Column("MACs", lambda row: Cell(operations(row["macs"]))),
         *(shares if extras.stage_shares else []),
         Column("seed", lambda row: Cell(number(row["seed"], 0))),
@@ -125,17 +127,17 @@ def _held_out(extras: Extras) -> list[Column]:
     if not extras.best_val:
         return []
     n = extras.n_val
-    heading = f"held-out robust, best epoch (%, {n or 'unrecorded number of'} images)"
+    heading = f"held-out robust (%, n = {n or 'unrecorded'})"
 
     def cell(row: Row) -> Cell:
-        value = extras.best_val.get(str(row["run_id"]))
+        value = extras.best_val.get(str(row["run_id"])) if row["checkpoint"] == "best" else None
         return accuracy_cell(value, n) if n else Cell(number(value, 1))
 
     return [Column(heading, cell)]
 
 
 def _text_column(heading: str, name: str) -> Column:
-    return Column(heading, lambda row: Cell(_ABSENT if pd.isna(row[name]) else str(row[name])), numeric=False)
+    return Column(heading, lambda row: Cell(ABSENT if pd.isna(row[name]) else str(row[name])), numeric=False)
 
 
 def _accuracy_column(name: str) -> Column:
@@ -145,7 +147,7 @@ def _accuracy_column(name: str) -> Column:
 
 def _last_share(row: Row, stage_shares: Mapping[str, tuple[float, ...]]) -> str:
     shares = stage_shares.get(str(row["run_id"]))
-    return number(100 * shares[-1], 1) if shares else _ABSENT
+    return number(100 * shares[-1], 1) if shares else ABSENT
 
 
 def _html_row(row: Row, shown: list[Column], selected: str | None) -> Markup:
@@ -159,7 +161,11 @@ def _html_cell(column: Column, row: Row, marked: bool) -> Markup:
     small = joined(" ", element("small", cell.small)) if cell.small else Markup()
     if column.heading == "architecture":  # what names the row to a screen reader
         return element("th", cell.text, " ★" if marked else "", scope="row")
-    return element("td", cell.text, small, class_="number" if column.numeric else "text")
+    return element("td", cell.text, small, class_=_kind(column))
+
+
+def _kind(column: Column) -> str:
+    return "number" if column.numeric else "text"
 
 
 def _markdown_group(group: Group, shown: list[Column]) -> str:

@@ -23,6 +23,7 @@ class Normalize(nn.Module):
         self.register_buffer("std", torch.tensor(list(std), dtype=torch.float32).view(1, -1, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
+        """x: (B, C, H, W) in [0, 1]."""
         return (x - self.mean) / self.std
 
 
@@ -35,6 +36,7 @@ class Classifier(nn.Module):
         self.network = network
 
     def forward(self, x: Tensor) -> Tensor:
+        """x: (B, C, H, W) in [0, 1]. Returns logits (B, K)."""
         logits: Tensor = self.network(self.normalize(x))
         return logits
 

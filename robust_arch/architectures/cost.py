@@ -36,9 +36,7 @@ def check_task(num_classes: int, image_shape: ImageShape) -> None:
 def cost(spec: ArchSpec, num_classes: int = 10, image_shape: ImageShape = (3, 32, 32)) -> Cost:
     """The cost of `spec` on images of `image_shape` (C, H, W) in `num_classes` classes."""
     check_task(num_classes, image_shape)
-    terms = get_family(spec.family).cost_terms(
-        spec.depths, spec.widths, spec.stem_width, num_classes, image_shape
-    )
+    terms = get_family(spec.family).cost_terms(spec.depths, spec.widths, spec.stem_width, num_classes, image_shape)
     return Cost(
         params=int(sum(terms.stage_params) + terms.outside_params),
         macs=int(sum(terms.stage_macs) + terms.outside_macs),

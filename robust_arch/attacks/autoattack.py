@@ -12,7 +12,6 @@ from robust_arch.attacks.threat import ThreatModel
 from robust_arch.errors import invalid
 
 _NORMS = {"linf": "Linf"}
-_MIN_CLASSES = 4  # the targeted DLR loss divides by a difference of the first, third and fourth largest logits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +23,7 @@ class AutoAttack(Attack):
     """
 
     block_size: int = 250
+    min_classes = 4  # the targeted DLR loss divides by a difference of the first, third and fourth largest logits
 
     def __post_init__(self) -> None:
         if self.block_size < 1:
@@ -38,10 +38,8 @@ class AutoAttack(Attack):
         """One call of the library; images that it could not perturb come back clean."""
         with torch.no_grad():
             num_classes = net(x[:1]).shape[1]
-        if num_classes < _MIN_CLASSES:
-            raise invalid(
-                "evaluate.attacks", "autoattack", f"at least {_MIN_CLASSES} classes (DLR loss); here {num_classes}"
-            )
+        if num_classes < self.min_classes:
+            raise invalid("autoattack", num_classes, f"at least {self.min_classes} classes, for the DLR loss")
         suite = pyautoattack.AutoAttack(
             net, norm=_NORMS[threat.norm], eps=threat.eps, version="standard", seed=seed, device=x.device
         )

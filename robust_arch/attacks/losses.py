@@ -28,7 +28,7 @@ class CrossEntropy:
 
 
 def margin(logits: Tensor, y: Tensor) -> Tensor:
-    """max over j != y of z_j, minus z_y; positive where misclassified. logits: (B, K), y: (B,). Returns (B,)."""
+    """Max over j != y of z_j, minus z_y; positive where misclassified. logits: (B, K), y: (B,). Returns (B,)."""
     own = logits.gather(1, y[:, None])
     others = logits.scatter(1, y[:, None], -torch.inf)
     return others.amax(dim=1) - own[:, 0]

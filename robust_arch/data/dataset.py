@@ -1,7 +1,8 @@
 """What a data set provides to a study: a training part, a held-out part for selection, and a test part."""
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from robust_arch.data.images import ImageSet, stratified, without
 from robust_arch.errors import invalid
@@ -25,11 +26,13 @@ class Dataset(ABC):
     """A data set by name; a subclass reads it, the seeded class-stratified split is the same for all.
 
     name: label in the records. val_fraction: part of the training set held out, in (0, 1). split_seed: draws it.
+    eps: the radius that is usual on this data, by norm: the default of threat.eps.
     """
 
     name: str
     val_fraction: float = 0.05
     split_seed: int = 0
+    eps: Mapping[str, float | str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not 0 < self.val_fraction < 1:

@@ -13,8 +13,8 @@ from robust_arch.attacks import ThreatModel
 from robust_arch.data import ImageSet, stratified
 from robust_arch.evaluation.scoring import Examples, Outcome, clean_logits, run_attack
 from robust_arch.evaluation.settings import EvaluationSettings, NamedAttack
-from robust_arch.runs.identity import short_hash
 from robust_arch.runs.files import read_json, write_arrays, write_json
+from robust_arch.runs.identity import short_hash
 from robust_arch.statistics import wilson_interval
 
 SCHEMA = 1
@@ -145,6 +145,15 @@ class EvaluationRecord:
                 "left_out": len(outcome.lipschitz) - len(moved),
             }
         self._write()
+
+    def summary(self) -> str:
+        """One line with every accuracy and n."""
+        parts = {"clean": self.content["clean"], **self.content["attacks"]}
+        if "worst_case" in self.content:
+            parts["worst case"] = self.content["worst_case"]
+        return (
+            ", ".join(f"{name} {part['percent']:.1f}%" for name, part in parts.items()) + f" (n={len(self.examples)})"
+        )
 
     def _share(self, flags: Tensor) -> dict[str, Any]:
         """Count, percent of n and 95% Wilson interval in percent."""

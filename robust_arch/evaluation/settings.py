@@ -39,7 +39,14 @@ class EvaluationSettings:
         if not self.checkpoints or not set(self.checkpoints) <= set(CHECKPOINTS):
             raise invalid("evaluate.checkpoints", list(self.checkpoints), f"some of {', '.join(CHECKPOINTS)}")
 
-    def require_fits(self, test_size: int) -> None:
-        """Raise InputError if more examples are asked for than there are."""
+    def require_fits(self, test_size: int, num_classes: int) -> None:
+        """Raise InputError if more examples are asked for than there are, or an attack that needs more classes."""
+        for named in self.attacks:
+            if num_classes < named.attack.min_classes:
+                raise invalid(
+                    "evaluate.attacks",
+                    named.name,
+                    f"data of at least {named.attack.min_classes} classes; here {num_classes}",
+                )
         if self.n is not None and self.n > test_size:
             raise invalid("evaluate.n", self.n, f"at most the {test_size} test examples there are, or null for all")

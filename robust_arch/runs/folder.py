@@ -21,7 +21,10 @@ STATES = ("planned", "running", "completed", "failed", "diverged")
 
 @dataclass(frozen=True, kw_only=True)
 class RunFacts:
-    """The columns of results.csv that are known before a run starts; depths and widths like `5-5-5`."""
+    """The columns of results.csv that are known before a run starts; depths and widths like `5-5-5`.
+
+    None: how a checkpoint from elsewhere was trained.
+    """
 
     run_id: str
     study: str
@@ -31,12 +34,12 @@ class RunFacts:
     widths: str
     params: int
     macs: int
-    objective: str
-    recipe: str
-    train_threat: str
+    objective: str | None
+    recipe: str | None
+    train_threat: str | None
     data: str
-    seed: int
-    epochs: int
+    seed: int | None
+    epochs: int | None
 
 
 class RunFolder:

@@ -1,8 +1,11 @@
 """Who a run is: a hash of everything that determines its training, and of nothing else."""
 
+import dataclasses
+import functools
 import hashlib
 import json
 from collections.abc import Mapping
+from fractions import Fraction
 from typing import Any
 
 
@@ -12,18 +15,24 @@ def short_hash(content: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def canonical(config: Any) -> Any:
-    """A configuration node without what does not determine numbers.
+def describe(value: Any) -> Any:
+    """An object as JSON types that tell its settings: class name and every field, defaults included.
 
-    `_target_` keeps its class name alone, so that moving code does not change a run's identity; 1.0 and 1 agree.
+    The class stands without its module, so that moving code does not change who a run is; 1.0 and 1 agree.
     """
-    if isinstance(config, Mapping):
-        kept = {key: canonical(value) for key, value in config.items() if key not in ("_partial_", "_convert_")}
-        if isinstance(target := kept.get("_target_"), str):
-            kept["_target_"] = target.rsplit(".", 1)[-1]
-        return kept
-    if isinstance(config, list | tuple):
-        return [canonical(item) for item in config]
-    if isinstance(config, float) and config.is_integer():
-        return int(config)
-    return config
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, float):
+        return int(value) if value.is_integer() else value
+    if isinstance(value, Fraction):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {str(key): describe(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [describe(item) for item in value]
+    if isinstance(value, functools.partial):
+        return {"class": value.func.__name__, **describe(value.keywords)}
+    if dataclasses.is_dataclass(value):
+        fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+        return {"class": type(value).__name__, **describe(fields)}
+    return {"class": type(value).__name__, **describe(vars(value))}

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-
 _PATIENCE = 1.0  # seconds; longer than `is_held` keeps a lock, far shorter than a run does
 
 

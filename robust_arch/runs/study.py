@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from robust_arch.errors import InputError
-from robust_arch.runs.files import write_text
+from robust_arch.runs.files import read_json, write_json, write_text
 from robust_arch.runs.folder import RunFolder
 
 COLUMNS = (
@@ -26,6 +26,7 @@ class StudyFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.plan_path = path / "plan.csv"
+        self.about_path = path / "study.json"
         self.results_path = path / "results.csv"
         self.report_path = path / "report" / "index.html"
 
@@ -44,13 +45,19 @@ class StudyFolder:
             if path.is_dir():
                 yield RunFolder(path)
 
-    def write_plan(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Replace plan.csv."""
+    def write_plan(self, rows: Sequence[Mapping[str, Any]], about: Mapping[str, Any]) -> None:
+        """Replace plan.csv, and study.json with what the plan rests on."""
         text = io.StringIO()
         writer = csv.DictWriter(text, fieldnames=PLAN_COLUMNS)
         writer.writeheader()
         writer.writerows(rows)
         write_text(self.plan_path, text.getvalue())
+        write_json(self.about_path, about)
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What the plan rests on: command, budget, number of architectures considered; nothing without a plan."""
+        return read_json(self.about_path) or {}
 
     def read_plan(self) -> list[dict[str, str]]:
         """The rows of plan.csv; none if there is no plan."""

@@ -70,9 +70,7 @@ class AdversarialTraining(pl.LightningModule):
         x = self.recipe.augment(images, example_keys(derive(self.seed, "augment", step), index)).float()
         # dropout and the like draw from the global state: a function of step and rank, so that a resumed run agrees
         torch.manual_seed(derive(self.seed, "network", step, self.global_rank))
-        loss = self.objective(
-            self.net, x / self.max_value, y, self.threat, derive(self.seed, "attack", step), index
-        )
+        loss = self.objective(self.net, x / self.max_value, y, self.threat, derive(self.seed, "attack", step), index)
         if batch_idx % self.check_every == 0:
             self._require_finite(loss.total.detach(), f"the loss at step {step}")
         correct = (loss.logits.argmax(dim=1) == y).float().mean() * 100
@@ -83,7 +81,9 @@ class AdversarialTraining(pl.LightningModule):
 
     def on_train_epoch_end(self) -> None:
         """A loss that was not finite at any step of the epoch shows in its mean."""
-        self._require_finite(self.trainer.callback_metrics["train_loss"], f"the mean loss of epoch {self.current_epoch}")
+        self._require_finite(
+            self.trainer.callback_metrics["train_loss"], f"the mean loss of epoch {self.current_epoch}"
+        )
 
     def on_validation_epoch_start(self) -> None:
         """Counts of this rank: examples, correct, robust."""

@@ -30,6 +30,6 @@ class Steps:
             raise invalid("recipe.schedule.milestones", self.milestones, "fractions of all epochs, in (0, 1]")
 
     def __call__(self, epoch: float, epochs: int) -> float:
-        """factor ** (milestones passed by the start of this epoch)."""
+        """Factor ** (milestones passed by the start of this epoch)."""
         passed = sum(int(epoch) >= milestone * epochs for milestone in self.milestones)
         return float(self.factor**passed)

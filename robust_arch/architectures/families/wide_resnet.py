@@ -34,6 +34,7 @@ class BasicBlock(nn.Module):
         self.shortcut = nn.Conv2d(c_in, c_out, 1, stride, bias=False) if projects else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
+        """x: (B, c_in, H, W)."""
         activated = self.activation(self.bn1(x))
         # where the width changes the shortcut starts from the activated tensor, else from raw x
         shortcut = self.shortcut(activated if self.changes_width else x)
@@ -70,6 +71,7 @@ class WideResNet(nn.Module):
         nn.init.zeros_(self.fc.bias)
 
     def forward(self, x: Tensor) -> Tensor:
+        """x: (B, C, H, W), normalised. Returns logits (B, K)."""
         features = self.activation(self.bn(self.stages(self.stem(x))))
         logits: Tensor = self.fc(torch.mean(features, dim=(2, 3)))
         return logits

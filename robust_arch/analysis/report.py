@@ -1,0 +1,161 @@
+"""One static page a study: what was run, what came out, and how far it can be trusted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.resources import files
+from pathlib import Path
+from string import Template
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from robust_arch.analysis import figures, wording
+from robust_arch.analysis.groups import UNFINISHED, Group, evaluations, groups, main_group
+from robust_arch.analysis.markup import Markup, element, joined, picture
+from robust_arch.analysis.points import Point, points
+from robust_arch.analysis.tables import Extras, columns, html_table
+
+
+@dataclass(frozen=True)
+class StudyDetails:
+    """What a report says beyond results.csv.
+
+    command: what reproduces the study. stage_shares: run_id to each stage's share of the stages' parameters, in
+    [0, 1]. budget: in words, "60,000 parameters ±2%"; empty without one. planned: runs the plan holds. versions:
+    package to version. best_val: run_id to the robust accuracy in percent on `n_val` held-out images that selected
+    its checkpoint. errors: run_id of a failed or diverged run to the last line of its error.
+    """
+
+    name: str
+    command: str
+    stage_shares: Mapping[str, tuple[float, ...]]
+    budget: str
+    planned: int
+    versions: Mapping[str, str]
+    hardware: str
+    best_val: Mapping[str, float] = field(default_factory=dict)
+    errors: Mapping[str, str] = field(default_factory=dict)
+    n_val: int | None = None
+
+
+def write_report(frame: pd.DataFrame, details: StudyDetails, path: Path) -> Path:
+    """Writes the page in one step, folders included, and returns `path`. frame: the columns of results.csv."""
+    template = Template(files("robust_arch.analysis").joinpath("report.html.template").read_text(encoding="utf-8"))
+    title = f"Study {details.name}"
+    page = template.substitute(title=joined(title), body=joined(element("h1", title), _body(frame, details)))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(page, encoding="utf-8")
+    temporary.replace(path)
+    return path
+
+
+def _body(frame: pd.DataFrame, details: StudyDetails) -> Markup:
+    # a run's place in the table must not depend on the order in which runs ended
+    frame = frame.sort_values(["params", "arch", "seed"], kind="stable")
+    main = main_group(frame)
+    selected = _selected(main, details.best_val)
+    extras = Extras(_numbers(frame), details.stage_shares, details.best_val, details.n_val, selected)
+    return joined(
+        element("p", *wording.summary(frame, main, extras, details.budget, details.planned)),
+        _results(frame, main, extras),
+        _figures(frame, main, extras),
+        _failures(frame, details.errors),
+        _reproduction(details),
+        _reading(),
+    )
+
+
+def _selected(main: Group | None, best_val: Mapping[str, float]) -> str | None:
+    """The run of highest held-out accuracy; of equals the one with fewest parameters, which stands first."""
+    candidates = [] if main is None else [str(run) for run in main.rows["run_id"] if run in best_val]
+    return max(candidates, key=lambda run: best_val[run], default=None)
+
+
+def _numbers(frame: pd.DataFrame) -> dict[str, int]:
+    return {str(arch): position for position, arch in enumerate(evaluations(frame)["arch"].unique(), start=1)}
+
+
+def _results(frame: pd.DataFrame, main: Group | None, extras: Extras) -> Markup:
+    found = groups(frame)
+    # the group of the figures comes first, then the others by size
+    found.sort(key=lambda group: (main is None or group.key != main.key, -len(group.rows)))
+    tables = [
+        html_table(group, columns(group.rows, extras), extras.selected, f"{_capital(str(group))}.") for group in found
+    ]
+    lead = element("p", wording.tables(found, extras))
+    return joined(element("h2", "Results"), lead, *tables)
+
+
+def _figures(frame: pd.DataFrame, main: Group | None, extras: Extras) -> Markup:
+    heading = element("h2", "Figures")
+    if main is None:
+        return joined(heading, element("p", wording.NO_FIGURE))
+    left_out = [group for group in groups(frame) if group.key != main.key]
+    found = points(main, extras.stage_shares)
+    labels = {arch: str(position) for arch, position in extras.numbers.items()}
+    by_params = figures.robust_against_params(main.rows, labels)
+    return joined(
+        heading,
+        element("p", wording.shown(main)),
+        element("ul", *(element("li", wording.left_out(group, main)) for group in left_out)) if left_out else Markup(),
+        _share_figure(found, main, extras, labels),
+        _figure("Figure 2: robust accuracy against the number of parameters.", by_params, wording.figure(found, main)),
+        element("p", *wording.note(found, main), class_="note"),
+    )
+
+
+def _share_figure(found: list[Point], main: Group, extras: Extras, labels: dict[str, str]) -> Markup:
+    known = [point for point in found if point.last_share is not None]
+    if not known:
+        return element("p", wording.NO_SHARES)
+    facts = wording.figure(known, main) + wording.without_share(len(found) - len(known))
+    figure = figures.robust_against_last_share(main.rows, extras.stage_shares, labels)
+    return _figure("Figure 1: robust accuracy against the last stage's share of the parameters.", figure, facts)
+
+
+def _figure(title: str, figure: Figure, facts: str) -> Markup:
+    alt = f"Scatter plot. {title} {facts} The values stand in the first table."
+    return element("figure", picture(figures.png(figure), alt), element("figcaption", f"{title} {facts}"))
+
+
+def _failures(frame: pd.DataFrame, errors: Mapping[str, str]) -> Markup:
+    lost = frame[frame["status"].isin(UNFINISHED)].drop_duplicates("run_id")
+    heading = element("h2", "Failed and diverged runs")
+    if lost.empty:
+        return joined(heading, element("p", "None."))
+    names = ("run", "architecture", "seed", "status", "error")
+    head = element("tr", *(element("th", name, scope="col") for name in names))
+    rows = [
+        element(
+            "tr",
+            element("th", str(row["run_id"]), scope="row"),
+            *(element("td", wording.plain(row[name])) for name in ("arch", "seed", "status")),
+            element("td", errors.get(str(row["run_id"]), "not recorded"), class_="message"),
+        )
+        for row in lost.to_dict("records")
+    ]
+    table = element("table", element("thead", head), element("tbody", *rows))
+    box = element("div", table, class_="scroll", role="region", aria_label="Failed and diverged runs", tabindex="0")
+    return joined(heading, box)
+
+
+def _reproduction(details: StudyDetails) -> Markup:
+    versions = ", ".join(f"{package} {version}" for package, version in details.versions.items())
+    return joined(
+        element("h2", "Reproduction"),
+        element("pre", element("code", details.command)),
+        element("p", f"Versions: {versions or 'not recorded'}."),
+        element("p", f"Hardware: {details.hardware or 'not recorded'}."),
+    )
+
+
+def _reading() -> Markup:
+    entries = [joined(element("dt", term), element("dd", meaning)) for term, meaning in wording.DEFINITIONS.items()]
+    return joined(element("h2", "How to read this"), element("dl", *entries))
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]

@@ -1,0 +1,180 @@
+"""The sentences of a report: every number in them comes with what it was measured on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from robust_arch.analysis.groups import Group, evaluations
+from robust_arch.analysis.points import Point, Verdict, points, verdict
+from robust_arch.analysis.tables import ABSENT, Extras, accuracy, accuracy_cell
+
+NO_FIGURE = (
+    "There is nothing to draw: no run has a worst-case accuracy at its selected checkpoint (best), which is what the "
+    "figures show."
+)
+NO_SHARES = "No figure 1: the share of the last stage is not recorded for these runs."
+
+DEFINITIONS = {
+    "Robust": "An image counts as robust under an attack if it is classified correctly both as it is and after the "
+    "attack; robust accuracy is the share of such images among all test images.",
+    "Worst case": "The share of images that every listed attack failed on; it is an upper bound on the true robust "
+    "accuracy, which a stronger attack may lower.",
+    "Intervals": "In brackets, and as error bars of single runs: Wilson 95% intervals, which cover the choice of test "
+    "images and nothing else. Over several runs of one architecture: Student's t 95% interval of the mean.",
+    "Selection": "The checkpoint best is the epoch of highest robust accuracy on held-out training images; last is the "
+    "final epoch. No choice was made on test images.",
+    "Stability": "The share of test images whose predicted class under pgd20 equals the predicted class on the clean "
+    "image, right or wrong.",
+    "Local Lipschitz": "The mean over images of the l1 distance between the logits of the clean and the pgd20 image, "
+    "divided by the l-infinity distance between the two images (Huang et al. 2021); smaller is smoother.",
+    "Last stage's share": "Parameters of the last group of blocks divided by those of all groups; stem and head stand "
+    "outside.",
+    "MACs": "Multiply-accumulate operations for one image; parameters alone do not say what a network costs to run.",
+}
+
+
+def summary(frame: pd.DataFrame, main: Group | None, extras: Extras, budget: str, planned: int) -> list[str]:
+    """What was run, and the run that the held-out images select with its test accuracies."""
+    sentences = [_progress(frame, budget, planned)]
+    if evaluations(frame).empty:
+        return [*sentences, " There are no results to show yet."]
+    if main is None:
+        return [*sentences, " No run has a worst-case accuracy at its selected checkpoint: none is named as best."]
+    return [*sentences, _conditions(main), _best(main, extras)]
+
+
+def tables(found: list[Group], extras: Extras) -> str:
+    """What stands above the tables."""
+    if not found:
+        return "No run has been evaluated."
+    text = (
+        "One row an evaluation, with Wilson 95% intervals in brackets; architectures are numbered from fewest to most "
+        "parameters. Accuracies are in percent of the test images named in the row."
+    )
+    if len(found) > 1:
+        text += f" Rows that may not be compared stand in tables of their own, {len(found)} in all."
+    return text + (" ★ marks the run with the highest held-out robust accuracy." if extras.selected else "")
+
+
+def shown(main: Group) -> str:
+    """Which rows the figures show."""
+    return f"Both figures show the {_count(len(main.rows), 'row')} of one group and nothing else: {main}."
+
+
+def left_out(group: Group, main: Group) -> str:
+    """One group that the figures do not show, and why."""
+    return f"Left out, as not comparable: {_count(len(group.rows), 'row')} with {group.difference(main)}."
+
+
+def figure(found: list[Point], main: Group) -> str:
+    """What a reader who cannot see the picture needs, and what its marks mean."""
+    values = [point.accuracy for point in found]
+    low, high = (accuracy(value, main.n_test) for value in (min(values), max(values)))
+    span = f"from {low}% to {high}%" if len(found) > 1 else f"at {low}%"
+    runs = {point.runs for point in found}
+    bars = "Wilson 95% interval of the run" if runs == {1} else "t 95% interval over the runs of the architecture"
+    if 1 in runs and len(runs) > 1:
+        bars += ", or Wilson's where there is one run"
+    return (
+        f"{_count(len(found), 'architecture')}, {span} of {main.n_test} test images. Error bars: {bars}. Numbers are "
+        "those of the table; a point without one has no room for it."
+    )
+
+
+def without_share(count: int) -> str:
+    """How many architectures figure 1 lacks; nothing if it lacks none."""
+    return f" {_count(count, 'architecture')} without a recorded share left out." if count else ""
+
+
+def note(found: list[Point], main: Group) -> list[str]:
+    """What this many test images can rank and cannot, with the numbers of this study."""
+    n = main.n_test
+    if len(found) < 2:
+        return [f"With one architecture and {n} test images there is nothing to rank.", _seeds(found)]
+    result = verdict(found, n)
+    sentences = [
+        f"With {n} test images each accuracy is known to about ±{result.half_width:.1f} points. Two architectures "
+        f"named in advance are told apart only when they differ by more than about {result.pair:.1f} points"
+    ]
+    if result.pairs > 1:
+        sentences.append(f", and any of the {result.pairs} pairs by more than about {result.any_pair:.1f} points")
+    sentences.append(
+        f". Here highest and lowest are {result.spread:.1f} points apart, so {_ranking(result, len(found))} "
+        "(Comparing the same images one by one may tell smaller differences apart.)"
+    )
+    return [*sentences, _seeds(found)]
+
+
+def plain(value: Any) -> str:
+    """A value of results.csv as text; whole numbers without a decimal point, a dash for none."""
+    if pd.isna(value):
+        return ABSENT
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _progress(frame: pd.DataFrame, budget: str, planned: int) -> str:
+    states = frame.drop_duplicates("run_id")["status"]
+    failed, diverged = int((states == "failed").sum()), int((states == "diverged").sum())
+    done = len(states) - failed - diverged
+    under = f" under a budget of {budget}" if budget else ""
+    waiting = max(planned - len(states), 0)
+    return (
+        f"{_count(frame['arch'].nunique(), 'architecture')}{under}; of {_count(planned, 'planned run')} {done} done, "
+        f"{failed} failed, {diverged} diverged" + (f", {waiting} without a result." if waiting else ".")
+    )
+
+
+def _conditions(main: Group) -> str:
+    first = main.rows.iloc[0]
+    return (
+        f" Networks were trained on {first['data']} with objective {first['objective']} under {first['train_threat']} "
+        f"and attacked under {first['threat']} by {', '.join(main.attacks)} on {main.n_test} test images."
+    )
+
+
+def _best(main: Group, extras: Extras) -> str:
+    if extras.selected is None:
+        return " No held-out accuracy is recorded, so no architecture is named as best."
+    row = next(row for row in main.rows.to_dict("records") if str(row["run_id"]) == extras.selected)
+    arch, n = str(row["arch"]), main.n_test
+    held_out = f"{extras.best_val[extras.selected]:.1f}% of {extras.n_val or 'an unrecorded number of'} held-out images"
+    clean, worst = (accuracy_cell(row[name], n) for name in ("clean_acc", "worst_case_acc"))
+    return (
+        f" The highest held-out robust accuracy, {held_out}, belongs to {arch} (no. {extras.numbers[arch]}, seed "
+        f"{plain(row['seed'])}). Of {n} test images it classifies {clean.text}% {clean.small} correctly without an "
+        f"attack and {worst.text}% {worst.small} under every attack.{_over_runs(main, arch)}"
+    )
+
+
+def _over_runs(main: Group, arch: str) -> str:
+    point = next(point for point in points(main, {}) if point.arch == arch)
+    if point.runs == 1:
+        return ""
+    mean, low, high = (accuracy(value, main.n_test) for value in (point.accuracy, point.low, point.high))
+    return f" Over its {point.runs} runs the mean is {mean}% [{low}, {high}] of {main.n_test} test images."
+
+
+def _ranking(result: Verdict, count: int) -> str:
+    if result.order_resolved:
+        return f"the order of the {count} architectures is resolved."
+    if result.apart:
+        return (
+            f"some are told apart, {result.apart} of {_count(result.pairs, 'pair')}, but the order of all {count} is "
+            "not resolved."
+        )
+    return f"the order of the {count} architectures is not resolved."
+
+
+def _seeds(found: list[Point]) -> str:
+    if all(point.runs == 1 for point in found):
+        return " Training with another seed moves every point as well, by an amount that one seed cannot show."
+    return (
+        " Training with another seed moves a point as well: architectures of several runs are told apart only if "
+        "their t intervals do not overlap either."
+    )
+
+
+def _count(count: int, noun: str) -> str:
+    return f"{count} {noun}" + ("" if count == 1 else "s")

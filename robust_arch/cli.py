@@ -1,0 +1,147 @@
+"""`robust-arch`: the tools around a study."""
+
+import sys
+from collections import Counter
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from robust_arch.errors import InputError
+
+app = typer.Typer(
+    help="The tools around a study: plan it, follow it, read it.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+StudyArgument = Annotated[str, typer.Argument(help="a study's name inside the results folder, or its path")]
+ResultsDir = Annotated[Path, typer.Option("--results-dir", help="where studies are")]
+
+
+def _reports_errors(command: Callable[..., None]) -> Callable[..., None]:
+    """An InputError is one line on standard error and exit status 1."""
+
+    @wraps(command)
+    def wrapped(*args: Any, **kwargs: Any) -> None:
+        try:
+            command(*args, **kwargs)
+        except InputError as error:
+            sys.exit(f"error: {error}")
+
+    return wrapped
+
+
+def _study_path(study: str, results_dir: Path) -> Path:
+    """A path as it is, a name inside the results folder."""
+    given = Path(study)
+    return given if (given / "runs").is_dir() or "/" in study else results_dir / study
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+@_reports_errors
+def plan(context: typer.Context) -> None:
+    """Show the plan of a study, and what was rejected and why; trains and writes nothing.
+
+    Takes the overrides of `python -m robust_arch.train -m`.
+
+    Example: robust-arch plan study=demo search.budget.params=60000
+    """
+    from robust_arch.planning import plan_from_overrides, plan_tables
+
+    for table in plan_tables(plan_from_overrides(context.args)):
+        Console().print(table)
+
+
+@app.command()
+@_reports_errors
+def status(study: StudyArgument, results_dir: ResultsDir = Path("results")) -> None:
+    """Show how far a study is: each run of the plan with its state.
+
+    Example: robust-arch status demo
+    """
+    from robust_arch.runs import StudyFolder, load_study
+
+    path = _study_path(study, results_dir)
+    load_study(path)  # says what is wrong with the path
+    folder = StudyFolder(path)
+    planned = [row["run_id"] for row in folder.read_plan()]
+    runs = {run.run_id: run for run in folder.runs()}
+    table = Table(title=f"study {folder.name}")
+    for column in ("run", "architecture", "seed", "state", "attempts", "held-out robust", "note"):
+        table.add_column(column)
+    states: Counter[str] = Counter()
+    for run_id in [*planned, *(run_id for run_id in runs if run_id not in planned)]:
+        run = folder.run(run_id)
+        record, result, state = run.status, run.result or {}, run.state
+        states[state] += 1
+        facts = record.get("run", {})
+        held_out = f"{result['best_val_robust_acc']:.1f}%" if "best_val_robust_acc" in result else ""
+        error = (record.get("error") or "").strip().splitlines()
+        note = error[-1] if error else ("" if run_id in planned else "not in the current plan")
+        table.add_row(
+            run_id,
+            facts.get("arch", ""),
+            str(facts.get("seed", "")),
+            state,
+            str(record.get("attempts", 0)),
+            held_out,
+            note,
+        )
+    console = Console()
+    console.print(table)
+    console.print(", ".join(f"{count} {state}" for state, count in states.items()))
+
+
+@app.command()
+@_reports_errors
+def results(study: StudyArgument, results_dir: ResultsDir = Path("results")) -> None:
+    """Rebuild results.csv from the records and print it.
+
+    Example: robust-arch results demo
+    """
+    from robust_arch.runs import StudyFolder, load_study
+
+    path = _study_path(study, results_dir)
+    frame = load_study(path)
+    written = StudyFolder(path).write_results()
+    table = Table(title=f"study {path.name}")
+    shown = [name for name in frame if name not in ("study", "family", "recipe", "weights", "objective")]
+    shown = [name for name in shown if frame[name].notna().any()]
+    for name in shown:
+        table.add_column(name)
+    for _, row in frame.iterrows():
+        table.add_row(*("" if row[name] != row[name] or row[name] is None else _cell(row[name]) for name in shown))
+    Console(width=None if sys.stdout.isatty() else 240).print(table)
+    print(f"written: {written}")
+
+
+def _cell(value: Any) -> str:
+    return f"{value:.2f}".rstrip("0").rstrip(".") if isinstance(value, float) else str(value)
+
+
+@app.command()
+@_reports_errors
+def report(study: StudyArgument, results_dir: ResultsDir = Path("results")) -> None:
+    """Write a study's report, one HTML file that needs nothing else, and print where it is.
+
+    Example: robust-arch report demo
+    """
+    from robust_arch.reporting import write_study_report
+
+    written = write_study_report(_study_path(study, results_dir))
+    print(f"report: {written.resolve()}")
+
+
+def main() -> None:
+    """The command."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,290 @@
+"""The edge: Hydra's configuration in, checked objects out. Nothing further inside reads a config."""
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import hydra
+import yaml
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import InstantiationException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from robust_arch.architectures import ArchSpec
+from robust_arch.attacks import Attack, ThreatModel
+from robust_arch.data import Dataset
+from robust_arch.errors import InputError, invalid
+from robust_arch.evaluation import EvaluationSettings, NamedAttack
+from robust_arch.objectives import Objective
+from robust_arch.paths import conf_dir
+from robust_arch.runs.identity import describe, short_hash
+from robust_arch.search import Budget, Space
+from robust_arch.training.fit import TrainerSettings
+from robust_arch.training.recipe import Recipe
+
+LOGGERS = ("wandb", "csv")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selection:
+    """How the best epoch is found: robust accuracy under `attack` on at most `images` held-out images."""
+
+    images: int
+    attack: Attack
+
+    def __post_init__(self) -> None:
+        if isinstance(self.images, bool) or not isinstance(self.images, int) or self.images < 1:
+            raise invalid("selection.images", self.images, "an integer of at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finalists:
+    """After a sweep, the `top` runs by held-out robust accuracy are evaluated under `attacks` on `n` test examples."""
+
+    top: int
+    attacks: tuple[str, ...]
+    n: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Everything one run needs, as checked objects.
+
+    resolved: the configuration as plain data; command: what does this run; both for the record.
+    """
+
+    spec: ArchSpec
+    dataset: Dataset
+    threat: ThreatModel
+    objective: Objective
+    recipe: Recipe
+    selection: Selection
+    trainer: TrainerSettings
+    evaluation: EvaluationSettings
+    seed: int
+    study: str
+    results_dir: Path
+    rerun: bool
+    logger: Mapping[str, Any]
+    resolved: Mapping[str, Any]
+    command: str
+
+    @property
+    def study_path(self) -> Path:
+        """results/<study>."""
+        return self.results_dir / self.study
+
+    def with_member(self, spec: ArchSpec, seed: int) -> "Settings":
+        """The same question for another architecture and seed."""
+        return replace(self, spec=spec, seed=seed)
+
+    def run_id(self, training_fingerprint: str) -> str:
+        """Hash of what determines the training; threads, accelerator, paths, launcher and logger do not."""
+        recipe = describe(self.recipe)
+        del recipe["epochs"]
+        dataset = {"name": self.dataset.name, "fingerprint": training_fingerprint}
+        return short_hash(
+            {
+                "arch": describe(self.spec),
+                "data": dataset,
+                "threat": describe(self.threat),
+                "objective": describe(self.objective),
+                "recipe": recipe,
+                "selection": describe(self.selection),
+                "epochs": self.trainer.max_epochs,
+                "limit_train_batches": self.trainer.limit_train_batches,
+                "precision": self.trainer.precision,
+                "devices": self.trainer.devices,
+                "seed": self.seed,
+            }
+        )
+
+
+def register_resolvers() -> None:
+    """`${study_name:...}`: a study's folder is named like its YAML, and `single` without one."""
+    OmegaConf.register_new_resolver("study_name", _study_name, replace=True)
+
+
+def _study_name(choice: str | None) -> str:
+    return "single" if choice in (None, "null") else Path(str(choice)).name
+
+
+def instantiate(node: DictConfig, key: str) -> Any:
+    """Hydra's instantiate, whose failures come out as one InputError that names the key."""
+    try:
+        return hydra.utils.instantiate(node, _convert_="all")
+    except (InstantiationException, OmegaConfBaseException) as error:
+        cause: BaseException | None = error
+        while cause is not None:
+            if isinstance(cause, InputError):
+                raise cause from None
+            cause = cause.__cause__
+        reason = str(error.__cause__ or error).splitlines()[0]
+        raise InputError(f"{key}: cannot be built from this configuration: {reason}") from error
+
+
+def _plain(node: DictConfig, key: str) -> dict[str, Any]:
+    """A resolved node; a missing or broken value is an InputError that names it."""
+    try:
+        content = OmegaConf.to_container(node, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"{getattr(error, 'full_key', None) or key}: {reason}") from None
+    return {str(name): value for name, value in content.items()} if isinstance(content, dict) else {}
+
+
+def _seed(value: Any, key: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise invalid(key, value, "an integer of at least 0")
+    return value
+
+
+def read_spec(node: DictConfig) -> ArchSpec:
+    """The group `arch`."""
+    return ArchSpec.from_dict(_plain(node, "arch"))
+
+
+def read_threat(node: DictConfig) -> ThreatModel:
+    """The group `threat`."""
+    try:
+        return ThreatModel(node.norm, node.eps)
+    except OmegaConfBaseException:
+        raise invalid("threat.eps", None, f"a radius, as this data set names none for {node.norm}") from None
+
+
+def read_settings(cfg: DictConfig) -> Settings:
+    """Check the whole configuration and build its objects; nothing is read from disk but attack files.
+
+    Raises:
+        InputError: naming the first key whose value is not allowed.
+    """
+    threat = read_threat(cfg.threat)
+    spec = read_spec(cfg.arch)
+    resolved = _plain(cfg, "configuration")
+    resolved.pop("search", None)
+    trainer = instantiate(cfg.trainer, "trainer")
+    recipe = instantiate(cfg.recipe, "recipe")
+    if recipe.batch_size % trainer.devices:
+        raise invalid("recipe.batch_size", recipe.batch_size, f"a multiple of trainer.devices = {trainer.devices}")
+    return Settings(
+        spec=spec,
+        dataset=instantiate(cfg.data, "data"),
+        threat=threat,
+        objective=instantiate(cfg.objective, "objective"),
+        recipe=recipe,
+        selection=Selection(images=cfg.selection.images, attack=instantiate(cfg.selection.attack, "selection.attack")),
+        trainer=trainer,
+        evaluation=read_evaluation(cfg.evaluate),
+        seed=_seed(cfg.seed, "seed"),
+        study=read_study_name(cfg),
+        results_dir=Path(str(cfg.results_dir)).expanduser(),
+        rerun=bool(cfg.rerun),
+        logger=read_logger(cfg.logger),
+        resolved=resolved,
+        command=train_command(list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []),
+    )
+
+
+def train_command(overrides: Sequence[str], *, multirun: bool = False) -> str:
+    """The shell command that trains with these overrides."""
+    return shlex.join(["python", "-m", "robust_arch.train", *(["-m"] if multirun else []), *overrides])
+
+
+def read_study_name(cfg: DictConfig) -> str:
+    """The study's folder name."""
+    name = str(cfg.study.name)
+    if not name or "/" in name or name.startswith("."):
+        raise invalid("study.name", name, "the name of a folder inside results_dir, without a slash or a leading dot")
+    return name
+
+
+def read_logger(node: DictConfig) -> dict[str, Any]:
+    """The group `logger`."""
+    logger = _plain(node, "logger")
+    if logger.get("name") not in LOGGERS:
+        raise invalid("logger.name", logger.get("name"), f"one of {', '.join(LOGGERS)}")
+    if logger["name"] == "wandb" and logger.get("mode") not in ("offline", "online"):
+        raise invalid("logger.mode", logger.get("mode"), "offline or online")
+    return logger
+
+
+def read_evaluation(node: DictConfig) -> EvaluationSettings:
+    """The group `evaluate`; each attack's YAML is looked up by name."""
+    plain = _plain(node, "evaluate")
+    names = plain.pop("attacks")
+    if not isinstance(names, list) or len(set(names)) != len(names):
+        raise invalid("evaluate.attacks", names, "a list of different names, like [fgsm,pgd20]")
+    checkpoints = plain.pop("checkpoints")
+    if not isinstance(checkpoints, list):
+        raise invalid("evaluate.checkpoints", checkpoints, "a list of best and last")
+    _seed(plain["seed"], "evaluate.seed")
+    return EvaluationSettings(
+        attacks=tuple(read_attack(name) for name in names), checkpoints=tuple(checkpoints), **plain
+    )
+
+
+def config_folders() -> list[Path]:
+    """Where groups are looked up: --config-dir first, then this package's conf."""
+    folders = []
+    if HydraConfig.initialized():
+        sources = HydraConfig.get().runtime.config_sources
+        folders = [Path(source.path) for source in sources if source.schema == "file" and source.path]
+    return [*folders, conf_dir()]
+
+
+def read_attack(name: str) -> NamedAttack:
+    """The attack of conf/attack/<name>.yaml."""
+    files = {file.stem: file for folder in config_folders()[::-1] for file in (folder / "attack").glob("*.yaml")}
+    if name not in files:
+        raise invalid("evaluate.attacks", name, f"some of {', '.join(sorted(files))}")
+    attack = instantiate(OmegaConf.create(yaml.safe_load(files[name].read_text())), f"attack/{name}")
+    if not isinstance(attack, Attack):
+        raise InputError(f"{files[name]}: not an attack, but {type(attack).__name__}")
+    return NamedAttack(name, attack, describe(attack))
+
+
+def read_budget(cfg: DictConfig) -> Budget:
+    """The group `search.budget`."""
+    return Budget(**_plain(cfg.search.budget, "search.budget"))
+
+
+def read_space(cfg: DictConfig) -> Space:
+    """The group `search.space`, with `arch` as the template of everything but depths and widths."""
+    space = _plain(cfg.search.space, "search.space")
+    if space.get("depths") is None:
+        raise invalid("search.space.depths", None, "for each stage a list of integers, like [[1,2],[1,2],[1]]")
+    spec = read_spec(cfg.arch)
+    return Space(template=spec, **space)
+
+
+def read_seeds(cfg: DictConfig) -> tuple[int, ...]:
+    """The axis `search.seeds`."""
+    seeds = cfg.search.seeds
+    if not OmegaConf.is_list(seeds) or not len(seeds) or len(set(seeds)) != len(seeds):
+        raise invalid("search.seeds", seeds, "a list of different integers, like [0,1,2]")
+    return tuple(_seed(seed, "search.seeds") for seed in seeds)
+
+
+def read_finalists(cfg: DictConfig) -> Finalists | None:
+    """`study.finalists`, or None."""
+    if cfg.study.finalists is None:
+        return None
+    plain = _plain(cfg.study.finalists, "study.finalists")
+    if set(plain) != {"top", "attacks", "n"}:
+        raise invalid("study.finalists", plain, "the keys top, attacks and n")
+    if isinstance(plain["top"], bool) or not isinstance(plain["top"], int) or plain["top"] < 1:
+        raise invalid("study.finalists.top", plain["top"], "an integer of at least 1")
+    finalists = Finalists(top=plain["top"], attacks=tuple(plain["attacks"]), n=plain["n"])
+    for name in finalists.attacks:
+        read_attack(name)
+    return finalists
+
+
+def as_override(key: str, value: Any) -> str:
+    """A Hydra override of plain data, like `arch.depths=[2,2,2]`."""
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return f"{key}=[{','.join(map(str, value))}]"
+    return f"{key}={'null' if value is None else value}"

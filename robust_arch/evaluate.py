@@ -1,0 +1,165 @@
+"""`python -m robust_arch.evaluate checkpoint=<path>`: evaluate any checkpoint, this project's or a published one."""
+
+import hashlib
+import logging
+import sys
+from pathlib import Path
+
+import hydra
+import yaml
+from omegaconf import DictConfig, OmegaConf
+
+from robust_arch import configuration as edge
+from robust_arch.architectures import ArchSpec, Classifier, arch_name, cost
+from robust_arch.attacks import ThreatModel
+from robust_arch.console import set_up_logging
+from robust_arch.data import Dataset, ImageSet
+from robust_arch.errors import InputError, invalid
+from robust_arch.evaluation import EvaluationRecord, EvaluationSettings, Subject, select_examples
+from robust_arch.interop import load_checkpoint, load_published
+from robust_arch.interop.checkpoint import is_own
+from robust_arch.paths import conf_dir
+from robust_arch.runs import RunFacts, RunFolder, StudyFolder
+from robust_arch.runs.files import write_text
+
+log = logging.getLogger(__name__)
+
+
+def evaluate(cfg: DictConfig) -> EvaluationRecord:
+    """Evaluate the checkpoint and record it; the checkpoint's file is only read.
+
+    A checkpoint inside a run's folder is recorded with that run, any other as a run of its own in
+    results_dir/<study.name>.
+
+    Raises:
+        InputError: for a value, file or combination that is not allowed, before anything is written.
+    """
+    path = Path(str(OmegaConf.select(cfg, "checkpoint", throw_on_missing=False) or ""))
+    if str(path) == ".":
+        raise invalid("checkpoint", None, "a file, like results/demo/runs/<run_id>/checkpoints/best.ckpt")
+    spec = edge.read_spec(cfg.arch) if cfg.get("arch") else None
+    net, spec, card_config = _load(path, spec)
+    dataset, threat, settings = _task(cfg, card_config)
+    test = dataset.load().test
+    _require_fits(net, test)
+    settings.require_fits(len(test), test.num_classes)
+    trainer = edge.instantiate(cfg.trainer, "trainer")
+    own = _owning_run(path)
+    folder, run_id, which = own or _external_run(cfg, path)
+    subject = Subject(run_id, which, "raw", threat, dataset.name)
+    with folder.lock() as mine:
+        if not mine:
+            raise InputError(f"checkpoint = {str(path)!r}: its run is being worked on by another process")
+        record = EvaluationRecord(folder.evaluations, subject, select_examples(test, settings.n))
+        if own is None:
+            facts = _facts(folder, spec, dataset, test)
+            write_text(folder.config, yaml.safe_dump(_config(cfg, spec), sort_keys=False))
+            folder.write_state("running", facts, attempt=True)
+            record.extend(net.to(trainer.device), settings, threat, trainer.device)
+            folder.write_state("completed", facts)
+        else:
+            record.extend(net.to(trainer.device), settings, threat, trainer.device)
+    StudyFolder(folder.path.parents[1]).write_results()
+    return record
+
+
+def _load(path: Path, spec: ArchSpec | None) -> tuple[Classifier, ArchSpec, DictConfig | None]:
+    """The network, its architecture, and the configuration it was trained with if the file says so."""
+    if is_own(path):
+        loaded = load_checkpoint(path, expected=spec)
+        return loaded.net, loaded.spec, OmegaConf.create(dict(loaded.card["config"]))
+    if spec is None:
+        raise invalid("arch", None, "the architecture of a published checkpoint, like arch=wrn_34_r")
+    return load_published(path, spec), spec, None
+
+
+def _task(cfg: DictConfig, trained: DictConfig | None) -> tuple[Dataset, ThreatModel, EvaluationSettings]:
+    """Data, threat model and attacks: what the command line says, else what the checkpoint was trained with."""
+    data = cfg.get("data") or (trained.data if trained is not None else None)
+    if data is None:
+        raise invalid("data", None, "the data set to evaluate on, like data=image_folder data.root=<folder>")
+    same_data = trained is not None and not cfg.get("data")
+    norm = cfg.threat.norm or (trained.threat.norm if trained is not None else "linf")
+    eps = cfg.threat.eps
+    if eps is None:
+        eps = (
+            trained.threat.eps
+            if trained is not None and same_data and norm == trained.threat.norm
+            else data.eps.get(norm)
+        )
+    if eps is None:
+        raise invalid("threat.eps", None, f"a radius, as this data set names none for {norm}")
+    return edge.instantiate(data, "data"), ThreatModel(norm, eps), edge.read_evaluation(cfg.evaluate)
+
+
+def _require_fits(net: Classifier, test: ImageSet) -> None:
+    """Raise InputError where network and data differ in channels or classes."""
+    channels, classes = net.normalize.mean.shape[1], test.num_classes
+    if channels != test.image_shape[0]:
+        raise invalid("data", test.image_shape, f"images of {channels} channels, as the checkpoint takes")
+    outputs = net(test.to_unit(test.images[:1])).shape[1]
+    if outputs != classes:
+        raise invalid("data", classes, f"as many classes as the checkpoint's {outputs}")
+
+
+def _owning_run(path: Path) -> tuple[RunFolder, str, str] | None:
+    """The run whose best.ckpt or last.ckpt this is, by the layout of a study's folder."""
+    path = path.resolve()
+    folder = RunFolder(path.parent.parent)
+    if path.stem in ("best", "last") and path == folder.checkpoint(path.stem).resolve() and folder.status.get("run"):
+        return folder, folder.run_id, path.stem
+    return None
+
+
+def _external_run(cfg: DictConfig, path: Path) -> tuple[RunFolder, str, str]:
+    """A run of its own for a file from elsewhere, named by the file's content."""
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+    study = StudyFolder(Path(str(cfg.results_dir)).expanduser() / edge.read_study_name(cfg))
+    return study.run(digest), digest, "external"
+
+
+def _facts(folder: RunFolder, spec: ArchSpec, dataset: Dataset, test: ImageSet) -> RunFacts:
+    """What is known of a checkpoint from elsewhere; how it was trained is not."""
+    costs = cost(spec, test.num_classes, test.image_shape)
+    return RunFacts(
+        run_id=folder.run_id,
+        study=folder.path.parents[1].name,
+        arch=arch_name(spec),
+        family=spec.family,
+        depths="-".join(map(str, spec.depths)),
+        widths="-".join(map(str, spec.widths)),
+        params=costs.params,
+        macs=costs.macs,
+        objective=None,
+        recipe=None,
+        train_threat=None,
+        data=dataset.name,
+        seed=None,
+        epochs=None,
+    )
+
+
+def _config(cfg: DictConfig, spec: ArchSpec) -> dict[str, object]:
+    plain = OmegaConf.to_container(cfg, resolve=True)
+    return {**(plain if isinstance(plain, dict) else {}), "arch": spec.to_dict()}
+
+
+def job(cfg: DictConfig) -> None:
+    """The Hydra job."""
+    set_up_logging()
+    try:
+        record = evaluate(cfg)
+    except InputError as error:
+        sys.exit(f"error: {error}")
+    log.info("%s", record.summary())
+    log.info("recorded in %s", record.json_path)
+
+
+def main() -> None:
+    """The command."""
+    set_up_logging()
+    hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="evaluate")(job)()
+
+
+if __name__ == "__main__":
+    main()

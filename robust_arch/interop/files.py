@@ -1,0 +1,39 @@
+"""Reading checkpoint files without executing anything in them."""
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from robust_arch.errors import InputError, invalid
+
+# the published cosine rule leaves numpy scalars in optimizer states; these types and no others are let in
+_NUMPY_TYPES: list[Any] = [
+    np._core.multiarray.scalar,  # type: ignore[attr-defined]
+    np.dtype,
+    *{type(np.dtype(name)) for name in ("float16", "float32", "float64", "int32", "int64", "uint8", "bool")},
+]
+
+
+def read_weights_only(path: str | Path) -> dict[str, Any]:
+    """The dictionary in a torch file: tensors and plain values.
+
+    Raises:
+        InputError: if there is no such file, or it holds anything that would have to be executed.
+    """
+    if not Path(path).is_file():
+        raise invalid("checkpoint", str(path), "an existing file")
+    try:
+        with torch.serialization.safe_globals(_NUMPY_TYPES):
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(
+            f"checkpoint = {str(path)!r}: a torch file of tensors and plain values; anything that would run code "
+            f"when loaded is refused ({reason})"
+        ) from None
+    if not isinstance(content, dict):
+        raise invalid("checkpoint", str(path), f"a dictionary of tensors; found {type(content).__name__}")
+    return content

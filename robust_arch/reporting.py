@@ -1,0 +1,61 @@
+"""From a study's folder to its report."""
+
+from pathlib import Path
+from typing import Any
+
+from robust_arch.analysis.report import StudyDetails, write_report
+from robust_arch.runs import StudyFolder, load_study
+from robust_arch.runs.folder import RunFolder
+
+
+def write_study_report(path: Path) -> Path:
+    """Write `path`/report/index.html from the records, rebuild results.csv with it, and return where the report is.
+
+    Raises:
+        InputError: if `path` is no study's folder.
+    """
+    frame = load_study(path)
+    study = StudyFolder(path)
+    study.write_results()
+    return write_report(frame, _details(study), study.report_path)
+
+
+def _details(study: StudyFolder) -> StudyDetails:
+    runs = list(study.runs())
+    results = {run.run_id: run.result for run in runs if run.result is not None}
+    newest = max(results.values(), key=lambda result: result["finished"], default={})
+    return StudyDetails(
+        name=study.name,
+        command=study.about.get("command") or newest.get("command", ""),
+        stage_shares={run_id: _shares(result["cost"]["stage_params"]) for run_id, result in results.items()},
+        budget="; ".join(study.about.get("budgets", [])),
+        planned=len(study.read_plan()),
+        versions=_versions(newest),
+        hardware=_hardware(newest.get("hardware", {})),
+        best_val={run_id: result["best_val_robust_acc"] for run_id, result in results.items()},
+        errors={run.run_id: _last_line(run) for run in runs if run.state in ("failed", "diverged")},
+        n_val=newest.get("selection_images"),
+    )
+
+
+def _shares(parts: list[int]) -> tuple[float, ...]:
+    return tuple(part / sum(parts) for part in parts)
+
+
+def _versions(result: dict[str, Any]) -> dict[str, str]:
+    if not result:
+        return {}
+    commit = {"commit": result["commit"]} if result["commit"] else {}
+    return {"robust_arch": result["package_version"], **commit, **result["versions"]}
+
+
+def _hardware(hardware: dict[str, Any]) -> str:
+    if not hardware:
+        return ""
+    gpus = ", ".join(hardware["gpus"]) or "no GPU"
+    return f"{hardware['processor']}, {hardware['cores']} cores ({hardware['threads']} threads used), {gpus}"
+
+
+def _last_line(run: RunFolder) -> str:
+    lines = (run.status.get("error") or "").strip().splitlines()
+    return lines[-1] if lines else ""

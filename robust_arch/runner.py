@@ -1,0 +1,345 @@
+"""One run from start to end: claim it, train, select, evaluate, record."""
+
+import contextlib
+import logging
+import traceback
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import Any
+
+import torch
+import yaml
+
+from robust_arch import __version__
+from robust_arch.architectures import Cost, arch_name, build, cost
+from robust_arch.configuration import Settings
+from robust_arch.data import Splits
+from robust_arch.errors import DivergedError, invalid
+from robust_arch.evaluation import EvaluationRecord, Subject, select_examples
+from robust_arch.interop import load_checkpoint
+from robust_arch.interop.files import read_weights_only
+from robust_arch.randomness import derive
+from robust_arch.runs import RunFacts, RunFolder, StudyFolder, metrics
+from robust_arch.runs.files import write_text
+from robust_arch.runs.provenance import provenance
+from robust_arch.runs.study import run_rows
+from robust_arch.training.datamodule import StudyData
+from robust_arch.training.fit import fit
+from robust_arch.training.module import AdversarialTraining
+from robust_arch.training.tracking import Tracker, WandbTracker
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A question with its data: everything that reading and doing the run needs.
+
+    Raises InputError on construction where recipe, evaluation and data do not fit together.
+    """
+
+    settings: Settings
+    splits: Splits
+    training_fingerprint: str
+
+    def __post_init__(self) -> None:
+        batch_size, size = self.settings.recipe.batch_size, len(self.splits.train)
+        if self.settings.recipe.drop_last and batch_size > size:
+            raise invalid("recipe.batch_size", batch_size, f"at most the {size} training images")
+        self.settings.evaluation.require_fits(len(self.splits.test), self.splits.test.num_classes)
+
+    @classmethod
+    def load(cls, settings: Settings) -> "Run":
+        """Read the data."""
+        splits = settings.dataset.load()
+        return cls(settings, splits, splits.training_fingerprint())
+
+    @cached_property
+    def run_id(self) -> str:
+        """Who this run is."""
+        return self.settings.run_id(self.training_fingerprint)
+
+    @cached_property
+    def cost(self) -> Cost:
+        """On this data's image shape and classes."""
+        return cost(self.settings.spec, self.splits.train.num_classes, self.splits.train.image_shape)
+
+    @property
+    def folder(self) -> RunFolder:
+        """Where it is recorded."""
+        return StudyFolder(self.settings.study_path).run(self.run_id)
+
+    @property
+    def facts(self) -> RunFacts:
+        """What is known before it starts."""
+        settings = self.settings
+        return RunFacts(
+            run_id=self.run_id,
+            study=settings.study,
+            arch=arch_name(settings.spec),
+            family=settings.spec.family,
+            depths="-".join(map(str, settings.spec.depths)),
+            widths="-".join(map(str, settings.spec.widths)),
+            params=self.cost.params,
+            macs=self.cost.macs,
+            objective=settings.objective.name,
+            recipe=settings.recipe.name,
+            train_threat=str(settings.threat),
+            data=settings.dataset.name,
+            seed=settings.seed,
+            epochs=settings.trainer.max_epochs,
+        )
+
+    def records(self) -> Iterator[tuple[str, EvaluationRecord]]:
+        """The evaluation record of each checkpoint that is asked for, as it is now."""
+        examples = select_examples(self.splits.test, self.settings.evaluation.n)
+        for which in self.settings.evaluation.checkpoints:
+            subject = Subject(self.run_id, which, "raw", self.settings.threat, self.settings.dataset.name)
+            yield which, EvaluationRecord(self.folder.evaluations, subject, examples)
+
+    def is_done(self) -> bool:
+        """Whether training is over and every number that is asked for is recorded."""
+        evaluation = self.settings.evaluation
+        return self.folder.trained and all(
+            record.has_clean and not record.missing(evaluation.attacks, evaluation.seed) for _, record in self.records()
+        )
+
+
+def execute(run: Run) -> str:
+    """Do whatever of the run is not done yet; returns its state, and never raises for what is recorded as failed."""
+    folder = run.folder
+    with folder.lock() as mine:
+        if not mine:
+            log.warning("run %s is being done by another process (%s)", run.run_id, folder.status.get("host"))
+            return "running"
+        if run.settings.rerun:
+            folder.clear()
+        elif folder.state == "diverged":
+            log.error("run %s diverged before and is not tried again; rerun=true forces", run.run_id)
+            return "diverged"
+        elif run.is_done():
+            warn_of_other_version(folder)
+            log.info("run %s is done already: %s", run.run_id, folder.path)
+            return "completed"
+        state = _execute_locked(run, folder)
+    StudyFolder(run.settings.study_path).write_results()
+    return state
+
+
+def warn_of_other_version(folder: RunFolder) -> None:
+    """Name a run that an earlier or later version of the package recorded."""
+    recorded = (folder.result or {}).get("package_version")
+    if recorded != __version__:
+        log.warning(
+            "run %s was recorded by version %s of robust_arch, this is %s", folder.run_id, recorded, __version__
+        )
+
+
+def _execute_locked(run: Run, folder: RunFolder) -> str:
+    """Attempt the run, and write at once how it ended."""
+    folder.write_state("running", run.facts, attempt=True)
+    write_text(folder.config, yaml.safe_dump(_resolved_config(run), sort_keys=False))
+    tracker = _tracker(run, folder)
+    state, error = "planned", None
+    with _log_file(folder):
+        try:
+            _train(run, folder, tracker)
+            _evaluate(run, folder)
+            state = "completed"
+        except DivergedError:
+            state, error = "diverged", traceback.format_exc()
+        except Exception:
+            state, error = "failed", traceback.format_exc()
+        except BaseException as interruption:
+            error = f"interrupted: {type(interruption).__name__}"
+            raise
+        finally:
+            folder.write_state(state, run.facts, error=error)
+            tracker.finish(_summary(folder, state), failed=state != "completed")
+            if state in ("failed", "diverged"):
+                log.error("run %s %s:\n%s", run.run_id, state, error)
+    return state
+
+
+def _resolved_config(run: Run) -> dict[str, Any]:
+    """The whole configuration as it was used, with this member's architecture and seed."""
+    return {**run.settings.resolved, "arch": run.settings.spec.to_dict(), "seed": run.settings.seed}
+
+
+def _tracker(run: Run, folder: RunFolder) -> Tracker:
+    logger = run.settings.logger
+    if logger["name"] == "csv":
+        return Tracker()
+    facts = run.facts
+    return WandbTracker(
+        folder.path,
+        run_id=run.run_id,
+        name=f"{facts.arch}-s{facts.seed}",
+        group=facts.study,
+        config={**_resolved_config(run), "params": facts.params, "macs": facts.macs},
+        project=logger["project"],
+        mode=logger["mode"],
+    )
+
+
+@contextlib.contextmanager
+def _log_file(folder: RunFolder) -> Iterator[None]:
+    """Everything logged goes to the run's train.log too."""
+    handler = logging.FileHandler(folder.log, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    root = logging.getLogger()
+    root.addHandler(handler)
+    try:
+        yield
+    finally:
+        root.removeHandler(handler)
+        handler.close()
+
+
+def _train(run: Run, folder: RunFolder, tracker: Tracker) -> None:
+    """Train from where the last attempt was cut off, and record the result; nothing if that is done."""
+    settings = run.settings
+    if settings.trainer.threads is not None:
+        torch.set_num_threads(settings.trainer.threads)
+    rows = metrics.keep_epochs_before(folder.metrics, _finished_epochs(folder))
+    tracker.start(rows)
+    if folder.trained:
+        return
+    module = _module(run)
+    data = StudyData(
+        run.splits,
+        batch_size=settings.recipe.batch_size,
+        drop_last=settings.recipe.drop_last,
+        val_images=settings.selection.images,
+        seed=settings.seed,
+    )
+    log.info(
+        "run %s: %s, %s parameters, %s MACs, %s on %s, %s, seed %d, %d epochs",
+        run.run_id, arch_name(settings.spec), f"{run.cost.params:,}", f"{run.cost.macs:,}", settings.objective.name,
+        settings.dataset.name, settings.threat, settings.seed, settings.trainer.max_epochs,
+    )  # fmt: skip
+    record = _Recorder(folder, tracker)
+    fit(module, data, settings.trainer, folder=folder.checkpoints, record=record)
+    recorded = metrics.read_rows(folder.metrics)
+    for row in recorded[len(rows) + record.tracked :]:  # rows of other processes, which have no tracker
+        tracker.log(row)
+    folder.write_result(_result(run, folder, recorded))
+
+
+class _Recorder:
+    """Appends a row to metrics.csv and hands it to the tracker; counts what this process tracked."""
+
+    def __init__(self, folder: RunFolder, tracker: Tracker) -> None:
+        self.folder, self.tracker, self.tracked = folder, tracker, 0
+
+    def __call__(self, row: dict[str, float]) -> None:
+        metrics.append_row(self.folder.metrics, row)
+        self.tracker.log(row)
+        self.tracked += 1
+
+
+def _finished_epochs(folder: RunFolder) -> int:
+    """Epochs that the last checkpoint holds; an unreadable checkpoint is removed and counts as none."""
+    last = folder.checkpoint("last")
+    if not last.is_file():
+        return 0
+    try:
+        return int(read_weights_only(last)["epoch"]) + 1
+    except (ValueError, KeyError, TypeError) as error:
+        log.warning("%s cannot be read, training starts again: %s", last, error)
+        last.unlink()
+        return 0
+
+
+def _module(run: Run) -> AdversarialTraining:
+    settings, train = run.settings, run.splits.train
+    mean, std = train.channel_statistics() if settings.recipe.normalize == "dataset" else (None, None)
+    size, batch_size = len(train), settings.recipe.batch_size
+    steps = size // batch_size if settings.recipe.drop_last else -(-size // batch_size)
+    return AdversarialTraining(
+        build(
+            settings.spec,
+            train.num_classes,
+            train.image_shape,
+            mean=mean,
+            std=std,
+            seed=derive(settings.seed, "initialisation"),
+        ),
+        settings.objective,
+        settings.threat,
+        settings.recipe,
+        settings.selection.attack,
+        epochs=settings.trainer.max_epochs,
+        steps_per_epoch=min(steps, settings.trainer.limit_train_batches or steps),
+        max_value=train.max_value,
+        seed=settings.seed,
+        threads=settings.trainer.threads,
+        card={
+            "schema": 1,
+            "package_version": __version__,
+            "run_id": run.run_id,
+            "arch": settings.spec.to_dict(),
+            "num_classes": train.num_classes,
+            "image_shape": list(train.image_shape),
+            "config": _resolved_config(run),
+        },
+    )
+
+
+def _result(run: Run, folder: RunFolder, rows: list[dict[str, float]]) -> Mapping[str, Any]:
+    """result.json of a finished training."""
+    callbacks = read_weights_only(folder.checkpoint("last"))["callbacks"]
+    best = callbacks["BestAndLast"]["best"]
+    return {
+        "run_id": run.run_id,
+        "command": run.settings.command,
+        **provenance(),
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "train_seconds": round(sum(row["seconds"] for row in rows), 3),
+        "epochs": run.settings.trainer.max_epochs,
+        "best_epoch": int(best["epoch"]),
+        "last_epoch": int(rows[-1]["epoch"]),
+        "best_val_robust_acc": best["val_robust_acc"],
+        "last_val_robust_acc": rows[-1]["val_robust_acc"],
+        "seeds": {"seed": run.settings.seed, "split_seed": run.settings.dataset.split_seed},
+        "data": {
+            "name": run.settings.dataset.name,
+            "fingerprint": run.training_fingerprint,
+            "train": len(run.splits.train),
+            "val": len(run.splits.val),
+            "test": len(run.splits.test),
+        },
+        "selection_images": min(run.settings.selection.images, len(run.splits.val)),
+        "cost": {
+            "params": run.cost.params,
+            "macs": run.cost.macs,
+            "stage_params": list(run.cost.stage_params),
+            "stage_macs": list(run.cost.stage_macs),
+        },
+    }
+
+
+def _evaluate(run: Run, folder: RunFolder) -> None:
+    """Every checkpoint that is asked for, under what is not recorded yet."""
+    device = run.settings.trainer.device
+    for which, record in run.records():
+        loaded = load_checkpoint(folder.checkpoint(which), expected=run.settings.spec)
+        record.extend(loaded.net.to(device), run.settings.evaluation, run.settings.threat, device)
+        log.info("run %s, %s checkpoint: %s", run.run_id, which, record.summary())
+
+
+def _summary(folder: RunFolder, state: str) -> dict[str, Any]:
+    """Final numbers by checkpoint, like `best/pgd20_acc`, for the tracker."""
+    summary: dict[str, Any] = {"state": state}
+    if (result := folder.result) is not None:
+        summary |= {key: result[key] for key in ("train_seconds", "best_epoch", "best_val_robust_acc")}
+    for row in run_rows(folder):
+        if "checkpoint" in row:
+            numbers = {key: value for key, value in row.items() if key.endswith("_acc") or key in _SMOOTHNESS}
+            summary |= {f"{row['checkpoint']}/{key}": value for key, value in numbers.items()}
+    return summary
+
+
+_SMOOTHNESS = ("n_test", "stability", "lipschitz")

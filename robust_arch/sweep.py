@@ -1,0 +1,176 @@
+"""A study: the plan under the budget, and its runs handed to whatever Hydra launcher is configured."""
+
+import logging
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.utils import JobReturn
+from hydra.plugins.launcher import Launcher
+from omegaconf import DictConfig, open_dict, read_write
+
+from robust_arch import configuration as edge
+from robust_arch.errors import InputError
+from robust_arch.runner import Run, warn_of_other_version
+from robust_arch.runs import StudyFolder
+from robust_arch.search import Budget, Members
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """A run of the plan. overrides: what a job is launched with to do it."""
+
+    run: Run
+    overrides: tuple[str, ...]
+
+    def row(self) -> dict[str, Any]:
+        """A row of plan.csv."""
+        facts = self.run.facts
+        return {key: getattr(facts, key) for key in ("run_id", "arch", "params", "macs", "seed")}
+
+
+@dataclass(frozen=True)
+class StudyPlan:
+    """The runs of one configuration: members of the space inside the budget, times seeds."""
+
+    runs: tuple[PlannedRun, ...]
+    members: Members
+    budget: Budget
+    study: StudyFolder
+
+
+def plan_study(cfg: DictConfig, overrides: Sequence[str]) -> StudyPlan:
+    """Check everything and plan; trains and writes nothing.
+
+    cfg: a composed configuration. overrides: what it was composed with, which every job gets too.
+
+    Raises:
+        InputError: if a value is not allowed, or no architecture of the space meets the budget.
+    """
+    base = Run.load(edge.read_settings(cfg))
+    space, budget, seeds = edge.read_space(cfg), edge.read_budget(cfg), edge.read_seeds(cfg)
+    train = base.splits.train
+    members = space.members(budget, train.num_classes, train.image_shape)
+    if not members.specs:
+        nearest = f"; nearest: {members.rejected[0].description}: {members.rejected[0].reason}" * bool(members.rejected)
+        raise InputError(
+            f"search.budget = {budget}: none of the {members.considered} points of search.space meets it{nearest}"
+        )
+    runs = []
+    for spec in members.specs:
+        for seed in seeds:
+            run = Run(base.settings.with_member(spec, seed), base.splits, base.training_fingerprint)
+            member = (
+                edge.as_override("arch.depths", spec.depths),
+                edge.as_override("arch.widths", spec.widths),
+                edge.as_override("seed", seed),
+            )
+            runs.append(PlannedRun(run, (*overrides, *member)))
+    return StudyPlan(tuple(runs), members, budget, StudyFolder(base.settings.study_path))
+
+
+def _configurations(
+    config: DictConfig, loader: ConfigLoader, arguments: Sequence[str]
+) -> Iterator[tuple[DictConfig, list[str]]]:
+    """One composed configuration, with its overrides, for each combination of what the command line sweeps over."""
+    overrides = OverridesParser.create(config_loader=loader).parse_overrides(list(arguments))
+    for combination in BasicSweeper.split_arguments(overrides, None)[0]:
+        composed = loader.load_sweep_config(config, combination)
+        HydraConfig.instance().set_config(composed)
+        with read_write(composed), open_dict(composed):
+            del composed["hydra"]
+        yield composed, combination
+
+
+def sweep(config: DictConfig, loader: ConfigLoader, launcher: Launcher, arguments: Sequence[str]) -> None:
+    """Plan, launch what is not done, then evaluate the finalists.
+
+    Raises:
+        SystemExit: with status 1 unless every run of the plan is completed at the end.
+    """
+    try:
+        plans = []
+        finalists = None
+        for composed, combination in _configurations(config, loader, arguments):
+            plans.append(plan_study(composed, combination))
+            finalists = edge.read_finalists(composed)
+        runs = _distinct(plans)
+    except InputError as error:
+        sys.exit(f"error: {error}")
+    study = plans[0].study
+    about = {
+        "command": edge.train_command(arguments, multirun=True),
+        "budgets": sorted({str(plan.budget) for plan in plans}),
+        "considered": sum(plan.members.considered for plan in plans),
+        "rejected": sum(plan.members.rejected_count for plan in plans),
+    }
+    study.write_plan([planned.row() for planned in runs], about)
+    _launch(launcher, runs, 0)
+    completed = [planned for planned in runs if planned.run.folder.state == "completed"]
+    if finalists is not None and completed:
+        _launch(launcher, _finalist_runs(completed, finalists), len(runs))
+    study.write_results()
+    log.info("%d of %d runs completed; results in %s", len(completed), len(runs), study.results_path)
+    still = [planned for planned in runs if planned.run.folder.state != "completed"]
+    for planned in still:
+        log.error("run %s is %s: %s", planned.run.run_id, planned.run.folder.state, planned.run.folder.path)
+    if still:
+        sys.exit(1)
+
+
+def _distinct(plans: Sequence[StudyPlan]) -> list[PlannedRun]:
+    """All runs of all configurations, each question once; they must share one study folder."""
+    if len({plan.study.path for plan in plans}) > 1:
+        raise InputError("study.name: one study at a time; it cannot be swept over")
+    return list({planned.run.run_id: planned for plan in plans for planned in plan.runs}.values())
+
+
+def _launch(launcher: Launcher, runs: Sequence[PlannedRun], first_job: int) -> Sequence[JobReturn]:
+    """Hand the runs that are not done to the launcher; diverged ones only with rerun=true."""
+    waiting = []
+    for planned in runs:
+        folder = planned.run.folder
+        if planned.run.settings.rerun or not (planned.run.is_done() or folder.state == "diverged"):
+            waiting.append(planned)
+        else:
+            warn_of_other_version(folder)
+    log.info("%d of %d runs are done already", len(runs) - len(waiting), len(runs))
+    if not waiting:
+        return []
+    return launcher.launch([list(planned.overrides) for planned in waiting], initial_job_idx=first_job)
+
+
+def _finalist_runs(completed: Sequence[PlannedRun], finalists: edge.Finalists) -> list[PlannedRun]:
+    """The best runs by robust accuracy on held-out data, to be evaluated again under the finalists' attacks."""
+
+    def held_out(planned: PlannedRun) -> float:
+        return float((planned.run.folder.result or {})["best_val_robust_acc"])
+
+    chosen = []
+    for planned in sorted(completed, key=held_out, reverse=True)[: finalists.top]:
+        settings = planned.run.settings
+        evaluation = replace(
+            settings.evaluation,
+            attacks=tuple(edge.read_attack(name) for name in finalists.attacks),
+            n=finalists.n,
+            checkpoints=("best",),
+        )
+        overrides = (
+            *planned.overrides,
+            edge.as_override("evaluate.attacks", finalists.attacks),
+            edge.as_override("evaluate.n", finalists.n),
+            "evaluate.checkpoints=[best]",
+            "rerun=false",
+        )
+        run = Run(
+            replace(settings, evaluation=evaluation, rerun=False), planned.run.splits, planned.run.training_fingerprint
+        )
+        chosen.append(PlannedRun(run, overrides))
+    return chosen

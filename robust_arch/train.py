@@ -1,0 +1,64 @@
+"""`python -m robust_arch.train`: one run; with `-m study=<yaml>`, a study."""
+
+import logging
+import signal
+import sys
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from robust_arch.configuration import read_settings, register_resolvers
+from robust_arch.console import set_up_logging
+from robust_arch.errors import InputError
+from robust_arch.paths import conf_dir
+from robust_arch.runner import Run, execute
+
+log = logging.getLogger(__name__)
+
+
+class RunNotCompletedError(RuntimeError):
+    """What a job of a sweep ends with when its run failed or diverged; details are recorded with the run."""
+
+
+def train(cfg: DictConfig) -> str:
+    """Train, select, evaluate and record one run; returns its state.
+
+    Raises:
+        InputError: for a value that is not allowed, before anything is written.
+    """
+    run = Run.load(read_settings(cfg))
+    state = execute(run)
+    if state == "completed":
+        log.info("recorded in %s", run.folder.path)
+    return state
+
+
+def job(cfg: DictConfig) -> None:
+    """One Hydra job; how it ended is its exit status, or in a sweep its exception."""
+    set_up_logging()
+    in_sweep = HydraConfig.get().mode == RunMode.MULTIRUN
+    try:
+        state = train(cfg)
+    except InputError as error:
+        if in_sweep:
+            raise
+        sys.exit(f"error: {error}")
+    if state not in ("completed", "running"):
+        if in_sweep:
+            raise RunNotCompletedError(state)
+        sys.exit(1)
+
+
+def main() -> None:
+    """The command."""
+    register_resolvers()
+    set_up_logging()
+    # SIGTERM unwinds like Ctrl-C does, so that what was going on is recorded as interrupted
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="train")(job)()
+
+
+if __name__ == "__main__":
+    main()
