@@ -111,12 +111,12 @@ def results(study: StudyArgument, results_dir: ResultsDir = Path("results")) -> 
     frame = load_study(path)
     written = StudyFolder(path).write_results()
     table = Table(title=f"study {path.name}")
-    shown = [name for name in frame if name not in ("study", "family", "recipe", "weights", "objective")]
-    shown = [name for name in shown if frame[name].notna().any()]
-    for name in shown:
-        table.add_column(name)
-    for _, row in frame.iterrows():
-        table.add_row(*("" if row[name] != row[name] or row[name] is None else _cell(row[name]) for name in shown))
+    left_out = ["study", "family", "recipe", "weights", "objective"]
+    shown = frame.drop(columns=left_out).dropna(axis="columns", how="all")
+    for name in shown.columns:
+        table.add_column(str(name))
+    for values in shown.astype(object).where(shown.notna(), "").to_numpy():
+        table.add_row(*(_cell(value) for value in values))
     Console(width=None if sys.stdout.isatty() else 240).print(table)
     print(f"written: {written}")
 

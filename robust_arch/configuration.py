@@ -240,7 +240,7 @@ def read_attack(name: str) -> NamedAttack:
     files = {file.stem: file for folder in config_folders()[::-1] for file in (folder / "attack").glob("*.yaml")}
     if name not in files:
         raise invalid("evaluate.attacks", name, f"some of {', '.join(sorted(files))}")
-    attack = instantiate(OmegaConf.create(yaml.safe_load(files[name].read_text())), f"attack/{name}")
+    attack = instantiate(DictConfig(yaml.safe_load(files[name].read_text())), f"attack/{name}")
     if not isinstance(attack, Attack):
         raise InputError(f"{files[name]}: not an attack, but {type(attack).__name__}")
     return NamedAttack(name, attack, describe(attack))

@@ -81,12 +81,10 @@ def _task(cfg: DictConfig, trained: DictConfig | None) -> tuple[Dataset, ThreatM
     same_data = trained is not None and not cfg.get("data")
     norm = cfg.threat.norm or (trained.threat.norm if trained is not None else "linf")
     eps = cfg.threat.eps
+    if eps is None and trained is not None and same_data and norm == trained.threat.norm:
+        eps = trained.threat.eps
     if eps is None:
-        eps = (
-            trained.threat.eps
-            if trained is not None and same_data and norm == trained.threat.norm
-            else data.eps.get(norm)
-        )
+        eps = data.eps.get(norm)
     if eps is None:
         raise invalid("threat.eps", None, f"a radius, as this data set names none for {norm}")
     return edge.instantiate(data, "data"), ThreatModel(norm, eps), edge.read_evaluation(cfg.evaluate)

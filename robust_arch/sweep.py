@@ -2,6 +2,7 @@
 
 import logging
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -21,6 +22,8 @@ from robust_arch.runs import StudyFolder
 from robust_arch.search import Budget, Members
 
 log = logging.getLogger(__name__)
+
+_POLL_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
@@ -112,7 +115,7 @@ def sweep(config: DictConfig, loader: ConfigLoader, launcher: Launcher, argument
         "rejected": sum(plan.members.rejected_count for plan in plans),
     }
     study.write_plan([planned.row() for planned in runs], about)
-    _launch(launcher, runs, 0)
+    _launch_until_settled(launcher, runs)
     completed = [planned for planned in runs if planned.run.folder.state == "completed"]
     if finalists is not None and completed:
         _launch(launcher, _finalist_runs(completed, finalists), len(runs))
@@ -130,6 +133,16 @@ def _distinct(plans: Sequence[StudyPlan]) -> list[PlannedRun]:
     if len({plan.study.path for plan in plans}) > 1:
         raise InputError("study.name: one study at a time; it cannot be swept over")
     return list({planned.run.run_id: planned for plan in plans for planned in plan.runs}.values())
+
+
+def _launch_until_settled(launcher: Launcher, runs: Sequence[PlannedRun]) -> None:
+    """Launch what is not done; where another process has a run, wait for it and do what it left undone."""
+    _launch(launcher, runs, 0)
+    while busy := [planned for planned in runs if planned.run.folder.state == "running"]:
+        log.info("waiting for %d runs that another process is doing", len(busy))
+        while any(planned.run.folder.state == "running" for planned in busy):
+            time.sleep(_POLL_SECONDS)
+        _launch(launcher, busy, len(runs))
 
 
 def _launch(launcher: Launcher, runs: Sequence[PlannedRun], first_job: int) -> Sequence[JobReturn]:

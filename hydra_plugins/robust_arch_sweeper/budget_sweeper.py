@@ -28,7 +28,7 @@ class BudgetSweeper(Sweeper):
         """Keep what Hydra gives, and make the launcher."""
         from hydra.core.plugins import Plugins
 
-        self.config, self.hydra_context = config, hydra_context
+        self.study_config, self.config_loader = config, hydra_context.config_loader
         self.launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
         )
@@ -37,4 +37,4 @@ class BudgetSweeper(Sweeper):
         """Run the study; exits with status 1 unless every run of the plan is completed."""
         from robust_arch.sweep import sweep
 
-        sweep(self.config, self.hydra_context.config_loader, self.launcher, arguments)
+        sweep(self.study_config, self.config_loader, self.launcher, arguments)

@@ -20,10 +20,10 @@ _BLUE, _ORANGE = "#0072B2", "#B34700"  # told apart with any colour vision (afte
 _PLACES: list[tuple[str, tuple[float, float], str, str]] = [
     ("accuracy", (6, 0), "left", "center"),
     ("accuracy", (-6, 0), "right", "center"),
-    ("accuracy", (5, 5), "left", "bottom"),
-    ("accuracy", (-5, 5), "right", "bottom"),
-    ("accuracy", (5, -5), "left", "top"),
-    ("accuracy", (-5, -5), "right", "top"),
+    ("accuracy", (6, 5), "left", "bottom"),
+    ("accuracy", (-6, 5), "right", "bottom"),
+    ("accuracy", (6, -5), "left", "top"),
+    ("accuracy", (-6, -5), "right", "top"),
     ("high", (0, 3), "center", "bottom"),
     ("low", (0, -3), "center", "top"),
 ]
@@ -123,8 +123,8 @@ def _label(figure: Figure, axes: Axes, shown: list[tuple[float, Point]], labels:
 
 
 def _occupied(axes: Axes, x: float, point: Point) -> Bbox:
-    """The pixels of a point's error bar, a little wider than the marker."""
-    half = 3.5 * axes.figure.dpi / 72
+    """The pixels of a point's error bar and of its marker, with a little room at the sides."""
+    half = 5 * axes.figure.dpi / 72
     (centre, bottom), (_, top) = axes.transData.transform([(x, point.low), (x, point.high)])
     return Bbox.from_extents(centre - half, bottom, centre + half, top)
 

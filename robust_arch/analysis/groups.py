@@ -10,7 +10,6 @@ import pandas as pd
 
 from robust_arch.errors import InputError
 
-UNFINISHED = ("failed", "diverged")
 GROUP_COLUMNS = ("objective", "recipe", "train_threat", "threat", "data", "epochs", "n_test", "weights", "checkpoint")
 _NOT_ATTACKS = ("clean_acc", "worst_case_acc")
 
@@ -62,8 +61,8 @@ def accuracy_columns(frame: pd.DataFrame) -> list[str]:
 
 
 def evaluations(frame: pd.DataFrame) -> pd.DataFrame:
-    """The rows that hold numbers: runs that failed or diverged have none."""
-    return frame[~frame["status"].isin(UNFINISHED) & frame["n_test"].notna()]
+    """The rows that hold numbers: those of runs that failed or diverged are empty."""
+    return frame[frame["clean_acc"].notna()]
 
 
 def groups(frame: pd.DataFrame) -> list[Group]:

@@ -12,7 +12,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from robust_arch.analysis import figures, wording
-from robust_arch.analysis.groups import UNFINISHED, Group, evaluations, groups, main_group
+from robust_arch.analysis.groups import Group, evaluations, groups, main_group
 from robust_arch.analysis.markup import Markup, element, joined, picture
 from robust_arch.analysis.points import Point, points
 from robust_arch.analysis.tables import Extras, columns, html_table
@@ -122,7 +122,7 @@ def _figure(title: str, figure: Figure, facts: str) -> Markup:
 
 
 def _failures(frame: pd.DataFrame, errors: Mapping[str, str]) -> Markup:
-    lost = frame[frame["status"].isin(UNFINISHED)].drop_duplicates("run_id")
+    lost = frame[frame["status"].isin(("failed", "diverged"))].drop_duplicates("run_id")
     heading = element("h2", "Failed and diverged runs")
     if lost.empty:
         return joined(heading, element("p", "None."))

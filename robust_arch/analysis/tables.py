@@ -60,7 +60,7 @@ def accuracy(value: float, n: int) -> str:
 
 
 def accuracy_cell(value: Any, n: int) -> Cell:
-    """An accuracy in percent of `n` images with its Wilson 95% interval."""
+    """A share in percent of `n` images, an accuracy for example, with its Wilson 95% interval."""
     if pd.isna(value):
         return Cell(ABSENT)
     low, high = percent_interval(float(value), n)
@@ -81,8 +81,8 @@ def columns(frame: pd.DataFrame, extras: Extras) -> list[Column]:
         *_identity(extras),
         Column("test images", lambda row: Cell(number(row["n_test"], 0))),
         *_held_out(extras),
-        *(_accuracy_column(name) for name in accuracy_columns(frame)),
-        Column("stability", lambda row: Cell(number(row["stability"], 3))),
+        *(_share_column(f"{_attack(name)} (%)", name) for name in accuracy_columns(frame)),
+        _share_column("stability (%)", "stability"),
         Column("local Lipschitz", lambda row: Cell(number(row["lipschitz"], 2))),
         Column("training (s)", lambda row: Cell(number(row["train_seconds"], 0))),
     ]
@@ -140,9 +140,12 @@ def _text_column(heading: str, name: str) -> Column:
     return Column(heading, lambda row: Cell(ABSENT if pd.isna(row[name]) else str(row[name])), numeric=False)
 
 
-def _accuracy_column(name: str) -> Column:
-    heading = name.removesuffix("_acc").replace("_", " ") + " (%)"
+def _share_column(heading: str, name: str) -> Column:
     return Column(heading, lambda row: accuracy_cell(row[name], int(row["n_test"])))
+
+
+def _attack(name: str) -> str:
+    return name.removesuffix("_acc").replace("_", " ")
 
 
 def _last_share(row: Row, stage_shares: Mapping[str, tuple[float, ...]]) -> str:

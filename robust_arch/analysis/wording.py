@@ -51,7 +51,7 @@ def tables(found: list[Group], extras: Extras) -> str:
         return "No run has been evaluated."
     text = (
         "One row an evaluation, with Wilson 95% intervals in brackets; architectures are numbered from fewest to most "
-        "parameters. Accuracies are in percent of the test images named in the row."
+        "parameters. Accuracies and stability are in percent of the test images named in the row."
     )
     if len(found) > 1:
         text += f" Rows that may not be compared stand in tables of their own, {len(found)} in all."
@@ -116,13 +116,12 @@ def plain(value: Any) -> str:
 
 def _progress(frame: pd.DataFrame, budget: str, planned: int) -> str:
     states = frame.drop_duplicates("run_id")["status"]
-    failed, diverged = int((states == "failed").sum()), int((states == "diverged").sum())
-    done = len(states) - failed - diverged
+    done, failed, diverged = (int((states == state).sum()) for state in ("completed", "failed", "diverged"))
     under = f" under a budget of {budget}" if budget else ""
-    waiting = max(planned - len(states), 0)
+    left = max(planned - done - failed - diverged, 0)
     return (
         f"{_count(frame['arch'].nunique(), 'architecture')}{under}; of {_count(planned, 'planned run')} {done} done, "
-        f"{failed} failed, {diverged} diverged" + (f", {waiting} without a result." if waiting else ".")
+        f"{failed} failed, {diverged} diverged" + (f", {left} not finished." if left else ".")
     )
 
 

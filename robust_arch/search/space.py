@@ -108,9 +108,9 @@ class Space:
         specs: list[ArchSpec] = []
         outside: list[tuple[float, ArchSpec]] = []
         for point, inside, distance in self._costed(axes, shape, budget, num_classes, image_shape):
-            specs += [self._spec_at(point, column) for column in np.flatnonzero(inside)]
+            specs += [self._spec_at(point, int(column)) for column in np.flatnonzero(inside)]
             nearest = np.argsort(np.where(inside, np.inf, distance), kind="stable")[:_NEAREST]
-            outside += [(float(distance[i]), self._spec_at(point, i)) for i in nearest if not inside[i]]
+            outside += [(float(distance[i]), self._spec_at(point, int(i))) for i in nearest if not inside[i]]
         outside.sort(key=lambda item: item[0])
         rejected = tuple(
             Rejected(_describe(spec), budget.reason(cost(spec, num_classes, image_shape)))

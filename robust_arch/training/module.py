@@ -23,6 +23,8 @@ class AdversarialTraining(pl.LightningModule):
     card: plain facts saved in every checkpoint, so that it can be evaluated by itself.
     """
 
+    val_counts: Tensor
+
     def __init__(
         self,
         net: Classifier,

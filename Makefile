@@ -1,0 +1,51 @@
+# The study's commands; `make help` lists them. Every target sets up what it needs.
+PYTHON ?= python3
+VENV   ?= .venv
+STUDY  ?= demo
+# Address of a package index with CPU-only PyTorch wheels, for small downloads where there is no GPU.
+TORCH_INDEX ?=
+
+BIN   := $(VENV)/bin
+READY := $(VENV)/.ready
+.DEFAULT_GOAL := help
+.PHONY: help setup study report test test-all lint clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(READY) ## create .venv and install the pinned dependencies
+
+$(READY): pyproject.toml constraints.txt Makefile
+	@command -v $(PYTHON) >/dev/null || { echo "No $(PYTHON) here: install Python 3.11 or newer, or say make PYTHON=<path> ..." >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "$$($(PYTHON) --version) is too old: robust_arch needs Python 3.11 or newer. Say make PYTHON=python3.11 ..." >&2; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "$(PYTHON) cannot create virtual environments: install its venv module (Debian and Ubuntu: apt install python3-venv) and run the same command again." >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+ifeq ($(TORCH_INDEX),)
+	@echo "Installing PyTorch's default build: on Linux several GB, with CUDA. Without a GPU, stop here and run the same"
+	@echo "command with TORCH_INDEX=<address of PyTorch's CPU wheels, as its 'Get started' page names it> for 200 MB."
+else
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --index-url $(TORCH_INDEX) torch torchvision
+endif
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+study: $(READY) ## run the demo study (digits, CPU, some minutes) and write its report
+	$(BIN)/python -m robust_arch.train -m study=$(STUDY)
+	@$(BIN)/robust-arch report $(STUDY)
+
+report: $(READY) ## write the report of STUDY=<name>
+	@$(BIN)/robust-arch report $(STUDY)
+
+test: $(READY) ## run the tests, without the slow ones
+	$(BIN)/python -m pytest -m "not slow"
+
+test-all: $(READY) ## run all tests
+	$(BIN)/python -m pytest
+
+lint: $(READY) ## check style and types
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+clean: ## remove the environment and caches; results stay
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist

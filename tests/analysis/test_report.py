@@ -1,0 +1,274 @@
+"""The page is read back with an HTML parser: it says what the planted study holds, and nothing it must not."""
+
+import base64
+import re
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from robust_arch.analysis import StudyDetails, markdown_table, write_report
+from robust_arch.analysis.groups import groups, main_group
+from robust_arch.analysis.points import points, verdict
+
+Rows = Callable[..., pd.DataFrame]
+VOID = {"meta", "img", "br"}
+
+
+class Page(HTMLParser):
+    """Text, tables (rows of cell texts), attributes by tag; fails on tags that do not nest."""
+
+    def __init__(self, source: str) -> None:
+        super().__init__()
+        self.source = source
+        self.open: list[str] = []
+        self.words: list[str] = []
+        self.tables: list[list[list[str]]] = []
+        self.attributes: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(source)
+        self.close()
+        assert not self.open
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.attributes.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+        if tag == "table":
+            self.tables.append([])
+        elif tag == "tr":
+            self.tables[-1].append([])
+        elif tag in ("td", "th"):
+            self.tables[-1][-1].append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if "style" in self.open:
+            return
+        self.words.append(data)
+        if self.open and self.open[-1] in ("td", "th", "small") and "table" in self.open:
+            self.tables[-1][-1][-1] += data
+
+    @property
+    def text(self) -> str:
+        return re.sub(r"\s+", " ", "".join(self.words))
+
+    def column(self, table: int, heading: str) -> list[str]:
+        position = self.tables[table][0].index(heading)
+        return [row[position] for row in self.tables[table][1:]]
+
+
+def details(**changes: Any) -> StudyDetails:
+    plain: dict[str, Any] = {
+        "name": "planted",
+        "command": "python -m robust_arch.train -m study=planted",
+        "stage_shares": {"a": (0.1, 0.2, 0.7), "b": (0.2, 0.2, 0.6), "c": (0.2, 0.4, 0.4), "d": (0.25, 0.25, 0.5)},
+        "budget": "60,000 parameters ±2%",
+        "planned": 6,
+        "versions": {"torch": "2.11.0"},
+        "hardware": "2 CPU cores",
+        "best_val": {"a": 61.0, "b": 58.0, "c": 59.0, "d": 60.0},
+        "errors": {"e": "DivergedError: the loss is nan"},
+        "n_val": 287,
+    }
+    return StudyDetails(**plain | changes)
+
+
+def page(frame: pd.DataFrame, folder: Path, **changes: Any) -> Page:
+    path = write_report(frame, details(**changes), folder / "report" / "index.html")
+    return Page(path.read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def parsed(planted: pd.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> Page:
+    """The page of the planted study."""
+    return page(planted, tmp_path_factory.mktemp("planted"))
+
+
+def test_summary_counts_runs_and_names_the_run_that_held_out_images_select(parsed: Page) -> None:
+    text = parsed.text
+    assert text.strip().startswith("Study planted")
+    assert "5 architectures under a budget of 60,000 parameters ±2%;" in text
+    assert "of 6 planned runs 4 done, 0 failed, 1 diverged, 1 not finished." in text
+    # net-c has the best test accuracy, net-a the best held-out one: the latter decides
+    assert (
+        "The highest held-out robust accuracy, 61.0% of 287 held-out images, belongs to net-a (no. 1, seed 0)" in text
+    )
+    # 180 of 360 by Wilson: 0.5 -+ 1.959964 sqrt(0.25/360 + 1.959964^2/(4 * 360^2)) / (1 + 1.959964^2/360) = 44.9, 55.1
+    assert "Of 360 test images it classifies 95.0% [92.2, 96.8] correctly" in text
+    assert "50.0% [44.9, 55.1] under every attack" in text
+
+
+def test_ties_on_held_out_images_go_to_fewer_parameters(planted: pd.DataFrame, tmp_path: Path) -> None:
+    text = page(planted.iloc[::-1], tmp_path, best_val={"b": 60.0, "c": 60.0}).text
+    assert "belongs to net-b (no. 2" in text
+
+
+def test_without_held_out_accuracies_nothing_is_named_best(planted: pd.DataFrame, tmp_path: Path) -> None:
+    parsed = page(planted, tmp_path, best_val={})
+    assert "no architecture is named as best" in parsed.text
+    assert "★" not in parsed.text
+
+
+def test_first_table_holds_the_rows_of_the_figures(parsed: Page) -> None:
+    assert parsed.column(0, "architecture") == ["net-a ★", "net-b", "net-c", "net-d"]
+    assert parsed.column(0, "no.") == ["1", "2", "3", "4"]
+    assert parsed.column(0, "params") == ["58,000", "59,000", "60,000", "61,000"]
+    assert parsed.column(0, "MACs") == ["2.45 M"] * 4
+    assert parsed.column(0, "last stage's share (%)") == ["70.0", "60.0", "40.0", "50.0"]
+    assert parsed.column(0, "test images") == ["360"] * 4
+    assert parsed.column(0, "worst case (%)")[0] == "50.0 [44.9, 55.1]"
+    assert parsed.column(0, "stability (%)") == ["57.5 [52.3, 62.5]"] * 4
+
+
+def test_rows_of_other_conditions_stand_in_their_own_tables(parsed: Page) -> None:
+    conditions = [
+        (set(parsed.column(table, "checkpoint")), set(parsed.column(table, "test images"))) for table in range(3)
+    ]
+    assert conditions == [({"best"}, {"360"}), ({"last"}, {"360"}), ({"best"}, {"50"})]
+    assert "4 rows with checkpoint last instead of best." in parsed.text
+    assert (
+        "1 row with test images 50 instead of 360, attacks fgsm + pgd20 + cw40 + autoattack instead of" in parsed.text
+    )
+    assert "autoattack (%)" not in parsed.tables[0][0]
+    assert parsed.column(2, "autoattack (%)") == ["48.0 [34.8, 61.5]"]
+
+
+def test_further_attacks_get_their_column(planted: pd.DataFrame, tmp_path: Path) -> None:
+    parsed = page(planted.assign(gama100_acc=51.0), tmp_path)
+    assert parsed.column(0, "gama100 (%)")[0].startswith("51.0 [")
+    assert parsed.tables[0][0].index("gama100 (%)") < parsed.tables[0][0].index("worst case (%)")
+
+
+def test_note_says_what_the_images_can_rank(parsed: Page) -> None:
+    text = parsed.text
+    # 1.96 sqrt(2 * 0.25 / 360) = 7.3 points; for 6 pairs z at 1 - 0.05 / 12 is 2.638, so 9.8; 60 - 50 = 10
+    assert "With 360 test images each accuracy is known to about ±5.1 points" in text
+    assert "differ by more than about 7.3 points, and any of the 6 pairs by more than about 9.8 points" in text
+    assert "10.0 points apart, so some are told apart, 1 of 6 pairs, but the order of all 4 is not resolved." in text
+    assert "an amount that one seed cannot show" in text
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "apart", "resolved"), [((50.0, 52.0, 54.0), 0, False), ((20.0, 50.0, 80.0), 3, True)]
+)
+def test_verdict_on_single_runs(rows: Rows, accuracies: tuple[float, ...], apart: int, resolved: bool) -> None:
+    changes = [{"run_id": str(a), "arch": str(a), "worst_case_acc": a} for a in accuracies]
+    (group,) = groups(rows(*changes))
+    result = verdict(points(group, {}), group.n_test)
+    assert (result.pairs, result.apart, result.order_resolved) == (3, apart, resolved)
+
+
+def test_seeds_that_scatter_more_than_they_differ_resolve_nothing(rows: Rows) -> None:
+    runs = [("x", 30.0), ("x", 60.0), ("y", 50.0), ("y", 80.0)]
+    changes = [
+        {"run_id": str(i), "seed": i % 2, "arch": arch, "worst_case_acc": value} for i, (arch, value) in enumerate(runs)
+    ]
+    (group,) = groups(rows(*changes))
+    result = verdict(points(group, {}), group.n_test)
+    assert result.spread == 20.0
+    assert result.spread > result.any_pair
+    assert result.apart == 0
+
+
+def test_no_accuracy_of_zero_makes_differences_free(rows: Rows) -> None:
+    changes = [{"run_id": str(i), "arch": str(i), "worst_case_acc": 0.0} for i in range(2)]
+    (group,) = groups(rows(*changes))
+    assert verdict(points(group, {}), 360).pair > 1
+
+
+def test_several_seeds_are_averaged_in_words(rows: Rows, tmp_path: Path) -> None:
+    runs = [{"run_id": str(seed), "seed": seed, "worst_case_acc": 50.0 + 2 * seed} for seed in range(3)]
+    text = page(rows(*runs), tmp_path, best_val={"1": 60.0}).text
+    assert "Over its 3 runs the mean is 52.0% [47.0, 57.0] of 360 test images" in text
+    assert "With one architecture and 360 test images there is nothing to rank" in text
+
+
+def test_failures_are_listed_with_their_error(parsed: Page, planted: pd.DataFrame, tmp_path: Path) -> None:
+    assert parsed.tables[-1][1:] == [["e", "net-e", "0", "diverged", "DivergedError: the loss is nan"]]
+    healthy = page(planted[planted["run_id"] != "e"], tmp_path)
+    assert len(healthy.tables) == 3
+    assert "Failed and diverged runs None." in re.sub(r"runsNone", "runs None", healthy.text)
+
+
+def test_reproduction_is_exact(parsed: Page) -> None:
+    assert "python -m robust_arch.train -m study=planted" in parsed.words
+    assert "torch 2.11.0" in parsed.text
+    assert "2 CPU cores" in parsed.text
+
+
+@pytest.mark.parametrize("which", ["no rows", "all diverged", "nothing attacked"])
+def test_studies_without_results_say_so(planted: pd.DataFrame, rows: Rows, tmp_path: Path, which: str) -> None:
+    frame = {
+        "no rows": pd.DataFrame(columns=planted.columns),
+        "all diverged": planted[planted["run_id"] == "e"],
+        "nothing attacked": rows(dict.fromkeys(["fgsm_acc", "pgd20_acc", "cw40_acc", "worst_case_acc"], float("nan"))),
+    }[which]
+    parsed = page(frame, tmp_path)
+    assert "There is nothing to draw" in parsed.text
+    assert "img" not in [tag for tag, _ in parsed.attributes]
+    assert ("There are no results to show yet" in parsed.text) is (which != "nothing attacked")
+    assert main_group(frame) is None
+
+
+def test_unrecorded_shares_leave_figure_1_out(planted: pd.DataFrame, tmp_path: Path) -> None:
+    without = page(planted, tmp_path, stage_shares={})
+    assert "No figure 1" in without.text
+    partly = page(planted, tmp_path, stage_shares={"a": (0.5, 0.5), "b": (0.4, 0.6)})
+    assert "2 architectures without a recorded share left out" in partly.text
+
+
+def test_everything_is_escaped(planted: pd.DataFrame, tmp_path: Path) -> None:
+    bad = '"><script>alert(1)</script>$x$'
+    frame = planted.assign(arch=bad + planted["arch"], data=bad, recipe=bad, depths=bad, run_id=bad + planted["run_id"])
+    texts = {"name": bad, "command": bad, "hardware": bad, "budget": bad, "versions": {bad: bad}}
+    parsed = page(frame, tmp_path, **texts, errors={bad + "e": bad}, best_val={bad + "a": 60.0})
+    assert "script" not in [tag for tag, _ in parsed.attributes]
+    assert parsed.column(0, "architecture")[1] == bad + "net-b"
+    assert parsed.tables[-1][1][-1] == bad
+    assert bad in parsed.words
+
+
+def test_page_needs_nothing_outside_itself(parsed: Page) -> None:
+    sources = [attrs["src"] for _, attrs in parsed.attributes if "src" in attrs]
+    assert len(sources) == 2
+    for source in sources:
+        assert source is not None
+        head, data = source.split(",", 1)
+        assert head == "data:image/png;base64"
+        assert base64.b64decode(data).startswith(b"\x89PNG")
+    assert not {"script", "link", "iframe"} & {tag for tag, _ in parsed.attributes}
+    assert not [attrs for _, attrs in parsed.attributes if "href" in attrs]
+    written = re.sub(r"base64,[^\"]*", "", parsed.source)
+    assert "url(" not in written
+    assert "http" not in written
+
+
+def test_page_is_accessible(parsed: Page) -> None:
+    assert all(attrs.get("scope") in ("col", "row") for tag, attrs in parsed.attributes if tag == "th")
+    images = [attrs["alt"] for tag, attrs in parsed.attributes if tag == "img"]
+    assert all(alt and "4 architectures, from 50.0% to 60.0% of 360 test images" in alt for alt in images)
+
+
+def test_writing_is_one_step_and_repeats_to_the_same_bytes(planted: pd.DataFrame, tmp_path: Path) -> None:
+    path = tmp_path / "report" / "index.html"
+    assert write_report(planted, details(), path) == path
+    first = path.read_bytes()
+    write_report(planted, details(), path)
+    assert path.read_bytes() == first
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_order_of_rows_does_not_matter(parsed: Page, planted: pd.DataFrame, tmp_path: Path) -> None:
+    assert page(planted.iloc[::-1], tmp_path).tables == parsed.tables
+
+
+def test_markdown_has_one_table_a_group(planted: pd.DataFrame) -> None:
+    text = markdown_table(planted.assign(depths="1|1"))
+    lines = [line for line in text.splitlines() if line.startswith("| ")]
+    assert len(lines) == 3 * 2 + 4 + 4 + 1
+    assert lines[2].startswith("| net-a | 1\\|1 | 16-32-64 | 58,000 | 2.45 M | 0 | best | 360 | 95.0 [92.2, 96.8] |")

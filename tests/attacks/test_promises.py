@@ -1,0 +1,260 @@
+"""What every attack promises whatever its inside does: see `robust_arch.attacks.base.Attack`."""
+
+import random
+import sys
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from robust_arch.attacks import PGD, Attack, Clean, Margin, ThreatModel
+from robust_arch.attacks.autoattack import AutoAttack
+from robust_arch.errors import InputError
+
+THREAT = ThreatModel("linf", 0.2)
+FGSM = PGD(steps=1, rel_step_size=1.0, start=Clean())
+PGD5 = PGD(steps=5, rel_step_size=0.25)
+CW5 = PGD(steps=5, rel_step_size=0.25, loss=Margin())
+
+
+@dataclass(frozen=True)
+class Rogue(Attack):
+    """Draws from every global generator, leaves the ball and the box, and disturbs the network."""
+
+    shift: float = 7.0
+
+    def run(self, net, x, y, threat, seed, index):
+        torch.manual_seed(1)
+        np.random.seed(1)  # noqa: NPY002
+        random.seed(1)
+        net.train()
+        for parameter in net.parameters():
+            parameter.requires_grad_(True)
+        net.eval()
+        return x.add_(self.shift)
+
+
+GRADIENT_ATTACKS = pytest.mark.parametrize("attack", [FGSM, PGD5, CW5], ids=["fgsm", "pgd", "cw"])
+ATTACKS = pytest.mark.parametrize(
+    "attack", [FGSM, PGD5, CW5, AutoAttack(), Rogue()], ids=["fgsm", "pgd", "cw", "autoattack", "rogue"]
+)
+
+
+@pytest.fixture
+def net():
+    """A network in a mixed state: some parts train, some do not, one parameter is frozen, gradients are set."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        convolution = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU())
+        net = nn.Sequential(convolution, nn.Dropout(0.5), nn.Flatten(), nn.Linear(4 * 9, 5), nn.BatchNorm1d(5))
+        for parameter in net.parameters():
+            parameter.grad = torch.randn_like(parameter)
+        for norm in (net[0][1], net[4]):
+            norm.running_mean.normal_()
+    net[0][1].eval()
+    net[3].weight.requires_grad_(False)
+    net[3].bias.grad = None
+    return net
+
+
+def batch(size):
+    generator = torch.Generator().manual_seed(size)
+    return torch.rand(size, 1, 3, 3, generator=generator), torch.randint(5, (size,), generator=generator)
+
+
+def state_of(net):
+    """Everything about a network that an attack could disturb, in a form that compares bit for bit."""
+    parameters = {
+        name: (p.requires_grad, p.detach().numpy().tobytes(), None if p.grad is None else p.grad.numpy().tobytes())
+        for name, p in net.named_parameters()
+    }
+    buffers = {name: b.numpy().tobytes() for name, b in net.named_buffers()}
+    return parameters, buffers, {name: module.training for name, module in net.named_modules()}
+
+
+def random_state():
+    kind, words, *rest = np.random.get_state()  # noqa: NPY002
+    return torch.get_rng_state().numpy().tobytes(), (kind, words.tobytes(), *rest), random.getstate()
+
+
+@pytest.fixture
+def tracing():
+    """A trace function, as a debugger or a coverage tool sets one, and whatever was set before afterwards."""
+
+    def trace(frame, event, argument):
+        return None
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    yield trace
+    sys.settrace(before)
+
+
+@ATTACKS
+def test_the_network_and_the_random_states_are_left_as_they_were(attack, net):
+    x, y = batch(4)
+    before = state_of(net), random_state()
+    attack(net, x, y, THREAT)
+    assert (state_of(net), random_state()) == before
+
+
+@pytest.mark.parametrize("attack", [FGSM, PGD5, CW5, AutoAttack()], ids=["fgsm", "pgd", "cw", "autoattack"])
+def test_they_are_left_as_they_were_where_the_network_raises(attack, net, tracing):
+    def fail_under_attack(module, args):
+        if torch.is_grad_enabled():  # not where a pass only finds something out: within the attack proper
+            raise RuntimeError("out of memory")
+
+    handle = net.register_forward_pre_hook(fail_under_attack)
+    before = state_of(net), random_state()
+    with pytest.raises(RuntimeError, match="out of memory"):
+        attack(net, *batch(4), THREAT)
+    handle.remove()
+    assert (state_of(net), random_state()) == before
+
+
+@pytest.mark.parametrize("attack", [PGD5, AutoAttack()], ids=["pgd", "autoattack"])
+def test_a_debugger_or_coverage_tool_keeps_its_trace_function(attack, net, tracing):
+    x, _ = batch(4)
+    y = net.eval()(x).argmin(dim=1)  # misclassified already: the library's checks run, its slow attacks do not
+    attack(net, x, y, THREAT)
+    assert sys.gettrace() is tracing
+
+
+@GRADIENT_ATTACKS
+def test_the_network_is_attacked_in_evaluation_mode(attack, net):
+    seen = []
+    net.register_forward_pre_hook(lambda module, args: seen.append([m.training for m in module.modules()]))
+    attack(net, *batch(2), THREAT)
+    assert seen
+    assert not any(any(modes) for modes in seen)
+
+
+@pytest.mark.parametrize("attack", [FGSM, PGD5, CW5, Rogue()], ids=["fgsm", "pgd", "cw", "rogue"])
+def test_the_result_lies_in_ball_and_box_and_is_a_tensor_of_its_own(attack, net):
+    x, y = batch(4)
+    clean = x.clone()
+    x_adv = attack(net, x, y, THREAT)
+    assert torch.equal(x, clean)
+    assert x_adv.data_ptr() != x.data_ptr()
+    assert not x_adv.requires_grad
+    assert x_adv.dtype == x.dtype
+    assert ((x_adv.double() - x.double()).abs() <= THREAT.eps).all()
+    assert ((x_adv >= 0) & (x_adv <= 1)).all()
+
+
+def test_whatever_an_attack_returns_is_projected(net):
+    x, y = batch(4)
+    x_adv = Rogue(shift=7.0)(net, x, y, THREAT)
+    np.testing.assert_allclose(x_adv, np.minimum(x.numpy() + 0.2, 1), rtol=0, atol=2.0**-23)
+
+
+@pytest.mark.parametrize("shift", [float("nan"), float("inf")])
+def test_results_that_are_not_finite_are_refused(shift, net):
+    with pytest.raises(InputError, match="not finite"):
+        Rogue(shift=shift)(net, *batch(2), THREAT)
+
+
+@GRADIENT_ATTACKS
+@pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode])
+def test_the_caller_may_have_switched_gradients_off(context, attack, net):
+    x, y = batch(4)
+    expected = attack(net, x, y, THREAT)
+    with context():
+        inside = attack(net, x.clone(), y.clone(), THREAT)
+    assert torch.equal(inside, expected)
+
+
+@GRADIENT_ATTACKS
+def test_images_that_carry_gradients_gain_none(attack, net):
+    x, y = batch(4)
+    x.requires_grad_(True)
+    attack(net, x, y, THREAT)
+    assert x.grad is None
+    assert x.requires_grad
+
+
+@GRADIENT_ATTACKS
+@pytest.mark.parametrize("size", [0, 1])
+def test_small_batches(size, attack, net):
+    x, y = batch(size)
+    before = state_of(net), random_state()
+    assert attack(net, x, y, THREAT).shape == x.shape
+    assert (state_of(net), random_state()) == before
+
+
+@pytest.fixture
+def flat(linear):
+    """A network without slope: the attack stays where it starts."""
+    return linear(torch.zeros(5, 9))
+
+
+def test_the_start_of_an_example_follows_from_seed_and_index_alone(flat):
+    x, y = batch(8)
+    index = torch.tensor([40, 7, 0, 3, 1000, 2, 11, 5])
+    starts = PGD5(flat, x, y, THREAT, seed=3, index=index)
+    order = torch.tensor([5, 0, 7])
+    assert torch.equal(PGD5(flat, x[order], y[order], THREAT, seed=3, index=index[order]), starts[order])
+    for i in range(8):
+        alone = PGD5(flat, x[i : i + 1], y[i : i + 1], THREAT, seed=3, index=index[i : i + 1])
+        assert torch.equal(alone[0], starts[i])
+
+
+def test_seeds_and_indices_give_different_starts(flat):
+    x = torch.full((6, 1, 3, 3), 0.5)
+    y = torch.zeros(6, dtype=torch.int64)
+    starts = torch.cat([PGD5(flat, x, y, THREAT, seed=seed) for seed in (0, 1, 2)])
+    assert len(starts.unique(dim=0)) == 18
+
+
+def test_calls_are_stateless_and_default_to_seed_0_and_positions(flat):
+    x, y = batch(6)
+    expected = PGD5(flat, x, y, THREAT, seed=0, index=torch.arange(6))
+    assert torch.equal(PGD5(flat, x, y, THREAT), expected)
+    assert torch.equal(PGD5(flat, x, y, THREAT), expected)
+
+
+@pytest.mark.parametrize("attack", [PGD5, CW5], ids=["pgd", "cw"])
+def test_an_attack_does_not_depend_on_the_company_of_an_example(attack, net):
+    # in float64, so that the order of sums in a batch of another size decides no sign
+    net, (x, y) = net.double(), batch(8)
+    x = x.double()
+    together = attack(net, x, y, THREAT, seed=1)
+    alone = [
+        attack(net, x[i : i + 1], y[i : i + 1], THREAT, seed=1, index=torch.tensor([i])) for i in reversed(range(8))
+    ]
+    torch.testing.assert_close(torch.cat(alone[::-1]), together, rtol=0, atol=1e-12)
+
+
+X, Y = batch(2)
+
+
+@ATTACKS
+@pytest.mark.parametrize(
+    ("x", "y", "message"),
+    [
+        (X + 0.5, Y, r"x = .*: images in \[0, 1\]"),
+        (X - 0.5, Y, r"x = .*: images in \[0, 1\]"),
+        (X * float("nan"), Y, r"x = .*nan.*: images in \[0, 1\]"),
+        ((X * 255).byte(), Y, r"x = .*uint8.*: floating-point images of shape"),
+        (X[0], Y, r"x = .*\(1, 3, 3\).*: floating-point images of shape"),
+        (X, torch.tensor([0, -1]), "y = -1: labels of at least 0"),
+        (X, Y.float(), r"y = .*float32.*: integer labels of shape \(2,\)"),
+        (X, Y[:1], r"y = .*\(1,\).*: integer labels of shape \(2,\)"),
+        (X, Y[:, None], r"y = .*\(2, 1\).*: integer labels of shape \(2,\)"),
+    ],
+)
+def test_bad_input_is_named_and_changes_nothing(x, y, message, attack, net):
+    before = state_of(net), random_state()
+    with pytest.raises(InputError, match=message):
+        attack(net, x, y, THREAT)
+    assert (state_of(net), random_state()) == before
+
+
+@pytest.mark.parametrize("attack", [FGSM, PGD5, CW5, AutoAttack()], ids=["fgsm", "pgd", "cw", "autoattack"])
+def test_labels_beyond_the_classes_are_named(attack, net):
+    before = state_of(net), random_state()
+    with pytest.raises(InputError, match=r"y = 5: .*number of classes, 5"):
+        attack(net, X, torch.tensor([5, 0]), THREAT)
+    assert (state_of(net), random_state()) == before

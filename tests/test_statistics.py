@@ -1,0 +1,109 @@
+"""Intervals against published tables and a second, numerical way to the same numbers."""
+
+import math
+
+import pytest
+
+from robust_arch.errors import InputError
+from robust_arch.statistics import mean_interval, normal_quantile, resolution, t_quantile, wilson_interval
+
+
+# Newcombe 1998, Statistics in Medicine 17, Table I, method 3 (score, no continuity correction)
+@pytest.mark.parametrize(
+    ("successes", "n", "low", "high"),
+    [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611), (1, 29, 0.0061, 0.1718)],
+)
+def test_wilson_equals_published_values(successes: int, n: int, low: float, high: float) -> None:
+    assert wilson_interval(successes, n) == pytest.approx((low, high), abs=5e-5)
+
+
+def _score_root(successes: int, n: int, z: float, inside: float, outside: float) -> float:
+    """Where |share - p| = z sqrt(p (1 - p) / n), by bisection from a p that the data allow to one they reject."""
+    for _ in range(200):
+        p = (inside + outside) / 2
+        rejected = abs(successes / n - p) > z * math.sqrt(p * (1 - p) / n)
+        inside, outside = (inside, p) if rejected else (p, outside)
+    return inside
+
+
+@pytest.mark.parametrize("confidence", [0.8, 0.95, 0.999])
+@pytest.mark.parametrize(("successes", "n"), [(1, 7), (180, 360), (359, 360), (5520, 10000)])
+def test_wilson_bounds_solve_the_score_equation(successes: int, n: int, confidence: float) -> None:
+    z = normal_quantile(confidence)
+    low, high = wilson_interval(successes, n, confidence)
+    assert low == pytest.approx(_score_root(successes, n, z, successes / n, 0.0), abs=1e-12)
+    assert high == pytest.approx(_score_root(successes, n, z, successes / n, 1.0), abs=1e-12)
+
+
+@pytest.mark.parametrize("n", [1, 3, 50, 10000])
+def test_wilson_at_the_ends_stays_in_the_unit_interval(n: int) -> None:
+    none, all_ = wilson_interval(0, n), wilson_interval(n, n)
+    assert none[0] == 0.0
+    assert all_[1] == 1.0
+    assert none[1] == pytest.approx(1 - all_[0])
+    assert 0 < none[1] < 1
+
+
+@pytest.mark.parametrize(("successes", "n"), [(-1, 5), (6, 5), (0, 0)])
+def test_wilson_rejects_counts_that_cannot_be(successes: int, n: int) -> None:
+    with pytest.raises(InputError):
+        wilson_interval(successes, n)
+
+
+# two-sided 95% and 99% points of Student's t, any printed table
+@pytest.mark.parametrize(
+    ("degrees", "at_95", "at_99"),
+    [
+        (1, 12.706, 63.657),
+        (2, 4.303, 9.925),
+        (3, 3.182, 5.841),
+        (4, 2.776, 4.604),
+        (9, 2.262, 3.250),
+        (30, 2.042, 2.750),
+    ],
+)
+def test_t_quantile_equals_the_printed_table(degrees: int, at_95: float, at_99: float) -> None:
+    assert t_quantile(degrees, 0.95) == pytest.approx(at_95, abs=6e-4)
+    assert t_quantile(degrees, 0.99) == pytest.approx(at_99, abs=6e-4)
+
+
+def test_t_quantile_tends_to_the_normal_one() -> None:
+    assert t_quantile(100_000, 0.95) == pytest.approx(1.959964, abs=5e-5)
+
+
+def test_mean_interval_by_hand() -> None:
+    # mean 52, deviations -2 0 2, standard deviation 2, standard error 2 / sqrt(3), times 4.302653
+    mean, low, high = mean_interval([50.0, 52.0, 54.0])
+    assert mean == 52.0
+    assert (low, high) == pytest.approx((52 - 4.968275, 52 + 4.968275), abs=1e-6)
+
+
+def test_one_value_has_a_mean_and_no_bounds() -> None:
+    assert mean_interval([41.5]) == (41.5, None, None)
+    with pytest.raises(InputError):
+        mean_interval([])
+
+
+def test_resolution_by_hand() -> None:
+    # 1.959964 * sqrt(2 * 0.25 / 360) and 1.959964 * sqrt(2 * 0.09 / 10000)
+    assert resolution(360) == pytest.approx(0.0730436, abs=1e-6)
+    assert resolution(10_000, p=0.9) == pytest.approx(0.0083154, abs=1e-6)
+
+
+def test_resolution_is_where_the_two_proportion_test_turns() -> None:
+    n, middle = 400, 0.3
+    difference = resolution(n, middle)
+    for factor, called in [(0.99, False), (1.01, True)]:
+        first, second = middle - factor * difference / 2, middle + factor * difference / 2
+        pooled = (first + second) / 2
+        z = (second - first) / math.sqrt(pooled * (1 - pooled) * 2 / n)
+        assert (z > 1.959964) is called
+
+
+@pytest.mark.parametrize("confidence", [0.0, 1.0, 95.0])
+def test_confidence_is_a_share(confidence: float) -> None:
+    for call in (lambda: wilson_interval(1, 2, confidence), lambda: resolution(5, 0.5, confidence)):
+        with pytest.raises(InputError):
+            call()
+    with pytest.raises(InputError):
+        mean_interval([1.0, 2.0], confidence)
