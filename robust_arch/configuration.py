@@ -103,15 +103,6 @@ class Settings:
         )
 
 
-def register_resolvers() -> None:
-    """`${study_name:...}`: a study's folder is named like its YAML, and `single` without one."""
-    OmegaConf.register_new_resolver("study_name", _study_name, replace=True)
-
-
-def _study_name(choice: str | None) -> str:
-    return "single" if choice in (None, "null") else Path(str(choice)).name
-
-
 def instantiate(node: DictConfig, key: str) -> Any:
     """Hydra's instantiate, whose failures come out as one InputError that names the key."""
     try:
@@ -149,6 +140,7 @@ def read_spec(node: DictConfig) -> ArchSpec:
 
 def read_threat(node: DictConfig) -> ThreatModel:
     """The group `threat`."""
+    ThreatModel(node.norm, 0)  # an unknown norm has no usual radius: complain of the norm
     try:
         return ThreatModel(node.norm, node.eps)
     except OmegaConfBaseException:

@@ -34,10 +34,10 @@ def evaluate(cfg: DictConfig) -> EvaluationRecord:
     Raises:
         InputError: for a value, file or combination that is not allowed, before anything is written.
     """
-    path = Path(str(OmegaConf.select(cfg, "checkpoint", throw_on_missing=False) or ""))
-    if str(path) == ".":
+    if cfg.checkpoint is None:
         raise invalid("checkpoint", None, "a file, like results/demo/runs/<run_id>/checkpoints/best.ckpt")
-    spec = edge.read_spec(cfg.arch) if cfg.get("arch") else None
+    path = Path(str(cfg.checkpoint)).expanduser()
+    spec = None if cfg.arch.depths is None and cfg.arch.widths is None else edge.read_spec(cfg.arch)
     net, spec, card_config = _load(path, spec)
     dataset, threat, settings = _task(cfg, card_config)
     test = dataset.load().test

@@ -10,9 +10,9 @@ from omegaconf import open_dict, read_write
 from rich.table import Table
 
 from robust_arch.architectures import arch_name
-from robust_arch.configuration import register_resolvers
 from robust_arch.errors import InputError
 from robust_arch.paths import conf_dir
+from robust_arch.resolvers import register_resolvers
 from robust_arch.sweep import StudyPlan, plan_study
 
 

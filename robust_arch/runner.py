@@ -132,9 +132,7 @@ def warn_of_other_version(folder: RunFolder) -> None:
     """Name a run that an earlier or later version of the package recorded."""
     recorded = (folder.result or {}).get("package_version")
     if recorded != __version__:
-        log.warning(
-            "run %s was recorded by version %s of robust_arch, this is %s", folder.run_id, recorded, __version__
-        )
+        log.warning("run %s: recorded by version %s of robust_arch, this is %s", folder.run_id, recorded, __version__)
 
 
 def _execute_locked(run: Run, folder: RunFolder) -> str:
@@ -331,14 +329,17 @@ def _evaluate(run: Run, folder: RunFolder) -> None:
 
 
 def _summary(folder: RunFolder, state: str) -> dict[str, Any]:
-    """Final numbers by checkpoint, like `best/pgd20_acc`, for the tracker."""
+    """Final numbers by checkpoint, like `best/pgd20_acc`, or `best-n120/pgd20_acc` on 120 test examples."""
     summary: dict[str, Any] = {"state": state}
+    whole = 0
     if (result := folder.result) is not None:
         summary |= {key: result[key] for key in ("train_seconds", "best_epoch", "best_val_robust_acc")}
+        whole = result["data"]["test"]
     for row in run_rows(folder):
         if "checkpoint" in row:
+            part = "" if row["n_test"] == whole else f"-n{row['n_test']}"
             numbers = {key: value for key, value in row.items() if key.endswith("_acc") or key in _SMOOTHNESS}
-            summary |= {f"{row['checkpoint']}/{key}": value for key, value in numbers.items()}
+            summary |= {f"{row['checkpoint']}{part}/{key}": value for key, value in numbers.items()}
     return summary
 
 

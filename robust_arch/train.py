@@ -1,4 +1,7 @@
-"""`python -m robust_arch.train`: one run; with `-m study=<yaml>`, a study."""
+"""`python -m robust_arch.train`: one run; with `-m study=<yaml>`, a study.
+
+What takes seconds to import is imported once Hydra has accepted the command line.
+"""
 
 import logging
 import signal
@@ -9,11 +12,10 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from robust_arch.configuration import read_settings, register_resolvers
 from robust_arch.console import set_up_logging
 from robust_arch.errors import InputError
 from robust_arch.paths import conf_dir
-from robust_arch.runner import Run, execute
+from robust_arch.resolvers import register_resolvers
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +30,9 @@ def train(cfg: DictConfig) -> str:
     Raises:
         InputError: for a value that is not allowed, before anything is written.
     """
+    from robust_arch.configuration import read_settings
+    from robust_arch.runner import Run, execute
+
     run = Run.load(read_settings(cfg))
     state = execute(run)
     if state == "completed":
@@ -38,6 +43,8 @@ def train(cfg: DictConfig) -> str:
 def job(cfg: DictConfig) -> None:
     """One Hydra job; how it ended is its exit status, or in a sweep its exception."""
     set_up_logging()
+    # SIGTERM unwinds like Ctrl-C does, so that what was going on is recorded as interrupted
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     in_sweep = HydraConfig.get().mode == RunMode.MULTIRUN
     try:
         state = train(cfg)
@@ -55,7 +62,6 @@ def main() -> None:
     """The command."""
     register_resolvers()
     set_up_logging()
-    # SIGTERM unwinds like Ctrl-C does, so that what was going on is recorded as interrupted
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="train")(job)()
 

@@ -61,12 +61,15 @@ class ThreatModel:
         return f"{self.norm}-{eps_label(self.eps_fraction)}"
 
     def region(self, x: Tensor) -> Region:
-        """Where x' may lie, exactly: bounds that float32 rounds out of the ball are moved one step back in."""
-        lower = (x - self.eps).clamp_(min=0)
-        upper = (x + self.eps).clamp_(max=1)
-        lower = torch.where(x.double() - lower.double() > self.eps, torch.nextafter(lower, x), lower)
-        upper = torch.where(upper.double() - x.double() > self.eps, torch.nextafter(upper, x), upper)
-        return Region(lower, upper)
+        """Where x' may lie, exactly: no bound is rounded out of the ball. x: (B, C, H, W)."""
+        return Region(self._bound(x, -self.eps).clamp_(min=0), self._bound(x, self.eps).clamp_(max=1))
+
+    def _bound(self, x: Tensor, offset: float) -> Tensor:
+        """X + offset, rounded towards x where x's type cannot hold it."""
+        exact = x.double() + offset
+        bound = exact.to(x.dtype)
+        outside = (bound.double() - x.double()).abs() > self.eps
+        return torch.where(outside, torch.nextafter(bound, x), bound)
 
     def project(self, x_adv: Tensor, region: Region) -> Tensor:
         """The nearest allowed point. x_adv: (B, C, H, W)."""

@@ -109,6 +109,19 @@ def test_a_step_is_a_fraction_of_eps_and_the_ball_ends_the_walk(steps, moved, tw
     np.testing.assert_allclose((x_adv - x).abs(), moved * 0.2, rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("start", [Uniform(), Gaussian(std=1.0)], ids=repr)
+def test_the_network_sees_no_iterate_outside_ball_and_box(start, two_classes):
+    seen = []
+    two_classes.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].detach().clone()))
+    x = torch.rand(8, *SHAPE, generator=generator(5))
+    attack = PGD(steps=20, rel_step_size=0.25, start=start)
+    attack(two_classes, x, torch.zeros(8, dtype=torch.int64), ThreatModel("linf", 0.2))
+    assert len(seen) == 20
+    for iterate in seen:
+        assert (iterate - x).abs().max() <= 0.2 + 1e-6
+        assert ((iterate >= 0) & (iterate <= 1)).all()
+
+
 @pytest.mark.parametrize("attack", [FGSM, PGD20, CW40, PGD(steps=1, rel_step_size=1, start=Gaussian(std=1))], ids=repr)
 def test_a_ball_of_radius_zero_holds_the_image_alone(attack, two_classes):
     x = inner_images(3)

@@ -21,18 +21,17 @@ CW5 = PGD(steps=5, rel_step_size=0.25, loss=Margin())
 
 @dataclass(frozen=True)
 class Rogue(Attack):
-    """Draws from every global generator, leaves the ball and the box, and disturbs the network."""
+    """Draws from every global generator, writes into the image, leaves the ball and the box."""
 
     shift: float = 7.0
+    unfreeze: bool = False
 
     def run(self, net, x, y, threat, seed, index):
         torch.manual_seed(1)
         np.random.seed(1)  # noqa: NPY002
         random.seed(1)
         net.train()
-        for parameter in net.parameters():
-            parameter.requires_grad_(True)
-        net.eval()
+        net.requires_grad_(self.unfreeze)
         return x.add_(self.shift)
 
 
@@ -98,6 +97,12 @@ def test_the_network_and_the_random_states_are_left_as_they_were(attack, net):
     before = state_of(net), random_state()
     attack(net, x, y, THREAT)
     assert (state_of(net), random_state()) == before
+
+
+def test_parameters_that_an_attack_unfroze_are_frozen_again(net):
+    before = state_of(net)
+    Rogue(unfreeze=True)(net, *batch(4), THREAT)
+    assert state_of(net) == before
 
 
 @pytest.mark.parametrize("attack", [FGSM, PGD5, CW5, AutoAttack()], ids=["fgsm", "pgd", "cw", "autoattack"])

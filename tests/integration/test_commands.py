@@ -1,0 +1,175 @@
+"""The tools around a study, on a finished one."""
+
+import shutil
+
+import pytest
+import torch
+from commands import SMALL, command
+from typer.testing import CliRunner
+
+from robust_arch.cli import app
+from robust_arch.configuration import read_settings
+from robust_arch.errors import InputError
+from robust_arch.evaluate import evaluate
+from robust_arch.interop import load_checkpoint
+from robust_arch.runner import Run, execute
+from robust_arch.runs import StudyFolder, load_study
+
+PLAN = (
+    "search.space.depths=[[1],[1],[1]]",
+    "search.space.widths=[[4,8],[8],[8,16]]",
+    "search.budget.params=3100",
+    "search.budget.tolerance=0.05",
+    "study.name=planned",
+)
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    """The folder of a study of two runs, one of them failed."""
+    folder = tmp_path_factory.mktemp("study")
+    done = command(
+        "robust_arch.train", "-m", *SMALL, "study.name=small", "seed=0,1", "recipe.gradient_clip=null", cwd=folder
+    )
+    assert done.returncode == 0, done.stderr
+    return folder / "results" / "small"
+
+
+def invoke(*arguments):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def test_help_lists_only_what_works():
+    result = invoke("--help")
+    assert result.exit_code == 0
+    for name in ("plan", "status", "results", "report"):
+        assert name in result.output
+        helped = invoke(name, "--help")
+        assert helped.exit_code == 0
+        assert f"robust-arch {name}" in helped.output  # an example
+
+
+def test_plan_shows_members_and_what_was_rejected(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+    result = invoke("plan", *PLAN)
+    assert result.exit_code == 0, result.output
+    # by hand: 4-8-8 has 144 + 824 + 920 + 1,248 + 106 = 3,242 parameters, 8-8-8 4,650, 4-8-16 5,722, 8-8-16 7,130
+    assert "wide_resnet-d1-1-1-w4-8-8" in result.output
+    assert "3,242" in result.output
+    assert "3 of 4 rejected" in result.output
+    for reason in ("params 50.0% over", "params 84.6% over", "params 130.0% over"):
+        assert reason in result.output
+    assert not list(tmp_path.iterdir())
+
+
+def test_plan_of_an_impossible_budget_is_an_error(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = invoke("plan", *PLAN, "search.budget.params=10")
+    assert result.exit_code != 0
+
+
+def test_status_and_results_name_every_run(study, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    shown = invoke("status", study)
+    assert shown.exit_code == 0
+    listed = invoke("results", study)
+    assert listed.exit_code == 0
+    for run in StudyFolder(study).runs():
+        assert run.run_id in shown.output
+        assert run.run_id in listed.output
+    assert "2 completed" in shown.output
+
+
+def test_report_by_name_and_by_path(study):
+    by_path = invoke("report", study)
+    assert by_path.exit_code == 0, by_path.output
+    by_name = invoke("report", "small", "--results-dir", study.parent)
+    assert by_name.output == by_path.output
+    page = (study / "report" / "index.html").read_text()
+    for run_id in load_study(study)["arch"].unique():
+        assert run_id in page
+    assert 'src="http' not in page
+
+
+def test_a_study_that_is_not_there_is_an_error(tmp_path):
+    result = invoke("report", tmp_path / "nothing")
+    assert result.exit_code != 0
+    assert isinstance(result.exception, SystemExit)
+
+
+def test_evaluating_a_checkpoint_adds_to_its_run(study, tmp_path, composed):
+    copied = tmp_path / "results" / "small"
+    shutil.copytree(study, copied)
+    run = next(StudyFolder(copied).runs())
+    before = run.checkpoint("best").read_bytes()
+    record = evaluate(
+        composed(
+            f"checkpoint={run.checkpoint('best')}", "evaluate.attacks=[cw40]", "evaluate.n=40", config="evaluate",
+            small=False,
+        )
+    )  # fmt: skip
+    assert set(record.content["attacks"]) == {"fgsm", "pgd20", "cw40"}
+    frame = load_study(copied)
+    assert frame[(frame["run_id"] == run.run_id) & (frame["checkpoint"] == "best")]["cw40_acc"].notna().all()
+    assert run.checkpoint("best").read_bytes() == before
+
+
+def test_evaluating_a_published_file(study, tmp_path, composed):
+    net = load_checkpoint(next(StudyFolder(study).runs()).checkpoint("best")).net
+    names = {"stem.": "stem_conv.", "bn.": "bn1."}
+    published = {}
+    for key, value in net.network.state_dict().items():
+        if key.startswith("stages."):
+            _, stage, block, rest = key.split(".", 3)
+            key = f"blocks.{stage}.layer.{block}.{rest.replace('shortcut', 'convShortcut')}"
+        for ours, theirs in names.items():
+            key = theirs + key.removeprefix(ours) if key.startswith(ours) else key
+        published[f"module.{key}"] = value
+    path = tmp_path / "published.pth"
+    torch.save({"model_state_dict": published}, path)
+    arguments = (f"checkpoint={path}", "data=digits", "evaluate.attacks=[fgsm]")
+    spec = ("arch.depths=[1,1,1]", "arch.widths=[4,8,8]")
+    record = evaluate(composed(*arguments, *spec, config="evaluate", small=False))
+    assert record.content["checkpoint"] == "external"
+    (row,) = load_study(tmp_path / "results" / "external").to_dict("records")
+    assert row["arch"] == "wide_resnet-d1-1-1-w4-8-8"
+    with pytest.raises(InputError, match=r"not of the architecture"):
+        evaluate(composed(*arguments, spec[0], "arch.widths=[4,8,12]", config="evaluate", small=False))
+    with pytest.raises(InputError, match=r"arch = None"):
+        evaluate(composed(*arguments, config="evaluate", small=False))
+
+
+def test_evaluate_says_what_is_wrong_with_its_checkpoint(tmp_path, composed):
+    with pytest.raises(InputError, match=r"checkpoint = None"):
+        evaluate(composed(config="evaluate", small=False))
+    with pytest.raises(InputError, match=r"checkpoint = .*an existing file"):
+        evaluate(composed(f"checkpoint={tmp_path}/none.ckpt", config="evaluate", small=False))
+    assert not (tmp_path / "results").exists()
+
+
+def test_a_run_of_images_in_folders(tmp_path, composed):
+    from PIL import Image
+
+    generator = torch.Generator().manual_seed(0)
+    for part, count in (("train", 24), ("test", 8)):
+        for name in ("cat", "dog"):
+            folder = tmp_path / "images" / part / name
+            folder.mkdir(parents=True)
+            for number in range(count):
+                pixels = torch.randint(0, 256, (9, 9, 3), generator=generator, dtype=torch.uint8).numpy()
+                Image.fromarray(pixels).save(folder / f"{number}.png")
+    run = Run.load(
+        read_settings(
+            composed(
+                "data=image_folder", f"data.root={tmp_path}/images", f"data.cache={tmp_path}/cache", "data.name=pets",
+                "recipe.batch_size=8", "evaluate.n=null",
+            )
+        )
+    )  # fmt: skip
+    assert run.settings.recipe.name == "huang2021"
+    assert str(run.settings.threat) == "linf-8/255"
+    assert execute(run) == "completed"
+    frame = load_study(tmp_path / "results" / "single")
+    assert set(frame["data"]) == {"pets"}
+    assert set(frame["n_test"]) == {16}

@@ -1,0 +1,227 @@
+"""One run from configuration to records."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from robust_arch import runner
+from robust_arch.architectures import ArchSpec
+from robust_arch.configuration import read_settings
+from robust_arch.data.images import stratified
+from robust_arch.interop import load_checkpoint
+from robust_arch.runner import Run, execute
+from robust_arch.runs import load_study, metrics
+
+
+@pytest.fixture
+def run(composed):
+    """A function from overrides to a loaded run."""
+    return lambda *overrides: Run.load(read_settings(composed(*overrides)))
+
+
+def forbid_training(monkeypatch):
+    def refuse(*args, **kwargs):
+        raise AssertionError("trained again")
+
+    monkeypatch.setattr(runner, "fit", refuse)
+
+
+def weights(run, which="last"):
+    return torch.load(run.folder.checkpoint(which), weights_only=True)["state_dict"]
+
+
+def same_weights(first, second):
+    return first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in first)
+
+
+def test_a_run_leaves_the_files_of_the_contract(run):
+    done = run()
+    assert execute(done) == "completed"
+    folder = done.folder
+    names = {path.name for path in folder.path.iterdir()} - {".lock"}
+    assert names == {
+        "config.yaml", "status.json", "result.json", "metrics.csv", "train.log", "checkpoints", "evaluations",
+    }  # fmt: skip
+    assert {path.name for path in folder.checkpoints.iterdir()} == {"best.ckpt", "last.ckpt"}
+    assert [row["epoch"] for row in metrics.read_rows(folder.metrics)] == [0, 1]
+    config = yaml.safe_load(folder.config.read_text())
+    assert config["arch"]["widths"] == [4, 8, 8]
+    assert config["threat"] == {"norm": "linf", "eps": 0.2}
+    assert (
+        folder.result["cost"]["params"]
+        == sum(
+            weight.numel()
+            for name, weight in weights(done).items()
+            if "running" not in name and "num_batches" not in name
+        )
+        - 2
+    )  # mean and std of the identity normalisation are no parameters
+
+
+def test_clean_accuracy_in_the_table_is_that_of_the_checkpoint(run, tmp_path):
+    done = run("evaluate.n=null")
+    execute(done)
+    from sklearn.datasets import load_digits
+
+    raw = load_digits()
+    labels = torch.from_numpy(raw.target).long()
+    test = stratified(labels, 360, seed=0)
+    images = torch.from_numpy(raw.images[test.numpy()]).float()[:, None] / 16
+    net = load_checkpoint(done.folder.checkpoint("best")).net
+    with torch.no_grad():
+        right = (net(images).argmax(1) == labels[test]).float().mean()
+    frame = load_study(tmp_path / "results" / "single")
+    (row,) = frame[frame["checkpoint"] == "best"].to_dict("records")
+    assert row["n_test"] == 360
+    assert row["clean_acc"] == pytest.approx(100 * float(right))
+    assert row["worst_case_acc"] <= min(row["fgsm_acc"], row["pgd20_acc"]) <= row["clean_acc"]
+    assert np.isnan(row["autoattack_acc"])
+
+
+def test_best_is_the_first_epoch_of_the_highest_held_out_robust_count(run):
+    done = run("trainer.max_epochs=4")
+    execute(done)
+    counts = [row["val_robust_count"] for row in metrics.read_rows(done.folder.metrics)]
+    assert done.folder.result["best_epoch"] == counts.index(max(counts))
+    assert done.folder.result["last_epoch"] == 3
+
+
+def test_learning_rate_follows_the_published_rule(run):
+    done = run("trainer.max_epochs=4")
+    execute(done)
+    # 0.75 * 4 = 3 and 0.9 * 4 = 3.6: one drop, at epoch 3
+    assert [row["lr"] for row in metrics.read_rows(done.folder.metrics)] == pytest.approx([0.1, 0.1, 0.1, 0.01])
+
+
+def test_the_same_question_gives_the_same_weights(run):
+    first, second = run("study.name=a"), run("study.name=b")
+    execute(first)
+    torch.rand(7)  # the global random state plays no part
+    execute(second)
+    assert first.run_id == second.run_id
+    assert same_weights(weights(first), weights(second))
+
+
+def test_another_seed_gives_other_weights(run):
+    first, second = run("seed=0"), run("seed=1")
+    execute(first)
+    execute(second)
+    assert not same_weights(weights(first), weights(second))
+
+
+def test_a_done_run_is_skipped(run, monkeypatch):
+    done = run()
+    execute(done)
+    before = {path: path.stat().st_mtime_ns for path in done.folder.path.rglob("*") if path.is_file()}
+    forbid_training(monkeypatch)
+    assert execute(run()) == "completed"
+    assert before == {path: path.stat().st_mtime_ns for path in done.folder.path.rglob("*") if path.is_file()}
+
+
+def test_an_attack_added_later_is_evaluated_without_training(run, monkeypatch, tmp_path):
+    execute(run("evaluate.attacks=[fgsm]"))
+    forbid_training(monkeypatch)
+    assert execute(run("evaluate.attacks=[pgd20]")) == "completed"
+    frame = load_study(tmp_path / "results" / "single")
+    assert len(frame) == 2  # best and last, each one row with both attacks
+    assert frame[["fgsm_acc", "pgd20_acc"]].notna().all(axis=None)
+
+
+def test_rerun_forces(run):
+    first = run()
+    execute(first)
+    again = run("rerun=true")
+    stamp = first.folder.checkpoint("last").stat().st_mtime_ns
+    assert execute(again) == "completed"
+    assert first.folder.checkpoint("last").stat().st_mtime_ns > stamp
+
+
+def test_a_diverged_run_is_recorded_and_not_tried_again(run, monkeypatch, tmp_path):
+    overrides = ("recipe.optimizer.lr=1e30", "recipe.gradient_clip=null", "evaluate.attacks=[fgsm]")
+    done = run(*overrides)
+    assert execute(done) == "diverged"
+    assert "DivergedError" in done.folder.status["error"]
+    (row,) = load_study(tmp_path / "results" / "single").to_dict("records")
+    assert row["status"] == "diverged"
+    assert np.isnan(row["clean_acc"])
+    forbid_training(monkeypatch)
+    assert execute(run(*overrides)) == "diverged"
+    assert done.folder.status["attempts"] == 1
+
+
+def test_a_failed_run_is_recorded_with_its_traceback_and_tried_again(run, monkeypatch):
+    done = run()
+    with monkeypatch.context() as patch:
+        patch.setattr(runner, "fit", lambda *args, **kwargs: 1 / 0)
+        assert execute(done) == "failed"
+    assert "ZeroDivisionError" in done.folder.status["error"]
+    assert execute(done) == "completed"
+    status = json.loads((done.folder.path / "status.json").read_text())
+    assert (status["state"], status["attempts"], status["error"]) == ("completed", 2, None)
+
+
+def test_an_interrupted_run_is_planned_again(run, monkeypatch):
+    done = run()
+
+    def interrupt(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(runner, "fit", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            execute(done)
+    assert done.folder.state == "planned"
+    assert execute(done) == "completed"
+
+
+def test_a_run_that_another_process_holds_is_left_alone(run):
+    done = run()
+    with done.folder.lock():
+        assert execute(done) == "running"
+    assert not done.folder.checkpoints.exists()
+
+
+def test_a_run_of_another_version_is_named(run, caplog):
+    done = run()
+    execute(done)
+    path = done.folder.path / "result.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "package_version": "0.0.1"}))
+    execute(run())
+    assert f"{done.run_id}: recorded by version 0.0.1" in caplog.text
+
+
+def test_identity_leaves_out_what_does_not_determine_training(run):
+    same = run().run_id
+    for override in ("trainer.threads=2", "study.name=x", "evaluate.n=50", "evaluate.attacks=[cw40]", "logger=wandb",
+                     "trainer.accelerator=auto", "recipe.epochs=77", "threat.eps=1/5", "rerun=true"):  # fmt: skip
+        assert run(override).run_id == same, override
+
+
+def test_identity_holds_what_determines_training(run):
+    overrides = ("seed=1", "threat.eps=0.1", "trainer.max_epochs=3", "arch.widths=[4,8,12]", "objective=natural",
+                 "recipe.optimizer.lr=0.05", "recipe.augment.padding=1", "objective.attack.steps=9",
+                 "data.val_fraction=0.2", "data.split_seed=1", "selection.images=21", "recipe.batch_size=16",
+                 "trainer.precision=bf16-mixed", "trainer.limit_train_batches=2")  # fmt: skip
+    assert len({run().run_id, *(run(override).run_id for override in overrides)}) == len(overrides) + 1
+
+
+def test_the_checkpoint_knows_its_architecture(run):
+    done = run()
+    execute(done)
+    loaded = load_checkpoint(done.folder.checkpoint("best"))
+    assert loaded.spec == ArchSpec("wide_resnet", (1, 1, 1), (4, 8, 8))
+    assert loaded.card["run_id"] == done.run_id
+
+
+def test_a_truncated_checkpoint_counts_as_none(run):
+    whole, cut = run("study.name=whole"), run("study.name=cut")
+    execute(whole)
+    execute(cut)
+    (cut.folder.path / "result.json").unlink()
+    last = cut.folder.checkpoint("last")
+    last.write_bytes(last.read_bytes()[:1000])
+    assert execute(cut) == "completed"
+    assert same_weights(weights(whole), weights(cut))

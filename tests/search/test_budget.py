@@ -1,0 +1,131 @@
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from robust_arch.architectures import Cost
+from robust_arch.errors import InputError
+from robust_arch.search import Budget
+
+
+def costing(params=1, macs=1):
+    return Cost(params, macs, (), ())
+
+
+@pytest.mark.parametrize(("cost", "inside"), [(97, False), (98, True), (100, True), (102, True), (103, False)])
+@pytest.mark.parametrize("resource", ["params", "macs"])
+def test_the_boundary_is_inside(resource, cost, inside):
+    budget = Budget(**{resource: 100}, tolerance=0.02)
+    assert bool(budget.contains(**{"params": 1, "macs": 1, resource: cost})) is inside
+
+
+def test_the_boundary_is_where_floating_point_errs():
+    # the check that suggests itself leaves out what the test above says is inside
+    assert abs(98 / 100 - 1) > 0.02
+    assert abs(102 / 100 - 1) > 0.02
+
+
+@pytest.mark.parametrize(
+    ("target", "tolerance", "bounds"),
+    [
+        (66_500_000, 0.02, (65_170_000, 67_830_000)),
+        (100, 0, (100, 100)),
+        (7, 0.1, (7, 7)),  # 6.3 to 7.7
+        (1_000, 0.0015, (999, 1_001)),  # 998.5 to 1001.5
+        (3, 0.999, (1, 5)),  # 0.003 to 5.997
+        (19_132_765_184, 1e-10, (19_132_765_183, 19_132_765_185)),  # 1.9 on each side
+    ],
+)
+def test_bounds_are_the_smallest_and_largest_integers_inside(target, tolerance, bounds):
+    assert Budget(params=target, tolerance=tolerance).bounds("params") == bounds
+
+
+@given(st.integers(1, 10**12), st.integers(0, 99), st.integers(-3, 3))
+def test_inside_agrees_with_exact_fractions(target, percent, beside):
+    budget = Budget(macs=target, tolerance=percent / 100)
+    for edge in (target * (100 - percent) // 100, target * (100 + percent) // 100):
+        cost = max(0, edge + beside)
+        inside = abs(Fraction(cost, target) - 1) <= Fraction(percent, 100)
+        assert bool(budget.contains(5, cost)) is inside
+
+
+def test_both_resources_must_hold():
+    budget = Budget(params=100, macs=1_000)
+    assert budget.contains(98, 1_020)
+    assert not budget.contains(97, 1_020)
+    assert not budget.contains(98, 1_021)
+    assert not budget.contains(97, 1_021)
+
+
+@pytest.mark.parametrize(
+    ("budget", "resources", "inside"),
+    [
+        (Budget(params=100, macs=1_000), ("params", "macs"), False),
+        (Budget(params=100, macs=None), ("params",), True),
+        (Budget(params=None, macs=1_000), ("macs",), False),
+        (Budget(), (), True),
+    ],
+)
+def test_null_drops_a_resource(budget, resources, inside):
+    assert budget.resources == resources
+    assert bool(budget.contains(100, 5_000)) is inside
+
+
+def test_arrays_of_costs_are_judged_one_by_one():
+    params, macs = np.array([98, 97, 102, 100]), np.array([980, 1_000, 1_020, 979])
+    assert Budget(params=100, macs=1_000).contains(params, macs).tolist() == [True, False, True, False]
+
+
+def test_a_whole_number_in_scientific_notation_is_an_integer():
+    # YAML reads 1e6 as a floating-point number
+    budget = Budget(params=1e6)
+    assert budget == Budget(params=1_000_000)
+    assert isinstance(budget.params, int)
+
+
+BAD_TARGETS = [0, -5, 1.5, True, "66M", "66", float("nan"), float("inf"), [100]]
+
+
+@pytest.mark.parametrize("value", BAD_TARGETS, ids=repr)
+@pytest.mark.parametrize("resource", ["params", "macs"])
+def test_a_bad_target_is_named(resource, value):
+    with pytest.raises(InputError, match=rf"search\.budget\.{resource} = .*at least 1") as raised:
+        Budget(**{resource: value})
+    assert repr(value) in str(raised.value)
+
+
+@pytest.mark.parametrize("value", [-0.01, 1, 1.0, float("nan"), "much", None], ids=repr)
+def test_a_bad_tolerance_is_named(value):
+    with pytest.raises(InputError, match=r"search\.budget\.tolerance = .*at least 0 and below 1") as raised:
+        Budget(params=100, tolerance=value)
+    assert repr(value) in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("budget", "cost", "reason"),
+    [
+        (Budget(params=100, macs=1_000), costing(102, 980), ""),
+        (Budget(params=100, macs=1_000), costing(103, 980), "params 3.0% over"),
+        (Budget(params=100, macs=1_000), costing(102, 500), "macs 50.0% under"),
+        (Budget(params=100, macs=1_000), costing(250, 123), "params 150.0% over, macs 87.7% under"),
+        (Budget(macs=1_000), costing(250, 1_123), "macs 12.3% over"),
+        (Budget(), costing(250, 1_123), ""),
+    ],
+)
+def test_the_reason_names_resource_distance_and_direction(budget, cost, reason):
+    assert budget.reason(cost) == reason
+
+
+@pytest.mark.parametrize(
+    ("budget", "text"),
+    [
+        (Budget(params=66_500_000), "66,500,000 parameters ±0.02"),
+        (Budget(macs=9_582_000_000, tolerance=0.005), "9,582,000,000 MACs ±0.005"),
+        (Budget(params=1_200, macs=34_000), "1,200 parameters and 34,000 MACs ±0.02"),
+        (Budget(), "no budget"),
+    ],
+)
+def test_a_budget_reads_as_text(budget, text):
+    assert str(budget) == text
