@@ -1,5 +1,6 @@
 """`robust-arch`: the tools around a study."""
 
+import os
 import sys
 from collections import Counter
 from collections.abc import Callable
@@ -37,6 +38,11 @@ def _reports_errors(command: Callable[..., None]) -> Callable[..., None]:
     return wrapped
 
 
+def _console() -> Console:
+    """As wide as the terminal; wide enough for every column where the output goes to a file or a pipe."""
+    return Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 240)
+
+
 def _study_path(study: str, results_dir: Path) -> Path:
     """A path as it is, a name inside the results folder."""
     given = Path(study)
@@ -55,7 +61,7 @@ def plan(context: typer.Context) -> None:
     from robust_arch.planning import plan_from_overrides, plan_tables
 
     for table in plan_tables(plan_from_overrides(context.args)):
-        Console().print(table)
+        _console().print(table)
 
 
 @app.command()
@@ -74,7 +80,7 @@ def status(study: StudyArgument, results_dir: ResultsDir = Path("results")) -> N
     runs = {run.run_id: run for run in folder.runs()}
     table = Table(title=f"study {folder.name}")
     for column in ("run", "architecture", "seed", "state", "attempts", "held-out robust", "note"):
-        table.add_column(column)
+        table.add_column(column, overflow="fold")
     states: Counter[str] = Counter()
     for run_id in [*planned, *(run_id for run_id in runs if run_id not in planned)]:
         run = folder.run(run_id)
@@ -93,7 +99,7 @@ def status(study: StudyArgument, results_dir: ResultsDir = Path("results")) -> N
             held_out,
             note,
         )
-    console = Console()
+    console = _console()
     console.print(table)
     console.print(", ".join(f"{count} {state}" for state, count in states.items()))
 
@@ -114,10 +120,10 @@ def results(study: StudyArgument, results_dir: ResultsDir = Path("results")) -> 
     left_out = ["study", "family", "recipe", "weights", "objective"]
     shown = frame.drop(columns=left_out).dropna(axis="columns", how="all")
     for name in shown.columns:
-        table.add_column(str(name))
+        table.add_column(str(name), overflow="fold")
     for values in shown.astype(object).where(shown.notna(), "").to_numpy():
         table.add_row(*(_cell(value) for value in values))
-    Console(width=None if sys.stdout.isatty() else 240).print(table)
+    _console().print(table)
     print(f"written: {written}")
 
 

@@ -39,7 +39,7 @@ def plan_tables(plan: StudyPlan) -> list[Table | str]:
     """The runs with their cost and shares, and what was left out with the reason."""
     runs = Table(title=f"study {plan.study.name}: {len(plan.runs)} runs inside {plan.budget}")
     for column in ("run", "architecture", "params", "MACs", "stage shares of params", "of MACs", "seed", "state"):
-        runs.add_column(column, justify="right" if column in ("params", "MACs", "seed") else "left")
+        runs.add_column(column, justify="right" if column in ("params", "MACs", "seed") else "left", overflow="fold")
     for planned in plan.runs:
         run = planned.run
         runs.add_row(

@@ -3,13 +3,17 @@
 from pathlib import Path
 from typing import Any
 
+from robust_arch.analysis.figures import png, robust_against_last_share
+from robust_arch.analysis.groups import main_group
 from robust_arch.analysis.report import StudyDetails, write_report
 from robust_arch.runs import StudyFolder, load_study
 from robust_arch.runs.folder import RunFolder
 
 
 def write_study_report(path: Path) -> Path:
-    """Write `path`/report/index.html from the records, rebuild results.csv with it, and return where the report is.
+    """Write `path`/report/index.html from the records and return where it is.
+
+    results.csv is rebuilt with it, and the picture of robust accuracy against the last stage's share stands beside it.
 
     Raises:
         InputError: if `path` is no study's folder.
@@ -17,7 +21,12 @@ def write_study_report(path: Path) -> Path:
     frame = load_study(path)
     study = StudyFolder(path)
     study.write_results()
-    return write_report(frame, _details(study), study.report_path)
+    details = _details(study)
+    written = write_report(frame, details, study.report_path)
+    if (group := main_group(frame)) is not None:
+        figure = robust_against_last_share(group.rows, details.stage_shares)
+        (written.parent / "last_stage_share.png").write_bytes(png(figure))
+    return written
 
 
 def _details(study: StudyFolder) -> StudyDetails:

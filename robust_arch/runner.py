@@ -322,7 +322,14 @@ def _result(run: Run, folder: RunFolder, rows: list[dict[str, float]]) -> Mappin
 def _evaluate(run: Run, folder: RunFolder) -> None:
     """Every checkpoint that is asked for, under what is not recorded yet."""
     device = run.settings.trainer.device
+    result = folder.result or {}
+    same_weights = result["best_epoch"] == result["last_epoch"]
+    first: EvaluationRecord | None = None
     for which, record in run.records():
+        if same_weights and first is not None:
+            record.take_over(first)
+            continue
+        first = record
         loaded = load_checkpoint(folder.checkpoint(which), expected=run.settings.spec)
         record.extend(loaded.net.to(device), run.settings.evaluation, run.settings.threat, device)
         log.info("run %s, %s checkpoint: %s", run.run_id, which, record.summary())

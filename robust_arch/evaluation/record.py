@@ -121,6 +121,13 @@ class EvaluationRecord:
             )
             self._add(named, settings.seed, clean, predicted, outcome)
 
+    def take_over(self, other: "EvaluationRecord") -> None:
+        """Record the numbers of another checkpoint that holds the same weights."""
+        own = {key: self.content[key] for key in ("eval_id", "checkpoint")}
+        self.content = {**other.content, **own}
+        self.arrays = other.arrays
+        self._write()
+
     def _add(self, named: NamedAttack, seed: int, clean: Tensor, predicted: Tensor, outcome: Outcome) -> None:
         robust = clean & outcome.correct
         self.arrays[named.name] = robust.numpy()

@@ -64,4 +64,4 @@ class Budget:
     def __str__(self) -> str:
         units = {"params": "parameters", "macs": "MACs"}
         parts = [f"{getattr(self, resource):,} {units[resource]}" for resource in self.resources]
-        return f"{' and '.join(parts)} ± {self.tolerance:.3g}".replace("± ", "±") if parts else "no budget"
+        return f"{' and '.join(parts)} ±{100 * self.tolerance:g}%" if parts else "no budget"

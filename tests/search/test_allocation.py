@@ -6,7 +6,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from robust_arch.architectures import ArchSpec, cost
@@ -130,6 +130,8 @@ CASES = {
     "nothing inside": (Budget(params=20_000, tolerance=0.0001), (0.2, 0.3, 0.5), (1, 1, 1), 16),
     # one point of the whole grid is inside, and it is far from the shares
     "one point": (Budget(params=18_265, tolerance=0.01), (0.64, 0.28, 0.08), (1, 3, 3), 4),
+    # the best point lies more than two steps from the widths that would meet the shares exactly
+    "macs, lopsided": (Budget(macs=180_034, tolerance=0.2), (8 / 16, 7 / 16, 1 / 16), (3, 1, 1), 2),
 }
 
 
@@ -143,7 +145,7 @@ def test_the_cases_hold_both_answers():
     assert found == {name: name != "nothing inside" for name in CASES}
 
 
-@settings(max_examples=60)
+@settings(max_examples=20, phases=[Phase.generate])  # an allocation takes long enough to make shrinking a burden
 @given(
     st.sampled_from(["params", "macs"]),
     st.floats(0, 1),
@@ -159,7 +161,7 @@ def test_no_grid_point_is_better(resource, size, tolerance, parts, depths, step)
     check_against_all(budget, shares, depths, step, SMALL)
 
 
-def test_the_example_of_the_readme_is_the_best_of_a_million_and_a_half():
+def test_shares_of_a_large_budget_get_the_best_of_a_million_grid_points():
     budget, shares, depths = Budget(params=66_500_000), (0.1, 0.5, 0.4), (5, 5, 5)
     spec = allocate(budget, shares=shares, depths=depths, width_step=8)
     found = cost(spec)
@@ -234,7 +236,9 @@ def test_a_step_that_skips_the_budget_is_named():
     assert cost(ArchSpec("wide_resnet", (1, 1, 1), (16, 16, 16))).params > 10_200
     with pytest.raises(InputError, match=r"search\.budget = 10,000 parameters.*steps of 16.*smaller step"):
         allocate(Budget(params=10_000), (0.2, 0.3, 0.5), (1, 1, 1), 16)
-    assert cost(allocate(Budget(params=10_000), (0.2, 0.3, 0.5), (1, 1, 1), 1)).params == pytest.approx(10_000, rel=0.02)
+    assert cost(allocate(Budget(params=10_000), (0.2, 0.3, 0.5), (1, 1, 1), 1)).params == pytest.approx(
+        10_000, rel=0.02
+    )
 
 
 def test_a_budget_of_nothing_is_named():
