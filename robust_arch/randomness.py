@@ -18,7 +18,9 @@ _MIX_2 = -7723592293110705685  # 0x94D049BB133111EB
 
 def derive(seed: int, *parts: int | str) -> int:
     """A 63-bit seed that depends on `seed` and every part, for a stream of its own."""
-    digest = hashlib.blake2b(repr((int(seed), *parts)).encode(), digest_size=8).digest()
+    digest = hashlib.blake2b(
+        repr((int(seed), *(part if isinstance(part, str) else int(part) for part in parts))).encode(), digest_size=8
+    ).digest()
     return int.from_bytes(digest, "little") >> 1
 
 

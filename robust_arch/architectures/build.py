@@ -64,7 +64,8 @@ def build(
             raise invalid(key, list(values), f"one number for each of the {channels} channels")
     if min(std) <= 0:
         raise invalid("std", list(std), "greater than 0")
-    with torch.random.fork_rng(devices=[], enabled=seed is not None):
+    gpus = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
+    with torch.random.fork_rng(devices=list(gpus), enabled=seed is not None):
         if seed is not None:
             torch.manual_seed(seed)
         network = get_family(spec.family).build(spec, num_classes, channels)

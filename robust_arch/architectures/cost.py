@@ -21,6 +21,8 @@ class Cost:
 
     def shares(self, resource: str = "params") -> tuple[float, ...]:
         """Each stage's part of the stages' sum of `resource` ("params" or "macs"); stem and head stand outside."""
+        if resource not in ("params", "macs"):
+            raise invalid("resource", resource, "params or macs")
         parts = self.stage_params if resource == "params" else self.stage_macs
         return tuple(part / sum(parts) for part in parts)
 

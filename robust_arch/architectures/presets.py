@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from functools import cached_property
+from typing import Any
 
 import yaml
 
@@ -22,6 +23,10 @@ class Presets(Mapping[str, ArchSpec]):
         if name not in self._specs:
             raise invalid("arch", name, f"one of {', '.join(self._specs)}")
         return self._specs[name]
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """The preset, or `default`."""
+        return self._specs.get(name, default)
 
     def __contains__(self, name: object) -> bool:
         return name in self._specs
@@ -50,5 +55,5 @@ def arch_name(spec: ArchSpec) -> str:
     if spec.activation != "relu":
         name += f"-{spec.activation}"
     if spec.dropout:
-        name += f"-drop{spec.dropout:g}"
+        name += f"-drop{spec.dropout}"
     return name

@@ -68,4 +68,10 @@ class ArchSpec:
     @classmethod
     def from_json(cls, text: str) -> "ArchSpec":
         """The inverse of `to_json`."""
-        return cls.from_dict(json.loads(text))
+        try:
+            values = json.loads(text)
+        except ValueError as error:
+            raise invalid("arch", text, f"a JSON object ({error})") from None
+        if not isinstance(values, dict):
+            raise invalid("arch", text, "a JSON object with family, depths and widths")
+        return cls.from_dict(values)

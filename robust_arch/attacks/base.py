@@ -15,14 +15,14 @@ from robust_arch.errors import InputError, invalid
 
 
 def check_batch(x: Tensor, y: Tensor) -> None:
-    """Raise InputError unless x is (B, C, H, W) floating point in [0, 1] and y is (B,) non-negative integers."""
-    if x.ndim != 4 or not x.is_floating_point():
-        raise invalid("x", (tuple(x.shape), str(x.dtype)), "floating-point images of shape (B, C, H, W)")
-    if y.shape != x.shape[:1] or y.is_floating_point():
-        raise invalid("y", (tuple(y.shape), str(y.dtype)), f"integer labels of shape ({len(x)},)")
+    """Raise InputError unless x is (B, C, H, W) floats in [0, 1] and y is (B,) int64, at least 0."""
+    if x.ndim != 4 or x.dtype not in (torch.float32, torch.float64):
+        raise invalid("x", (tuple(x.shape), str(x.dtype)), "float32 or float64 images of shape (B, C, H, W)")
+    if y.shape != x.shape[:1] or y.dtype != torch.int64:
+        raise invalid("y", (tuple(y.shape), str(y.dtype)), f"int64 labels of shape ({len(x)},)")
     if not len(x):
         return
-    low, high = (float(bound) for bound in x.aminmax())
+    low, high = (float(bound) for bound in x.detach().aminmax())
     if not (low >= 0 and high <= 1):
         raise invalid("x", (low, high), "images in [0, 1]; normalisation belongs inside the network")
     if int(y.min()) < 0:
@@ -39,7 +39,7 @@ def check_labels(y: Tensor, num_classes: int) -> None:
 def undisturbed(net: nn.Module) -> Iterator[None]:
     """Evaluation mode and no parameter gradients inside; modes and requires_grad as they were afterwards."""
     modes = {module: module.training for module in net.modules()}
-    trainable = [parameter for parameter in net.parameters() if parameter.requires_grad]
+    trainable = {parameter: parameter.requires_grad for parameter in net.parameters()}
     net.eval()
     for parameter in trainable:
         parameter.requires_grad_(False)
@@ -48,8 +48,8 @@ def undisturbed(net: nn.Module) -> Iterator[None]:
     finally:
         for module, mode in modes.items():
             module.training = mode
-        for parameter in trainable:
-            parameter.requires_grad_(True)
+        for parameter, requires_grad in trainable.items():
+            parameter.requires_grad_(requires_grad)
 
 
 @contextmanager
@@ -104,7 +104,7 @@ class Attack(ABC):
         Args:
             net: images (B, C, H, W) in [0, 1] to logits (B, K).
             x: clean images (B, C, H, W) in [0, 1], floating point.
-            y: labels (B,), integers.
+            y: labels (B,), int64.
             threat: the norm ball.
             seed: with `index`, decides all randomness.
             index: (B,) positions of the examples in their data set; 0 to B - 1 unless given.
@@ -115,6 +115,8 @@ class Attack(ABC):
         check_batch(x, y)
         if index is None:
             index = torch.arange(len(x), device=x.device)
+        if index.shape != y.shape:
+            raise invalid("index", tuple(index.shape), f"one position an example, shape ({len(x)},)")
         if not len(x):
             return x.detach().clone()
         # tensors made under inference_mode cannot carry gradients: clones made outside it can

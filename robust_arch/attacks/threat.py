@@ -22,12 +22,18 @@ class Region(NamedTuple):
 def parse_eps(value: object) -> Fraction:
     """A radius as an exact fraction; accepts 8/255, "8/255", "0.031", 0.2, 0; raises InputError below 0."""
     try:
-        eps = Fraction(str(value).replace(" ", ""))
-    except (ValueError, ZeroDivisionError):
+        eps = _nearest_fraction(value) if isinstance(value, float) else Fraction(str(value).replace(" ", ""))
+    except (ValueError, OverflowError, ZeroDivisionError):
         raise invalid("threat.eps", value, "a number or a fraction like 8/255, at least 0") from None
     if eps < 0:
         raise invalid("threat.eps", value, "at least 0")
     return eps
+
+
+def _nearest_fraction(value: float) -> Fraction:
+    """The fraction that was written: 8 / 255 as a float is meant as 8/255, 0.2 as 1/5."""
+    simple = Fraction(value).limit_denominator(10_000)
+    return simple if float(simple) == value else Fraction(str(value))
 
 
 def eps_label(eps: Fraction) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from robust_arch.data.dataset import Dataset
 from robust_arch.data.images import ImageSet
@@ -28,8 +28,8 @@ _MODES = {1: "L", 3: "RGB"}
 class ImageFolder(Dataset):
     """Classes are the folder names, sorted; the same in train and test.
 
-    root: the folder. image_size: side of the square images, or (height, width); where files differ from it, the
-    shorter side is resized and the centre cropped; None takes the files' own size, which must be one.
+    root: the folder. image_size: side of the square images; where files differ from it, the shorter side is resized
+    and the centre cropped; None takes the files' own size, which must be one.
     channels: 3 (RGB) or 1 (grey). cache: folder for decoded arrays, by default the user's cache folder.
     """
 
@@ -104,8 +104,10 @@ class ImageFolder(Dataset):
         """One file as (C, H, W) uint8."""
         try:
             with Image.open(path) as file:
+                if file.mode.startswith(("I", "F")):
+                    raise ValueError(f"mode {file.mode}; 8 bits a channel are needed")
                 image = file.convert(_MODES[self.channels])
-        except (UnidentifiedImageError, OSError) as error:
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             raise InputError(f"data.root: {path} cannot be read as an image: {error}") from None
         if self.image_size is not None and image.size != (self.image_size, self.image_size):
             image = _resize_and_crop(image, self.image_size)

@@ -11,6 +11,7 @@ from robust_arch.interop.files import read_weights_only
 from robust_arch.interop.published import load_strictly
 
 _PREFIX = "net."
+_CARD_KEYS = frozenset({"arch", "num_classes", "image_shape"})
 
 
 @dataclass(frozen=True)
@@ -34,16 +35,14 @@ def load_checkpoint(path: str | Path, expected: ArchSpec | None = None) -> Loade
         InputError: for a missing file, one that is not of this project, or another architecture than `expected`.
     """
     content = read_weights_only(path)
-    card = content.get("card")
-    if not isinstance(card, dict) or "arch" not in card:
-        raise InputError(f"checkpoint = {str(path)!r}: a checkpoint that this project wrote (no card inside)")
+    card, weights = content.get("card"), content.get("state_dict")
+    if not isinstance(card, dict) or not set(card) >= _CARD_KEYS or not isinstance(weights, dict):
+        raise InputError(f"checkpoint = {str(path)!r}: a checkpoint that this project wrote; it has no card with weights")
     spec = ArchSpec.from_dict(card["arch"])
     if expected is not None and expected != spec:
         raise invalid("arch", expected.to_dict(), f"the checkpoint's own architecture, {spec.to_dict()}")
     channels, height, width = card["image_shape"]
     net = build(spec, card["num_classes"], (channels, height, width), seed=0)
-    state = {
-        key.removeprefix(_PREFIX): value for key, value in content["state_dict"].items() if key.startswith(_PREFIX)
-    }
+    state = {key.removeprefix(_PREFIX): value for key, value in weights.items() if key.startswith(_PREFIX)}
     load_strictly(net, state, spec)
     return LoadedCheckpoint(net.eval(), spec, card)

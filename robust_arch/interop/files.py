@@ -1,6 +1,5 @@
 """Reading checkpoint files without executing anything in them."""
 
-import pickle
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from robust_arch.errors import InputError, invalid
 # the published cosine rule leaves numpy scalars in optimizer states; these types and no others are let in
 _NUMPY_TYPES: list[Any] = [
     np._core.multiarray.scalar,  # type: ignore[attr-defined]
+    (np._core.multiarray.scalar, "numpy.core.multiarray.scalar"),  # type: ignore[attr-defined]  # before numpy 2
     np.dtype,
     *{type(np.dtype(name)) for name in ("float16", "float32", "float64", "int32", "int64", "uint8", "bool")},
 ]
@@ -28,8 +28,8 @@ def read_weights_only(path: str | Path) -> dict[str, Any]:
     try:
         with torch.serialization.safe_globals(_NUMPY_TYPES):
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        reason = str(error).splitlines()[0]
+    except Exception as error:  # whatever a broken file makes the reader trip over
+        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise InputError(
             f"checkpoint = {str(path)!r}: a torch file of tensors and plain values; anything that would run code "
             f"when loaded is refused ({reason})"

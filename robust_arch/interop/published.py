@@ -31,7 +31,7 @@ def _state_dict(source: str | Path | Mapping[str, Any]) -> dict[str, Tensor]:
     for wrapper in ("model_state_dict", "state_dict"):
         if isinstance(inner := content.get(wrapper), Mapping):
             content = inner
-    return {key.removeprefix("module."): value for key, value in content.items()}
+    return {str(key).removeprefix("module."): value for key, value in content.items()}
 
 
 def load_published(source: str | Path | Mapping[str, Any], spec: ArchSpec) -> Classifier:
@@ -47,9 +47,10 @@ def load_published(source: str | Path | Mapping[str, Any], spec: ArchSpec) -> Cl
     if spec.family != _FAMILY:
         raise invalid("arch.family", spec.family, f"{_FAMILY}: the published checkpoints are of that family")
     published = _state_dict(source)
-    for key in ("fc.weight", "stem_conv.weight"):
-        if not isinstance(published.get(key), Tensor):
-            raise InputError(f"checkpoint: no tensor {key!r}; keys are those of the published WRN-34-R")
+    for key, dimensions in (("fc.weight", 2), ("stem_conv.weight", 4)):
+        value = published.get(key)
+        if not isinstance(value, Tensor) or value.ndim != dimensions:
+            raise InputError(f"checkpoint: no {dimensions}-d tensor {key!r}; keys are those of the published WRN-34-R")
     try:
         state = {our_key(key): value for key, value in published.items()}
     except KeyError as error:

@@ -1,23 +1,22 @@
 """From shares of a budget to widths."""
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from robust_arch.architectures import ArchSpec, ImageShape
-from robust_arch.architectures.family import Family, get_family
+from robust_arch.architectures.family import CostTerms, Family, get_family
 from robust_arch.errors import InputError, invalid
 from robust_arch.search.budget import Budget
 
-_BISECTIONS = 60  # halvings: enough to bring any width below rounding of a float64
+_SPREADS = (0.002, 0.01, 0.05, 0.2, 1.0)  # how far a share may deviate, tried in turn: most searches end at the first
 
 
 @dataclass(frozen=True)
 class _Stages:
-    """The cost of a family's stages at fixed depths, as a function of real-valued widths."""
+    """Costs of a family's stages at fixed depths, for arrays of widths."""
 
     family: Family
     depths: tuple[int, ...]
@@ -26,49 +25,37 @@ class _Stages:
     image_shape: ImageShape
     resource: str
 
-    def terms(self, widths: Sequence[Any]) -> tuple[tuple[Any, ...], Any]:
-        """Cost of each stage, and of what stands outside the stages."""
-        terms = self.family.cost_terms(self.depths, widths, self.stem_width, self.num_classes, self.image_shape)
-        if self.resource == "params":
-            return terms.stage_params, terms.outside_params
-        return terms.stage_macs, terms.outside_macs
+    def terms(self, widths: Sequence[Any]) -> CostTerms:
+        """Cost terms at these widths."""
+        return self.family.cost_terms(self.depths, widths, self.stem_width, self.num_classes, self.image_shape)
 
-    def solve(self, shares: Sequence[float], total: float) -> list[float]:
-        """Real widths at which all costs add up to `total` and the stages stand in the ratio of `shares`."""
+    def parts(self, widths: Sequence[Any]) -> tuple[Any, ...]:
+        """Cost of each stage in the resource that is divided."""
+        terms = self.terms(widths)
+        return terms.stage_params if self.resource == "params" else terms.stage_macs
 
-        def widths(stage_sum: float) -> list[float]:
-            found: list[float] = []
-            for stage, share in enumerate(shares):
+    def outside(self, last_width: int) -> int:
+        """Cost of stem and head behind a last stage of this width."""
+        terms = self.terms([last_width] * len(self.depths))
+        return int(terms.outside_params if self.resource == "params" else terms.outside_macs)
 
-                def excess(width: float, stage: int = stage, share: float = share) -> float:
-                    rest = [width] * (len(shares) - stage)
-                    return float(self.terms([*found, *rest])[0][stage]) - share * stage_sum
-
-                found.append(_root(excess, 0.0, total))
-            return found
-
-        def surplus(stage_sum: float) -> float:
-            return stage_sum + float(self.terms(widths(stage_sum))[1]) - total
-
-        return widths(_root(surplus, 0.0, total))
-
-
-def _root(rising: Callable[[float], float], low: float, high: float) -> float:
-    """Where a rising function crosses 0 between `low` and `high`, by bisection; an end if it does not."""
-    for _ in range(_BISECTIONS):
-        middle = (low + high) / 2
-        if rising(middle) < 0:
-            low = middle
-        else:
-            high = middle
-    return (low + high) / 2
+    def axis(self, stage: int, step: int, limit: int) -> np.ndarray:
+        """The grid widths of a stage up to the first at which it alone costs more than `limit`."""
+        top = step
+        while self.parts([step] * stage + [top] * (len(self.depths) - stage))[stage] <= limit:
+            top *= 2
+        return np.arange(step, top + 1, step, dtype=np.int64)
 
 
 def check_shares(shares: Sequence[float], stages: int) -> tuple[float, ...]:
     """Shares as floats; raises InputError unless there is one a stage, all above 0, with sum 1."""
-    values = tuple(float(share) for share in shares)
-    if len(values) != stages or min(values) <= 0 or abs(sum(values) - 1) > 1e-6:
-        raise invalid("shares", tuple(shares), f"{stages} numbers greater than 0 with sum 1")
+    allowed = f"{stages} numbers greater than 0 with sum 1"
+    try:
+        values = tuple(float(share) for share in shares)
+    except (TypeError, ValueError):
+        raise invalid("shares", shares, allowed) from None
+    if len(values) != stages or not all(share > 0 for share in values) or not abs(sum(values) - 1) <= 1e-6:
+        raise invalid("shares", shares, allowed)
     return values
 
 
@@ -100,9 +87,12 @@ def allocate(
     shares = check_shares(shares, len(template.depths))
     resource = budget.resources[0]
     stages = _Stages(get_family(family), template.depths, stem_width, num_classes, image_shape, resource)
-    low, high = (stages.solve(shares, bound) for bound in budget.bounds(resource))
-    grid = _neighbours(low, high, width_step)
-    best = _nearest(stages, grid, shares, budget)
+    best = None
+    for spread in _SPREADS:
+        widths = _candidates(stages, shares, budget, width_step, spread)
+        best = _nearest(stages, widths, shares, budget, spread)
+        if best is not None:
+            break
     if best is None:
         raise InputError(
             f"search.budget = {budget}: no widths in steps of {width_step} at depths {template.depths} meet it "
@@ -111,32 +101,38 @@ def allocate(
     return ArchSpec(family, template.depths, best, stem_width=stem_width)
 
 
-def _neighbours(low: Sequence[float], high: Sequence[float], step: int) -> list[np.ndarray]:
-    """For each stage the grid widths from just below the smallest to just above the largest solution.
+def _candidates(stages: _Stages, shares: Sequence[float], budget: Budget, step: int, spread: float) -> list[np.ndarray]:
+    """Grid widths, one array a stage, among them all inside the budget whose shares deviate by at most `spread`.
 
-    Rounding one stage's width shifts what its neighbours may cost, hence two more steps on each side.
+    Built stage by stage: the cost of a stage follows from its width and the one before, and must lie between
+    (share - spread) of the least and (share + spread) of the most that all stages may cost together.
     """
-    ranges = []
-    for smallest, largest in zip(low, high, strict=True):
-        first = max(1, math.floor(min(smallest, largest) / step) - 2)
-        last = max(1, math.ceil(max(smallest, largest) / step) + 2)
-        ranges.append(np.arange(first, last + 1, dtype=np.int64) * step)
-    return [axis.ravel() for axis in np.meshgrid(*ranges, indexing="ij")]
+    low, high = budget.bounds(stages.resource)
+    axes = [stages.axis(stage, step, high) for stage in range(len(shares))]
+    least = max(0, low - stages.outside(int(axes[-1][-1])))
+    most = high - stages.outside(step)
+    widths: list[np.ndarray] = []
+    for stage, (axis, share) in enumerate(zip(axes, shares, strict=True)):
+        points = [width[:, None] for width in widths] + [axis[None, :]] * (len(shares) - stage)
+        part = np.broadcast_to(stages.parts(points)[stage], (len(widths[0]) if widths else 1, len(axis)))
+        kept = np.nonzero((part >= (share - spread) * least - 1) & (part <= (share + spread) * most + 1))
+        widths = [*(width[kept[0]] for width in widths), axis[kept[1]]]
+    return widths
 
 
 def _nearest(
-    stages: _Stages, widths: list[np.ndarray], shares: Sequence[float], budget: Budget
+    stages: _Stages, widths: list[np.ndarray], shares: Sequence[float], budget: Budget, spread: float
 ) -> tuple[int, ...] | None:
-    """The widths inside the budget nearest to the shares, or None."""
-    terms = stages.family.cost_terms(stages.depths, widths, stages.stem_width, stages.num_classes, stages.image_shape)
+    """Of the widths inside the budget those nearest to the shares; None if even they deviate by more than `spread`."""
+    terms = stages.terms(widths)
     params = sum(terms.stage_params) + terms.outside_params
     macs = sum(terms.stage_macs) + terms.outside_macs
     inside = np.flatnonzero(np.broadcast_to(budget.contains(params, macs), params.shape))
     if not len(inside):
         return None
-    parts = np.stack(stages.terms(widths)[0])[:, inside]
+    parts = np.stack(stages.parts(widths))[:, inside]
     deviation = np.abs(parts / parts.sum(axis=0) - np.asarray(shares)[:, None]).max(axis=0)
     total = (params if stages.resource == "params" else macs)[inside]
     distance = np.abs(total / getattr(budget, stages.resource) - 1)
-    best = inside[np.lexsort((distance, deviation))[0]]
-    return tuple(int(axis[best]) for axis in widths)
+    first = np.lexsort((distance, deviation))[0]
+    return tuple(int(axis[inside[first]]) for axis in widths) if deviation[first] <= spread else None

@@ -25,10 +25,10 @@ class Budget:
             value = getattr(self, key)
             if value is None:
                 continue
-            if isinstance(value, bool) or value != int(value) or value < 1:
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 1 <= value == value // 1:
                 raise invalid(f"search.budget.{key}", value, "an integer of at least 1, or null")
             object.__setattr__(self, key, int(value))
-        if not 0 <= self.tolerance < 1:
+        if not isinstance(self.tolerance, int | float) or not 0 <= self.tolerance < 1:
             raise invalid("search.budget.tolerance", self.tolerance, "at least 0 and below 1")
 
     @property

@@ -75,7 +75,7 @@ def fit(
     steps = module.steps_per_epoch
     trainer = pl.Trainer(
         max_epochs=settings.max_epochs,
-        accelerator=settings.accelerator,
+        accelerator="gpu" if settings.device.type == "cuda" else "cpu",
         devices=settings.devices,
         # spawned processes, as the script launcher would run the whole command again inside a Hydra sweep
         strategy="ddp_spawn" if settings.devices > 1 else "auto",

@@ -26,8 +26,10 @@ class Steps:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "milestones", tuple(self.milestones))
-        if not all(0 < milestone <= 1 for milestone in self.milestones):
-            raise invalid("recipe.schedule.milestones", self.milestones, "fractions of all epochs, in (0, 1]")
+        if not all(0 < milestone < 1 for milestone in self.milestones):
+            raise invalid("recipe.schedule.milestones", self.milestones, "fractions of all epochs, in (0, 1)")
+        if not self.factor > 0:
+            raise invalid("recipe.schedule.factor", self.factor, "greater than 0")
 
     def __call__(self, epoch: float, epochs: int) -> float:
         """Factor ** (milestones passed by the start of this epoch)."""

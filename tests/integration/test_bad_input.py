@@ -22,7 +22,7 @@ RUN_CASES = [
     ("recipe.batch_size=0", ["recipe.batch_size", "0", "at least 1"]),
     ("recipe.normalize=minmax", ["recipe.normalize", "'minmax'", "identity or dataset"]),
     ("recipe.gradient_clip=-1", ["recipe.gradient_clip", "-1", "greater than 0"]),
-    ("recipe.schedule.milestones=[2]", ["recipe.schedule.milestones", "2", "(0, 1]"]),
+    ("recipe.schedule.milestones=[2]", ["recipe.schedule.milestones", "2", "(0, 1)"]),
     ("trainer.max_epochs=0", ["trainer.max_epochs", "0", "at least 1"]),
     ("trainer.devices=3", ["recipe.batch_size", "32", "multiple of trainer.devices = 3"]),
     ("trainer.accelerator=tpu", ["trainer.accelerator", "'tpu'", "auto, cpu or gpu"]),

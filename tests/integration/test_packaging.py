@@ -1,0 +1,66 @@
+"""A built wheel works by itself, from any folder."""
+
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def unpacked(tmp_path_factory):
+    """What an installed wheel puts on the path."""
+    folder = tmp_path_factory.mktemp("wheel")
+    subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "pip",
+            "wheel",
+            "--quiet",
+            "--no-deps",
+            "--no-build-isolation",
+            "-w",
+            folder,
+            REPOSITORY,
+        ],
+        check=True,
+    )
+    (wheel,) = folder.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(folder / "site")
+    return folder / "site"
+
+
+def python(unpacked, cwd, *arguments):
+    """Run Python with the unpacked wheel before everything else on its path."""
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(unpacked), "COLUMNS": "200"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_the_wheel_holds_configuration_plugin_and_template(unpacked):
+    files = {str(path.relative_to(unpacked)) for path in unpacked.rglob("*")}
+    assert "robust_arch/conf/study/demo.yaml" in files
+    assert "robust_arch/conf/arch/wrn_34_r.yaml" in files
+    assert "hydra_plugins/robust_arch_sweeper/budget_sweeper.py" in files
+    assert "hydra_plugins/__init__.py" not in files  # Hydra's rule for its plugins
+    assert "robust_arch/analysis/report.html.template" in files
+    assert not any(file.startswith(("tests", "conf")) for file in files)
+
+
+def test_it_plans_a_study_from_another_folder(unpacked, tmp_path):
+    where = python(unpacked, tmp_path, "-c", "import robust_arch.paths as p; print(p.conf_dir())")
+    assert Path(where.stdout.strip()) == unpacked / "robust_arch" / "conf"
+    plan = python(unpacked, tmp_path, "-m", "robust_arch.cli", "plan", "study=demo")
+    assert plan.returncode == 0, plan.stderr
+    assert "8 runs inside 60,000 parameters" in plan.stdout

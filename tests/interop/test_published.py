@@ -1,0 +1,334 @@
+"""Published checkpoints into our networks, against a network written here with the published names."""
+
+import dataclasses
+import os
+import pickle
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from robust_arch.architectures import ArchSpec
+from robust_arch.errors import InputError
+from robust_arch.interop import load_published
+
+
+class Block(nn.Module):
+    """A basic block under its published names."""
+
+    def __init__(self, c_in, c_out, stride):
+        super().__init__()
+        self.from_activated = c_in != c_out
+        self.bn1 = nn.BatchNorm2d(c_in)
+        self.conv1 = nn.Conv2d(c_in, c_out, 3, stride=stride, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(c_out)
+        self.conv2 = nn.Conv2d(c_out, c_out, 3, padding=1, bias=False)
+        self.convShortcut = None
+        if c_in != c_out or stride == 2:
+            self.convShortcut = nn.Conv2d(c_in, c_out, 1, stride=stride, bias=False)
+
+    def forward(self, x):
+        a = F.relu(self.bn1(x))
+        out = self.conv2(F.relu(self.bn2(self.conv1(a))))
+        if self.convShortcut is None:
+            return out + x
+        return out + self.convShortcut(a if self.from_activated else x)
+
+
+class Stage(nn.Module):
+    def __init__(self, depth, c_in, c_out, stride):
+        super().__init__()
+        self.layer = nn.Sequential(*[Block(c_out if i else c_in, c_out, 1 if i else stride) for i in range(depth)])
+
+    def forward(self, x):
+        return self.layer(x)
+
+
+class Published(nn.Module):
+    """The published network."""
+
+    def __init__(self, depths, widths, stem_width=16, num_classes=10, channels=3):
+        super().__init__()
+        channels_in = (stem_width, *widths)
+        self.stem_conv = nn.Conv2d(channels, stem_width, 3, padding=1, bias=False)
+        self.blocks = nn.ModuleList([Stage(depths[i], channels_in[i], widths[i], 1 if i == 0 else 2) for i in range(3)])
+        self.bn1 = nn.BatchNorm2d(widths[-1])
+        self.fc = nn.Linear(widths[-1], num_classes)
+
+    def forward(self, x):
+        x = self.stem_conv(x)
+        for stage in self.blocks:
+            x = stage(x)
+        x = F.relu(self.bn1(x))
+        return self.fc(F.adaptive_avg_pool2d(x, 1).flatten(1))
+
+
+def randomised(net):
+    """All weights and statistics random: none is 0 or 1 by default, where a swap would not show."""
+    generator = torch.Generator().manual_seed(0)
+    for name, tensor in net.state_dict().items():
+        if name.endswith("num_batches_tracked"):
+            tensor.fill_(17)
+        elif name.endswith("running_var"):
+            tensor.uniform_(0.5, 2, generator=generator)
+        else:
+            tensor.normal_(0, 0.5, generator=generator)
+    return net.eval()
+
+
+def images(channels=3, size=9):
+    return torch.rand(4, channels, size, size, generator=torch.Generator().manual_seed(1))
+
+
+def assert_same_function(net, peer, channels=3):
+    """In float64 nothing but a difference of the networks is left; in float32 as they were loaded, rounding is."""
+    assert not net.training
+    x = images(channels)
+    with torch.no_grad():
+        torch.testing.assert_close(net(x), peer(x), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(net.double()(x.double()), peer.double()(x.double()), rtol=1e-10, atol=1e-10)
+
+
+SPEC = ArchSpec("wide_resnet", (1, 2, 1), (8, 6, 6), stem_width=4)
+
+
+@pytest.fixture
+def peer():
+    return randomised(Published(SPEC.depths, SPEC.widths, SPEC.stem_width))
+
+
+SPECS = {
+    "no width changes": ((1, 1, 1), (16, 16, 16), 16),
+    "equal widths at stride 2": ((2, 2, 2), (8, 8, 12), 4),
+    "first stage as wide as the stem": ((2, 1, 2), (4, 12, 6), 4),
+    "every width changes": ((1, 2, 3), (6, 10, 7), 4),
+    "narrow last stage": ((2, 1, 1), (12, 20, 4), 16),
+}
+
+
+@pytest.mark.parametrize(("depths", "widths", "stem_width"), SPECS.values(), ids=SPECS)
+def test_logits_are_those_of_the_published_network(depths, widths, stem_width, tmp_path):
+    peer = randomised(Published(depths, widths, stem_width))
+    torch.save(peer.state_dict(), tmp_path / "net.pth")
+    net = load_published(tmp_path / "net.pth", ArchSpec("wide_resnet", depths, widths, stem_width=stem_width))
+    assert_same_function(net, peer)
+
+
+@pytest.mark.parametrize(("classes", "channels"), [(100, 3), (2, 1)])
+def test_classes_and_channels_are_those_of_the_weights(classes, channels):
+    peer = randomised(Published(SPEC.depths, SPEC.widths, SPEC.stem_width, classes, channels))
+    net = load_published(peer.state_dict(), SPEC)
+    assert net(images(channels)).shape == (4, classes)
+    assert_same_function(net, peer, channels)
+
+
+def parallel(state):
+    return {f"module.{key}": value for key, value in state.items()}
+
+
+def optimizer_state():
+    """What a cosine rule written in numpy leaves in an optimizer's state."""
+    group = {"lr": np.float64(0.1), "momentum": np.float32(0.9), "step": np.int64(390), "params": [0, 1]}
+    return {"state": {0: {"momentum_buffer": torch.ones(3)}}, "param_groups": [group]}
+
+
+WRAPPINGS = {
+    "bare": lambda state: state,
+    "model_state_dict": lambda state: {"model_state_dict": state, "epoch": 99},
+    "state_dict": lambda state: {"state_dict": state, "epoch": 99},
+    "module.": parallel,
+    "module. inside": lambda state: {"model_state_dict": parallel(state)},
+    "with an optimizer": lambda state: {"model_state_dict": parallel(state), "optimizer": optimizer_state()},
+}
+
+
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
+@pytest.mark.parametrize("wrap", WRAPPINGS.values(), ids=WRAPPINGS)
+def test_what_training_code_wraps_around_weights_is_taken_off(wrap, zipped, peer, tmp_path):
+    torch.save(wrap(peer.state_dict()), tmp_path / "net.pth", _use_new_zipfile_serialization=zipped)
+    assert_same_function(load_published(str(tmp_path / "net.pth"), SPEC), peer)
+
+
+def as_older_numpy_wrote(path, content):
+    """Save with the module name under which numpy before 2.0, and so the published files, pickled scalars."""
+    torch.save(content, path)
+    with zipfile.ZipFile(path) as archive:
+        entries = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in entries.items():
+            assert (b"cnumpy._core.multiarray\n" in data) == name.endswith("/data.pkl")
+            archive.writestr(name, data.replace(b"cnumpy._core.multiarray\n", b"cnumpy.core.multiarray\n"))
+
+
+def test_numpy_scalars_of_the_published_files_years_are_let_in(peer, tmp_path):
+    path = tmp_path / "net.pth"
+    as_older_numpy_wrote(path, {"model_state_dict": peer.state_dict(), "optimizer": optimizer_state()})
+    assert_same_function(load_published(path, SPEC), peer)
+
+
+def test_the_file_stays_as_it_is_and_nothing_more_is_trusted_afterwards(peer, tmp_path):
+    path = tmp_path / "net.pth"
+    torch.save({"model_state_dict": peer.state_dict(), "optimizer": optimizer_state()}, path)
+    content, trusted = path.read_bytes(), torch.serialization.get_safe_globals()
+    load_published(path, SPEC)
+    assert path.read_bytes() == content
+    assert torch.serialization.get_safe_globals() == trusted
+
+
+def without(key):
+    return lambda state: {name: value for name, value in state.items() if name != key}
+
+
+def with_changed(key, change):
+    return lambda state: {**state, key: change(state[key])}
+
+
+def with_extra(key):
+    return lambda state: {**state, key: torch.ones(1)}
+
+
+CHANGES = {
+    "missing head": (without("fc.weight"), r"'fc\.weight'"),
+    "missing stem": (without("stem_conv.weight"), r"'stem_conv\.weight'"),
+    "missing statistics": (without("bn1.running_mean"), r"Missing key.*running_mean"),
+    "missing shortcut": (without("blocks.1.layer.0.convShortcut.weight"), r"Missing key.*1\.0.*shortcut"),
+    "unknown module": (with_extra("aux.weight"), r"unknown key 'aux'|unknown key 'aux\.weight'"),
+    "unknown layer": (with_extra("blocks.0.layer.0.bn3.weight"), r"unknown key 'blocks"),
+    "one block more": (with_extra("blocks.2.layer.1.conv1.weight"), r"Unexpected key.*2\.1\.conv1"),
+    "a shortcut more": (with_extra("blocks.1.layer.1.convShortcut.weight"), r"Unexpected key.*1\.1.*shortcut"),
+    "a width": (with_changed("blocks.0.layer.0.conv1.weight", lambda w: w[:7]), r"size mismatch.*0\.0\.conv1"),
+    "a kernel": (with_changed("blocks.0.layer.0.conv2.weight", lambda w: w[..., :1]), r"size mismatch.*0\.0\.conv2"),
+    "no tensor": (with_changed("bn1.bias", lambda bias: "zeros"), r"bias"),
+    "a flat stem": (with_changed("stem_conv.weight", torch.flatten), r"stem"),
+    "a scalar head": (with_changed("fc.weight", torch.sum), r"fc"),
+}
+
+
+@pytest.mark.parametrize(("change", "message"), CHANGES.values(), ids=CHANGES)
+def test_weights_that_do_not_fit_are_refused(change, message, peer):
+    with pytest.raises(InputError, match=rf"(?s)checkpoint.*(?:{message})"):
+        load_published(change(dict(peer.state_dict())), SPEC)
+
+
+OTHERS = {
+    "deeper": ((1, 2, 2), (8, 6, 6), 4),
+    "shallower": ((1, 1, 1), (8, 6, 6), 4),
+    "wider": ((1, 2, 1), (8, 6, 8), 4),
+    "other stem": ((1, 2, 1), (8, 6, 6), 8),
+    "no shortcut": ((1, 2, 1), (4, 6, 6), 4),
+}
+
+
+@pytest.mark.parametrize(("depths", "widths", "stem_width"), OTHERS.values(), ids=OTHERS)
+def test_another_architecture_is_refused(depths, widths, stem_width, peer):
+    spec = ArchSpec("wide_resnet", depths, widths, stem_width=stem_width)
+    with pytest.raises(InputError, match="not of the architecture") as raised:
+        load_published(peer.state_dict(), spec)
+    assert str(depths) in str(raised.value)
+    assert str(widths) in str(raised.value)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(InputError, match=r"checkpoint = '.*nowhere\.pth': an existing file"):
+        load_published(tmp_path / "nowhere.pth", SPEC)
+
+
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
+@pytest.mark.parametrize("share", [0, 0.0001, 0.02, 0.1, 0.3, 0.5, 0.7, 0.9, 0.999])
+def test_a_file_cut_off_is_refused(share, zipped, peer, tmp_path):
+    path = tmp_path / "net.pth"
+    torch.save(peer.state_dict(), path, _use_new_zipfile_serialization=zipped)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(share * len(content))])
+    with pytest.raises(InputError, match=r"checkpoint = '.*net\.pth'"):
+        load_published(path, SPEC)
+
+
+NO_CHECKPOINTS = [b"weights to follow\n", b"hello world\n", b"<html>not found</html>", b"PK\x03\x04" + bytes(40), b"."]
+
+
+@pytest.mark.parametrize("content", NO_CHECKPOINTS, ids=repr)
+def test_a_file_of_something_else_is_refused(content, tmp_path):
+    (tmp_path / "net.pth").write_bytes(content)
+    with pytest.raises(InputError, match=r"checkpoint = '.*net\.pth'"):
+        load_published(tmp_path / "net.pth", SPEC)
+
+
+@pytest.mark.parametrize(
+    "content", [[1, 2], torch.ones(3), {1: torch.ones(3)}, {}], ids=["list", "tensor", "int", "{}"]
+)
+def test_content_that_is_no_state_dict_is_refused(content, tmp_path):
+    torch.save(content, tmp_path / "net.pth")
+    with pytest.raises(InputError, match="checkpoint"):
+        load_published(tmp_path / "net.pth", SPEC)
+
+
+class Hostile:
+    """Makes a folder when it is unpickled."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.folder),)
+
+
+def saved_by_torch(zipped):
+    return lambda content, path: torch.save(content, path, _use_new_zipfile_serialization=zipped)
+
+
+def pickled(content, path):
+    path.write_bytes(pickle.dumps(content))
+
+
+def unpickled(path):
+    with path.open("rb") as handle:
+        pickle.load(handle)
+
+
+def trusted(path):
+    torch.load(path, weights_only=False)
+
+
+FORMATS = {
+    "zip": (saved_by_torch(True), trusted),
+    "legacy": (saved_by_torch(False), trusted),
+    "pickle": (pickled, unpickled),
+}
+
+
+@pytest.mark.parametrize("place", ["beside the weights", "in the optimizer", "instead of a file's content"])
+@pytest.mark.parametrize(("save", "careless_load"), FORMATS.values(), ids=FORMATS)
+def test_a_hostile_pickle_is_refused_and_runs_nothing(save, careless_load, place, peer, tmp_path):
+    folder, path = tmp_path / "made_by_the_file", tmp_path / "net.pth"
+    hostile, weights = Hostile(folder), dict(peer.state_dict())
+    content = {
+        "beside the weights": {**weights, "epoch": hostile},
+        "in the optimizer": {"model_state_dict": weights, "optimizer": {"lr": np.float64(0.1), "hook": hostile}},
+        "instead of a file's content": hostile,
+    }[place]
+    save(content, path)
+    with pytest.raises(InputError, match=r"checkpoint = '.*net\.pth'.*refused"):
+        load_published(path, SPEC)
+    assert not folder.exists()
+    # the file is as dangerous as it is meant to be
+    careless_load(path)
+    assert folder.exists()
+
+
+def test_a_refusal_is_plain_text(tmp_path):
+    # it is read in logs and reports too, where a terminal's colour codes are noise
+    torch.save(Hostile(tmp_path / "folder"), tmp_path / "net.pth")
+    with pytest.raises(InputError) as raised:
+        load_published(tmp_path / "net.pth", SPEC)
+    assert str(raised.value).isprintable()
+
+
+def test_another_family_is_named(peer):
+    spec = dataclasses.replace(SPEC)
+    object.__setattr__(spec, "family", "vgg")  # no second family can be asked for yet
+    with pytest.raises(InputError, match=r"arch\.family = 'vgg': wide_resnet"):
+        load_published(peer.state_dict(), spec)
