@@ -4,24 +4,21 @@ import contextlib
 import logging
 import traceback
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cached_property
 from typing import Any
 
 import torch
 import yaml
 
 from robust_arch import __version__
-from robust_arch.architectures import Cost, arch_name, build, cost
-from robust_arch.configuration import Settings
-from robust_arch.data import Splits
-from robust_arch.errors import DivergedError, invalid
-from robust_arch.evaluation import EvaluationRecord, Subject, select_examples
+from robust_arch.architectures import arch_name, build
+from robust_arch.errors import DivergedError
+from robust_arch.evaluation import EvaluationRecord
 from robust_arch.interop import load_checkpoint
 from robust_arch.interop.files import read_weights_only
 from robust_arch.randomness import derive
-from robust_arch.runs import RunFacts, RunFolder, StudyFolder, metrics
+from robust_arch.run import Run
+from robust_arch.runs import RunFolder, StudyFolder, metrics
 from robust_arch.runs.files import write_text
 from robust_arch.runs.provenance import provenance
 from robust_arch.runs.study import run_rows
@@ -31,80 +28,6 @@ from robust_arch.training.module import AdversarialTraining
 from robust_arch.training.tracking import Tracker, WandbTracker
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Run:
-    """A question with its data: everything that reading and doing the run needs.
-
-    Raises InputError on construction where recipe, evaluation and data do not fit together.
-    """
-
-    settings: Settings
-    splits: Splits
-    training_fingerprint: str
-
-    def __post_init__(self) -> None:
-        batch_size, size = self.settings.recipe.batch_size, len(self.splits.train)
-        if self.settings.recipe.drop_last and batch_size > size:
-            raise invalid("recipe.batch_size", batch_size, f"at most the {size} training images")
-        self.settings.evaluation.require_fits(len(self.splits.test), self.splits.test.num_classes)
-
-    @classmethod
-    def load(cls, settings: Settings) -> "Run":
-        """Read the data."""
-        splits = settings.dataset.load()
-        return cls(settings, splits, splits.training_fingerprint())
-
-    @cached_property
-    def run_id(self) -> str:
-        """Who this run is."""
-        return self.settings.run_id(self.training_fingerprint)
-
-    @cached_property
-    def cost(self) -> Cost:
-        """On this data's image shape and classes."""
-        return cost(self.settings.spec, self.splits.train.num_classes, self.splits.train.image_shape)
-
-    @property
-    def folder(self) -> RunFolder:
-        """Where it is recorded."""
-        return StudyFolder(self.settings.study_path).run(self.run_id)
-
-    @property
-    def facts(self) -> RunFacts:
-        """What is known before it starts."""
-        settings = self.settings
-        return RunFacts(
-            run_id=self.run_id,
-            study=settings.study,
-            arch=arch_name(settings.spec),
-            family=settings.spec.family,
-            depths="-".join(map(str, settings.spec.depths)),
-            widths="-".join(map(str, settings.spec.widths)),
-            params=self.cost.params,
-            macs=self.cost.macs,
-            objective=settings.objective.name,
-            recipe=settings.recipe.name,
-            train_threat=str(settings.threat),
-            data=settings.dataset.name,
-            seed=settings.seed,
-            epochs=settings.trainer.max_epochs,
-        )
-
-    def records(self) -> Iterator[tuple[str, EvaluationRecord]]:
-        """The evaluation record of each checkpoint that is asked for, as it is now."""
-        examples = select_examples(self.splits.test, self.settings.evaluation.n)
-        for which in self.settings.evaluation.checkpoints:
-            subject = Subject(self.run_id, which, "raw", self.settings.threat, self.settings.dataset.name)
-            yield which, EvaluationRecord(self.folder.evaluations, subject, examples)
-
-    def is_done(self) -> bool:
-        """Whether training is over and every number that is asked for is recorded."""
-        evaluation = self.settings.evaluation
-        return self.folder.trained and all(
-            record.has_clean and not record.missing(evaluation.attacks, evaluation.seed) for _, record in self.records()
-        )
 
 
 def execute(run: Run) -> str:

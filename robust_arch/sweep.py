@@ -17,7 +17,8 @@ from omegaconf import DictConfig, open_dict, read_write
 
 from robust_arch import configuration as edge
 from robust_arch.errors import InputError
-from robust_arch.runner import Run, warn_of_other_version
+from robust_arch.run import Run
+from robust_arch.runner import warn_of_other_version
 from robust_arch.runs import StudyFolder
 from robust_arch.search import Budget, Members
 

@@ -31,7 +31,8 @@ def train(cfg: DictConfig) -> str:
         InputError: for a value that is not allowed, before anything is written.
     """
     from robust_arch.configuration import read_settings
-    from robust_arch.runner import Run, execute
+    from robust_arch.run import Run
+    from robust_arch.runner import execute
 
     run = Run.load(read_settings(cfg))
     state = execute(run)

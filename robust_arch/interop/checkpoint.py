@@ -37,7 +37,9 @@ def load_checkpoint(path: str | Path, expected: ArchSpec | None = None) -> Loade
     content = read_weights_only(path)
     card, weights = content.get("card"), content.get("state_dict")
     if not isinstance(card, dict) or not set(card) >= _CARD_KEYS or not isinstance(weights, dict):
-        raise InputError(f"checkpoint = {str(path)!r}: a checkpoint that this project wrote; it has no card with weights")
+        raise InputError(
+            f"checkpoint = {str(path)!r}: a checkpoint that this project wrote; it has no card with weights"
+        )
     spec = ArchSpec.from_dict(card["arch"])
     if expected is not None and expected != spec:
         raise invalid("arch", expected.to_dict(), f"the checkpoint's own architecture, {spec.to_dict()}")

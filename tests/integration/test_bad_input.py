@@ -4,7 +4,7 @@ import pytest
 
 from robust_arch.configuration import read_settings
 from robust_arch.errors import InputError
-from robust_arch.runner import Run
+from robust_arch.run import Run
 from robust_arch.sweep import plan_study
 
 GRID = ("search.space.depths=[[1],[1],[1]]", "search.space.widths=[[4],[8],[8]]")

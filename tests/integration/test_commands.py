@@ -12,7 +12,8 @@ from robust_arch.configuration import read_settings
 from robust_arch.errors import InputError
 from robust_arch.evaluate import evaluate
 from robust_arch.interop import load_checkpoint
-from robust_arch.runner import Run, execute
+from robust_arch.run import Run
+from robust_arch.runner import execute
 from robust_arch.runs import StudyFolder, load_study
 
 PLAN = (

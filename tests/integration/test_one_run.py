@@ -12,7 +12,8 @@ from robust_arch.architectures import ArchSpec
 from robust_arch.configuration import read_settings
 from robust_arch.data.images import stratified
 from robust_arch.interop import load_checkpoint
-from robust_arch.runner import Run, execute
+from robust_arch.run import Run
+from robust_arch.runner import execute
 from robust_arch.runs import load_study, metrics
 
 
@@ -119,6 +120,17 @@ def test_a_done_run_is_skipped(run, monkeypatch):
     forbid_training(monkeypatch)
     assert execute(run()) == "completed"
     assert before == {path: path.stat().st_mtime_ns for path in done.folder.path.rglob("*") if path.is_file()}
+
+
+def test_a_run_killed_before_its_last_word_is_completed(run, monkeypatch):
+    done = run()
+    execute(done)
+    path = done.folder.path / "status.json"
+    path.write_text(path.read_text().replace('"completed"', '"running"'))  # as kill -9 leaves it
+    forbid_training(monkeypatch)
+    assert done.folder.state == "planned"
+    assert execute(run()) == "completed"
+    assert done.folder.state == "completed"
 
 
 def test_an_attack_added_later_is_evaluated_without_training(run, monkeypatch, tmp_path):

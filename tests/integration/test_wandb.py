@@ -6,7 +6,8 @@ from offline_wandb import OfflineRun
 
 from robust_arch import runner
 from robust_arch.configuration import read_settings
-from robust_arch.runner import Run, execute
+from robust_arch.run import Run
+from robust_arch.runner import execute
 from robust_arch.runs import metrics
 
 

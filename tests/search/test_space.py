@@ -188,8 +188,14 @@ def test_stages_that_the_family_does_not_have_are_named():
         grid([[1], [2]], [[16], [32]])
 
 
-@pytest.mark.parametrize("shares", [[(0.5, 0.5)], [(0.2, 0.3, 0.5), (0.5, 0.5, 0.5)], [0.2, 0.3, 0.5]], ids=str)
+@pytest.mark.parametrize("shares", [[(0.5, 0.5)], [(0.2, 0.3, 0.5), (0.5, 0.5, 0.5)]], ids=str)
 def test_bad_shares_of_a_space_are_named(shares):
-    # the last is one division where a list of them is asked for
     with pytest.raises(InputError, match=r"shares = .*3 numbers greater than 0 with sum 1"):
         Space(template=TEMPLATE, depths=DEPTHS, shares=shares)
+
+
+@pytest.mark.parametrize("shares", [[0.2, 0.3, 0.5], 0.5, "0.2,0.3,0.5"], ids=repr)
+def test_one_division_where_a_list_of_them_is_asked_for_is_named(shares):
+    with pytest.raises(InputError, match=r"search\.space\.shares = .*list of divisions") as raised:
+        Space(template=TEMPLATE, depths=DEPTHS, shares=shares)
+    assert repr(shares) in str(raised.value)

@@ -1,0 +1,91 @@
+"""A question with its data: which run it is, what it costs, whether it is answered."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+from robust_arch.architectures import Cost, arch_name, cost
+from robust_arch.configuration import Settings
+from robust_arch.data import Splits
+from robust_arch.errors import invalid
+from robust_arch.evaluation import EvaluationRecord, Subject, select_examples
+from robust_arch.runs import RunFacts, RunFolder, StudyFolder
+
+
+@dataclass(frozen=True)
+class Run:
+    """A question with its data: everything that reading and doing the run needs.
+
+    Raises InputError on construction where recipe, evaluation and data do not fit together.
+    """
+
+    settings: Settings
+    splits: Splits
+    training_fingerprint: str
+
+    def __post_init__(self) -> None:
+        batch_size, size = self.settings.recipe.batch_size, len(self.splits.train)
+        if self.settings.recipe.drop_last and batch_size > size:
+            raise invalid("recipe.batch_size", batch_size, f"at most the {size} training images")
+        self.settings.evaluation.require_fits(len(self.splits.test), self.splits.test.num_classes)
+
+    @classmethod
+    def load(cls, settings: Settings) -> "Run":
+        """Read the data."""
+        splits = settings.dataset.load()
+        return cls(settings, splits, splits.training_fingerprint())
+
+    @cached_property
+    def run_id(self) -> str:
+        """Who this run is."""
+        return self.settings.run_id(self.training_fingerprint)
+
+    @cached_property
+    def cost(self) -> Cost:
+        """On this data's image shape and classes."""
+        return cost(self.settings.spec, self.splits.train.num_classes, self.splits.train.image_shape)
+
+    @property
+    def folder(self) -> RunFolder:
+        """Where it is recorded."""
+        return StudyFolder(self.settings.study_path).run(self.run_id)
+
+    @property
+    def facts(self) -> RunFacts:
+        """What is known before it starts."""
+        settings = self.settings
+        return RunFacts(
+            run_id=self.run_id,
+            study=settings.study,
+            arch=arch_name(settings.spec),
+            family=settings.spec.family,
+            depths="-".join(map(str, settings.spec.depths)),
+            widths="-".join(map(str, settings.spec.widths)),
+            params=self.cost.params,
+            macs=self.cost.macs,
+            objective=settings.objective.name,
+            recipe=settings.recipe.name,
+            train_threat=str(settings.threat),
+            data=settings.dataset.name,
+            seed=settings.seed,
+            epochs=settings.trainer.max_epochs,
+        )
+
+    def records(self) -> Iterator[tuple[str, EvaluationRecord]]:
+        """The evaluation record of each checkpoint that is asked for, as it is now."""
+        examples = select_examples(self.splits.test, self.settings.evaluation.n)
+        for which in self.settings.evaluation.checkpoints:
+            subject = Subject(self.run_id, which, "raw", self.settings.threat, self.settings.dataset.name)
+            yield which, EvaluationRecord(self.folder.evaluations, subject, examples)
+
+    def is_done(self) -> bool:
+        """Whether training is over and every number that is asked for is recorded."""
+        evaluation = self.settings.evaluation
+        return (
+            self.folder.state == "completed"
+            and self.folder.trained
+            and all(
+                record.has_clean and not record.missing(evaluation.attacks, evaluation.seed)
+                for _, record in self.records()
+            )
+        )

@@ -1,0 +1,238 @@
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from robust_arch.attacks import PGD, Attack, Clean, Margin, ThreatModel
+from robust_arch.data import ImageSet
+from robust_arch.evaluation.scoring import Examples, clean_logits, local_lipschitz, run_attack
+
+CPU = torch.device("cpu")
+THREAT = ThreatModel("linf", "1/8")
+
+
+def examples(n=23, num_classes=5, positions=None):
+    """Images with 129 levels: in [0, 1] they are multiples of 1/128, exact in float32."""
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 129, (n, 1, 4, 4), generator=generator, dtype=torch.uint8)
+    labels = torch.randint(0, num_classes, (n,), generator=generator)
+    index = torch.arange(n) * 3 + 1 if positions is None else torch.tensor(positions)
+    return Examples(ImageSet(pixels, labels, num_classes, max_value=128), index)
+
+
+def unit(found):
+    return found.images.images.float() / 128
+
+
+@pytest.fixture
+def net(linear):
+    """A linear network of five classes."""
+    return linear(torch.randn(5, 16, generator=torch.Generator().manual_seed(1)))
+
+
+@pytest.mark.parametrize("size", [1, 7, 23, 100])
+def test_batches_hold_each_example_once_in_order(size):
+    found = examples()
+    batches = list(found.batches(size, CPU))
+    assert [len(y) for _, _, y, _ in batches] == [min(size, 23 - start) for start in range(0, 23, size)]
+    assert torch.equal(torch.cat([index for *_, index in batches]), torch.arange(23) * 3 + 1)
+    assert torch.equal(torch.cat([y for _, _, y, _ in batches]), found.images.labels)
+    x = torch.cat([x for _, x, _, _ in batches])
+    assert x.dtype == torch.float32
+    assert torch.equal(x * 128, found.images.images.float())
+    covered = torch.cat([torch.arange(23)[where] for where, *_ in batches])
+    assert torch.equal(covered, torch.arange(23))
+
+
+class RecordsBatches(nn.Module):
+    """Remembers in which mode and on how many images it was called."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls = []
+
+    def forward(self, x):
+        self.calls.append((self.training, x.dtype, torch.is_grad_enabled(), len(x)))
+        return x.flatten(1)[:, :5]
+
+
+def test_clean_logits_are_taken_in_evaluation_mode_in_float32_without_gradients():
+    found, net = examples(), RecordsBatches().train()
+    logits = clean_logits(net, found, CPU, 10)
+    assert net.calls == [(False, torch.float32, False, size) for size in (10, 10, 3)]
+    assert torch.equal(logits, unit(found).flatten(1)[:, :5])
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_logits_that_are_not_finite_are_not_scored(value, linear):
+    # argmax of NaN is some class, and would count as right or wrong
+    net = linear(torch.zeros(5, 16), [0.0, 0.0, value, 0.0, 0.0])
+    with pytest.raises(FloatingPointError, match="clean images are not finite"):
+        clean_logits(net, examples(), CPU, 10)
+
+
+def test_the_lipschitz_constant_computed_by_hand():
+    x = torch.zeros(4, 1, 1, 2)
+    x_adv = torch.tensor([[0.25, 0.125], [0.5, -0.5], [0.0, 0.0], [0.0, -0.125]]).view(4, 1, 1, 2)
+    logits = torch.tensor([[1.0, 2.0, 3.0], [0.0, 0.0, 0.0], [1.0, 1.0, 1.0], [5.0, 5.0, 5.0]])
+    logits_adv = torch.tensor([[2.0, 0.0, 3.5], [0.0, 0.0, 0.0], [1.0, 1.0, 1.0], [5.0, 4.0, 8.0]])
+    # (1 + 2 + 0.5) / 0.25; 0 / 0.5; no quotient; (0 + 1 + 3) / 0.125
+    expected = torch.tensor([14.0, 0.0, math.nan, 32.0], dtype=torch.float64)
+    found = local_lipschitz(x, x_adv, logits, logits_adv)
+    torch.testing.assert_close(found, expected, equal_nan=True, rtol=0, atol=0)
+
+
+def test_the_smallest_step_there_is_counts_as_moved():
+    # above 0.25 the float32 numbers are 2^-25 apart
+    x = torch.full((1, 1, 1, 1), 0.25)
+    x_adv = torch.nextafter(x, torch.ones(()))
+    found = local_lipschitz(x, x_adv, torch.zeros(1, 2), torch.tensor([[2.0**-25, 0.0]]))
+    assert found.tolist() == [1.0]
+
+
+def test_the_lipschitz_constant_of_a_linear_network_under_the_sign_step(linear):
+    # two classes whose logits move by +-a ||w||_1 under a step of a along the sign: 2 a ||w||_1 / a
+    weight = torch.tensor([[1.0, -2.0, 0.5] + [0.25] * 13])
+    net = linear(torch.cat([weight, -weight]))
+    found = Examples(
+        ImageSet(torch.full((3, 1, 4, 4), 64, dtype=torch.uint8), torch.zeros(3).long(), 2, 128), torch.arange(3)
+    )
+    attack = PGD(steps=1, rel_step_size=1.0, start=Clean())
+    logits = clean_logits(net, found, CPU, 2)
+    outcome = run_attack(net, found, attack, THREAT, logits, device=CPU, batch_size=2, seed=0)
+    assert outcome.lipschitz.tolist() == pytest.approx([2 * (3.5 + 13 * 0.25)] * 3)
+
+
+ATTACKS = {
+    "fgsm": PGD(steps=1, rel_step_size=1.0, start=Clean()),
+    "pgd": PGD(steps=5, rel_step_size=0.3),
+    "margin": PGD(steps=5, rel_step_size=0.3, loss=Margin()),
+}
+
+
+@pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS)
+def test_outcomes_are_those_of_the_attack_called_by_hand(attack, net):
+    found = examples()
+    x, y = unit(found), found.images.labels
+    x_adv = attack(net, x, y, THREAT, seed=7, index=found.index)
+    with torch.no_grad():
+        before, after = net(x), net(x_adv)
+    outcome = run_attack(net, found, attack, THREAT, before, device=CPU, batch_size=100, seed=7)
+    assert torch.equal(outcome.predicted, after.argmax(dim=1))
+    assert torch.equal(outcome.correct, after.argmax(dim=1) == y)
+    for i in range(23):
+        change = sum(abs(float(a) - float(b)) for a, b in zip(before[i], after[i], strict=True))
+        distance = float((x_adv[i].double() - x[i].double()).abs().max())
+        assert float(outcome.lipschitz[i]) == pytest.approx(change / distance, rel=1e-12)
+    # the comparison is empty if the attack does nothing or everything
+    assert 0 < int((outcome.predicted == before.argmax(dim=1)).sum()) < 23
+
+
+@pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS)
+def test_outcomes_do_not_depend_on_the_batch_size(attack, net):
+    found = examples()
+    logits = clean_logits(net, found, CPU, 100)
+    outcomes = [
+        run_attack(net, found, attack, THREAT, logits, device=CPU, batch_size=size, seed=0) for size in (1, 7, 100)
+    ]
+    for outcome in outcomes[1:]:
+        assert torch.equal(outcome.correct, outcomes[0].correct)
+        assert torch.equal(outcome.predicted, outcomes[0].predicted)
+        # the order of a float32 sum over pixels is the linear layer's, and may depend on the batch
+        torch.testing.assert_close(outcome.lipschitz, outcomes[0].lipschitz, rtol=1e-4, atol=0)
+
+
+def test_the_random_start_follows_the_position_in_the_whole_set(net):
+    # evaluated alone or among others, an example meets the same attack
+    found, attack = examples(), ATTACKS["pgd"]
+    logits = clean_logits(net, found, CPU, 100)
+    whole = run_attack(net, found, attack, THREAT, logits, device=CPU, batch_size=100, seed=0)
+    chosen = torch.tensor([2, 5, 11])
+    part = Examples(found.images.subset(chosen), found.index[chosen])
+    alone = run_attack(net, part, attack, THREAT, logits[chosen], device=CPU, batch_size=100, seed=0)
+    torch.testing.assert_close(alone.lipschitz, whole.lipschitz[chosen], rtol=1e-4, atol=0)
+    moved = Examples(found.images.subset(chosen), found.index[chosen] + 1)
+    shifted = run_attack(net, moved, ATTACKS["pgd"], THREAT, logits[chosen], device=CPU, batch_size=100, seed=0)
+    assert not torch.allclose(shifted.lipschitz, alone.lipschitz, rtol=1e-4)
+
+
+class Returns:
+    """Stands for an attack, without the wrapper that keeps an attack's promises."""
+
+    block_size = None
+
+    def __init__(self, change):
+        self.change = change
+
+    def __call__(self, net, x, y, threat, *, seed, index):
+        return self.change(x)
+
+
+ONE_OUTSIDE = {
+    "ball": lambda x: x + torch.cat([torch.full((1, 1, 4, 4), 0.126), torch.zeros(len(x) - 1, 1, 4, 4)]),
+    "ball, by a hair": lambda x: torch.full_like(x, 0.5 + 0.125).nextafter(torch.ones(())),
+    "box, above": lambda x: x + 0.0625,
+    "box, below": lambda x: x - 0.0625,
+}
+
+
+@pytest.mark.parametrize("change", ONE_OUTSIDE.values(), ids=ONE_OUTSIDE)
+def test_images_outside_the_threat_model_are_not_scored(change, net, request):
+    level = {"box, above": 126, "box, below": 2}.get(request.node.callspec.id, 64)
+    images = ImageSet(torch.full((3, 1, 4, 4), level, dtype=torch.uint8), torch.zeros(3).long(), 5, 128)
+    found = Examples(images, torch.arange(3))
+    with pytest.raises(RuntimeError, match=r"left linf-1/8|left linf-0\.125"):
+        run_attack(net, found, Returns(change), THREAT, torch.zeros(3, 5), device=CPU, batch_size=3, seed=0)
+
+
+def test_images_on_the_surface_are_allowed(net):
+    images = ImageSet(torch.full((3, 1, 4, 4), 64, dtype=torch.uint8), torch.zeros(3).long(), 5, 128)
+    found = Examples(images, torch.arange(3))
+    attack = Returns(lambda x: x + 0.125)
+    outcome = run_attack(net, found, attack, THREAT, torch.zeros(3, 5), device=CPU, batch_size=3, seed=0)
+    expected = net(torch.full((1, 1, 4, 4), 0.625)).argmax()
+    assert outcome.predicted.tolist() == [int(expected)] * 3
+
+
+def test_images_that_are_no_numbers_are_not_scored(net):
+    found = examples()
+    attack = Returns(lambda x: x * math.nan)
+    with pytest.raises(RuntimeError):
+        run_attack(net, found, attack, THREAT, torch.zeros(23, 5), device=CPU, batch_size=9, seed=0)
+
+
+class Blocks(Attack):
+    """Counts the images of its calls."""
+
+    block_size = 9
+
+    def __init__(self):
+        self.sizes = []
+
+    def run(self, net, x, y, threat, seed, index):
+        self.sizes.append(len(x))
+        return x
+
+
+def test_an_attack_with_a_block_size_is_called_on_such_blocks(net):
+    found, attack = examples(), Blocks()
+    logits = clean_logits(net, found, CPU, 100)
+    outcome = run_attack(net, found, attack, THREAT, logits, device=CPU, batch_size=4, seed=0)
+    assert attack.sizes == [9, 9, 5]
+    assert outcome.lipschitz.isnan().all()
+    assert torch.equal(outcome.correct, logits.argmax(dim=1) == found.images.labels)
+
+
+@pytest.mark.parametrize("mode", [True, False], ids=["train", "eval"])
+def test_the_network_is_scored_in_evaluation_mode_and_keeps_its_weights(mode):
+    net = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(16), nn.Linear(16, 5)).train(mode)
+    before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+    found = examples()
+    logits = clean_logits(net, found, CPU, 6)
+    run_attack(net, found, ATTACKS["pgd"], THREAT, logits, device=CPU, batch_size=6, seed=0)
+    assert not net.training
+    after = net.state_dict()
+    assert all(
+        torch.equal(after[name], tensor) and after[name].dtype == tensor.dtype for name, tensor in before.items()
+    )

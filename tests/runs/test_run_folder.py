@@ -1,0 +1,217 @@
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+import robust_arch
+from robust_arch.runs import RunFacts, RunFolder
+
+HOLD = """
+import fcntl, sys
+file = open(sys.argv[1], "a")
+fcntl.flock(file, fcntl.LOCK_EX)
+print("held", flush=True)
+sys.stdin.readline()
+"""
+
+FACTS = RunFacts(
+    run_id="0123456789ab",
+    study="demo",
+    arch="wide_resnet-d1-1-1-w16-32-64",
+    family="wide_resnet",
+    depths="1-1-1",
+    widths="16-32-64",
+    params=77_000,
+    macs=2_000_000,
+    objective="sat",
+    recipe="digits",
+    train_threat="linf-0.2",
+    data="digits",
+    seed=0,
+    epochs=30,
+)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return RunFolder(tmp_path / "runs" / FACTS.run_id)
+
+
+@pytest.fixture
+def elsewhere(folder):
+    """Another process that works on the run."""
+    folder.path.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-c", HOLD, str(folder.path / ".lock")]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "held\n"
+    yield process
+    process.kill()
+    process.communicate()
+
+
+def contents(path):
+    return {str(file.relative_to(path)): file.read_bytes() for file in path.rglob("*") if file.is_file()}
+
+
+def test_reading_creates_nothing(folder, tmp_path):
+    assert folder.run_id == "0123456789ab"
+    assert (folder.status, folder.state, folder.result, folder.trained) == ({}, "planned", None, False)
+    assert list(folder.evaluation_records()) == []
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("state", ["planned", "completed", "failed", "diverged"])
+def test_a_state_that_was_written_is_read(folder, state):
+    folder.write_state(state, FACTS)
+    assert RunFolder(folder.path).state == state
+
+
+def test_status_says_what_whose_and_why(folder):
+    folder.write_state("failed", FACTS, error="out of memory")
+    status = json.loads((folder.path / "status.json").read_text())
+    assert status == folder.status
+    assert (status["state"], status["error"], status["pid"]) == ("failed", "out of memory", os.getpid())
+    assert status["host"]
+    assert RunFacts(**status["run"]) == FACTS
+
+
+def test_attempts_are_counted(folder):
+    counts = []
+    for state, attempt in [("running", True), ("failed", False), ("running", True), ("completed", False)]:
+        folder.write_state(state, FACTS, attempt=attempt)
+        counts.append(folder.status["attempts"])
+    assert counts == [1, 1, 2, 2]
+
+
+def test_running_without_a_process_was_cut_off_and_is_planned_again(folder):
+    folder.write_state("running", FACTS, attempt=True)
+    assert folder.state == "planned"
+    with folder.lock() as mine:
+        assert mine
+    assert folder.state == "planned"
+
+
+def test_running_with_another_process_is_running(folder, elsewhere):
+    folder.write_state("running", FACTS, attempt=True)
+    assert folder.state == "running"
+    elsewhere.kill()
+    elsewhere.communicate()
+    assert folder.state == "planned"
+
+
+def test_running_in_this_process_is_running(folder):
+    with folder.lock() as mine:
+        assert mine
+        folder.write_state("running", FACTS, attempt=True)
+        assert folder.state == "running"
+    assert folder.state == "planned"
+
+
+def test_a_run_that_ended_stays_so_whoever_holds_the_lock(folder, elsewhere):
+    # as when an attack is added to a completed run
+    folder.write_state("completed", FACTS)
+    assert folder.state == "completed"
+
+
+@pytest.mark.parametrize("content", ["", '{"state": "comp', "[]", '{"state": "exploded"}', '{"state": null}', "{}"])
+def test_a_status_that_says_nothing_valid_is_planned(folder, content):
+    folder.path.mkdir(parents=True)
+    (folder.path / "status.json").write_text(content)
+    assert folder.state == "planned"
+
+
+def test_a_torn_status_can_be_written_over(folder):
+    folder.path.mkdir(parents=True)
+    (folder.path / "status.json").write_text('{"attempts": 3, "sta')
+    folder.write_state("running", FACTS, attempt=True)
+    assert folder.status["attempts"] == 1
+
+
+def test_the_lock_is_claimed_once(folder, elsewhere, monkeypatch):
+    monkeypatch.setattr("robust_arch.runs.lock._PATIENCE", 0.0)
+    with folder.lock() as mine:
+        assert mine is False
+
+
+def finish(folder, *checkpoints):
+    folder.write_result({"train_seconds": 1.5})
+    folder.checkpoints.mkdir()
+    for which in checkpoints:
+        folder.checkpoint(which).write_bytes(b"weights")
+
+
+@pytest.mark.parametrize(
+    ("checkpoints", "trained"), [((), False), (("best",), False), (("last",), False), (("best", "last"), True)]
+)
+def test_a_run_is_trained_with_both_checkpoints(folder, checkpoints, trained):
+    finish(folder, *checkpoints)
+    assert folder.trained is trained
+
+
+def test_a_run_is_not_trained_without_a_whole_result(folder):
+    finish(folder, "best", "last")
+    (folder.path / "result.json").write_text('{"train_seconds": 1.')
+    assert not folder.trained
+    (folder.path / "result.json").unlink()
+    assert not folder.trained
+
+
+def test_the_result_names_schema_and_version(folder):
+    folder.write_result({"train_seconds": 1.5, "best_epoch": 3})
+    result = json.loads((folder.path / "result.json").read_text())
+    assert result == folder.result
+    assert result == {
+        "schema": 1,
+        "package_version": robust_arch.__version__,
+        "train_seconds": 1.5,
+        "best_epoch": 3,
+    }
+
+
+def test_files_stand_where_they_are_said_to(folder):
+    checkpoints = [folder.checkpoint(which) for which in ("best", "last")]
+    assert checkpoints == [folder.path / "checkpoints" / "best.ckpt", folder.path / "checkpoints" / "last.ckpt"]
+    places = (folder.config, folder.metrics, folder.log, folder.evaluations)
+    assert [path.name for path in places] == ["config.yaml", "metrics.csv", "train.log", "evaluations"]
+    assert {path.parent for path in places} == {folder.path}
+
+
+def test_only_whole_evaluation_records_are_read(folder):
+    folder.evaluations.mkdir(parents=True)
+    (folder.evaluations / "b.json").write_text('{"eval_id": "b"}')
+    (folder.evaluations / "a.json").write_text('{"eval_id": "a"}')
+    (folder.evaluations / "torn.json").write_text('{"eval_id": "to')
+    (folder.evaluations / "a.npz").write_bytes(b"")
+    (folder.evaluations / ".c.json.123.tmp").write_text('{"eval_id": "c"}')
+    assert [record["eval_id"] for record in folder.evaluation_records()] == ["a", "b"]
+
+
+def test_clearing_removes_everything_but_the_lock(folder, monkeypatch):
+    monkeypatch.setattr("robust_arch.runs.lock._PATIENCE", 0.0)
+    folder.write_state("completed", FACTS)
+    finish(folder, "best", "last")
+    (folder.path / "wandb" / "run").mkdir(parents=True)
+    (folder.path / "wandb" / "run" / "log").write_text("text")
+    with folder.lock() as mine:
+        assert mine
+        lock_file = (folder.path / ".lock").stat().st_ino
+        folder.clear()
+        assert [path.name for path in folder.path.iterdir()] == [".lock"]
+        # the very file: a new one of this name would let a second process in
+        assert (folder.path / ".lock").stat().st_ino == lock_file
+        with folder.lock() as second:
+            assert second is False
+    assert folder.state == "planned"
+
+
+def test_clearing_leaves_other_runs_alone(folder):
+    other = RunFolder(folder.path.parent / "ffffffffffff")
+    for run in (folder, other):
+        run.write_state("completed", FACTS)
+        finish(run, "best", "last")
+    before = contents(other.path)
+    folder.clear()
+    assert contents(other.path) == before
+    assert contents(folder.path) == {}
