@@ -50,7 +50,7 @@ class AutoAttack(Attack):
         x_adv = x.clone()
         tracer = sys.gettrace()  # the library's check for dynamic defences leaves Python without one
         try:
-            for block in index.argsort().split(self.block_size):
+            for block in torch.split(index.argsort(), self.block_size):
                 x_adv[block], _ = suite.run_standard_evaluation(x[block], y[block], batch_size=self.block_size)
         finally:
             sys.settrace(tracer)

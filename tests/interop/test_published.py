@@ -281,7 +281,7 @@ def saved_by_torch(zipped):
 
 
 def pickled(content, path):
-    path.write_bytes(pickle.dumps(content))
+    path.write_bytes(pickle.dumps(content, protocol=2))
 
 
 def unpickled(path):

@@ -84,24 +84,23 @@ def hashed(value):
     return short_hash(describe(value))
 
 
-@pytest.mark.parametrize(
-    ("first", "second"),
-    [
-        (PGD(steps=20, rel_step_size=0.1), PGD(steps=10, rel_step_size=0.1)),
-        (PGD(steps=20, rel_step_size=0.1), PGD(steps=20, rel_step_size=0.1, loss=Margin())),
-        (ThreatModel("linf", "8/255"), ThreatModel("linf", "0.031")),
-        (ArchSpec("wide_resnet", (1, 2, 1), (4, 4, 4)), ArchSpec("wide_resnet", (2, 1, 1), (4, 4, 4))),
-        (functools.partial(build, lr=0.1), functools.partial(build, lr=0.2)),
-        (functools.partial(build, lr=0.1), functools.partial(other, lr=0.1)),
-        (functools.partial(build, 1), functools.partial(build, 2)),
-        (build, other),
-        ([1, 2], [2, 1]),
-        ("1", 1),
-        (True, 1),
-        (None, 0),
-    ],
-    ids=lambda value: str(value)[:40],
-)
+DIFFERENT = {
+    "a field": (PGD(steps=20, rel_step_size=0.1), PGD(steps=10, rel_step_size=0.1)),
+    "a part": (PGD(steps=20, rel_step_size=0.1), PGD(steps=20, rel_step_size=0.1, loss=Margin())),
+    "a fraction": (ThreatModel("linf", "8/255"), ThreatModel("linf", "0.031")),
+    "an order": (ArchSpec("wide_resnet", (1, 2, 1), (4, 4, 4)), ArchSpec("wide_resnet", (2, 1, 1), (4, 4, 4))),
+    "an argument": (functools.partial(build, lr=0.1), functools.partial(build, lr=0.2)),
+    "an argument without a name": (functools.partial(build, 1), functools.partial(build, 2)),
+    "what is called": (functools.partial(build, lr=0.1), functools.partial(other, lr=0.1)),
+    "a function": (build, other),
+    "a list": ([1, 2], [2, 1]),
+    "text and number": ("1", 1),
+    "truth and number": (True, 1),
+    "nothing and 0": (None, 0),
+}
+
+
+@pytest.mark.parametrize(("first", "second"), DIFFERENT.values(), ids=DIFFERENT)
 def test_different_questions_have_different_hashes(first, second):
     assert hashed(first) != hashed(second)
 
