@@ -12,7 +12,7 @@ from robust_arch.attacks.base import Attack, check_labels
 from robust_arch.attacks.threat import ThreatModel
 from robust_arch.errors import invalid
 
-_NORMS = {"linf": "Linf"}
+_NORMS = {"linf": "Linf", "l2": "L2"}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -133,4 +133,4 @@ class Attack(ABC):
             x_adv = self.run(net, x, y, threat, seed, index).detach()
             if x_adv.shape != x.shape or not bool(torch.isfinite(x_adv).all()):
                 raise InputError(f"{self}: the attack returned images that are not finite or of another shape")
-            return threat.project(x_adv, region)
+            return region.project(x_adv)

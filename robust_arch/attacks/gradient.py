@@ -36,7 +36,7 @@ class PGD(Attack):
         with torch.no_grad():
             region = threat.region(x)
             start = self.start(x, threat, randomness.example_keys(seed, index))
-            x_adv = threat.project(start, region)
+            x_adv = region.project(start)
             loss = self.loss.prepare(net, x, y)
         step_size = self.rel_step_size * threat.eps
         for _ in range(self.steps):
@@ -45,5 +45,5 @@ class PGD(Attack):
             check_labels(y, logits.shape[1])
             (gradient,) = torch.autograd.grad(loss(logits).sum(), x_adv)
             with torch.no_grad():
-                x_adv = threat.project(x_adv + step_size * threat.steepest(gradient), region)
+                x_adv = region.project(x_adv + step_size * threat.steepest(gradient))
         return x_adv

@@ -27,6 +27,23 @@ class CrossEntropy:
         return lambda logits: F.cross_entropy(logits.float(), y, reduction="none")
 
 
+def kl_divergence(logits_p: Tensor, logits_q: Tensor) -> Tensor:
+    """KL(p || q) of the softmax distributions of two sets of logits, (B, K) each, in nats: (B,) float32."""
+    log_p, log_q = F.log_softmax(logits_p.float(), dim=1), F.log_softmax(logits_q.float(), dim=1)
+    return (log_p.exp() * (log_p - log_q)).sum(dim=1)
+
+
+@dataclass(frozen=True)
+class KLToClean:
+    """KL(p(x) || p(x')), the inner loss of TRADES (Zhang et al. 2019)."""
+
+    def prepare(self, net: nn.Module, x: Tensor, y: Tensor) -> LogitLoss:  # noqa: ARG002
+        """One forward pass on the clean images, without gradient."""
+        with torch.no_grad():
+            clean = net(x)
+        return lambda logits: kl_divergence(clean, logits)
+
+
 def margin(logits: Tensor, y: Tensor) -> Tensor:
     """Max over j != y of z_j, minus z_y; positive where misclassified. logits: (B, K), y: (B,). Returns (B,)."""
     own = logits.gather(1, y[:, None])

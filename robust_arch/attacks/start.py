@@ -31,7 +31,7 @@ class Uniform:
 
     def __call__(self, x: Tensor, threat: ThreatModel, keys: Tensor) -> Tensor:
         """Draws C * H * W numbers an example."""
-        return x + threat.random_offset(randomness.uniform(keys, tuple(x.shape[1:])))
+        return x + threat.random_offset(keys, tuple(x.shape[1:]))
 
 
 @dataclass(frozen=True)

@@ -2,21 +2,11 @@
 
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
+from robust_arch.attacks.norms import NORMS, Region
 from robust_arch.errors import invalid
-
-NORMS = ("linf",)
-
-
-class Region(NamedTuple):
-    """The ball of one batch, cut with the box [0, 1]: lower and upper bounds, each (B, C, H, W)."""
-
-    lower: Tensor
-    upper: Tensor
 
 
 def parse_eps(value: object) -> Fraction:
@@ -67,28 +57,17 @@ class ThreatModel:
         return f"{self.norm}-{eps_label(self.eps_fraction)}"
 
     def region(self, x: Tensor) -> Region:
-        """Where x' may lie, exactly: no bound is rounded out of the ball. x: (B, C, H, W)."""
-        return Region(self._bound(x, -self.eps).clamp_(min=0), self._bound(x, self.eps).clamp_(max=1))
-
-    def _bound(self, x: Tensor, offset: float) -> Tensor:
-        """X + offset, rounded towards x where x's type cannot hold it."""
-        exact = x.double() + offset
-        bound = exact.to(x.dtype)
-        outside = (bound.double() - x.double()).abs() > self.eps
-        return torch.where(outside, torch.nextafter(bound, x), bound)
-
-    def project(self, x_adv: Tensor, region: Region) -> Tensor:
-        """The nearest allowed point. x_adv: (B, C, H, W)."""
-        return torch.clamp(x_adv, region.lower, region.upper)
+        """The points that may be chosen around x: ball and box, exactly. x: (B, C, H, W) in [0, 1]."""
+        return NORMS[self.norm].region(x, self.eps)
 
     def steepest(self, gradient: Tensor) -> Tensor:
-        """The direction of unit norm in which a linear function of this gradient rises fastest."""
-        return gradient.sign()
+        """The direction of norm 1 in which a function of this gradient rises fastest. gradient: (B, C, H, W)."""
+        return NORMS[self.norm].steepest(gradient)
 
-    def random_offset(self, uniforms: Tensor) -> Tensor:
-        """A point uniform in the ball around 0. uniforms: (B, C, H, W) in [0, 1)."""
-        return (2 * uniforms - 1) * self.eps
+    def random_offset(self, keys: Tensor, shape: tuple[int, ...]) -> Tensor:
+        """A point uniform in the ball around 0. keys: (B,) as of `randomness.example_keys`. Returns (B, *shape)."""
+        return self.eps * NORMS[self.norm].random_offset(keys, shape)
 
     def distance(self, x: Tensor, x_adv: Tensor) -> Tensor:
         """The norm of x_adv - x, an example each: (B,)."""
-        return (x_adv - x).flatten(1).abs().amax(dim=1)
+        return NORMS[self.norm].distance(x, x_adv)

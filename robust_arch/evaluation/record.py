@@ -74,7 +74,7 @@ class EvaluationRecord:
         try:
             with np.load(self.arrays_path, allow_pickle=False) as arrays:
                 self.arrays = {name: arrays[name] for name in arrays.files}
-        except (OSError, ValueError, KeyError):
+        except Exception:  # numpy raises a dozen kinds for a torn archive
             return
         if set(content["attacks"]) | {"index", "clean"} <= set(self.arrays):
             self.content = content

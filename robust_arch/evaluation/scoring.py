@@ -88,6 +88,8 @@ def run_attack(
         _require_allowed(threat, x, x_adv)
         with torch.no_grad():
             logits_adv = net(x_adv).float()
+        if not bool(torch.isfinite(logits_adv).all()):
+            raise FloatingPointError("the network's logits on attacked images are not finite")
         predicted[where] = logits_adv.argmax(dim=1).cpu()
         lipschitz[where] = local_lipschitz(x, x_adv, logits[where].to(device), logits_adv).cpu()
     seconds = time.perf_counter() - started
@@ -97,5 +99,5 @@ def run_attack(
 def _require_allowed(threat: ThreatModel, x: Tensor, x_adv: Tensor) -> None:
     distance = float(threat.distance(x.double(), x_adv.double()).max())
     low, high = (float(bound) for bound in x_adv.aminmax())
-    if distance > threat.eps or low < 0 or high > 1:
+    if not (distance <= threat.eps and low >= 0 and high <= 1):  # false for NaN too
         raise RuntimeError(f"an attack left {threat} (distance {distance}) or the box [0, 1] ({low} to {high})")

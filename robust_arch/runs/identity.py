@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import hashlib
+import inspect
 import json
 from collections.abc import Mapping
 from fractions import Fraction
@@ -30,9 +31,19 @@ def describe(value: Any) -> Any:
         return {str(key): describe(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [describe(item) for item in value]
+    return _describe_object(value)
+
+
+def _describe_object(value: Any) -> Any:
+    """What is not plain data: a function by its name, anything else by its class and what it holds."""
     if isinstance(value, functools.partial):
-        return {"class": value.func.__name__, **describe(value.keywords)}
+        positional = {"args": describe(value.args)} if value.args else {}
+        return {"class": describe(value.func), **positional, **describe(value.keywords)}
+    if isinstance(value, type) or inspect.isroutine(value):
+        return value.__qualname__
     if dataclasses.is_dataclass(value):
         fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
         return {"class": type(value).__name__, **describe(fields)}
-    return {"class": type(value).__name__, **describe(vars(value))}
+    if hasattr(value, "__dict__"):
+        return {"class": type(value).__name__, **describe(vars(value))}
+    return {"class": type(value).__name__, "value": str(value)}

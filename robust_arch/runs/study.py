@@ -17,6 +17,12 @@ COLUMNS = (
     "data", "seed", "epochs", "checkpoint", "weights", "threat", "n_test", "clean_acc", "fgsm_acc", "pgd20_acc",
     "cw40_acc", "autoattack_acc", "worst_case_acc", "stability", "lipschitz", "train_seconds", "status",
 )  # fmt: skip
+_TEXT_COLUMNS = frozenset(
+    {
+        "run_id", "study", "arch", "family", "depths", "widths", "objective", "recipe", "train_threat", "data",
+        "checkpoint", "weights", "threat", "status",
+    }
+)  # fmt: skip
 PLAN_COLUMNS = ("run_id", "arch", "params", "macs", "seed")
 
 
@@ -67,7 +73,7 @@ class StudyFolder:
             return list(csv.DictReader(handle))
 
     def rows(self) -> list[dict[str, Any]]:
-        """One row an evaluation record, one empty row for a failed or diverged run without any."""
+        """One row an evaluation record, one empty row for a failed or diverged run."""
         return [row for run in self.runs() for row in run_rows(run)]
 
     def write_results(self) -> Path:
@@ -84,10 +90,9 @@ def run_rows(run: RunFolder) -> list[dict[str, Any]]:
         return []
     state = run.state
     shared = {**facts, "train_seconds": (run.result or {}).get("train_seconds"), "status": state}
-    rows = [{**shared, **_numbers(record)} for record in run.evaluation_records()]
-    if not rows and state in ("failed", "diverged"):
-        rows = [shared]
-    return rows
+    if state in ("failed", "diverged"):
+        return [shared]
+    return [{**shared, **_numbers(record)} for record in run.evaluation_records()]
 
 
 def _numbers(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -106,7 +111,10 @@ def _numbers(record: Mapping[str, Any]) -> dict[str, Any]:
 def to_frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     """The contract's columns in order, then any further <attack>_acc by name."""
     further = sorted({key for row in rows for key in row} - set(COLUMNS))
-    return pd.DataFrame(list(rows), columns=[*COLUMNS, *further])
+    frame = pd.DataFrame(list(rows), columns=[*COLUMNS, *further])
+    numbers = [name for name in frame.columns if name not in _TEXT_COLUMNS]
+    frame[numbers] = frame[numbers].apply(pd.to_numeric)  # what is absent is NaN, also in a column of absent numbers
+    return frame
 
 
 def load_study(path: str | Path) -> pd.DataFrame:

@@ -62,7 +62,8 @@ class Space:
             if len(self.widths) != len(self.depths):
                 raise invalid("search.space.widths", self.widths, f"as many stages as depths, {len(self.depths)}")
         if self.shares is not None:
-            if isinstance(self.shares, str) or not all(isinstance(share, list | tuple) for share in self.shares):
+            is_list = isinstance(self.shares, list | tuple)
+            if not is_list or not all(isinstance(share, list | tuple) for share in self.shares):
                 raise invalid("search.space.shares", self.shares, "a list of divisions, like [[0.2,0.3,0.5]]")
             shares = tuple(check_shares(share, len(self.depths)) for share in self.shares)
             object.__setattr__(self, "shares", shares)

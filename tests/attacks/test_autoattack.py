@@ -39,7 +39,7 @@ def direct(net, x, y, eps, block_size=250):
     suite.apgd_targeted.n_target_classes = suite.fab.n_target_classes = 4
     x_adv = suite.run_standard_evaluation(x, y, batch_size=block_size)[0]
     threat = ThreatModel("linf", eps)
-    return threat.project(x_adv, threat.region(x))
+    return threat.region(x).project(x_adv)
 
 
 def test_equals_a_direct_call_of_the_whole_suite():

@@ -107,7 +107,8 @@ def test_threat_models_are_equal_where_norm_and_radius_are():
 def test_no_float32_bound_leaves_the_ball_or_the_box(eps, pixels):
     x = images(pixels)
     radius = float(eps)
-    for bound in ThreatModel("linf", eps).region(x):
+    region = ThreatModel("linf", eps).region(x)
+    for bound in (region.lower, region.upper):
         assert ((bound.double() - x.double()).abs() <= radius).all()
         assert ((bound >= 0) & (bound <= 1)).all()
 
@@ -115,7 +116,8 @@ def test_no_float32_bound_leaves_the_ball_or_the_box(eps, pixels):
 @given(radii, st.lists(st.floats(0, 1), min_size=1, max_size=8))
 def test_no_float64_bound_leaves_the_ball_or_the_box(eps, pixels):
     x = images(pixels, torch.float64)
-    for bound in ThreatModel("linf", eps).region(x):
+    region = ThreatModel("linf", eps).region(x)
+    for bound in (region.lower, region.upper):
         assert ((bound - x).abs() <= float(eps)).all()
         assert ((bound >= 0) & (bound <= 1)).all()
 
@@ -123,7 +125,8 @@ def test_no_float64_bound_leaves_the_ball_or_the_box(eps, pixels):
 @given(radii, st.lists(float32_pixels, min_size=1, max_size=8))
 def test_the_region_loses_no_more_than_rounding(eps, pixels):
     x = images(pixels)
-    lower, upper = ThreatModel("linf", eps).region(x)
+    region = ThreatModel("linf", eps).region(x)
+    lower, upper = region.lower, region.upper
     exact = x.double()
     # an attack must be able to reach the surface: float32 numbers up to 1 are at most 2^-24 apart, two of them
     assert (lower.double() - (exact - float(eps)).clamp(min=0) <= 2.0**-23).all()
@@ -136,7 +139,7 @@ def test_the_region_loses_no_more_than_rounding(eps, pixels):
 def test_projection_is_the_nearest_point_of_the_region(pairs):
     pixels, candidates = (np.array(column) for column in zip(*pairs, strict=True))
     x, threat = images(pixels), ThreatModel("linf", 0.2)
-    projected = threat.project(images(candidates), threat.region(x)).flatten().numpy()
+    projected = threat.region(x).project(images(candidates)).flatten().numpy()
     nearest = np.clip(candidates, np.maximum(pixels - 0.2, 0), np.minimum(pixels + 0.2, 1))
     np.testing.assert_allclose(projected, nearest, rtol=0, atol=2.0**-23)
 

@@ -42,8 +42,9 @@ def test_bounds_are_the_smallest_and_largest_integers_inside(target, tolerance, 
     assert Budget(params=target, tolerance=tolerance).bounds("params") == bounds
 
 
-@given(st.integers(1, 10**12), st.integers(0, 99), st.integers(-3, 3))
-def test_inside_agrees_with_exact_fractions(target, percent, beside):
+@given(st.integers(1, 10**10), st.sampled_from([1, 100]), st.integers(0, 99), st.integers(-3, 3))
+def test_inside_agrees_with_exact_fractions(size, unit, percent, beside):
+    target = size * unit  # with hundreds the edges are integers, and whoever rounds loses one
     budget = Budget(macs=target, tolerance=percent / 100)
     for edge in (target * (100 - percent) // 100, target * (100 + percent) // 100):
         cost = max(0, edge + beside)

@@ -1,0 +1,36 @@
+"""TRADES (Zhang et al. 2019): clean accuracy and smoothness as two terms."""
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from robust_arch.attacks import Attack, ThreatModel
+from robust_arch.attacks.losses import kl_divergence
+from robust_arch.errors import invalid
+from robust_arch.objectives.base import Loss, Objective
+
+
+@dataclass(frozen=True, kw_only=True)
+class TRADES(Objective):
+    """CE(f(x), y) + beta * mean KL(p(x) || p(x')), gradient through both terms and both passes."""
+
+    attack: Attack
+    beta: float = 6.0
+
+    def __post_init__(self) -> None:
+        if not self.beta >= 0:
+            raise invalid("objective.beta", self.beta, "at least 0")
+
+    def __call__(self, net: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, seed: int, index: Tensor) -> Loss:
+        """Natural pass first, then the adversarial one."""
+        if self.beta == 0:  # natural training: no attack, and BatchNorm sees clean images alone
+            logits = net(x).float()
+            return Loss(F.cross_entropy(logits, y), logits.detach())
+        x_adv = self.attack(net, x, y, threat, seed=seed, index=index)
+        logits = net(x).float()
+        logits_adv = net(x_adv).float()
+        natural = F.cross_entropy(logits, y)
+        divergence = kl_divergence(logits, logits_adv).mean()
+        terms = {"natural_loss": natural.detach(), "kl": divergence.detach()}
+        return Loss(natural + self.beta * divergence, logits_adv.detach(), terms)
