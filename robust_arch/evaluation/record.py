@@ -100,7 +100,7 @@ class EvaluationRecord:
         attacks = self.missing(settings.attacks, settings.seed)
         if self.has_clean and not attacks:
             return
-        net.eval()
+        net.eval().to(memory_format=torch.channels_last)
         logits = clean_logits(net, self.examples, device, settings.batch_size)
         predicted = logits.argmax(dim=1)
         clean = predicted == self.examples.images.labels

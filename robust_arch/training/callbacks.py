@@ -56,13 +56,17 @@ class EpochRecorder(Callback):
     def __init__(self, record: Callable[[dict[str, float]], None], images_per_epoch: int) -> None:
         self.record = record
         self.images_per_epoch = images_per_epoch
-        self.started = 0.0
+        self.started = self.trained = 0.0
         self.lr = 0.0
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:  # noqa: ARG002
         """The rate of this epoch; at its end the schedule has already moved on."""
         self.started = time.perf_counter()
         self.lr = trainer.optimizers[0].param_groups[0]["lr"]
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:  # noqa: ARG002
+        """The epoch's last step is done; what follows does not count into the rate."""
+        self.trained = time.perf_counter()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:  # noqa: ARG002
         """Training and validation of the epoch are over."""
@@ -79,6 +83,6 @@ class EpochRecorder(Callback):
             metrics["train_loss"],
             metrics["val_clean_acc"],
             metrics["val_robust_acc"],
-            self.images_per_epoch / seconds,
+            self.images_per_epoch / (self.trained - self.started),
             timedelta(seconds=round(seconds * (epochs - epoch - 1))),
         )

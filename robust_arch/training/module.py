@@ -42,7 +42,9 @@ class AdversarialTraining(pl.LightningModule):
         card: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        self.net, self.objective, self.threat, self.recipe = net, objective, threat, recipe
+        # channels last: the layout in which convolutions are fastest, on CPUs and GPUs
+        self.net = net.to(memory_format=torch.channels_last)
+        self.objective, self.threat, self.recipe = objective, threat, recipe
         self.selection_attack = selection_attack
         self.epochs, self.steps_per_epoch, self.max_value = epochs, steps_per_epoch, max_value
         self.seed, self.threads, self.check_every, self.card = seed, threads, check_every, card or {}
