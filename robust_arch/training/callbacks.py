@@ -19,10 +19,13 @@ class BestAndLast(Callback):
 
     Each file is replaced in one step, best before last: a process killed in between repeats the epoch and decides
     the same again.
+
+    patience: epochs without a better count after which training ends, None for never.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, patience: int | None = None) -> None:
         self.folder = folder
+        self.patience = patience
         self.best: dict[str, float] = {}
 
     def state_dict(self) -> dict[str, Any]:
@@ -48,6 +51,15 @@ class BestAndLast(Callback):
                 copy.replace(self.folder / "best.ckpt")
             temporary.replace(self.folder / "last.ckpt")
         trainer.strategy.barrier()
+        self._stop_if_stale(trainer, trainer.current_epoch)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:  # noqa: ARG002
+        """A run that was killed after its last epoch has nothing left to do."""
+        self._stop_if_stale(trainer, trainer.current_epoch - 1)
+
+    def _stop_if_stale(self, trainer: pl.Trainer, epoch: int) -> None:
+        if self.patience is not None and self.best and epoch - self.best["epoch"] >= self.patience:
+            trainer.should_stop = True
 
 
 class EpochRecorder(Callback):

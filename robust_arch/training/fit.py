@@ -84,7 +84,7 @@ def fit(
         limit_train_batches=settings.limit_train_batches,
         callbacks=[
             EpochRecorder(record, images_per_epoch=steps * module.recipe.batch_size),
-            BestAndLast(folder),
+            BestAndLast(folder, module.recipe.early_stopping),
         ],
         logger=False,
         enable_checkpointing=False,

@@ -57,7 +57,7 @@ class AdversarialTraining(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """The recipe's optimizer; its schedule advances by steps and is a pure function of the step."""
-        optimizer = self.recipe.optimizer(self.net.parameters())
+        optimizer = self.recipe.optimizer(self.recipe.parameter_groups(self.net))
 
         def factor(step: int) -> float:
             return self.recipe.schedule(step / self.steps_per_epoch, self.epochs)
@@ -74,7 +74,8 @@ class AdversarialTraining(pl.LightningModule):
         x = self.recipe.augment(images, example_keys(derive(self.seed, "augment", step), index)).float()
         # dropout and the like draw from the global state: a function of step and rank, so that a resumed run agrees
         torch.manual_seed(derive(self.seed, "network", step, self.global_rank))
-        loss = self.objective(self.net, x / self.max_value, y, self.threat, derive(self.seed, "attack", step), index)
+        threat = self.recipe.threat_at(self.threat, self.current_epoch)
+        loss = self.objective(self.net, x / self.max_value, y, threat, derive(self.seed, "attack", step), index)
         if batch_idx % self.check_every == 0:
             self._require_finite(loss.total.detach(), f"the loss at step {step}")
         correct = (loss.logits.argmax(dim=1) == y).float().mean() * 100

@@ -1,11 +1,14 @@
 """A recipe: every choice of the training that is not architecture, data, threat model or objective."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
 
 from torch import nn
 from torch.optim import Optimizer
 
+from robust_arch.attacks import ThreatModel
 from robust_arch.data.augment import CropFlip
 from robust_arch.errors import invalid
 from robust_arch.training.schedule import Schedule
@@ -17,24 +20,48 @@ class Recipe:
 
     epochs: unless trainer.max_epochs says otherwise. gradient_clip: largest global norm of the gradient, None for
     no clipping. normalize: the network's first layer, "identity" or "dataset" (the training set's mean and std).
+    decay_all: False keeps weight decay off BatchNorm and biases. early_stopping: epochs without a better held-out
+    robust accuracy after which training ends, None for never. eps_warmup: epochs in which the radius of the inner
+    maximisation rises linearly to eps.
     """
 
     name: str
     epochs: int
     batch_size: int
-    optimizer: Callable[[Iterable[nn.Parameter]], Optimizer]
+    optimizer: Callable[[Any], Optimizer]
     schedule: Schedule
     augment: CropFlip
     gradient_clip: float | None = None
     normalize: str = "identity"
     drop_last: bool = True
+    decay_all: bool = True
+    early_stopping: int | None = None
+    eps_warmup: int = 0
 
     def __post_init__(self) -> None:
-        for key in ("epochs", "batch_size"):
+        for key, least in (("epochs", 1), ("batch_size", 1), ("early_stopping", 1), ("eps_warmup", 0)):
             value = getattr(self, key)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise invalid(f"recipe.{key}", value, "an integer of at least 1")
+            if value is None and key == "early_stopping":
+                continue
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise invalid(f"recipe.{key}", value, f"an integer of at least {least}")
         if self.gradient_clip is not None and not self.gradient_clip > 0:
             raise invalid("recipe.gradient_clip", self.gradient_clip, "greater than 0, or null for none")
         if self.normalize not in ("identity", "dataset"):
             raise invalid("recipe.normalize", self.normalize, "identity or dataset")
+
+    def parameter_groups(self, net: nn.Module) -> list[dict[str, Any]]:
+        """What the optimizer is given: all parameters, or those of one dimension apart, without weight decay."""
+        parameters = list(net.parameters())
+        if self.decay_all:
+            return [{"params": parameters}]
+        return [
+            {"params": [parameter for parameter in parameters if parameter.ndim > 1]},
+            {"params": [parameter for parameter in parameters if parameter.ndim <= 1], "weight_decay": 0.0},
+        ]
+
+    def threat_at(self, threat: ThreatModel, epoch: int) -> ThreatModel:
+        """The threat model of an epoch, counted from 0: eps (epoch + 1) / (eps_warmup + 1) while it warms up."""
+        if epoch >= self.eps_warmup:
+            return threat
+        return ThreatModel(threat.norm, threat.eps_fraction * Fraction(epoch + 1, self.eps_warmup + 1))

@@ -1,5 +1,6 @@
 """Learning-rate rules: a factor on the base rate as a function of training time in epochs."""
 
+import math
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -35,3 +36,49 @@ class Steps:
         """Factor ** (milestones passed by the start of this epoch)."""
         passed = sum(int(epoch) >= milestone * epochs for milestone in self.milestones)
         return float(self.factor**passed)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cosine:
+    """(1 + cos(pi t / epochs)) / 2; t is the time in epochs, or with `by_epochs` the number of whole epochs done.
+
+    By epochs it is the rule lr / 2 (1 + cos(pi (e - 1) / E)) of the 500k study of Huang et al. 2021, e from 1 to E.
+    """
+
+    by_epochs: bool = False
+
+    def __call__(self, epoch: float, epochs: int) -> float:
+        """1 at the start, towards 0 at the end."""
+        return (1 + math.cos(math.pi * (int(epoch) if self.by_epochs else epoch) / epochs)) / 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class OneCycle:
+    """Linear from 0 to 1 until `peak`, a fraction of all epochs, then linear to 0 (Smith and Topin 2019)."""
+
+    peak: float = 0.3
+
+    def __post_init__(self) -> None:
+        if not 0 < self.peak < 1:
+            raise invalid("recipe.schedule.peak", self.peak, "a fraction of all epochs, in (0, 1)")
+
+    def __call__(self, epoch: float, epochs: int) -> float:
+        """Piecewise linear."""
+        done = epoch / epochs
+        return done / self.peak if done < self.peak else (1 - done) / (1 - self.peak)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Warmup:
+    """Another rule, times a factor that rises linearly from 0 to 1 in the first `warmup_epochs` epochs."""
+
+    warmup_epochs: float
+    then: Schedule
+
+    def __post_init__(self) -> None:
+        if not self.warmup_epochs > 0:
+            raise invalid("recipe.schedule.warmup_epochs", self.warmup_epochs, "greater than 0")
+
+    def __call__(self, epoch: float, epochs: int) -> float:
+        """The product."""
+        return min(1.0, epoch / self.warmup_epochs) * self.then(epoch, epochs)

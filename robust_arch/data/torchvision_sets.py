@@ -1,0 +1,97 @@
+"""The standard data sets as torchvision reads them, downloaded on first use."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchvision import datasets
+from torchvision.transforms import functional as F
+
+from robust_arch.data.dataset import Dataset
+from robust_arch.data.images import ImageSet
+from robust_arch.errors import InputError, invalid
+from robust_arch.paths import cache_dir
+
+# what must be on disk below data.root, for the message where there is no network
+_FILES = {
+    "CIFAR10": "the folder cifar-10-batches-py, unpacked from cifar-10-python.tar.gz,",
+    "CIFAR100": "the folder cifar-100-python, unpacked from cifar-100-python.tar.gz,",
+    "MNIST": "MNIST/raw/{train,t10k}-{images-idx3,labels-idx1}-ubyte",
+    "SVHN": "train_32x32.mat and test_32x32.mat",
+}
+_RESIZE_CHUNK = 4096  # images resized at once, to bound memory
+
+
+@dataclass(frozen=True, kw_only=True)
+class TorchvisionSet(Dataset):
+    """A data set of torchvision, whole in memory, with its official training and test parts.
+
+    source: the class in torchvision.datasets. root: folder of its files, by default in the user's cache folder.
+    image_size: side to resize the (square) images to, None for their own. download: whether it may.
+    """
+
+    source: str
+    root: str | None = None
+    image_size: int | None = None
+    download: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.source not in _FILES:
+            raise invalid("data.source", self.source, f"one of {', '.join(_FILES)}")
+        size = self.image_size
+        if size is not None and (isinstance(size, bool) or not isinstance(size, int) or size < 1):
+            raise invalid("data.image_size", size, "an integer of at least 1, or null for the images' own size")
+
+    @property
+    def folder(self) -> Path:
+        """Where the files are."""
+        return Path(self.root).expanduser() if self.root else cache_dir() / "torchvision"
+
+    def read(self) -> tuple[ImageSet, ImageSet]:
+        """Training and test part; every file is checked against torchvision's checksum of the official release."""
+        train, test = (self._image_set(self._open(part)) for part in ("train", "test"))
+        return train, test
+
+    def _open(self, part: str) -> Any:
+        """The torchvision object of a part."""
+        kind = getattr(datasets, self.source)
+        chosen = {"split": part} if self.source == "SVHN" else {"train": part == "train"}
+        try:
+            return kind(self.folder, download=False, **chosen)
+        except RuntimeError as missing:
+            if not self.download:
+                raise self._not_found(missing) from None
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            return kind(self.folder, download=True, **chosen)
+        except (OSError, RuntimeError) as error:
+            raise self._not_found(error) from None
+
+    def _not_found(self, error: Exception) -> InputError:
+        return InputError(
+            f"data.root = {str(self.folder)!r}: {self.source} is not there and could not be downloaded ({error}); "
+            f"put {_FILES[self.source]} into that folder, or say data.root=<where it is>"
+        )
+
+    def _image_set(self, source: Any) -> ImageSet:
+        images = torch.as_tensor(np.asarray(source.data))
+        if images.ndim == 3:  # grey: (N, H, W)
+            images = images[:, None]
+        elif images.shape[-1] == 3:  # (N, H, W, C)
+            images = images.permute(0, 3, 1, 2)
+        labels = torch.as_tensor(np.asarray(source.labels if self.source == "SVHN" else source.targets)).long()
+        classes = 100 if self.source == "CIFAR100" else 10
+        return ImageSet(self._resize(images.contiguous()), labels, num_classes=classes)
+
+    def _resize(self, images: Tensor) -> Tensor:
+        """Bilinear, with antialiasing."""
+        size = self.image_size
+        if size is None or images.shape[-2:] == (size, size):
+            return images
+        return torch.cat(
+            [F.resize(chunk, [size, size], antialias=True) for chunk in torch.split(images, _RESIZE_CHUNK)]
+        )
