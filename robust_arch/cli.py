@@ -6,13 +6,18 @@ from collections import Counter
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from robust_arch.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from robust_arch.runs import RunFolder
 
 app = typer.Typer(
     help="The tools around a study: plan it, follow it, read it.",
@@ -77,54 +82,75 @@ def status(study: StudyArgument, results_dir: ResultsDir = Path("results")) -> N
     load_study(path)  # says what is wrong with the path
     folder = StudyFolder(path)
     planned = [row["run_id"] for row in folder.read_plan()]
-    runs = {run.run_id: run for run in folder.runs()}
+    others = [run.run_id for run in folder.runs() if run.run_id not in planned]
     table = Table(title=f"study {folder.name}")
     for column in ("run", "architecture", "seed", "state", "attempts", "held-out robust", "note"):
         table.add_column(column, overflow="fold")
     states: Counter[str] = Counter()
-    for run_id in [*planned, *(run_id for run_id in runs if run_id not in planned)]:
+    for run_id in [*planned, *others]:
         run = folder.run(run_id)
-        record, result, state = run.status, run.result or {}, run.state
-        states[state] += 1
-        facts = record.get("run", {})
-        held_out = f"{result['best_val_robust_acc']:.1f}%" if "best_val_robust_acc" in result else ""
-        error = (record.get("error") or "").strip().splitlines()
-        note = error[-1] if error else ("" if run_id in planned else "not in the current plan")
-        table.add_row(
-            run_id,
-            facts.get("arch", ""),
-            str(facts.get("seed", "")),
-            state,
-            str(record.get("attempts", 0)),
-            held_out,
-            note,
-        )
+        states[run.state] += 1
+        table.add_row(*_status_row(run, "" if run_id in planned else "not in the current plan"))
     console = _console()
     console.print(table)
     console.print(", ".join(f"{count} {state}" for state, count in states.items()))
 
 
+def _status_row(run: "RunFolder", remark: str) -> tuple[str, ...]:
+    """A run as `status` shows it; notes are the last line of its error, the flags of its training and `remark`."""
+    record, result = run.status, run.result or {}
+    facts = record.get("run", {})
+    error = (record.get("error") or "").strip().splitlines()
+    notes = [*error[-1:], *result.get("flags", []), *([remark] if remark else [])]
+    held_out = f"{result['best_val_robust_acc']:.1f}%" if result else ""
+    attempts = str(record.get("attempts", 0))
+    return (
+        run.run_id,
+        facts.get("arch", ""),
+        str(facts.get("seed", "")),
+        run.state,
+        attempts,
+        held_out,
+        "; ".join(notes),
+    )
+
+
 @app.command()
 @_reports_errors
-def results(study: StudyArgument, results_dir: ResultsDir = Path("results")) -> None:
-    """Rebuild results.csv from the records and print it.
+def results(
+    study: StudyArgument,
+    results_dir: ResultsDir = Path("results"),
+    mixed: Annotated[bool, typer.Option("--mixed", help="one table, though its rows may not be compared")] = False,
+) -> None:
+    """Rebuild results.csv from the records and print it, rows that may not be compared in tables of their own.
 
     Example: robust-arch results demo
     """
+    from robust_arch.analysis.groups import groups
     from robust_arch.runs import StudyFolder, load_study
 
     path = _study_path(study, results_dir)
     frame = load_study(path)
     written = StudyFolder(path).write_results()
-    table = Table(title=f"study {path.name}")
-    left_out = ["study", "family", "recipe", "weights", "objective"]
-    shown = frame.drop(columns=left_out).dropna(axis="columns", how="all")
+    if mixed:
+        _console().print(_results_table(f"study {path.name}, mixed: see recipe, threat and checkpoint", frame))
+    else:
+        for group in groups(frame):
+            _console().print(_results_table(f"study {path.name}: {group}", group.rows))
+        if len(lost := frame[frame["clean_acc"].isna()]):
+            _console().print(_results_table(f"study {path.name}: without numbers", lost))
+    print(f"written: {written}")
+
+
+def _results_table(title: str, frame: "pd.DataFrame") -> Table:
+    """Rows of results.csv, without the columns in which nothing stands."""
+    table = Table(title=title, title_justify="left")
+    shown = frame.drop(columns=["study", "family"]).dropna(axis="columns", how="all")
     for name in shown.columns:
         table.add_column(str(name), overflow="fold")
     for values in shown.astype(object).where(shown.notna(), "").to_numpy():
         table.add_row(*(_cell(value) for value in values))
-    _console().print(table)
-    print(f"written: {written}")
+    return table
 
 
 def _cell(value: Any) -> str:

@@ -43,6 +43,7 @@ def _details(study: StudyFolder) -> StudyDetails:
         hardware=_hardware(newest.get("hardware", {})),
         best_val={run_id: result["best_val_robust_acc"] for run_id, result in results.items()},
         errors={run.run_id: _last_line(run) for run in runs if run.state in ("failed", "diverged")},
+        flags={run_id: "; ".join(flags) for run_id, result in results.items() if (flags := result.get("flags"))},
         n_val=newest.get("selection_images"),
     )
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import math
 import traceback
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
@@ -209,10 +210,30 @@ def _module(run: Run) -> AdversarialTraining:
     )
 
 
+def training_flags(rows: list[dict[str, float]], num_classes: int, held_out: int) -> list[str]:
+    """What a reader must know of a finished training; logged, and shown with its results.
+
+    rows: of metrics.csv. held_out: number of images that the held-out accuracies stand on.
+    """
+    chance = 100 / num_classes
+    # three standard deviations of a guess: a run that has learnt anything is far above
+    noise = 300 * math.sqrt((1 / num_classes) * (1 - 1 / num_classes) / held_out)
+    clean = rows[-1]["val_clean_acc"]
+    if clean <= chance + noise:
+        return [f"collapsed: held-out clean accuracy {clean:.1f}% (n={held_out}) is at chance level, {chance:.1f}%"]
+    return []
+
+
 def _result(run: Run, folder: RunFolder, rows: list[dict[str, float]]) -> Mapping[str, Any]:
     """result.json of a finished training."""
     callbacks = read_weights_only(folder.checkpoint("last"))["callbacks"]
     best = callbacks["BestAndLast"]["best"]
+    held_out = min(run.settings.selection.images, len(run.splits.val))
+    flags = training_flags(rows, run.splits.train.num_classes, held_out)
+    for flag in flags:
+        log.warning("run %s %s", run.run_id, flag)
+    gap = best["val_robust_acc"] - rows[-1]["val_robust_acc"]
+    log.info("run %s: best epoch %d; robust overfitting %.1f points", run.run_id, int(best["epoch"]) + 1, gap)
     return {
         "run_id": run.run_id,
         "command": run.settings.command,
@@ -224,6 +245,8 @@ def _result(run: Run, folder: RunFolder, rows: list[dict[str, float]]) -> Mappin
         "last_epoch": int(rows[-1]["epoch"]),
         "best_val_robust_acc": best["val_robust_acc"],
         "last_val_robust_acc": rows[-1]["val_robust_acc"],
+        "robust_overfitting": gap,
+        "flags": flags,
         "seeds": {"seed": run.settings.seed, "split_seed": run.settings.dataset.split_seed},
         "data": {
             "name": run.settings.dataset.name,
@@ -232,7 +255,7 @@ def _result(run: Run, folder: RunFolder, rows: list[dict[str, float]]) -> Mappin
             "val": len(run.splits.val),
             "test": len(run.splits.test),
         },
-        "selection_images": min(run.settings.selection.images, len(run.splits.val)),
+        "selection_images": held_out,
         "cost": {
             "params": run.cost.params,
             "macs": run.cost.macs,

@@ -25,7 +25,8 @@ class StudyDetails:
     command: what reproduces the study. stage_shares: run_id to each stage's share of the stages' parameters, in
     [0, 1]. budget: in words, "60,000 parameters ±2%"; empty without one. planned: runs the plan holds. versions:
     package to version. best_val: run_id to the robust accuracy in percent on `n_val` held-out images that selected
-    its checkpoint. errors: run_id of a failed or diverged run to the last line of its error.
+    its checkpoint. errors: run_id of a failed or diverged run to the last line of its error. flags: run_id to
+    what a reader must know of its training, like a collapse.
     """
 
     name: str
@@ -37,6 +38,7 @@ class StudyDetails:
     hardware: str
     best_val: Mapping[str, float] = field(default_factory=dict)
     errors: Mapping[str, str] = field(default_factory=dict)
+    flags: Mapping[str, str] = field(default_factory=dict)
     n_val: int | None = None
 
 
@@ -63,6 +65,7 @@ def _body(frame: pd.DataFrame, details: StudyDetails) -> Markup:
         _results(frame, main, extras),
         _figures(frame, main, extras),
         _failures(frame, details.errors),
+        _flags(frame, details.flags),
         _reproduction(details),
         _reading(),
     )
@@ -140,6 +143,14 @@ def _failures(frame: pd.DataFrame, errors: Mapping[str, str]) -> Markup:
     table = element("table", element("thead", head), element("tbody", *rows))
     box = element("div", table, class_="scroll", role="region", aria_label="Failed and diverged runs", tabindex="0")
     return joined(heading, box)
+
+
+def _flags(frame: pd.DataFrame, flags: Mapping[str, str]) -> Markup:
+    names = frame.drop_duplicates("run_id").set_index("run_id")["arch"]
+    heading = element("h2", "Warnings")
+    if not flags:
+        return joined(heading, element("p", "None."))
+    return joined(heading, element("ul", *(element("li", f"{names[run]}, run {run}: {flags[run]}") for run in flags)))
 
 
 def _reproduction(details: StudyDetails) -> Markup:

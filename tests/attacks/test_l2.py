@@ -244,6 +244,15 @@ def test_two_classes_fall_beyond_their_distance(attack, factor, batch, two_class
         assert result[distance * factor < eps].all()
 
 
+@pytest.mark.parametrize("attack", [FGSM, PGD20, CW40], ids=["fgsm", "pgd20", "cw40"])
+def test_a_network_that_is_sure_of_itself_falls_beyond_its_distance(attack, linear):
+    # logits +-72 (x_0 - 1/2): 57.6 apart at a distance of 0.4, where the slope of cross-entropy is 1e-23
+    net = linear(72 * torch.eye(6)[0] * torch.tensor([[1.0], [-1.0]]), torch.tensor([-36.0, 36.0]))
+    x, y = torch.full((1, *SHAPE), 0.9), torch.tensor([0])
+    assert not fooled(attack, net, x, y, 0.399).any()
+    assert fooled(attack, net, x, y, 0.5).all()
+
+
 @pytest.mark.parametrize("batch", [1, 3, 8])
 @pytest.mark.parametrize(("steps", "rel_step_size"), [(1, 1.0), (40, 0.1)])
 def test_the_margin_finds_the_nearest_of_many_classes(steps, rel_step_size, batch, linear):

@@ -21,13 +21,15 @@ CONFIG = Path(__file__).parents[2] / "conf" / "objective" / "trades.yaml"
 THREAT = ThreatModel("linf", "0.2")
 INNER = PGD(steps=10, rel_step_size=0.25, start=Gaussian(std=0.001), loss=KLToClean())
 INDEX = torch.arange(6)
+# another for each pixel: BatchNorm in training mode would undo a constant
+NOISE = 0.1 * torch.randn(6, 1, 2, 2, generator=torch.Generator().manual_seed(3)).clamp(-2, 2)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Shift(Attack):
-    """Adds a constant, and notes what it is called with."""
+    """Adds what it is told to, and notes what it is called with."""
 
-    amount: float = 0.1
+    amount: torch.Tensor | float
     calls: list = field(default_factory=list)
 
     def run(self, net, x, y, threat, seed, index):
@@ -37,7 +39,7 @@ class Shift(Attack):
 
 
 def batch():
-    """Images that a shift of 0.1 leaves inside the box."""
+    """Images that nothing of size 0.2 takes out of the box."""
     x = 0.25 + 0.5 * torch.rand(6, 1, 2, 2, generator=torch.Generator().manual_seed(0))
     return x, torch.tensor([0, 1, 2, 0, 1, 2])
 
@@ -67,15 +69,15 @@ def terms_by_formula(logits, logits_adv, y):
 @pytest.mark.parametrize("beta", [1.0, 6.0])
 def test_value_by_the_formula(beta, classes):
     x, y = batch()
-    loss = TRADES(name="trades", attack=Shift(), beta=beta)(classes, x, y, THREAT, seed=0, index=INDEX)
-    natural, divergence = terms_by_formula(classes(x), classes(x + 0.1), y)
+    loss = TRADES(name="trades", attack=Shift(amount=NOISE), beta=beta)(classes, x, y, THREAT, seed=0, index=INDEX)
+    natural, divergence = terms_by_formula(classes(x), classes(x + NOISE), y)
     assert loss.total.item() == pytest.approx(natural + beta * divergence, rel=1e-5)
     assert loss.terms["natural_loss"].item() == pytest.approx(natural, rel=1e-5)
     assert loss.terms["kl"].item() == pytest.approx(divergence, rel=1e-4)
     # what is logged adds up to what is descended
     logged = loss.terms["natural_loss"] + beta * loss.terms["kl"]
     assert loss.total.item() == pytest.approx(logged.item(), rel=1e-6)
-    np.testing.assert_allclose(loss.logits, classes(x + 0.1).detach(), rtol=1e-5)
+    np.testing.assert_allclose(loss.logits, classes(x + NOISE).detach(), rtol=1e-5)
     assert not loss.logits.requires_grad
     assert not any(value.requires_grad for value in loss.terms.values())
 
@@ -84,7 +86,7 @@ def test_value_by_hand(linear):
     # logits (10 log 3 (x - 1/2), 0): p = (1/2, 1/2) at x = 0.5 and q = (3/4, 1/4) at x' = 0.6
     net = linear(torch.tensor([[10 * math.log(3)], [0.0]]), torch.tensor([-5 * math.log(3), 0.0]))
     x = torch.full((1, 1, 1, 1), 0.5)
-    loss = TRADES(name="trades", attack=Shift(), beta=6.0)(
+    loss = TRADES(name="trades", attack=Shift(amount=0.1), beta=6.0)(
         net, x, torch.tensor([0]), THREAT, seed=0, index=torch.arange(1)
     )
     assert loss.total.item() == pytest.approx(math.log(2) + 6 * (math.log(2 / 3) + math.log(2)) / 2, rel=1e-5)
@@ -104,15 +106,17 @@ def gradients(loss, net):
 def test_gradient_flows_through_both_terms_and_both_passes(normalised):
     x, y = batch()
     exact = copy.deepcopy(normalised).double()
-    total = TRADES(name="trades", attack=Shift(), beta=6.0)(normalised, x, y, THREAT, seed=0, index=INDEX).total
-    expected = gradients(independent(exact, x.double(), x.double() + 0.1, y, 6.0), exact)
+    total = TRADES(name="trades", attack=Shift(amount=NOISE), beta=6.0)(
+        normalised, x, y, THREAT, seed=0, index=INDEX
+    ).total
+    expected = gradients(independent(exact, x.double(), x.double() + NOISE.double(), y, 6.0), exact)
     found = gradients(total, normalised)
     for ours, theirs in zip(found, expected, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-5)
 
     # each place where a detach could hide would show in the comparison above
     def cut(where):
-        logits, logits_adv = exact(x.double()), exact(x.double() + 0.1)
+        logits, logits_adv = exact(x.double()), exact(x.double() + NOISE.double())
         anchor, moved = (logits.detach(), logits_adv) if where == "clean" else (logits, logits_adv.detach())
         target, given = F.log_softmax(anchor, dim=1), F.log_softmax(moved, dim=1)
         divergence = F.kl_div(given, target, reduction="batchmean", log_target=True)
@@ -124,7 +128,7 @@ def test_gradient_flows_through_both_terms_and_both_passes(normalised):
 
 def test_gradient_by_numerical_differentiation(classes):
     x, y = batch()
-    objective = TRADES(name="trades", attack=Shift(), beta=6.0)
+    objective = TRADES(name="trades", attack=Shift(amount=NOISE), beta=6.0)
     objective(classes, x, y, THREAT, seed=0, index=INDEX).total.backward()
     exact = copy.deepcopy(classes).double().requires_grad_(False)
     weight, step = exact[1].weight, 1e-6
@@ -132,7 +136,7 @@ def test_gradient_by_numerical_differentiation(classes):
         values = []
         for sign in (1, -1):
             weight[position] += sign * step
-            natural, divergence = terms_by_formula(exact(x.double()), exact(x.double() + 0.1), y)
+            natural, divergence = terms_by_formula(exact(x.double()), exact(x.double() + NOISE.double()), y)
             values.append(natural + 6 * divergence)
             weight[position] -= sign * step
         slope = (values[0] - values[1]) / (2 * step)
@@ -141,7 +145,7 @@ def test_gradient_by_numerical_differentiation(classes):
 
 def test_beta_0_is_natural_training(normalised):
     x, y = batch()
-    other, attack = copy.deepcopy(normalised), Shift()
+    other, attack = copy.deepcopy(normalised), Shift(amount=NOISE)
     loss = TRADES(name="trades", attack=attack, beta=0.0)(normalised, x, y, THREAT, seed=0, index=INDEX)
     natural = Natural(name="natural")(other, x, y, THREAT, seed=0, index=INDEX)
     assert torch.equal(loss.total, natural.total)
@@ -169,7 +173,7 @@ def test_batch_norm_sees_the_natural_pass_then_the_adversarial_one(normalised):
 
 
 def test_seed_and_index_go_to_the_attack_in_evaluation_mode(normalised):
-    attack, index = Shift(), torch.tensor([5, 9, 2, 7, 1, 0])
+    attack, index = Shift(amount=NOISE), torch.tensor([5, 9, 2, 7, 1, 0])
     TRADES(name="trades", attack=attack)(normalised, *batch(), THREAT, seed=17, index=index)
     assert attack.calls == [(17, index.tolist(), False)]
     assert all(module.training for module in normalised.modules())
