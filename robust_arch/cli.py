@@ -126,7 +126,7 @@ def results(
 
     Example: robust-arch results demo
     """
-    from robust_arch.analysis.groups import groups
+    from robust_arch.analysis.groups import GROUP_COLUMNS, groups
     from robust_arch.runs import StudyFolder, load_study
 
     path = _study_path(study, results_dir)
@@ -136,7 +136,9 @@ def results(
         _console().print(_results_table(f"study {path.name}, mixed: see recipe, threat and checkpoint", frame))
     else:
         for group in groups(frame):
-            _console().print(_results_table(f"study {path.name}: {group}", group.rows))
+            _console().print(
+                _results_table(f"study {path.name}: {group}", group.rows.drop(columns=list(GROUP_COLUMNS)))
+            )
         if len(lost := frame[frame["clean_acc"].isna()]):
             _console().print(_results_table(f"study {path.name}: without numbers", lost))
     print(f"written: {written}")
@@ -147,7 +149,7 @@ def _results_table(title: str, frame: "pd.DataFrame") -> Table:
     table = Table(title=title, title_justify="left")
     shown = frame.drop(columns=["study", "family"]).dropna(axis="columns", how="all")
     for name in shown.columns:
-        table.add_column(str(name), overflow="fold")
+        table.add_column(str(name), overflow="fold", no_wrap=name == "run_id")
     for values in shown.astype(object).where(shown.notna(), "").to_numpy():
         table.add_row(*(_cell(value) for value in values))
     return table

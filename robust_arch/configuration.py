@@ -244,11 +244,17 @@ def read_budget(cfg: DictConfig) -> Budget:
 
 
 def read_space(cfg: DictConfig) -> Space:
-    """The group `search.space`, with `arch` as the template of everything but depths and widths."""
+    """The group `search.space`, with `arch` as the template of everything but depths and widths.
+
+    A space that says nothing is the one point `arch`, so that architectures can be swept over by name.
+    """
     space = _plain(cfg.search.space, "search.space")
-    if space.get("depths") is None:
-        raise invalid("search.space.depths", None, "for each stage a list of integers, like [[1,2],[1,2],[1]]")
     spec = read_spec(cfg.arch)
+    if all(space[key] is None for key in ("depths", "widths", "shares")):
+        point = {key: tuple((value,) for value in getattr(spec, key)) for key in ("depths", "widths")}
+        return Space(template=spec, **point)
+    if space["depths"] is None:
+        raise invalid("search.space.depths", None, "for each stage a list of integers, like [[1,2],[1,2],[1]]")
     return Space(template=spec, **space)
 
 

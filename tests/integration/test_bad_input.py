@@ -41,7 +41,7 @@ RUN_CASES = [
 ]
 
 STUDY_CASES = [
-    ((), ["search.space.depths", "None", "[[1,2],[1,2],[1]]"]),
+    ((GRID[1],), ["search.space.depths", "None", "[[1,2],[1,2],[1]]"]),
     ((GRID[0],), ["search.space", "widths", "shares"]),
     ((*GRID, "search.budget.params=100"), ["100 parameters", "none of the 1 points", "params"]),
     ((*GRID, "search.budget.params=-5"), ["search.budget.params", "-5", "at least 1"]),
