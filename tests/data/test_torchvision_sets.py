@@ -47,9 +47,9 @@ def rows(images):
 class Cifar:
     """CIFAR-10 in five training batches, CIFAR-100 in one file with coarse and fine labels."""
 
-    def __init__(self, source, classes, folder, meta, key, names, parts):
+    def __init__(self, source, classes, folder, meta, key, parts):
         self.source, self.classes, self.folder, self.meta, self.key = source, classes, folder, meta, key
-        self.names, self.parts = names, parts
+        self.parts = parts
 
     def contents(self, part):
         count = SIZES[self.source][part == "test"]
@@ -131,10 +131,8 @@ class Mnist:
 
 BATCHES = {"train": [f"data_batch_{i}" for i in range(1, 6)], "test": ["test_batch"]}
 LAYOUTS = [
-    Cifar("CIFAR10", 10, "cifar-10-batches-py", "batches.meta", "label_names", None, BATCHES),
-    Cifar(
-        "CIFAR100", 100, "cifar-100-python", "meta", "fine_label_names", None, {"train": ["train"], "test": ["test"]}
-    ),
+    Cifar("CIFAR10", 10, "cifar-10-batches-py", "batches.meta", "label_names", BATCHES),
+    Cifar("CIFAR100", 100, "cifar-100-python", "meta", "fine_label_names", {"train": ["train"], "test": ["test"]}),
     Svhn(),
     Mnist(),
 ]
@@ -338,16 +336,21 @@ def empty(path):
     path.write_bytes(b"")
 
 
-@each_layout
-@pytest.mark.parametrize("which", ["train", "test"])
-@pytest.mark.parametrize("damage", [change_a_byte, cut_short, empty])
+@pytest.mark.parametrize(
+    ("layout", "damage"),
+    [
+        pytest.param(layout, damage, id=f"{layout.source}-{damage.__name__}")
+        for layout in LAYOUTS
+        for damage in (change_a_byte, cut_short, empty)
+        # torchvision's checksums of MNIST are of the compressed files: of the unpacked ones only the shape can tell
+        if (layout.source, damage) != ("MNIST", change_a_byte)
+    ],
+)
+@pytest.mark.parametrize("number", [0, -1], ids=["train", "test"])
 @pytest.mark.parametrize("download", [False, True])
-def test_a_damaged_file_is_not_used(layout, which, damage, download, dataset, root, monkeypatch, offline):
+def test_a_damaged_file_is_not_used(layout, number, damage, download, dataset, root, monkeypatch, offline):
     layout.write(root, monkeypatch)
-    (path, *_) = [
-        path for path in layout.files(root) if which in path.name or (which, path.name[:4]) == ("test", "t10k")
-    ] or [layout.files(root)[0]]
-    damage(path)
+    damage(layout.files(root)[number])
     with pytest.raises(InputError, match=r"data\.root = "):
         dataset(layout, download=download).read()
 

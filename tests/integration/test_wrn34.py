@@ -1,0 +1,77 @@
+"""The published comparison's command, for two batches of a narrow stand-in on made-up images of the right shape."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+import torch
+
+from robust_arch.data import ImageSet
+from robust_arch.data.torchvision_sets import TorchvisionSet
+from robust_arch.run import Run
+from robust_arch.runner import execute
+from robust_arch.runs import load_study
+from robust_arch.sweep import plan_study
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def small_images(monkeypatch):
+    """CIFAR-10 and CIFAR-100 replaced by a few random images of their shape and classes."""
+
+    def read(self):
+        classes = {"CIFAR10": 10, "CIFAR100": 100}[self.source]
+        generator = torch.Generator().manual_seed(0)
+
+        def part(count):
+            images = torch.randint(0, 256, (count, 3, 32, 32), generator=generator, dtype=torch.uint8)
+            return ImageSet(images, torch.arange(count) % classes, num_classes=classes)
+
+        return part(300), part(100)
+
+    monkeypatch.setattr(TorchvisionSet, "read", read)
+
+
+@pytest.fixture(scope="module")
+def compare():
+    """The module that makes the experiment's table."""
+    spec = importlib.util.spec_from_file_location("compare", REPOSITORY / "experiments" / "wrn34" / "compare.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("data", ["cifar10", "cifar100"])
+@pytest.mark.parametrize("objective", ["sat", "trades", "mart"])
+def test_each_command_runs(composed, small_images, tmp_path, compare, data, objective):
+    plans = {}
+    for arch in ("wrn_34_12", "wrn_34_r"):
+        command = ("study=wrn34", f"arch={arch}", f"objective={objective}", f"data={data}")
+        (planned,) = plan_study(composed(*command, "logger=csv", small=False), []).runs
+        plans[arch] = planned.run
+        settings = planned.run.settings
+        # domain knowledge, not an echo of the YAML: the published hyper-parameters
+        assert (settings.recipe.batch_size, settings.trainer.max_epochs, settings.recipe.gradient_clip) == (128, 100, 5)
+        assert str(settings.threat) == "linf-8/255"
+        assert (settings.objective.attack.steps, settings.objective.attack.rel_step_size) == (10, 0.25)
+    assert plans["wrn_34_12"].cost.params == 66_457_818 + (data == "cifar100") * 90 * 769
+    assert plans["wrn_34_r"].cost.macs == 19_132_765_184 + (data == "cifar100") * 90 * 512
+    narrow = (
+        "arch.depths=[1,1,1]", "arch.widths=[4,4,4]", "trainer.max_epochs=1", "trainer.limit_train_batches=2",
+        "trainer.threads=1", "selection.images=10", "evaluate.n=100", "evaluate.attacks=[fgsm]", "logger=csv",
+    )  # fmt: skip
+    (stand_in,) = plan_study(composed(*command, *narrow, small=False), []).runs
+    assert isinstance(stand_in.run, Run)
+    assert execute(stand_in.run) == "completed"
+    frame = load_study(tmp_path / "results" / "wrn34")
+    assert set(frame["train_threat"]) == {"linf-8/255"}
+    assert set(frame["recipe"]) == {"huang2021"}
+    table = compare.table(frame)
+    assert len(table.splitlines()) == 2 + 12
+
+
+def test_the_published_column_is_the_published_one(compare):
+    rows = [line for line in compare.table(None).splitlines() if line.startswith("| WRN-34-R | cifar10 | trades")]
+    # Huang et al. 2023, Table 2: 85.80, 57.35, 54.77, 53.23
+    assert rows == ["| WRN-34-R | cifar10 | trades | 85.8 |  | 57.35 |  | 54.77 |  | 53.23 |  |"]
