@@ -251,8 +251,8 @@ def read_space(cfg: DictConfig) -> Space:
     space = _plain(cfg.search.space, "search.space")
     spec = read_spec(cfg.arch)
     if all(space[key] is None for key in ("depths", "widths", "shares")):
-        point = {key: tuple((value,) for value in getattr(spec, key)) for key in ("depths", "widths")}
-        return Space(template=spec, **point)
+        depths, widths = (tuple((value,) for value in values) for values in (spec.depths, spec.widths))
+        return Space(template=spec, depths=depths, widths=widths)
     if space["depths"] is None:
         raise invalid("search.space.depths", None, "for each stage a list of integers, like [[1,2],[1,2],[1]]")
     return Space(template=spec, **space)

@@ -116,7 +116,9 @@ class L2Region(Region):
                 middle = (low + high) / 2
                 inside = self._norm(offset, middle) <= self.eps
                 low, high = torch.where(inside, middle, low), torch.where(inside, high, middle)
-        return rounded_towards(self.x, self._point(offset, low))
+        projected = rounded_towards(self.x, self._point(offset, low))
+        # x + (x_adv - x) is not always x_adv: a point inside the ball stays what it is
+        return torch.where(_by_example(low == 1, offset), x_adv.clamp(0, 1), projected)
 
     def _point(self, offset: Tensor, t: Tensor) -> Tensor:
         return (self.exact + _by_example(t, offset) * offset).clamp_(0, 1)
@@ -134,8 +136,11 @@ class L2(Norm):
 
     def steepest(self, gradient: Tensor) -> Tensor:
         """The gradient at length 1."""
-        length = _length(gradient)
-        return gradient / _by_example(torch.where(length > 0, length, torch.ones_like(length)), gradient)
+        # first by the largest entry: squares of float32 numbers below 1e-23 or above 1e19 do not fit into float32
+        largest = gradient.flatten(1).abs().amax(dim=1)
+        scaled = gradient / _by_example(torch.where(largest > 0, largest, torch.ones_like(largest)), gradient)
+        length = _length(scaled)
+        return scaled / _by_example(torch.where(length > 0, length, torch.ones_like(length)), gradient)
 
     def random_offset(self, keys: Tensor, shape: tuple[int, ...]) -> Tensor:
         """A uniform direction at length u^(1 / d), which is uniform in the ball of d dimensions."""

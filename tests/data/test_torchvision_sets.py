@@ -93,7 +93,7 @@ class Svhn:
             # MATLAB's order: X is (row, column, channel, example); the digit 0 has label 10
             y = np.where(targets == 0, 10, targets).astype(np.uint8)[:, None]
             scipy.io.savemat(path, {"X": images.transpose(2, 3, 1, 0), "y": y})
-            listed[part] = ["nowhere", path.name, md5(path)]
+            listed[part] = [datasets.SVHN.split_list[part][0], path.name, md5(path)]
         monkeypatch.setattr(datasets.SVHN, "split_list", listed)
 
     def files(self, root):
@@ -329,7 +329,7 @@ def change_a_byte(path):
 
 
 def cut_short(path):
-    path.write_bytes(path.read_bytes()[:-100])
+    path.write_bytes(path.read_bytes()[:-3])
 
 
 def empty(path):
