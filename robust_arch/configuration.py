@@ -3,10 +3,12 @@
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import hydra
+import torch
 import yaml
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException
@@ -18,11 +20,11 @@ from robust_arch.attacks import Attack, ThreatModel
 from robust_arch.data import Dataset
 from robust_arch.errors import InputError, invalid
 from robust_arch.evaluation import EvaluationSettings, NamedAttack
+from robust_arch.identity import describe, short_hash
 from robust_arch.objectives import Objective
 from robust_arch.paths import conf_dir
-from robust_arch.runs.identity import describe, short_hash
 from robust_arch.search import Budget, Space
-from robust_arch.training.fit import TrainerSettings
+from robust_arch.training.fit import TrainerSettings, require_equal_shares
 from robust_arch.training.recipe import Recipe
 
 LOGGERS = ("wandb", "csv")
@@ -42,11 +44,10 @@ class Selection:
 
 @dataclass(frozen=True, kw_only=True)
 class Finalists:
-    """After a sweep, the `top` runs by held-out robust accuracy are evaluated under `attacks` on `n` test examples."""
+    """After a sweep, the `top` runs by held-out robust accuracy are evaluated as `evaluation` says."""
 
     top: int
-    attacks: tuple[str, ...]
-    n: int | None
+    evaluation: EvaluationSettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,17 +84,17 @@ class Settings:
 
     def run_id(self, training_fingerprint: str) -> str:
         """Hash of what determines the training; threads, accelerator, paths, launcher and logger do not."""
-        recipe = describe(self.recipe)
-        del recipe["epochs"]
+        identity = partial(describe, defaults=False)
+        recipe = {key: value for key, value in identity(self.recipe).items() if key != "epochs"}
         dataset = {"name": self.dataset.name, "fingerprint": training_fingerprint}
         return short_hash(
             {
-                "arch": describe(self.spec),
+                "arch": identity(self.spec),
                 "data": dataset,
-                "threat": describe(self.threat),
-                "objective": describe(self.objective),
+                "threat": identity(self.threat),
+                "objective": identity(self.objective),
                 "recipe": recipe,
-                "selection": describe(self.selection),
+                "selection": identity(self.selection),
                 "epochs": self.trainer.max_epochs,
                 "limit_train_batches": self.trainer.limit_train_batches,
                 "precision": self.trainer.precision,
@@ -117,7 +118,7 @@ def instantiate(node: DictConfig, key: str) -> Any:
         raise InputError(f"{key}: cannot be built from this configuration: {reason}") from error
 
 
-def _plain(node: DictConfig, key: str) -> dict[str, Any]:
+def plain(node: DictConfig, key: str) -> dict[str, Any]:
     """A resolved node; a missing or broken value is an InputError that names it."""
     try:
         content = OmegaConf.to_container(node, resolve=True, throw_on_missing=True)
@@ -135,7 +136,7 @@ def _seed(value: Any, key: str) -> int:
 
 def read_spec(node: DictConfig) -> ArchSpec:
     """The group `arch`."""
-    return ArchSpec.from_dict(_plain(node, "arch"))
+    return ArchSpec.from_dict(plain(node, "arch"))
 
 
 def read_threat(node: DictConfig) -> ThreatModel:
@@ -153,14 +154,16 @@ def read_settings(cfg: DictConfig) -> Settings:
     Raises:
         InputError: naming the first key whose value is not allowed.
     """
+    if HydraConfig.initialized() and HydraConfig.get().job.chdir:
+        raise invalid("hydra.job.chdir", True, "false: paths of a study are relative to where its command is given")
     threat = read_threat(cfg.threat)
     spec = read_spec(cfg.arch)
-    resolved = _plain(cfg, "configuration")
+    resolved = plain(cfg, "configuration")
     resolved.pop("search", None)
     trainer = instantiate(cfg.trainer, "trainer")
     recipe = instantiate(cfg.recipe, "recipe")
-    if recipe.batch_size % trainer.devices:
-        raise invalid("recipe.batch_size", recipe.batch_size, f"a multiple of trainer.devices = {trainer.devices}")
+    require_equal_shares(recipe, trainer.devices)
+    _require_optimizer(recipe)
     return Settings(
         spec=spec,
         dataset=instantiate(cfg.data, "data"),
@@ -180,6 +183,14 @@ def read_settings(cfg: DictConfig) -> Settings:
     )
 
 
+def _require_optimizer(recipe: Recipe) -> None:
+    """Build the optimizer once for nothing: its own checks of rates and the like come before any work."""
+    try:
+        recipe.optimizer([torch.nn.Parameter(torch.zeros(1))])
+    except (TypeError, ValueError) as error:
+        raise InputError(f"recipe.optimizer: {error}") from None
+
+
 def train_command(overrides: Sequence[str], *, multirun: bool = False) -> str:
     """The shell command that trains with these overrides."""
     return shlex.join(["python", "-m", "robust_arch.train", *(["-m"] if multirun else []), *overrides])
@@ -195,7 +206,7 @@ def read_study_name(cfg: DictConfig) -> str:
 
 def read_logger(node: DictConfig) -> dict[str, Any]:
     """The group `logger`."""
-    logger = _plain(node, "logger")
+    logger = plain(node, "logger")
     if logger.get("name") not in LOGGERS:
         raise invalid("logger.name", logger.get("name"), f"one of {', '.join(LOGGERS)}")
     if logger["name"] == "wandb" and logger.get("mode") not in ("offline", "online"):
@@ -205,16 +216,16 @@ def read_logger(node: DictConfig) -> dict[str, Any]:
 
 def read_evaluation(node: DictConfig) -> EvaluationSettings:
     """The group `evaluate`; each attack's YAML is looked up by name."""
-    plain = _plain(node, "evaluate")
-    names = plain.pop("attacks")
-    if not isinstance(names, list) or len(set(names)) != len(names):
-        raise invalid("evaluate.attacks", names, "a list of different names, like [fgsm,pgd20]")
-    checkpoints = plain.pop("checkpoints")
-    if not isinstance(checkpoints, list):
-        raise invalid("evaluate.checkpoints", checkpoints, "a list of best and last")
-    _seed(plain["seed"], "evaluate.seed")
+    settings = plain(node, "evaluate")
+    names = settings.pop("attacks")
+    checkpoints = settings.pop("checkpoints", ["best"])
+    for key, values in (("attacks", names), ("checkpoints", checkpoints)):
+        is_list = isinstance(values, list) and all(isinstance(value, str) for value in values)
+        if not is_list or len(set(values)) != len(values):
+            raise invalid(f"evaluate.{key}", values, "a list of different names")
+    _seed(settings["seed"], "evaluate.seed")
     return EvaluationSettings(
-        attacks=tuple(read_attack(name) for name in names), checkpoints=tuple(checkpoints), **plain
+        attacks=tuple(read_attack(name) for name in names), checkpoints=tuple(checkpoints), **settings
     )
 
 
@@ -240,7 +251,7 @@ def read_attack(name: str) -> NamedAttack:
 
 def read_budget(cfg: DictConfig) -> Budget:
     """The group `search.budget`."""
-    return Budget(**_plain(cfg.search.budget, "search.budget"))
+    return Budget(**plain(cfg.search.budget, "search.budget"))
 
 
 def read_space(cfg: DictConfig) -> Space:
@@ -248,7 +259,7 @@ def read_space(cfg: DictConfig) -> Space:
 
     A space that says nothing is the one point `arch`, so that architectures can be swept over by name.
     """
-    space = _plain(cfg.search.space, "search.space")
+    space = plain(cfg.search.space, "search.space")
     spec = read_spec(cfg.arch)
     if all(space[key] is None for key in ("depths", "widths", "shares")):
         depths, widths = (tuple((value,) for value in values) for values in (spec.depths, spec.widths))
@@ -270,15 +281,13 @@ def read_finalists(cfg: DictConfig) -> Finalists | None:
     """`study.finalists`, or None."""
     if cfg.study.finalists is None:
         return None
-    plain = _plain(cfg.study.finalists, "study.finalists")
-    if set(plain) != {"top", "attacks", "n"}:
-        raise invalid("study.finalists", plain, "the keys top, attacks and n")
-    if isinstance(plain["top"], bool) or not isinstance(plain["top"], int) or plain["top"] < 1:
-        raise invalid("study.finalists.top", plain["top"], "an integer of at least 1")
-    finalists = Finalists(top=plain["top"], attacks=tuple(plain["attacks"]), n=plain["n"])
-    for name in finalists.attacks:
-        read_attack(name)
-    return finalists
+    wanted = plain(cfg.study.finalists, "study.finalists")
+    if set(wanted) != {"top", "attacks", "n"}:
+        raise invalid("study.finalists", wanted, "the keys top, attacks and n")
+    if isinstance(wanted["top"], bool) or not isinstance(wanted["top"], int) or wanted["top"] < 1:
+        raise invalid("study.finalists.top", wanted["top"], "an integer of at least 1")
+    node = OmegaConf.merge(cfg.evaluate, {"attacks": wanted["attacks"], "n": wanted["n"], "checkpoints": ["best"]})
+    return Finalists(top=wanted["top"], evaluation=read_evaluation(DictConfig(node)))
 
 
 def as_override(key: str, value: Any) -> str:

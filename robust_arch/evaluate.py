@@ -2,27 +2,30 @@
 
 import hashlib
 import logging
+import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 import hydra
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from robust_arch import configuration as edge
-from robust_arch.architectures import ArchSpec, Classifier, arch_name, cost
+from robust_arch.architectures import ArchSpec, Classifier, cost
 from robust_arch.attacks import ThreatModel
 from robust_arch.console import set_up_logging
 from robust_arch.data import Dataset, ImageSet
 from robust_arch.errors import InputError, invalid
 from robust_arch.evaluation import EvaluationRecord, EvaluationSettings, Subject, select_examples
+from robust_arch.files import write_text
 from robust_arch.interop import load_checkpoint, load_published
 from robust_arch.interop.checkpoint import is_own
 from robust_arch.paths import conf_dir
+from robust_arch.run import spec_facts
 from robust_arch.runs import RunFacts, RunFolder, StudyFolder
-from robust_arch.runs.files import write_text
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("robust_arch.evaluate")  # under -m this module is called __main__
 
 
 def evaluate(cfg: DictConfig) -> EvaluationRecord:
@@ -37,9 +40,9 @@ def evaluate(cfg: DictConfig) -> EvaluationRecord:
     if cfg.checkpoint is None:
         raise invalid("checkpoint", None, "a file, like results/demo/runs/<run_id>/checkpoints/best.ckpt")
     path = Path(str(cfg.checkpoint)).expanduser()
-    spec = None if cfg.arch.depths is None and cfg.arch.widths is None else edge.read_spec(cfg.arch)
-    net, spec, card_config = _load(path, spec)
-    dataset, threat, settings = _task(cfg, card_config)
+    given = {key: value for key, value in edge.plain(cfg.arch, "arch").items() if value is not None}
+    net, spec, trained = _load(path, given)
+    dataset, threat, settings = _task(cfg, trained)
     test = dataset.load().test
     _require_fits(net, test)
     settings.require_fits(len(test), test.num_classes)
@@ -51,6 +54,8 @@ def evaluate(cfg: DictConfig) -> EvaluationRecord:
         if not mine:
             raise InputError(f"checkpoint = {str(path)!r}: its run is being worked on by another process")
         record = EvaluationRecord(folder.evaluations, subject, select_examples(test, settings.n))
+        if cfg.rerun:
+            record.forget(settings.attacks)
         if own is None:
             facts = _facts(folder, spec, dataset, test)
             write_text(folder.config, yaml.safe_dump(_config(cfg, spec), sort_keys=False))
@@ -63,13 +68,20 @@ def evaluate(cfg: DictConfig) -> EvaluationRecord:
     return record
 
 
-def _load(path: Path, spec: ArchSpec | None) -> tuple[Classifier, ArchSpec, DictConfig | None]:
-    """The network, its architecture, and the configuration it was trained with if the file says so."""
+def _load(path: Path, given: dict[str, Any]) -> tuple[Classifier, ArchSpec, DictConfig | None]:
+    """The network, its architecture, and the configuration it was trained with if the file says so.
+
+    given: what the command line says of the architecture; all of it must hold.
+    """
     if is_own(path):
-        loaded = load_checkpoint(path, expected=spec)
+        loaded = load_checkpoint(path)
+        expected = ArchSpec.from_dict({**loaded.spec.to_dict(), **given})
+        if expected != loaded.spec:
+            raise invalid("arch", given, f"nothing, or the checkpoint's own architecture, {loaded.spec.to_dict()}")
         return loaded.net, loaded.spec, OmegaConf.create(dict(loaded.card["config"]))
-    if spec is None:
-        raise invalid("arch", None, "the architecture of a published checkpoint, like arch=wrn_34_r")
+    if not {"depths", "widths"} <= set(given):
+        raise invalid("arch", given or None, "the architecture of a published checkpoint, like arch=wrn_34_r")
+    spec = ArchSpec.from_dict({"family": "wide_resnet", **given})
     return load_published(path, spec), spec, None
 
 
@@ -78,10 +90,9 @@ def _task(cfg: DictConfig, trained: DictConfig | None) -> tuple[Dataset, ThreatM
     data = cfg.get("data") or (trained.data if trained is not None else None)
     if data is None:
         raise invalid("data", None, "the data set to evaluate on, like data=image_folder data.root=<folder>")
-    same_data = trained is not None and not cfg.get("data")
     norm = cfg.threat.norm or (trained.threat.norm if trained is not None else "linf")
     eps = cfg.threat.eps
-    if eps is None and trained is not None and same_data and norm == trained.threat.norm:
+    if eps is None and trained is not None and norm == trained.threat.norm:
         eps = trained.threat.eps
     if eps is None:
         eps = data.eps.get(norm)
@@ -104,9 +115,17 @@ def _owning_run(path: Path) -> tuple[RunFolder, str, str] | None:
     """The run whose best.ckpt or last.ckpt this is, by the layout of a study's folder."""
     path = path.resolve()
     folder = RunFolder(path.parent.parent)
-    if path.stem in ("best", "last") and path == folder.checkpoint(path.stem).resolve() and folder.status.get("run"):
-        return folder, folder.run_id, path.stem
-    return None
+    if (
+        path.stem not in ("best", "last")
+        or path != folder.checkpoint(path.stem).resolve()
+        or not folder.status.get("run")
+    ):
+        return None
+    if not folder.trained:
+        raise invalid(
+            "checkpoint", str(path), "one of a finished training: this run is not, and its weights will change"
+        )
+    return folder, folder.run_id, path.stem
 
 
 def _external_run(cfg: DictConfig, path: Path) -> tuple[RunFolder, str, str]:
@@ -118,16 +137,10 @@ def _external_run(cfg: DictConfig, path: Path) -> tuple[RunFolder, str, str]:
 
 def _facts(folder: RunFolder, spec: ArchSpec, dataset: Dataset, test: ImageSet) -> RunFacts:
     """What is known of a checkpoint from elsewhere; how it was trained is not."""
-    costs = cost(spec, test.num_classes, test.image_shape)
     return RunFacts(
         run_id=folder.run_id,
         study=folder.path.parents[1].name,
-        arch=arch_name(spec),
-        family=spec.family,
-        depths="-".join(map(str, spec.depths)),
-        widths="-".join(map(str, spec.widths)),
-        params=costs.params,
-        macs=costs.macs,
+        **spec_facts(spec, cost(spec, test.num_classes, test.image_shape)),
         objective=None,
         recipe=None,
         train_threat=None,
@@ -156,6 +169,7 @@ def job(cfg: DictConfig) -> None:
 def main() -> None:
     """The command."""
     set_up_logging()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="evaluate")(job)()
 
 

@@ -3,13 +3,26 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
-from robust_arch.architectures import Cost, arch_name, cost
+from robust_arch.architectures import ArchSpec, Cost, arch_name, cost
 from robust_arch.configuration import Settings
 from robust_arch.data import Splits
 from robust_arch.errors import invalid
 from robust_arch.evaluation import EvaluationRecord, Subject, select_examples
 from robust_arch.runs import RunFacts, RunFolder, StudyFolder
+
+
+def spec_facts(spec: ArchSpec, costs: Cost) -> dict[str, Any]:
+    """The columns of results.csv that follow from the architecture."""
+    return {
+        "arch": arch_name(spec),
+        "family": spec.family,
+        "depths": "-".join(map(str, spec.depths)),
+        "widths": "-".join(map(str, spec.widths)),
+        "params": costs.params,
+        "macs": costs.macs,
+    }
 
 
 @dataclass(frozen=True)
@@ -57,12 +70,7 @@ class Run:
         return RunFacts(
             run_id=self.run_id,
             study=settings.study,
-            arch=arch_name(settings.spec),
-            family=settings.spec.family,
-            depths="-".join(map(str, settings.spec.depths)),
-            widths="-".join(map(str, settings.spec.widths)),
-            params=self.cost.params,
-            macs=self.cost.macs,
+            **spec_facts(settings.spec, self.cost),
             objective=settings.objective.name,
             recipe=settings.recipe.name,
             train_threat=str(settings.threat),

@@ -15,12 +15,12 @@ from robust_arch import __version__
 from robust_arch.architectures import arch_name, build
 from robust_arch.errors import DivergedError
 from robust_arch.evaluation import EvaluationRecord
+from robust_arch.files import write_text
 from robust_arch.interop import load_checkpoint
 from robust_arch.interop.files import read_weights_only
 from robust_arch.randomness import derive
 from robust_arch.run import Run
 from robust_arch.runs import RunFolder, StudyFolder, metrics
-from robust_arch.runs.files import write_text
 from robust_arch.runs.provenance import provenance
 from robust_arch.runs.study import run_rows
 from robust_arch.training.datamodule import StudyData
@@ -61,28 +61,32 @@ def warn_of_other_version(folder: RunFolder) -> None:
 
 def _execute_locked(run: Run, folder: RunFolder) -> str:
     """Attempt the run, and write at once how it ended."""
-    folder.write_state("running", run.facts, attempt=True)
+    # what is completed stays so while an attack is added to it, also if that fails
+    before = "completed" if folder.trained and folder.state == "completed" else "planned"
+    folder.write_state("completed" if before == "completed" else "running", run.facts, attempt=True)
     write_text(folder.config, yaml.safe_dump(_resolved_config(run), sort_keys=False))
     tracker = _tracker(run, folder)
-    state, error = "planned", None
+    state, outcome, error = before, "interrupted", None
     with _log_file(folder):
         try:
             _train(run, folder, tracker)
             _evaluate(run, folder)
-            state = "completed"
+            state = outcome = "completed"
         except DivergedError:
-            state, error = "diverged", traceback.format_exc()
+            state = outcome = "diverged"
+            error = traceback.format_exc()
         except Exception:
-            state, error = "failed", traceback.format_exc()
+            outcome, error = "failed", traceback.format_exc()
+            state = "completed" if before == "completed" else "failed"
         except BaseException as interruption:
             error = f"interrupted: {type(interruption).__name__}"
             raise
         finally:
             folder.write_state(state, run.facts, error=error)
-            tracker.finish(_summary(folder, state), failed=state != "completed")
-            if state in ("failed", "diverged"):
-                log.error("run %s %s:\n%s", run.run_id, state, error)
-    return state
+            tracker.finish(_summary(folder, outcome), failed=outcome != "completed")
+            if outcome in ("failed", "diverged"):
+                log.error("run %s %s:\n%s", run.run_id, outcome, error)
+    return outcome
 
 
 def _resolved_config(run: Run) -> dict[str, Any]:
@@ -125,7 +129,7 @@ def _train(run: Run, folder: RunFolder, tracker: Tracker) -> None:
     settings = run.settings
     if settings.trainer.threads is not None:
         torch.set_num_threads(settings.trainer.threads)
-    rows = metrics.keep_epochs_before(folder.metrics, _finished_epochs(folder))
+    rows = _resumable_rows(folder)
     tracker.start(rows)
     if folder.trained:
         return
@@ -162,17 +166,24 @@ class _Recorder:
         self.tracked += 1
 
 
-def _finished_epochs(folder: RunFolder) -> int:
-    """Epochs that the last checkpoint holds; an unreadable checkpoint is removed and counts as none."""
+def _resumable_rows(folder: RunFolder) -> list[dict[str, float]]:
+    """The rows of the epochs that the last checkpoint holds, cut back to them.
+
+    A checkpoint that cannot be read, or whose best.ckpt or rows are lost, is removed: training starts again.
+    """
     last = folder.checkpoint("last")
-    if not last.is_file():
-        return 0
-    try:
-        return int(read_weights_only(last)["epoch"]) + 1
-    except (ValueError, KeyError, TypeError) as error:
-        log.warning("%s cannot be read, training starts again: %s", last, error)
+    epochs = 0
+    if last.is_file():
+        try:
+            epochs = int(read_weights_only(last)["epoch"]) + 1
+        except (ValueError, KeyError, TypeError) as error:
+            log.warning("%s cannot be read: %s", last, error)
+    rows = metrics.keep_epochs_before(folder.metrics, epochs)
+    if last.is_file() and not (0 < epochs == len(rows) and folder.checkpoint("best").is_file()):
+        log.warning("run %s is not whole and starts again", folder.run_id)
         last.unlink()
-        return 0
+        rows = metrics.keep_epochs_before(folder.metrics, 0)
+    return rows
 
 
 def _module(run: Run) -> AdversarialTraining:
@@ -272,8 +283,10 @@ def _evaluate(run: Run, folder: RunFolder) -> None:
     same_weights = result["best_epoch"] == result["last_epoch"]
     first: EvaluationRecord | None = None
     for which, record in run.records():
+        attacks = record.missing(run.settings.evaluation.attacks, run.settings.evaluation.seed)
         if same_weights and first is not None:
-            record.take_over(first)
+            if attacks or not record.has_clean:
+                record.take_over(first, attacks)
             continue
         first = record
         loaded = load_checkpoint(folder.checkpoint(which), expected=run.settings.spec)

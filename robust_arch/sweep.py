@@ -11,7 +11,7 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.utils import JobReturn
+from hydra.core.utils import JobStatus
 from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig, open_dict, read_write
 
@@ -105,6 +105,9 @@ def sweep(config: DictConfig, loader: ConfigLoader, launcher: Launcher, argument
         for composed, combination in _configurations(config, loader, arguments):
             plans.append(plan_study(composed, combination))
             finalists = edge.read_finalists(composed)
+            if finalists is not None:
+                test = plans[-1].runs[0].run.splits.test
+                finalists.evaluation.require_fits(len(test), test.num_classes)
         runs = _distinct(plans)
     except InputError as error:
         sys.exit(f"error: {error}")
@@ -117,15 +120,17 @@ def sweep(config: DictConfig, loader: ConfigLoader, launcher: Launcher, argument
     }
     study.write_plan([planned.row() for planned in runs], about)
     _launch_until_settled(launcher, runs)
-    completed = [planned for planned in runs if planned.run.folder.state == "completed"]
-    if finalists is not None and completed:
-        _launch(launcher, _finalist_runs(completed, finalists), len(runs))
+    trained = [planned for planned in runs if planned.run.folder.trained]
+    chosen = _finalist_runs(trained, finalists) if finalists is not None else []
+    _launch_until_settled(launcher, chosen)
     study.write_results()
-    log.info("%d of %d runs completed; results in %s", len(completed), len(runs), study.results_path)
-    still = [planned for planned in runs if planned.run.folder.state != "completed"]
-    for planned in still:
-        log.error("run %s is %s: %s", planned.run.run_id, planned.run.folder.state, planned.run.folder.path)
-    if still:
+    undone = [planned for planned in [*runs, *chosen] if not planned.run.is_done()]
+    completed = sum(planned.run.is_done() for planned in runs)
+    log.info("%d of %d runs completed; results in %s", completed, len(runs), study.results_path)
+    for planned in undone:
+        folder = planned.run.folder
+        log.error("run %s is not done (%s): %s", planned.run.run_id, folder.state, folder.path)
+    if undone:
         sys.exit(1)
 
 
@@ -138,15 +143,15 @@ def _distinct(plans: Sequence[StudyPlan]) -> list[PlannedRun]:
 
 def _launch_until_settled(launcher: Launcher, runs: Sequence[PlannedRun]) -> None:
     """Launch what is not done; where another process has a run, wait for it and do what it left undone."""
-    _launch(launcher, runs, 0)
-    while busy := [planned for planned in runs if planned.run.folder.state == "running"]:
+    _launch(launcher, runs)
+    while busy := [planned for planned in runs if not planned.run.is_done() and planned.run.folder.is_locked]:
         log.info("waiting for %d runs that another process is doing", len(busy))
-        while any(planned.run.folder.state == "running" for planned in busy):
+        while any(planned.run.folder.is_locked for planned in busy):
             time.sleep(_POLL_SECONDS)
-        _launch(launcher, busy, len(runs))
+        _launch(launcher, busy)
 
 
-def _launch(launcher: Launcher, runs: Sequence[PlannedRun], first_job: int) -> Sequence[JobReturn]:
+def _launch(launcher: Launcher, runs: Sequence[PlannedRun]) -> None:
     """Hand the runs that are not done to the launcher; diverged ones only with rerun=true."""
     waiting = []
     for planned in runs:
@@ -157,34 +162,36 @@ def _launch(launcher: Launcher, runs: Sequence[PlannedRun], first_job: int) -> S
             warn_of_other_version(folder)
     log.info("%d of %d runs are done already", len(runs) - len(waiting), len(runs))
     if not waiting:
-        return []
-    return launcher.launch([list(planned.overrides) for planned in waiting], initial_job_idx=first_job)
+        return
+    try:
+        returned = launcher.launch([list(planned.overrides) for planned in waiting], initial_job_idx=0)
+    except Exception:  # a worker that was killed, say: what it did is recorded, and the sweep says what is missing
+        log.exception("the launcher failed")
+        return
+    for planned, job in zip(waiting, returned, strict=False):
+        error = getattr(job, "_return_value", None)
+        # a run that failed has said so itself; a job can also end before its run began
+        if job.status == JobStatus.FAILED and type(error).__name__ != "RunNotCompletedError":
+            log.error("job of run %s failed: %s: %s", planned.run.run_id, type(error).__name__, error)
 
 
-def _finalist_runs(completed: Sequence[PlannedRun], finalists: edge.Finalists) -> list[PlannedRun]:
+def _finalist_runs(trained: Sequence[PlannedRun], finalists: edge.Finalists) -> list[PlannedRun]:
     """The best runs by robust accuracy on held-out data, to be evaluated again under the finalists' attacks."""
 
     def held_out(planned: PlannedRun) -> float:
         return float((planned.run.folder.result or {})["best_val_robust_acc"])
 
     chosen = []
-    for planned in sorted(completed, key=held_out, reverse=True)[: finalists.top]:
-        settings = planned.run.settings
-        evaluation = replace(
-            settings.evaluation,
-            attacks=tuple(edge.read_attack(name) for name in finalists.attacks),
-            n=finalists.n,
-            checkpoints=("best",),
-        )
+    for planned in sorted(trained, key=held_out, reverse=True)[: finalists.top]:
+        evaluation = finalists.evaluation
         overrides = (
             *planned.overrides,
-            edge.as_override("evaluate.attacks", finalists.attacks),
-            edge.as_override("evaluate.n", finalists.n),
+            edge.as_override("evaluate.attacks", [named.name for named in evaluation.attacks]),
+            edge.as_override("evaluate.n", evaluation.n),
             "evaluate.checkpoints=[best]",
             "rerun=false",
         )
-        run = Run(
-            replace(settings, evaluation=evaluation, rerun=False), planned.run.splits, planned.run.training_fingerprint
-        )
+        settings = replace(planned.run.settings, evaluation=evaluation, rerun=False)
+        run = Run(settings, planned.run.splits, planned.run.training_fingerprint)
         chosen.append(PlannedRun(run, overrides))
     return chosen

@@ -17,7 +17,7 @@ from robust_arch.errors import InputError
 from robust_arch.paths import conf_dir
 from robust_arch.resolvers import register_resolvers
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("robust_arch.train")  # under -m this module is called __main__
 
 
 class RunNotCompletedError(RuntimeError):
@@ -53,7 +53,7 @@ def job(cfg: DictConfig) -> None:
         if in_sweep:
             raise
         sys.exit(f"error: {error}")
-    if state not in ("completed", "running"):
+    if state != "completed":
         if in_sweep:
             raise RunNotCompletedError(state)
         sys.exit(1)

@@ -16,6 +16,7 @@ from robust_arch.analysis.groups import Group, evaluations, groups, main_group
 from robust_arch.analysis.markup import Markup, element, joined, picture
 from robust_arch.analysis.points import Point, points
 from robust_arch.analysis.tables import Extras, columns, html_table
+from robust_arch.files import write_text
 
 
 @dataclass(frozen=True)
@@ -47,10 +48,7 @@ def write_report(frame: pd.DataFrame, details: StudyDetails, path: Path) -> Path
     template = Template(files("robust_arch.analysis").joinpath("report.html.template").read_text(encoding="utf-8"))
     title = f"Study {details.name}"
     page = template.substitute(title=joined(title), body=joined(element("h1", title), _body(frame, details)))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(page, encoding="utf-8")
-    temporary.replace(path)
+    write_text(path, page)
     return path
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from robust_arch import __version__
 from robust_arch.attacks.threat import ThreatModel
-from robust_arch.errors import InputError, invalid
+from robust_arch.errors import invalid
 
 
 def check_batch(x: Tensor, y: Tensor) -> None:
@@ -131,6 +131,6 @@ class Attack(ABC):
             with torch.no_grad():
                 region = threat.region(x)
             x_adv = self.run(net, x, y, threat, seed, index).detach()
-            if x_adv.shape != x.shape or not bool(torch.isfinite(x_adv).all()):
-                raise InputError(f"{self}: the attack returned images that are not finite or of another shape")
+            if not bool(torch.isfinite(x_adv).all()):
+                raise FloatingPointError(f"{self} returned images that are not finite: the network's gradients are not")
             return region.project(x_adv)

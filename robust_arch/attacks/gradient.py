@@ -1,5 +1,6 @@
 """The one projected-gradient loop: fgsm, pgd and cw are settings of it."""
 
+import math
 from dataclasses import dataclass, field
 
 import torch
@@ -28,8 +29,8 @@ class PGD(Attack):
     def __post_init__(self) -> None:
         if isinstance(self.steps, bool) or not isinstance(self.steps, int) or self.steps < 1:
             raise invalid("attack.steps", self.steps, "an integer of at least 1")
-        if not self.rel_step_size > 0:
-            raise invalid("attack.rel_step_size", self.rel_step_size, "greater than 0")
+        if not 0 < self.rel_step_size < math.inf:
+            raise invalid("attack.rel_step_size", self.rel_step_size, "a finite number greater than 0")
 
     def run(self, net: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, seed: int, index: Tensor) -> Tensor:
         """Steps of `rel_step_size` * eps along the steepest direction, each projected."""
@@ -39,10 +40,11 @@ class PGD(Attack):
             x_adv = region.project(start)
             loss = self.loss.prepare(net, x, y)
         step_size = self.rel_step_size * threat.eps
-        for _ in range(self.steps):
+        for step in range(self.steps):
             x_adv.requires_grad_(True)
             logits = net(x_adv)
-            check_labels(y, logits.shape[1])
+            if step == 0:  # once: a look at the labels makes the host wait for a GPU
+                check_labels(y, logits.shape[1])
             (gradient,) = torch.autograd.grad(loss(logits).sum(), x_adv)
             with torch.no_grad():
                 x_adv = region.project(x_adv + step_size * threat.steepest(gradient))

@@ -47,6 +47,8 @@ class ThreatModel:
             raise invalid("threat.norm", norm, f"one of {', '.join(NORMS)}")
         object.__setattr__(self, "norm", norm)
         object.__setattr__(self, "eps_fraction", parse_eps(eps))
+        if norm == "linf" and self.eps_fraction > 1:
+            raise invalid("threat.eps", eps, "at most 1 under linf, as images lie in [0, 1]; 8/255 is usual")
 
     @property
     def eps(self) -> float:

@@ -18,8 +18,8 @@ class CropFlip:
     flip: bool = True
 
     def __post_init__(self) -> None:
-        if self.padding < 0:
-            raise invalid("recipe.augment.padding", self.padding, "at least 0")
+        if isinstance(self.padding, bool) or not isinstance(self.padding, int) or self.padding < 0:
+            raise invalid("recipe.augment.padding", self.padding, "an integer of at least 0")
 
     def __call__(self, images: Tensor, keys: Tensor) -> Tensor:
         """images: (B, C, H, W) of any type; keys: (B,) as of `randomness.example_keys`. Returns (B, C, H, W)."""

@@ -3,7 +3,6 @@
 import hashlib
 import logging
 import os
-import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from PIL import Image
 from robust_arch.data.dataset import Dataset
 from robust_arch.data.images import ImageSet
 from robust_arch.errors import InputError, invalid
+from robust_arch.files import replacing
 from robust_arch.paths import cache_dir
 
 log = logging.getLogger(__name__)
@@ -79,7 +79,8 @@ class ImageFolder(Dataset):
             return arrays
         log.info("decoding %d images of %s once into %s", len(paths), root, cached)
         images = self._decode_all(paths)
-        _save_atomically(cached, images)
+        with replacing(cached) as temporary, temporary.open("wb") as handle:
+            np.save(handle, images)
         return images
 
     def _decode_all(self, paths: list[Path]) -> np.ndarray:
@@ -148,16 +149,3 @@ def _resize_and_crop(image: Image.Image, size: int) -> Image.Image:
     left, top = (width - size) // 2, (height - size) // 2
     resized = image.resize((width, height), Image.Resampling.BILINEAR)
     return resized.crop((left, top, left + size, top + size))
-
-
-def _save_atomically(path: Path, array: np.ndarray) -> None:
-    """Readers see no file or the whole file, also where two runs decode at once."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".tmp", delete=False) as handle:
-        temporary = Path(handle.name)
-        try:
-            np.save(handle, array)
-        except BaseException:
-            temporary.unlink()
-            raise
-    temporary.replace(path)

@@ -52,7 +52,7 @@ class TorchvisionSet(Dataset):
         return Path(self.root).expanduser() if self.root else cache_dir() / "torchvision"
 
     def read(self) -> tuple[ImageSet, ImageSet]:
-        """Training and test part; every file is checked against torchvision's checksum of the official release."""
+        """Training and test part, with the checks of the official files that torchvision makes."""
         train, test = (self._image_set(self._open(part)) for part in ("train", "test"))
         return train, test
 
@@ -60,21 +60,22 @@ class TorchvisionSet(Dataset):
         """The torchvision object of a part."""
         kind = getattr(datasets, self.source)
         chosen = {"split": part} if self.source == "SVHN" else {"train": part == "train"}
+        # torchvision raises what its readers and the network raise: a missing, a damaged, a half-downloaded file
         try:
             return kind(self.folder, download=False, **chosen)
-        except RuntimeError as missing:
+        except Exception as error:
             if not self.download:
-                raise self._not_found(missing) from None
+                raise self._unreadable(f"not there or damaged ({error}), and data.download is false") from None
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             return kind(self.folder, download=True, **chosen)
-        except (OSError, RuntimeError) as error:
-            raise self._not_found(error) from None
+        except Exception as error:
+            raise self._unreadable(f"not there or damaged, and could not be downloaded ({error})") from None
 
-    def _not_found(self, error: Exception) -> InputError:
+    def _unreadable(self, what: str) -> InputError:
         return InputError(
-            f"data.root = {str(self.folder)!r}: {self.source} is not there and could not be downloaded ({error}); "
-            f"put {_FILES[self.source]} into that folder, or say data.root=<where it is>"
+            f"data.root = {str(self.folder)!r}: {self.source} is {what}; put {_FILES[self.source]} into that folder, "
+            "or say data.root=<where it is>"
         )
 
     def _image_set(self, source: Any) -> ImageSet:

@@ -13,8 +13,8 @@ from robust_arch.attacks import ThreatModel
 from robust_arch.data import ImageSet, stratified
 from robust_arch.evaluation.scoring import Examples, Outcome, clean_logits, run_attack
 from robust_arch.evaluation.settings import EvaluationSettings, NamedAttack
-from robust_arch.runs.files import read_json, write_arrays, write_json
-from robust_arch.runs.identity import short_hash
+from robust_arch.files import read_json, write_arrays, write_json
+from robust_arch.identity import short_hash
 from robust_arch.statistics import wilson_interval
 
 SCHEMA = 1
@@ -100,6 +100,8 @@ class EvaluationRecord:
         attacks = self.missing(settings.attacks, settings.seed)
         if self.has_clean and not attacks:
             return
+        # robust accuracy is of float32: TensorFloat-32 keeps ten bits of each factor
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
         net.eval().to(memory_format=torch.channels_last)
         logits = clean_logits(net, self.examples, device, settings.batch_size)
         predicted = logits.argmax(dim=1)
@@ -121,12 +123,27 @@ class EvaluationRecord:
             )
             self._add(named, settings.seed, clean, predicted, outcome)
 
-    def take_over(self, other: "EvaluationRecord") -> None:
-        """Record the numbers of another checkpoint that holds the same weights."""
-        own = {key: self.content[key] for key in ("eval_id", "checkpoint")}
-        self.content = {**other.content, **own}
-        self.arrays = other.arrays
+    def take_over(self, other: "EvaluationRecord", attacks: Sequence[NamedAttack]) -> None:
+        """Record these attacks' numbers from another checkpoint that holds the same weights; others stay."""
+        names = [named.name for named in attacks]
+        for key in ("clean", "device", *(("stability", "lipschitz") if SMOOTHNESS_ATTACK in names else ())):
+            self.content[key] = other.content[key]
+        for name in names:
+            self.content["attacks"][name] = other.content["attacks"][name]
+        self.arrays |= {name: other.arrays[name] for name in ("clean", *names)}
+        self._update_worst_case()
         self._write()
+
+    def forget(self, attacks: Sequence[NamedAttack]) -> None:
+        """Let these attacks be run again, though they are recorded."""
+        for named in attacks:
+            self.content["attacks"].pop(named.name, None)
+
+    def _update_worst_case(self) -> None:
+        """Point-wise over every recorded attack: robust is who was correct at x and under each of them."""
+        if attacks := self.content["attacks"]:
+            worst = np.logical_and.reduce([self.arrays[name] for name in attacks])
+            self.content["worst_case"] = {**self._share(torch.from_numpy(worst)), "attacks": sorted(attacks)}
 
     def _add(self, named: NamedAttack, seed: int, clean: Tensor, predicted: Tensor, outcome: Outcome) -> None:
         robust = clean & outcome.correct
@@ -138,11 +155,7 @@ class EvaluationRecord:
             "implementation": named.attack.implementation,
             "seconds": round(outcome.seconds, 3),
         }
-        worst = np.logical_and.reduce([self.arrays[name] for name in self.content["attacks"]])
-        self.content["worst_case"] = {
-            **self._share(torch.from_numpy(worst)),
-            "attacks": sorted(self.content["attacks"]),
-        }
+        self._update_worst_case()
         if named.name == SMOOTHNESS_ATTACK:
             self.content["stability"] = self._share(outcome.predicted == predicted)
             moved = outcome.lipschitz[~outcome.lipschitz.isnan()]

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from robust_arch import __version__
+from robust_arch.files import read_json, write_json
 from robust_arch.runs import lock
-from robust_arch.runs.files import read_json, write_json
 
 SCHEMA = 1
+_RECORD_KEYS = frozenset({"checkpoint", "weights", "threat", "data", "n_test", "clean", "attacks"})
 STATES = ("planned", "running", "completed", "failed", "diverged")
 
 
@@ -66,6 +67,11 @@ class RunFolder:
         return lock.held(self._lock)
 
     @property
+    def is_locked(self) -> bool:
+        """Whether some process works on the run, this one included."""
+        return lock.is_held(self._lock)
+
+    @property
     def status(self) -> dict[str, Any]:
         """What status.json says, or nothing if there is none or it is torn."""
         return read_json(self._status) or {}
@@ -74,7 +80,7 @@ class RunFolder:
     def state(self) -> str:
         """One of STATES; a run that says running while no process holds its lock was cut off and is planned again."""
         state = self.status.get("state", "planned")
-        if state == "running" and not lock.is_held(self._lock):
+        if state == "running" and not self.is_locked:
             return "planned"
         return str(state) if state in STATES else "planned"
 
@@ -115,14 +121,15 @@ class RunFolder:
         return self.checkpoints / f"{which}.ckpt"
 
     def evaluation_records(self) -> Iterator[dict[str, Any]]:
-        """Every whole evaluation record."""
+        """Every whole evaluation record; a foreign or half-written file is none."""
         for path in sorted(self.evaluations.glob("*.json")):
-            if (record := read_json(path)) is not None:
+            if (record := read_json(path)) is not None and set(record) >= _RECORD_KEYS:
                 yield record
 
     def clear(self) -> None:
         """Remove everything but the lock, for a run that is done again."""
-        for path in self.path.iterdir():
+        # checkpoints first: killed in between, what is left cannot be taken for a run to resume
+        for path in sorted(self.path.iterdir(), key=lambda path: path != self.checkpoints):
             if path == self._lock:
                 continue
             if path.is_dir():

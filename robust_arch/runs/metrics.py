@@ -4,7 +4,7 @@ import csv
 import io
 from pathlib import Path
 
-from robust_arch.runs.files import write_text
+from robust_arch.files import write_text
 
 
 def append_row(path: Path, row: dict[str, float]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from robust_arch.errors import InputError
-from robust_arch.runs.files import read_json, write_json, write_text
+from robust_arch.files import read_json, write_json, write_text
 from robust_arch.runs.folder import RunFolder
 
 COLUMNS = (
@@ -79,7 +79,8 @@ class StudyFolder:
     def write_results(self) -> Path:
         """Rebuild results.csv from the records."""
         frame = to_frame(self.rows())
-        write_text(self.results_path, frame.to_csv(index=False))
+        whole = dict.fromkeys(("params", "macs", "seed", "epochs", "n_test"), "Int64")
+        write_text(self.results_path, frame.astype(whole).to_csv(index=False))
         return self.results_path
 
 
@@ -97,7 +98,7 @@ def run_rows(run: RunFolder) -> list[dict[str, Any]]:
 
 def _numbers(record: Mapping[str, Any]) -> dict[str, Any]:
     """An evaluation record as columns; what was not computed is absent."""
-    columns = {key: record[key] for key in ("checkpoint", "weights", "threat", "n_test")}
+    columns = {key: record[key] for key in ("checkpoint", "weights", "threat", "data", "n_test")}
     columns["clean_acc"] = record["clean"]["percent"]
     columns |= {f"{name}_acc": attack["percent"] for name, attack in record["attacks"].items()}
     if "worst_case" in record:

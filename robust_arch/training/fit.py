@@ -14,7 +14,9 @@ from torch.multiprocessing.spawn import ProcessRaisedException
 from robust_arch.errors import DivergedError, invalid
 from robust_arch.training.callbacks import BestAndLast, EpochRecorder
 from robust_arch.training.datamodule import StudyData
+from robust_arch.training.finite import FiniteGuard
 from robust_arch.training.module import AdversarialTraining
+from robust_arch.training.recipe import Recipe
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +49,7 @@ class TrainerSettings:
         if str(self.precision) not in ("32", "bf16-mixed"):
             raise invalid("trainer.precision", self.precision, "32 or bf16-mixed")
         available = torch.cuda.device_count()
-        if self.accelerator == "gpu" and available < self.devices:
+        if self.device.type == "cuda" and available < self.devices:
             raise invalid("trainer.devices", self.devices, f"at most the {available} GPUs that torch sees here")
 
     @property
@@ -55,6 +57,14 @@ class TrainerSettings:
         """Where a single process computes."""
         use_gpu = self.accelerator == "gpu" or (self.accelerator == "auto" and torch.cuda.is_available())
         return torch.device("cuda" if use_gpu else "cpu")
+
+
+def require_equal_shares(recipe: Recipe, devices: int) -> None:
+    """Raise InputError unless every batch divides evenly: the mean over devices is then the mean over the batch."""
+    if recipe.batch_size % devices:
+        raise invalid("recipe.batch_size", recipe.batch_size, f"a multiple of trainer.devices = {devices}")
+    if devices > 1 and not recipe.drop_last:
+        raise invalid("recipe.drop_last", False, "true where trainer.devices > 1, as devices need equal shares")
 
 
 def fit(
@@ -68,8 +78,10 @@ def fit(
     """Train, from `folder`/last.ckpt if it is there; leaves best.ckpt and last.ckpt in `folder`.
 
     Raises:
-        DivergedError: if the loss is no longer finite.
+        DivergedError: if the loss or a weight is no longer finite.
+        InputError: if the devices' shares of a batch would differ.
     """
+    require_equal_shares(module.recipe, settings.devices)
     quiet_lightning()
     folder.mkdir(parents=True, exist_ok=True)
     steps = module.steps_per_epoch
@@ -83,6 +95,7 @@ def fit(
         gradient_clip_val=module.recipe.gradient_clip,
         limit_train_batches=settings.limit_train_batches,
         callbacks=[
+            FiniteGuard(),
             EpochRecorder(record, images_per_epoch=steps * module.recipe.batch_size),
             BestAndLast(folder, module.recipe.early_stopping),
         ],
@@ -97,8 +110,10 @@ def fit(
     last = folder / "last.ckpt"
     try:
         trainer.fit(module, data, ckpt_path=last if last.is_file() else None, weights_only=True)
+    except FloatingPointError as error:  # what an attack raises that meets a network of NaN
+        raise DivergedError(str(error)) from error
     except ProcessRaisedException as error:
-        if DivergedError.__name__ in str(error):
+        if DivergedError.__name__ in str(error) or FloatingPointError.__name__ in str(error):
             raise DivergedError(str(error)) from error
         raise
 

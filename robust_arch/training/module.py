@@ -10,9 +10,9 @@ from torch.optim.lr_scheduler import LambdaLR
 from robust_arch.architectures import Classifier
 from robust_arch.attacks import Attack, ThreatModel
 from robust_arch.data.batches import Batch
-from robust_arch.errors import DivergedError
 from robust_arch.objectives import Objective
 from robust_arch.randomness import derive, example_keys
+from robust_arch.training.finite import require_finite
 from robust_arch.training.recipe import Recipe
 
 
@@ -77,18 +77,12 @@ class AdversarialTraining(pl.LightningModule):
         threat = self.recipe.threat_at(self.threat, self.current_epoch)
         loss = self.objective(self.net, x / self.max_value, y, threat, derive(self.seed, "attack", step), index)
         if batch_idx % self.check_every == 0:
-            self._require_finite(loss.total.detach(), f"the loss at step {step}")
+            require_finite(loss.total.detach(), f"the loss at step {step}")
         correct = (loss.logits.argmax(dim=1) == y).float().mean() * 100
         metrics = {"train_loss": loss.total.detach(), "train_acc": correct}
         metrics |= {f"train_{name}": value for name, value in loss.terms.items()}
         self.log_dict(metrics, on_step=False, on_epoch=True, sync_dist=True, batch_size=len(y))
         return loss.total
-
-    def on_train_epoch_end(self) -> None:
-        """A loss that was not finite at any step of the epoch shows in its mean."""
-        self._require_finite(
-            self.trainer.callback_metrics["train_loss"], f"the mean loss of epoch {self.current_epoch}"
-        )
 
     def on_validation_epoch_start(self) -> None:
         """Counts of this rank: examples, correct, robust."""
@@ -117,7 +111,3 @@ class AdversarialTraining(pl.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the card."""
         checkpoint["card"] = self.card
-
-    def _require_finite(self, value: Tensor, what: str) -> None:
-        if not bool(torch.isfinite(value)):
-            raise DivergedError(f"{what} is {float(value)}; a lower learning rate or gradient clipping may help")

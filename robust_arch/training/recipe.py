@@ -1,5 +1,6 @@
 """A recipe: every choice of the training that is not architecture, data, threat model or objective."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
@@ -45,8 +46,10 @@ class Recipe:
                 continue
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise invalid(f"recipe.{key}", value, f"an integer of at least {least}")
-        if self.gradient_clip is not None and not self.gradient_clip > 0:
-            raise invalid("recipe.gradient_clip", self.gradient_clip, "greater than 0, or null for none")
+        if self.gradient_clip is not None and not 0 < self.gradient_clip < math.inf:
+            raise invalid(
+                "recipe.gradient_clip", self.gradient_clip, "a finite number greater than 0, or null for none"
+            )
         if self.normalize not in ("identity", "dataset"):
             raise invalid("recipe.normalize", self.normalize, "identity or dataset")
 

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Protocol
 
 from robust_arch.errors import invalid
@@ -34,7 +35,7 @@ class Steps:
 
     def __call__(self, epoch: float, epochs: int) -> float:
         """Factor ** (milestones passed by the start of this epoch)."""
-        passed = sum(int(epoch) >= milestone * epochs for milestone in self.milestones)
+        passed = sum(int(epoch) >= Fraction(str(milestone)) * epochs for milestone in self.milestones)
         return float(self.factor**passed)
 
 

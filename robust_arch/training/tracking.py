@@ -50,6 +50,8 @@ class WandbTracker(Tracker):
     def start(self, rows: Sequence[Mapping[str, float]]) -> None:
         """Open, and replay `rows`."""
         self._guarded("start", self._open)
+        if getattr(self._run, "resumed", False):  # online, the rows are there already
+            return
         for row in rows:
             self.log(row)
 
@@ -59,7 +61,7 @@ class WandbTracker(Tracker):
         self._set_aside_interrupted()
         self._run = wandb.init(
             project=self.project,
-            id=self.run_id,
+            id=f"{self.run_id}-{self.group}",
             name=self.name,
             group=self.group,
             config=dict(self.config),
@@ -73,7 +75,7 @@ class WandbTracker(Tracker):
         self._run.define_metric("*", step_metric="trainer/global_step")
 
     def _set_aside_interrupted(self) -> None:
-        """Rename earlier offline runs, so that `wandb sync` of all offline runs uploads each run once, complete."""
+        """Rename earlier offline runs of this run: `wandb sync` of all that are left uploads each run once, complete."""
         for earlier in sorted((self.folder / "wandb").glob("offline-run-*")):
             earlier.rename(earlier.with_name(earlier.name.replace("offline-run", "superseded-run", 1)))
 

@@ -148,8 +148,8 @@ def test_the_gaussian_start_has_the_stated_deviation(start, std):
         ({"steps": 0}, r"attack\.steps = 0: .*at least 1"),
         ({"steps": True}, r"attack\.steps = True: .*integer"),
         ({"steps": 2.0}, r"attack\.steps = 2\.0: .*integer"),
-        ({"rel_step_size": 0.0}, r"attack\.rel_step_size = 0\.0: greater than 0"),
-        ({"rel_step_size": float("nan")}, r"attack\.rel_step_size = nan: greater than 0"),
+        ({"rel_step_size": 0.0}, r"attack\.rel_step_size = 0\.0: a finite number greater than 0"),
+        ({"rel_step_size": float("nan")}, r"attack\.rel_step_size = nan: a finite number greater than 0"),
     ],
 )
 def test_bad_settings_are_named(given, message):

@@ -157,7 +157,7 @@ def test_whatever_an_attack_returns_is_projected(net):
 
 @pytest.mark.parametrize("shift", [float("nan"), float("inf")])
 def test_results_that_are_not_finite_are_refused(shift, net):
-    with pytest.raises(InputError, match="not finite"):
+    with pytest.raises(FloatingPointError, match="not finite"):
         Rogue(shift=shift)(net, *batch(2), THREAT)
 
 

@@ -11,7 +11,7 @@ from robust_arch.attacks.autoattack import AutoAttack
 from robust_arch.data import ImageSet
 from robust_arch.errors import InputError
 from robust_arch.evaluation import EvaluationRecord, EvaluationSettings, NamedAttack, Subject, select_examples
-from robust_arch.runs.identity import describe
+from robust_arch.identity import describe
 from robust_arch.statistics import wilson_interval
 
 CPU = torch.device("cpu")
@@ -371,7 +371,7 @@ def test_one_question_is_one_record(test_set, tmp_path):
 def test_the_numbers_of_the_same_weights_are_taken_over(net, test_set, tmp_path):
     best = evaluated(tmp_path, net, test_set, FGSM, PGD20)
     last = Subject("0123456789ab", "last", "raw", THREAT, "planted")
-    EvaluationRecord(tmp_path, last, select_examples(test_set, None)).take_over(best)
+    EvaluationRecord(tmp_path, last, select_examples(test_set, None)).take_over(best, [FGSM, PGD20])
     taken = on_disk(evaluated(tmp_path, Untouchable(), test_set, forbidden(FGSM), forbidden(PGD20), subject=last))
     expected = on_disk(best)
     assert taken[0] == {**expected[0], "checkpoint": "last", "eval_id": taken[0]["eval_id"]}

@@ -2,7 +2,7 @@
 
 import pytest
 
-from robust_arch.configuration import read_settings
+from robust_arch.configuration import read_finalists, read_settings
 from robust_arch.errors import InputError
 from robust_arch.run import Run
 from robust_arch.sweep import plan_study
@@ -69,6 +69,22 @@ def test_a_study_is_refused(composed, tmp_path, overrides, parts):
         plan_study(composed(*overrides), [])
     assert [part for part in parts if part not in str(error.value)] == []
     assert not (tmp_path / "results").exists()
+
+
+def test_unequal_shares_of_devices_are_refused(composed):
+    with pytest.raises(InputError, match=r"recipe\.drop_last = False: true where trainer\.devices > 1"):
+        read_settings(composed("trainer.devices=2", "recipe.drop_last=false"))
+
+
+def test_what_would_only_fail_after_the_sweep_is_refused_before(composed):
+    with pytest.raises(InputError, match=r"recipe\.optimizer: .*-1"):
+        read_settings(composed("recipe.optimizer.lr=-1"))
+    with pytest.raises(InputError, match=r"study\.finalists"):
+        read_finalists(composed("study.finalists={top: 1, attacks: [fgsm]}"))
+    with pytest.raises(InputError, match=r"evaluate\.attacks = 'none'"):
+        read_finalists(composed("study.finalists={top: 1, attacks: [none], n: 5}"))
+    with pytest.raises(InputError, match=r"threat\.eps = 8: at most 1 under linf"):
+        read_settings(composed("threat.eps=8"))
 
 
 def test_a_folder_that_is_not_there_is_named(composed):

@@ -29,7 +29,7 @@ def test_one_run_is_one_wandb_run(run):
     done = run("study.name=mine")
     execute(done)
     (offline,) = offline_runs(done)
-    assert (offline.id, offline.group, offline.exit_code) == (done.run_id, "mine", 0)
+    assert (offline.id, offline.group, offline.exit_code) == (f"{done.run_id}-mine", "mine", 0)
     assert offline.config["arch"]["widths"] == [4, 8, 8]
     assert steps(offline) == [3, 6]  # two epochs of three batches
     recorded = metrics.read_rows(done.folder.metrics)

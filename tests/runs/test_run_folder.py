@@ -180,8 +180,10 @@ def test_files_stand_where_they_are_said_to(folder):
 
 def test_only_whole_evaluation_records_are_read(folder):
     folder.evaluations.mkdir(parents=True)
-    (folder.evaluations / "b.json").write_text('{"eval_id": "b"}')
-    (folder.evaluations / "a.json").write_text('{"eval_id": "a"}')
+    whole = dict.fromkeys(("checkpoint", "weights", "threat", "data", "n_test", "clean", "attacks"))
+    for name in "ba":
+        (folder.evaluations / f"{name}.json").write_text(json.dumps({"eval_id": name, **whole}))
+    (folder.evaluations / "foreign.json").write_text('{"eval_id": "d"}')
     (folder.evaluations / "torn.json").write_text('{"eval_id": "to')
     (folder.evaluations / "a.npz").write_bytes(b"")
     (folder.evaluations / ".c.json.123.tmp").write_text('{"eval_id": "c"}')

@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 
 from robust_arch.errors import InputError
+from robust_arch.files import write_json
 from robust_arch.runs import RunFacts, StudyFolder, load_study
-from robust_arch.runs.files import write_json
 
 # as the documentation promises them, in this order
 COLUMNS = [
@@ -75,6 +75,7 @@ def record(checkpoint="best", lipschitz=12.5, **attacks):
         "weights": "raw",
         "threat": "linf-8/255",
         "n_test": 100,
+        "data": "digits",
         "clean": share(90.0),
         "attacks": {name: share(percent) for name, percent in attacks.items()},
     }

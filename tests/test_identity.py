@@ -9,7 +9,7 @@ import pytest
 
 from robust_arch.architectures import ArchSpec
 from robust_arch.attacks import PGD, Margin, ThreatModel
-from robust_arch.runs.identity import describe, short_hash
+from robust_arch.identity import describe, short_hash
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ def test_the_hash_is_that_of_the_canonical_text(content, digest):
 
 def test_the_hash_is_the_same_in_another_process():
     content = {"names": ["a", "b"], "rate": 0.1}
-    code = f"from robust_arch.runs.identity import short_hash; print(short_hash({content!r}))"
+    code = f"from robust_arch.identity import short_hash; print(short_hash({content!r}))"
     outputs = {
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment).stdout
         for environment in ({"PYTHONHASHSEED": "1"}, {"PYTHONHASHSEED": "2"})

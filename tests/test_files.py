@@ -4,7 +4,7 @@ import os
 import numpy as np
 import pytest
 
-from robust_arch.runs.files import read_json, replacing, write_arrays, write_json, write_text
+from robust_arch.files import read_json, replacing, write_arrays, write_json, write_text
 
 
 def names(folder):

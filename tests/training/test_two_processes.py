@@ -1,0 +1,163 @@
+"""Two processes on the CPU against one with the same global batch.
+
+The network has no BatchNorm, whose statistics are those of a process's own share, and nothing in it is random. What
+is left between one process and two is rounding: the gradient is the average of two half-batch means instead of one
+mean, summed in another order, which moves it by a few units of float32's last place (6e-8 of the largest summand).
+After four steps at rate 0.1 on weights of at most 1 that stays below TOLERANCE, while the weights themselves move by
+more than 10,000 times as much. The activation is smooth, so that a last bit does not switch a unit on or off.
+
+Everything is at module level, because the processes are spawned and import this module.
+"""
+
+import json
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+
+from robust_arch.attacks import PGD, Gaussian, KLToClean, ThreatModel
+from robust_arch.data import ImageSet, Splits
+from robust_arch.data.augment import CropFlip
+from robust_arch.errors import InputError
+from robust_arch.objectives.mart import MART
+from robust_arch.objectives.natural import Natural
+from robust_arch.objectives.sat import SAT
+from robust_arch.objectives.trades import TRADES
+from robust_arch.training.datamodule import StudyData
+from robust_arch.training.fit import TrainerSettings, fit
+from robust_arch.training.module import AdversarialTraining
+from robust_arch.training.recipe import Recipe
+from robust_arch.training.schedule import Cosine
+
+TOLERANCE = 1e-6
+
+
+class Smooth(nn.Module):
+    """conv-SiLU-conv-pool-linear, on images scaled up so that an attack matters."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(1, 4, 3, padding=1),
+            nn.SiLU(),
+            nn.Conv2d(4, 6, 3, padding=1),
+            nn.AdaptiveAvgPool2d(2),
+            nn.Flatten(),
+            nn.Linear(24, 3),
+        )
+
+    def forward(self, x):
+        return self.body(8 * (x - 0.5))
+
+
+class Lines:
+    """A recorder that appends each row to a file, from whichever process it is called in."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __call__(self, row):
+        with self.path.open("a") as handle:
+            handle.write(json.dumps(row) + "\n")
+
+    def rows(self):
+        return [json.loads(line) for line in self.path.read_text().splitlines()]
+
+
+def random_images(seed, size):
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.randint(0, 256, (size, 1, 6, 6), generator=generator, dtype=torch.uint8)
+    # the class is the brightest third of the image's rows: something that can be learnt
+    labels = images.float().view(size, 3, 12).mean(dim=2).argmax(dim=1)
+    return ImageSet(images, labels, num_classes=3)
+
+
+INNER = PGD(steps=3, rel_step_size=0.4)
+NEAR = PGD(steps=3, rel_step_size=0.4, start=Gaussian(std=0.001))
+OBJECTIVES = {
+    "natural": Natural(name="natural"),
+    "sat": SAT(name="sat", attack=INNER),
+    "trades": TRADES(
+        name="trades", attack=PGD(steps=3, rel_step_size=0.4, start=Gaussian(std=0.001), loss=KLToClean())
+    ),
+    "mart": MART(name="mart", attack=NEAR),
+}
+
+
+def train(objective, devices, folder, *, size=40, batch_size=16, drop_last=True, threat=("linf", 0.2)):
+    """Two epochs. Returns the weights before and after, and the recorded rows."""
+    torch.manual_seed(3)
+    net = Smooth()
+    before = {name: weight.clone() for name, weight in net.state_dict().items()}
+    recipe = Recipe(
+        name="x",
+        epochs=2,
+        batch_size=batch_size,
+        optimizer=partial(torch.optim.SGD, lr=0.1, momentum=0.9, weight_decay=2e-4),
+        schedule=Cosine(),
+        augment=CropFlip(padding=1, flip=True),
+        gradient_clip=0.2,  # below the norm that the gradients have
+        drop_last=drop_last,
+    )
+    module = AdversarialTraining(
+        net,
+        objective,
+        ThreatModel(*threat),
+        recipe,
+        INNER,
+        epochs=2,
+        steps_per_epoch=size // batch_size if drop_last else -(-size // batch_size),
+        max_value=255,
+        seed=5,
+        threads=1,
+    )
+    # 17 held-out images in batches of 16: of the last batch the second process has none
+    splits = Splits(random_images(0, size), random_images(1, 17), random_images(2, 4))
+    data = StudyData(splits, batch_size=batch_size, drop_last=drop_last, val_images=17, seed=5)
+    record = Lines(folder / f"rows-{devices}.jsonl")
+    settings = TrainerSettings(max_epochs=2, accelerator="cpu", devices=devices, threads=1, progress_bar=False)
+    fit(module, data, settings, folder=folder / str(devices), record=record)
+    content = torch.load(folder / str(devices) / "last.ckpt", weights_only=True)
+    after = {name.removeprefix("net."): weight for name, weight in content["state_dict"].items()}
+    return before, after, record.rows()
+
+
+def farthest(first, second):
+    assert first.keys() == second.keys()
+    return max(float((first[name] - second[name]).abs().max()) for name in first)
+
+
+def same_but_for_rounding(first, second):
+    """Compare two trainings of `train`."""
+    before, one, rows_of_one = first
+    same_before, two, rows_of_two = second
+    assert farthest(before, same_before) == 0
+    assert farthest(before, one) > 1e4 * TOLERANCE
+    assert farthest(one, two) <= TOLERANCE
+    assert [row["epoch"] for row in rows_of_two] == [0, 1]  # once an epoch, not once a process
+    for of_one, of_two in zip(rows_of_one, rows_of_two, strict=True):
+        assert of_one.keys() == of_two.keys()
+        for key in ("epoch", "step", "lr", "val_clean_acc", "val_robust_acc", "val_robust_count"):
+            assert of_one[key] == of_two[key], key
+        for key in of_one.keys() - {"seconds"}:
+            # a divergence is a difference of logarithms of order 1, whose rounding stays
+            assert of_two[key] == pytest.approx(of_one[key], rel=1e-5, abs=1e-6), key
+
+
+@pytest.mark.parametrize(
+    "name",
+    # processes start slowly: sat and trades, with one backward pass and with two, speak for the others every day
+    [pytest.param(name, marks=[] if name in ("sat", "trades") else pytest.mark.slow) for name in OBJECTIVES],
+)
+def test_two_processes_train_what_one_does(name, tmp_path):
+    first, second = (train(OBJECTIVES[name], devices, tmp_path) for devices in (1, 2))
+    same_but_for_rounding(first, second)
+    assert {path.name for path in (tmp_path / "2").iterdir()} == {"best.ckpt", "last.ckpt"}
+    assert [row["step"] for row in second[2]] == [2, 4]
+
+
+@pytest.mark.parametrize(("batch_size", "drop_last"), [(16, False), (15, True)])
+def test_unequal_shares_are_refused(batch_size, drop_last, tmp_path):
+    with pytest.raises(InputError, match=r"drop_last = False|batch_size = 15"):
+        train(OBJECTIVES["sat"], 2, tmp_path, batch_size=batch_size, drop_last=drop_last)
