@@ -75,7 +75,7 @@ class WandbTracker(Tracker):
         self._run.define_metric("*", step_metric="trainer/global_step")
 
     def _set_aside_interrupted(self) -> None:
-        """Rename earlier offline runs of this run: `wandb sync` of all that are left uploads each run once, complete."""
+        """Rename this run's earlier offline runs: `wandb sync` of all that are left uploads each run once, complete."""
         for earlier in sorted((self.folder / "wandb").glob("offline-run-*")):
             earlier.rename(earlier.with_name(earlier.name.replace("offline-run", "superseded-run", 1)))
 
