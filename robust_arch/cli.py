@@ -3,7 +3,7 @@
 import os
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -59,14 +59,15 @@ def _study_path(study: str, results_dir: Path) -> Path:
 def plan(context: typer.Context) -> None:
     """Show the plan of a study, and what was rejected and why; trains and writes nothing.
 
-    Takes the overrides of `python -m robust_arch.train -m`.
+    Takes the arguments of `python -m robust_arch.train -m`, --config-dir too.
 
     Example: robust-arch plan study=demo search.budget.params=60000
     """
-    from robust_arch.planning import plan_from_overrides, plan_tables
+    from robust_arch.planning import plan_tables, plans_from_command
 
-    for table in plan_tables(plan_from_overrides(context.args)):
-        _console().print(table)
+    for planned in plans_from_command(context.args):
+        for table in plan_tables(planned):
+            _console().print(table)
 
 
 @app.command()
@@ -81,7 +82,7 @@ def status(study: StudyArgument, results_dir: ResultsDir = Path("results")) -> N
     path = _study_path(study, results_dir)
     load_study(path)  # says what is wrong with the path
     folder = StudyFolder(path)
-    planned = [row["run_id"] for row in folder.read_plan()]
+    planned = {row["run_id"]: row for row in folder.read_plan()}
     others = [run.run_id for run in folder.runs() if run.run_id not in planned]
     table = Table(title=f"study {folder.name}")
     for column in ("run", "architecture", "seed", "state", "attempts", "held-out robust", "note"):
@@ -90,16 +91,20 @@ def status(study: StudyArgument, results_dir: ResultsDir = Path("results")) -> N
     for run_id in [*planned, *others]:
         run = folder.run(run_id)
         states[run.state] += 1
-        table.add_row(*_status_row(run, "" if run_id in planned else "not in the current plan"))
+        remark = "" if run_id in planned else "not in the current plan"
+        table.add_row(*_status_row(run, planned.get(run_id, {}), remark))
     console = _console()
     console.print(table)
     console.print(", ".join(f"{count} {state}" for state, count in states.items()))
 
 
-def _status_row(run: "RunFolder", remark: str) -> tuple[str, ...]:
-    """A run as `status` shows it; notes are the last line of its error, the flags of its training and `remark`."""
+def _status_row(run: "RunFolder", planned: Mapping[str, Any], remark: str) -> tuple[str, ...]:
+    """A run as `status` shows it; notes are the last line of its error, the flags of its training and `remark`.
+
+    planned: its row of plan.csv, for a run that has not begun.
+    """
     record, result = run.status, run.result or {}
-    facts = record.get("run", {})
+    facts = record.get("run", planned)
     error = (record.get("error") or "").strip().splitlines()
     notes = [*error[-1:], *result.get("flags", []), *([remark] if remark else [])]
     held_out = f"{result['best_val_robust_acc']:.1f}%" if result else ""

@@ -1,6 +1,7 @@
 """The plan of a study as a person reads it."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
@@ -13,22 +14,35 @@ from robust_arch.architectures import arch_name
 from robust_arch.errors import InputError
 from robust_arch.paths import conf_dir
 from robust_arch.resolvers import register_resolvers
-from robust_arch.sweep import StudyPlan, plan_study
+from robust_arch.sweep import StudyPlan, combinations, plan_study
 
 
-def plan_from_overrides(overrides: Sequence[str]) -> StudyPlan:
-    """The plan that `python -m robust_arch.train -m <overrides>` would follow.
+def plans_from_command(arguments: Sequence[str]) -> list[StudyPlan]:
+    """The plans that `python -m robust_arch.train -m <arguments>` would follow, one a combination of swept values.
+
+    `-m` may be among the arguments, and `--config-dir <folder>` adds a folder of one's own YAML.
 
     Raises:
-        InputError: for an override that Hydra or this project refuses.
+        InputError: for an argument that Hydra or this project refuses.
     """
+    overrides = [argument for argument in arguments if argument not in ("-m", "--multirun")]
+    search_path = []
+    for option in ("--config-dir", "-cd"):
+        if option in overrides:
+            position = overrides.index(option)
+            search_path = [f"hydra.searchpath=[file://{Path(*overrides[position + 1 : position + 2]).resolve()}]"]
+            del overrides[position : position + 2]
     register_resolvers()
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-            cfg = compose("train", overrides=list(overrides), return_hydra_config=True)
+            return [_plan([*search_path, *combination], combination) for combination in combinations(overrides)]
     except HydraException as error:
         raise InputError(str(error)) from None
+
+
+def _plan(composed_with: Sequence[str], overrides: Sequence[str]) -> StudyPlan:
+    cfg = compose("train", overrides=list(composed_with), return_hydra_config=True)
     HydraConfig.instance().set_config(cfg)
     with read_write(cfg), open_dict(cfg):
         del cfg["hydra"]

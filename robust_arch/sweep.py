@@ -80,12 +80,17 @@ def plan_study(cfg: DictConfig, overrides: Sequence[str]) -> StudyPlan:
     return StudyPlan(tuple(runs), members, budget, StudyFolder(base.settings.study_path))
 
 
+def combinations(arguments: Sequence[str], loader: ConfigLoader | None = None) -> list[list[str]]:
+    """The overrides of each combination of the values that the command line sweeps over."""
+    overrides = OverridesParser.create(config_loader=loader).parse_overrides(list(arguments))
+    return BasicSweeper.split_arguments(overrides, None)[0]
+
+
 def _configurations(
     config: DictConfig, loader: ConfigLoader, arguments: Sequence[str]
 ) -> Iterator[tuple[DictConfig, list[str]]]:
-    """One composed configuration, with its overrides, for each combination of what the command line sweeps over."""
-    overrides = OverridesParser.create(config_loader=loader).parse_overrides(list(arguments))
-    for combination in BasicSweeper.split_arguments(overrides, None)[0]:
+    """One composed configuration, with its overrides, for each combination."""
+    for combination in combinations(arguments, loader):
         composed = loader.load_sweep_config(config, combination)
         HydraConfig.instance().set_config(composed)
         with read_write(composed), open_dict(composed):

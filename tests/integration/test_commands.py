@@ -70,6 +70,19 @@ def test_plan_of_an_impossible_budget_is_an_error(tmp_path, monkeypatch):
     assert result.exit_code != 0
 
 
+def test_plan_takes_what_train_takes(tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    (tmp_path / "study").mkdir()
+    (tmp_path / "study" / "own.yaml").write_text(
+        "# @package _global_\n"
+        "defaults:\n  - override /hydra/sweeper: budget\n"
+        "search:\n  space:\n    depths: [[1], [1], [1]]\n    widths: [[4], [4], [4, 8]]\n"
+    )
+    result = invoke("plan", "-m", "--config-dir", tmp_path, "study=own", "threat.eps=0.1,0.2")
+    assert result.exit_code == 0, result.output
+    assert result.output.count("study own: 2 runs inside no budget") == 2
+
+
 def test_status_and_results_name_every_run(study, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     shown = invoke("status", study)
@@ -114,6 +127,32 @@ def test_evaluating_a_checkpoint_adds_to_its_run(study, tmp_path, composed):
     frame = load_study(copied)
     assert frame[(frame["run_id"] == run.run_id) & (frame["checkpoint"] == "best")]["cw40_acc"].notna().all()
     assert run.checkpoint("best").read_bytes() == before
+
+
+def test_the_evaluate_command_says_what_it_found(study, tmp_path):
+    copied = tmp_path / "results" / "small"
+    shutil.copytree(study, copied)
+    run = next(StudyFolder(copied).runs())
+    done = command("robust_arch.evaluate", f"checkpoint={run.checkpoint('last')}", "evaluate.n=20", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "cw40" in done.stderr
+    assert f"recorded in {run.evaluations}" in done.stderr
+
+
+def test_a_training_that_is_not_finished_is_not_evaluated(study, tmp_path, composed):
+    # its weights will change, and a record would be taken for one of the final ones
+    copied = tmp_path / "results" / "small"
+    shutil.copytree(study, copied)
+    run = next(StudyFolder(copied).runs())
+    (run.path / "result.json").unlink()
+    with pytest.raises(InputError, match=r"checkpoint = .*finished training"):
+        evaluate(composed(f"checkpoint={run.checkpoint('last')}", config="evaluate", small=False))
+
+
+def test_evaluating_with_another_architecture_or_threat(study, composed):
+    checkpoint = f"checkpoint={next(StudyFolder(study).runs()).checkpoint('best')}"
+    with pytest.raises(InputError, match=r"arch = \{'activation': 'silu'\}"):
+        evaluate(composed(checkpoint, "arch.activation=silu", config="evaluate", small=False))
 
 
 def test_evaluating_a_published_file(study, tmp_path, composed):

@@ -164,6 +164,40 @@ def test_a_diverged_run_is_recorded_and_not_tried_again(run, monkeypatch, tmp_pa
     assert done.folder.status["attempts"] == 1
 
 
+def test_a_network_of_nan_is_diverged_under_every_norm(run):
+    done = run("recipe.optimizer.lr=1e12", "recipe.gradient_clip=null", "threat.norm=l2", "threat.eps=0.5")
+    assert execute(done) == "diverged"
+    assert not done.folder.checkpoints.exists() or not list(done.folder.checkpoints.iterdir())
+
+
+def test_weights_of_one_epoch_share_numbers_and_lose_none(run, composed):
+    first = run("trainer.max_epochs=1", "evaluate.attacks=[fgsm]")
+    execute(first)
+    from robust_arch.evaluate import evaluate
+
+    evaluate(
+        composed(
+            f"checkpoint={first.folder.checkpoint('last')}", "evaluate.attacks=[cw40]", "evaluate.n=40",
+            config="evaluate", small=False,
+        )
+    )  # fmt: skip
+    execute(run("trainer.max_epochs=1", "evaluate.attacks=[pgd20]"))
+    attacks = {record["checkpoint"]: set(record["attacks"]) for record in first.folder.evaluation_records()}
+    assert attacks == {"best": {"fgsm", "pgd20"}, "last": {"fgsm", "pgd20", "cw40"}}
+
+
+def test_a_failing_attack_leaves_a_completed_run_its_numbers(run, monkeypatch, tmp_path):
+    done = run("evaluate.attacks=[fgsm]")
+    execute(done)
+    with monkeypatch.context() as patch:
+        patch.setattr(runner, "load_checkpoint", lambda *args, **kwargs: 1 / 0)
+        assert execute(run("evaluate.attacks=[pgd20]")) == "failed"
+    assert done.folder.state == "completed"
+    assert "ZeroDivisionError" in done.folder.status["error"]
+    assert load_study(tmp_path / "results" / "single")["fgsm_acc"].notna().all()
+    assert not run("evaluate.attacks=[pgd20]").is_done()
+
+
 def test_a_failed_run_is_recorded_with_its_traceback_and_tried_again(run, monkeypatch):
     done = run()
     with monkeypatch.context() as patch:
