@@ -2,6 +2,7 @@
 
 import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -11,7 +12,7 @@ from robust_arch.errors import invalid
 from robust_arch.randomness import derive
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ImageSet:
     """Labelled images. images: (N, C, H, W) uint8 in [0, max_value]; labels: (N,) int64 below num_classes."""
 
@@ -48,7 +49,11 @@ class ImageSet:
         return images.float() / self.max_value
 
     def fingerprint(self) -> str:
-        """16 hex digits that change with any pixel, label, shape or scale."""
+        """16 hex digits that change with any pixel, label, shape or scale; computed once."""
+        return self._fingerprint
+
+    @cached_property
+    def _fingerprint(self) -> str:
         digest = hashlib.blake2b(digest_size=8)
         digest.update(repr((tuple(self.images.shape), self.num_classes, self.max_value)).encode())
         digest.update(self.images.contiguous().numpy().tobytes())

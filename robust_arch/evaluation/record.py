@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ class Subject:
     data: str
 
 
+@lru_cache(maxsize=4)  # a sweep asks for the same examples for every run
 def select_examples(test: ImageSet, n: int | None) -> Examples:
     """The whole test set, or `n` of it in the classes' proportions by a fixed seed."""
     index = torch.arange(len(test)) if n is None or n == len(test) else stratified(test.labels, n, seed=0)
