@@ -270,8 +270,10 @@ def read_space(cfg: DictConfig) -> Space:
 
 
 def read_seeds(cfg: DictConfig) -> tuple[int, ...]:
-    """The axis `search.seeds`."""
+    """The axis `search.seeds`; without one, the key `seed`."""
     seeds = cfg.search.seeds
+    if seeds is None:
+        return (_seed(cfg.seed, "seed"),)
     if not OmegaConf.is_list(seeds) or not len(seeds) or len(set(seeds)) != len(seeds):
         raise invalid("search.seeds", seeds, "a list of different integers, like [0,1,2]")
     return tuple(_seed(seed, "search.seeds") for seed in seeds)

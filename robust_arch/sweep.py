@@ -105,25 +105,12 @@ def sweep(config: DictConfig, loader: ConfigLoader, launcher: Launcher, argument
         SystemExit: with status 1 unless every run of the plan is completed at the end.
     """
     try:
-        plans = []
-        finalists = None
-        for composed, combination in _configurations(config, loader, arguments):
-            plans.append(plan_study(composed, combination))
-            finalists = edge.read_finalists(composed)
-            if finalists is not None:
-                test = plans[-1].runs[0].run.splits.test
-                finalists.evaluation.require_fits(len(test), test.num_classes)
+        plans, finalists = _plans(config, loader, arguments)
         runs = _distinct(plans)
     except InputError as error:
         sys.exit(f"error: {error}")
     study = plans[0].study
-    about = {
-        "command": edge.train_command(arguments, multirun=True),
-        "budgets": sorted({str(plan.budget) for plan in plans}),
-        "considered": sum(plan.members.considered for plan in plans),
-        "rejected": sum(plan.members.rejected_count for plan in plans),
-    }
-    study.write_plan([planned.row() for planned in runs], about)
+    _record_plan(study, plans, runs, arguments)
     _launch_until_settled(launcher, runs)
     trained = [planned for planned in runs if planned.run.folder.trained]
     chosen = _finalist_runs(trained, finalists) if finalists is not None else []
@@ -137,6 +124,33 @@ def sweep(config: DictConfig, loader: ConfigLoader, launcher: Launcher, argument
         log.error("run %s is not done (%s): %s", planned.run.run_id, folder.state, folder.path)
     if undone:
         sys.exit(1)
+
+
+def _plans(
+    config: DictConfig, loader: ConfigLoader, arguments: Sequence[str]
+) -> tuple[list[StudyPlan], edge.Finalists | None]:
+    """The plan of each combination, and the finalists' evaluation, all checked."""
+    plans = []
+    finalists = None
+    for composed, combination in _configurations(config, loader, arguments):
+        plans.append(plan_study(composed, combination))
+        finalists = edge.read_finalists(composed)
+        if finalists is not None:
+            test = plans[-1].runs[0].run.splits.test
+            finalists.evaluation.require_fits(len(test), test.num_classes)
+    return plans, finalists
+
+
+def _record_plan(
+    study: StudyFolder, plans: Sequence[StudyPlan], runs: Sequence[PlannedRun], arguments: Sequence[str]
+) -> None:
+    about = {
+        "command": edge.train_command(arguments, multirun=True),
+        "budgets": sorted({str(plan.budget) for plan in plans}),
+        "considered": sum(plan.members.considered for plan in plans),
+        "rejected": sum(plan.members.rejected_count for plan in plans),
+    }
+    study.write_plan([planned.row() for planned in runs], about)
 
 
 def _distinct(plans: Sequence[StudyPlan]) -> list[PlannedRun]:

@@ -83,6 +83,16 @@ def test_plan_takes_what_train_takes(tmp_path, monkeypatch):
     assert result.output.count("study own: 2 runs inside no budget") == 2
 
 
+def test_a_seed_can_be_given_without_an_axis_of_seeds(composed):
+    from robust_arch.sweep import plan_study
+
+    grid = ("search.space.depths=[[1],[1],[1]]", "search.space.widths=[[4],[4,8],[8]]")
+    for overrides, seeds in (((), {0}), (("seed=3",), {3}), (("search.seeds=[1,2]",), {1, 2})):
+        plan = plan_study(composed(*grid, *overrides), [])
+        assert {planned.run.settings.seed for planned in plan.runs} == seeds
+        assert len(plan.runs) == 2 * len(seeds)
+
+
 def test_status_and_results_name_every_run(study, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     shown = invoke("status", study)
