@@ -1,11 +1,13 @@
 """The interface of a training objective."""
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
-from robust_arch.attacks import ThreatModel
+from robust_arch.attacks import Attack, ThreatModel
+from robust_arch.errors import invalid
 
 
 @dataclass(frozen=True)
@@ -38,3 +40,15 @@ class Objective(ABC):
             seed: of this step's inner maximisation.
             index: (B,) positions of the examples in the training set.
         """
+
+
+@dataclass(frozen=True, kw_only=True)
+class RegularizedObjective(Objective):
+    """A loss plus beta times a smoothness term; `attack` is the inner maximisation."""
+
+    attack: Attack
+    beta: float = 6.0
+
+    def __post_init__(self) -> None:
+        if isinstance(self.beta, str) or not 0 <= self.beta < math.inf:
+            raise invalid("objective.beta", self.beta, "a finite number of at least 0")

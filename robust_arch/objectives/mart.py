@@ -6,10 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from robust_arch.attacks import Attack, ThreatModel
+from robust_arch.attacks import ThreatModel
 from robust_arch.attacks.losses import kl_divergence
-from robust_arch.errors import invalid
-from robust_arch.objectives.base import Loss, Objective
+from robust_arch.objectives.base import Loss, RegularizedObjective
 
 
 def boosted_cross_entropy(logits_adv: Tensor, y: Tensor) -> Tensor:
@@ -19,15 +18,8 @@ def boosted_cross_entropy(logits_adv: Tensor, y: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True, kw_only=True)
-class MART(Objective):
+class MART(RegularizedObjective):
     """Mean of BCE(f(x'), y) + beta * KL(p(x) || p(x')) * (1.0000001 - p_y(x)); the constants are the authors'."""
-
-    attack: Attack
-    beta: float = 6.0
-
-    def __post_init__(self) -> None:
-        if not self.beta >= 0:
-            raise invalid("objective.beta", self.beta, "at least 0")
 
     def __call__(self, net: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, seed: int, index: Tensor) -> Loss:
         """Natural pass first, then the adversarial one."""

@@ -5,22 +5,14 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from robust_arch.attacks import Attack, ThreatModel
+from robust_arch.attacks import ThreatModel
 from robust_arch.attacks.losses import kl_divergence
-from robust_arch.errors import invalid
-from robust_arch.objectives.base import Loss, Objective
+from robust_arch.objectives.base import Loss, RegularizedObjective
 
 
 @dataclass(frozen=True, kw_only=True)
-class TRADES(Objective):
+class TRADES(RegularizedObjective):
     """CE(f(x), y) + beta * mean KL(p(x) || p(x')), gradient through both terms and both passes."""
-
-    attack: Attack
-    beta: float = 6.0
-
-    def __post_init__(self) -> None:
-        if not self.beta >= 0:
-            raise invalid("objective.beta", self.beta, "at least 0")
 
     def __call__(self, net: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, seed: int, index: Tensor) -> Loss:
         """Natural pass first, then the adversarial one."""

@@ -250,5 +250,5 @@ def test_the_loss_is_float32_where_the_network_is_not(norm, normalised):
 
 @pytest.mark.parametrize("beta", [-1.0, -1e-9, float("nan")])
 def test_a_negative_beta_is_named(beta):
-    with pytest.raises(InputError, match=r"objective\.beta = .*: at least 0"):
+    with pytest.raises(InputError, match=r"objective\.beta = .*: a finite number of at least 0"):
         TRADES(name="trades", attack=INNER, beta=beta)
