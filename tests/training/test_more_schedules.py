@@ -181,7 +181,7 @@ def test_the_recipe_without_flip_differs_in_that_alone(recipe):
 
 def test_the_recipe_of_the_digits_neither_pads_nor_flips(recipe):
     made = recipe("digits")
-    assert (made.epochs, made.batch_size, made.augment.padding, made.augment.flip) == (12, 64, 0, False)
+    assert (made.augment.padding, made.augment.flip) == (0, False)
     assert sgd(made) == sgd(recipe("huang2021"))
     assert made.schedule == recipe("huang2021").schedule
 
