@@ -105,8 +105,7 @@ def _status_row(run: "RunFolder", planned: Mapping[str, Any], remark: str) -> tu
     """
     record, result = run.status, run.result or {}
     facts = record.get("run", planned)
-    error = (record.get("error") or "").strip().splitlines()
-    notes = [*error[-1:], *result.get("flags", []), *([remark] if remark else [])]
+    notes = [run.last_error, *result.get("flags", []), remark]
     held_out = f"{result['best_val_robust_acc']:.1f}%" if result else ""
     attempts = str(record.get("attempts", 0))
     return (
@@ -116,7 +115,7 @@ def _status_row(run: "RunFolder", planned: Mapping[str, Any], remark: str) -> tu
         run.state,
         attempts,
         held_out,
-        "; ".join(notes),
+        "; ".join(filter(None, notes)),
     )
 
 
@@ -136,7 +135,7 @@ def results(
 
     path = _study_path(study, results_dir)
     frame = load_study(path)
-    written = StudyFolder(path).write_results()
+    written = StudyFolder(path).write_results(frame)
     if mixed:
         _console().print(_results_table(f"study {path.name}, mixed: see recipe, threat and checkpoint", frame))
     else:

@@ -59,8 +59,3 @@ def normal(keys: Tensor, shape: tuple[int, ...]) -> Tensor:
     # 1 - u lies in (0, 1], so the logarithm is finite
     z = torch.sqrt(-2.0 * torch.log1p(-u[:, 0])) * torch.cos(2.0 * math.pi * u[:, 1])
     return z.view(len(keys), *shape)
-
-
-def randint(keys: Tensor, high: int, count: int) -> Tensor:
-    """Integers uniform in [0, high). keys: (B,) int64. Returns (B, count) int64; high at most 2^20."""
-    return (uniform(keys, (count,)) * high).long().clamp_(max=high - 1)

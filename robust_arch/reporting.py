@@ -6,8 +6,8 @@ from typing import Any
 from robust_arch.analysis.figures import png, robust_against_last_share
 from robust_arch.analysis.groups import main_group
 from robust_arch.analysis.report import StudyDetails, write_report
+from robust_arch.architectures import Cost
 from robust_arch.runs import StudyFolder, load_study
-from robust_arch.runs.folder import RunFolder
 
 
 def write_study_report(path: Path) -> Path:
@@ -20,7 +20,7 @@ def write_study_report(path: Path) -> Path:
     """
     frame = load_study(path)
     study = StudyFolder(path)
-    study.write_results()
+    study.write_results(frame)
     details = _details(study)
     written = write_report(frame, details, study.report_path)
     if (group := main_group(frame)) is not None:
@@ -36,20 +36,16 @@ def _details(study: StudyFolder) -> StudyDetails:
     return StudyDetails(
         name=study.name,
         command=study.about.get("command") or newest.get("command", ""),
-        stage_shares={run_id: _shares(result["cost"]["stage_params"]) for run_id, result in results.items()},
+        stage_shares={run_id: Cost(**result["cost"]).shares() for run_id, result in results.items()},
         budget="; ".join(study.about.get("budgets", [])),
         planned=len(study.read_plan()),
         versions=_versions(newest),
         hardware=_hardware(newest.get("hardware", {})),
         best_val={run_id: result["best_val_robust_acc"] for run_id, result in results.items()},
-        errors={run.run_id: _last_line(run) for run in runs if run.state in ("failed", "diverged")},
+        errors={run.run_id: run.last_error for run in runs if run.state in ("failed", "diverged")},
         flags={run_id: "; ".join(flags) for run_id, result in results.items() if (flags := result.get("flags"))},
         n_val=newest.get("selection_images"),
     )
-
-
-def _shares(parts: list[int]) -> tuple[float, ...]:
-    return tuple(part / sum(parts) for part in parts)
 
 
 def _versions(result: dict[str, Any]) -> dict[str, str]:
@@ -64,8 +60,3 @@ def _hardware(hardware: dict[str, Any]) -> str:
         return ""
     gpus = ", ".join(hardware["gpus"]) or "no GPU"
     return f"{hardware['processor']}, {hardware['cores']} cores ({hardware['threads']} threads used), {gpus}"
-
-
-def _last_line(run: RunFolder) -> str:
-    lines = (run.status.get("error") or "").strip().splitlines()
-    return lines[-1] if lines else ""

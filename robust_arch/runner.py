@@ -5,6 +5,7 @@ import logging
 import math
 import traceback
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
@@ -29,6 +30,8 @@ from robust_arch.training.module import AdversarialTraining
 from robust_arch.training.tracking import Tracker, WandbTracker
 
 log = logging.getLogger(__name__)
+
+_SMOOTHNESS = ("n_test", "stability", "lipschitz")
 
 
 def execute(run: Run) -> str:
@@ -267,12 +270,7 @@ def _result(run: Run, folder: RunFolder, rows: list[dict[str, float]]) -> Mappin
             "test": len(run.splits.test),
         },
         "selection_images": held_out,
-        "cost": {
-            "params": run.cost.params,
-            "macs": run.cost.macs,
-            "stage_params": list(run.cost.stage_params),
-            "stage_macs": list(run.cost.stage_macs),
-        },
+        "cost": asdict(run.cost),
     }
 
 
@@ -307,6 +305,3 @@ def _summary(folder: RunFolder, state: str) -> dict[str, Any]:
             numbers = {key: value for key, value in row.items() if key.endswith("_acc") or key in _SMOOTHNESS}
             summary |= {f"{row['checkpoint']}{part}/{key}": value for key, value in numbers.items()}
     return summary
-
-
-_SMOOTHNESS = ("n_test", "stability", "lipschitz")

@@ -77,6 +77,12 @@ class RunFolder:
         return read_json(self._status) or {}
 
     @property
+    def last_error(self) -> str:
+        """The last line of the error that status.json holds, or nothing."""
+        lines = (self.status.get("error") or "").strip().splitlines()
+        return str(lines[-1]) if lines else ""
+
+    @property
     def state(self) -> str:
         """One of STATES; a run that says running while no process holds its lock was cut off and is planned again."""
         state = self.status.get("state", "planned")

@@ -76,9 +76,10 @@ class StudyFolder:
         """One row an evaluation record, one empty row for a failed or diverged run."""
         return [row for run in self.runs() for row in run_rows(run)]
 
-    def write_results(self) -> Path:
-        """Rebuild results.csv from the records."""
-        frame = to_frame(self.rows())
+    def write_results(self, frame: pd.DataFrame | None = None) -> Path:
+        """Rebuild results.csv from the records, or from the `frame` that they were just read into."""
+        if frame is None:
+            frame = to_frame(self.rows())
         whole = dict.fromkeys(("params", "macs", "seed", "epochs", "n_test"), "Int64")
         write_text(self.results_path, frame.astype(whole).to_csv(index=False))
         return self.results_path
