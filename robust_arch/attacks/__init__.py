@@ -2,8 +2,20 @@
 
 from robust_arch.attacks.base import Attack
 from robust_arch.attacks.gradient import PGD
-from robust_arch.attacks.losses import CrossEntropy, KLToClean, Margin
-from robust_arch.attacks.start import Clean, Gaussian, Uniform
+from robust_arch.attacks.losses import CrossEntropy, GuidedMargin, KLToClean, Margin
+from robust_arch.attacks.start import Bernoulli, Clean, Gaussian, Uniform
 from robust_arch.attacks.threat import ThreatModel
 
-__all__ = ["PGD", "Attack", "Clean", "CrossEntropy", "Gaussian", "KLToClean", "Margin", "ThreatModel", "Uniform"]
+__all__ = [
+    "PGD",
+    "Attack",
+    "Bernoulli",
+    "Clean",
+    "CrossEntropy",
+    "Gaussian",
+    "GuidedMargin",
+    "KLToClean",
+    "Margin",
+    "ThreatModel",
+    "Uniform",
+]

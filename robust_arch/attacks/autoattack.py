@@ -1,39 +1,58 @@
-"""Adapter to AutoAttack (Croce and Hein 2020): the authors' own code, as the package pyautoattack distributes it."""
+"""Adapter to AutoAttack (Croce and Hein 2020): the authors' own code, from either of its two distributions."""
 
+import importlib
+import logging
 import sys
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
 
-import pyautoattack
 import torch
 from torch import Tensor, nn
 
 from robust_arch.attacks.base import Attack, check_labels
 from robust_arch.attacks.threat import ThreatModel
-from robust_arch.errors import invalid
+from robust_arch.errors import InputError, invalid
 
-_NORMS = {"linf": "Linf", "l2": "L2"}
+log = logging.getLogger(__name__)
+
+VERSIONS = ("standard", "plus", "rand")
+PACKAGES = ("pyautoattack", "autoattack")
+LIBRARY_NORMS = {"linf": "Linf", "l2": "L2"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class AutoAttack(Attack):
-    """The full standard suite: APGD-CE, APGD-T, FAB-T, Square, on min(9, K - 1) target classes.
+    """A whole suite of AutoAttack on min(9, K - 1) target classes.
 
+    version: `standard` (APGD-CE, APGD-T, FAB-T, Square), `plus` (those, APGD-DLR and untargeted FAB, with restarts) or
+    `rand` (APGD-CE and APGD-DLR on gradients averaged over 20 draws, for randomised networks). package: the
+    distribution of the code; `autoattack`, which is installed from its repository, only where asked for.
     block_size: images attacked in one call of the library, in index order. The library reseeds for each of its
     batches, so the block is part of what determines the result; within a block it equals a direct call.
     """
 
+    version: str = "standard"
+    package: str = "pyautoattack"
     block_size: int = 250
-    min_classes = 4  # the targeted DLR loss divides by a difference of the first, third and fourth largest logits
 
     def __post_init__(self) -> None:
         if self.block_size < 1:
             raise invalid("attack.block_size", self.block_size, "an integer of at least 1")
+        for key, allowed in (("version", VERSIONS), ("package", PACKAGES)):
+            if getattr(self, key) not in allowed:
+                raise invalid(f"attack.{key}", getattr(self, key), f"one of {', '.join(allowed)}")
+        distribution_version(self.package)
+
+    @property
+    def min_classes(self) -> int:
+        """The DLR loss divides by a difference to the third largest logit, the targeted one also uses the fourth."""
+        return 3 if self.version == "rand" else 4
 
     @property
     def implementation(self) -> str:
         """The distribution that holds the authors' code, with its version."""
-        return f"pyautoattack {version('pyautoattack')}"
+        return f"{self.package} {distribution_version(self.package)}"
 
     def run(self, net: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, seed: int, index: Tensor) -> Tensor:
         """One call of the library a block; images that it could not perturb come back clean."""
@@ -42,16 +61,51 @@ class AutoAttack(Attack):
         if num_classes < self.min_classes:
             raise invalid("autoattack", num_classes, f"at least {self.min_classes} classes, for the DLR loss")
         check_labels(y, num_classes)
-        suite = pyautoattack.AutoAttack(
-            net, norm=_NORMS[threat.norm], eps=threat.eps, version="standard", seed=seed, device=x.device
-        )
-        suite.apgd_targeted.n_target_classes = min(9, num_classes - 1)
-        suite.fab.n_target_classes = min(9, num_classes - 1)
         x_adv = x.clone()
-        tracer = sys.gettrace()  # the library's check for dynamic defences leaves Python without one
-        try:
-            for block in torch.split(index.argsort(), self.block_size):
-                x_adv[block], _ = suite.run_standard_evaluation(x[block], y[block], batch_size=self.block_size)
-        finally:
-            sys.settrace(tracer)
+        for block in torch.split(index.argsort(), self.block_size):
+            # a suite of its own: a call leaves some of its settings changed, FAB's restarts for one
+            suite = self._suite(net, threat, seed, x.device, min(9, num_classes - 1))
+            size = {"batch_size" if self.package == "pyautoattack" else "bs": self.block_size}
+            tracer = sys.gettrace()  # the library's check for dynamic defences leaves Python without one
+            try:
+                found = suite.run_standard_evaluation(x[block], y[block], **size)
+            finally:
+                sys.settrace(tracer)
+            x_adv[block] = found[0] if isinstance(found, tuple) else found
         return x_adv
+
+    def _suite(self, net: nn.Module, threat: ThreatModel, seed: int, device: torch.device, targets: int) -> Any:
+        library = importlib.import_module(self.package)
+        quiet = {} if self.package == "pyautoattack" else {"verbose": False}
+        suite = library.AutoAttack(
+            net,
+            norm=LIBRARY_NORMS[threat.norm],
+            eps=threat.eps,
+            version=self.version,
+            seed=seed,
+            device=device,
+            **quiet,
+        )
+        suite.apgd_targeted.n_target_classes = suite.fab.n_target_classes = targets
+        if self.package == "autoattack":
+            suite.logger = suite.apgd.logger = suite.apgd_targeted.logger = _WarningsOnly()
+        return suite
+
+
+class _WarningsOnly:
+    """Stands in for the printing logger of the module `autoattack`: warnings go where this project's go."""
+
+    def log(self, message: str) -> None:
+        """The library marks its warnings by how they begin."""
+        if message.startswith("Warning"):
+            log.warning("%s", message.removeprefix("Warning: "))
+
+
+def distribution_version(package: str) -> str:
+    """The installed version of a distribution; raises InputError where it is not installed."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        raise InputError(
+            f"attack.package = {package!r}: an installed package; this one is not (pyautoattack comes with robust_arch)"
+        ) from None

@@ -77,8 +77,10 @@ class Attack(ABC):
     block_size: int | None = None
     """Examples that one call must see together, for attacks whose result depends on it; None for all others."""
 
-    min_classes: int = 2
-    """Classes below which the attack is not defined."""
+    @property
+    def min_classes(self) -> int:
+        """Classes below which the attack is not defined."""
+        return 2
 
     @property
     def implementation(self) -> str:

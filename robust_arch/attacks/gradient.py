@@ -1,4 +1,4 @@
-"""The one projected-gradient loop: fgsm, pgd and cw are settings of it."""
+"""The one projected-gradient loop: fgsm, pgd, cw and gama are settings of it."""
 
 import math
 from dataclasses import dataclass, field
@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from robust_arch import randomness
 from robust_arch.attacks.base import Attack, check_labels
-from robust_arch.attacks.losses import AttackLoss, CrossEntropy
-from robust_arch.attacks.start import Start, Uniform
+from robust_arch.attacks.losses import AttackLoss, CrossEntropy, margin
+from robust_arch.attacks.start import Clean, Start, Uniform
 from robust_arch.attacks.threat import ThreatModel
 from robust_arch.errors import invalid
 
@@ -18,34 +18,69 @@ from robust_arch.errors import invalid
 class PGD(Attack):
     """Projected gradient ascent (Madry et al. 2018) on `loss` from `start`; the last iterate is projected and returned.
 
-    steps: gradient steps, at least 1. rel_step_size: length of a step in units of eps, greater than 0.
+    steps: gradient steps, at least 1. rel_step_size: length of a step in units of eps, greater than 0; divided by
+    10 at each of the steps `drops`, counted from 0. restarts: attempts with other random starts; later ones see the
+    examples that still stand, and of the attempts on one that never fell, that of the largest logit margin is returned.
     """
 
     steps: int
     rel_step_size: float
     start: Start = field(default_factory=Uniform)
     loss: AttackLoss = field(default_factory=CrossEntropy)
+    drops: tuple[int, ...] = ()
+    restarts: int = 1
 
     def __post_init__(self) -> None:
-        if isinstance(self.steps, bool) or not isinstance(self.steps, int) or self.steps < 1:
-            raise invalid("attack.steps", self.steps, "an integer of at least 1")
+        object.__setattr__(self, "drops", tuple(self.drops))
+        for key in ("steps", "restarts"):
+            value = getattr(self, key)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise invalid(f"attack.{key}", value, "an integer of at least 1")
+        if self.restarts > 1 and isinstance(self.start, Clean):
+            raise invalid("attack.restarts", self.restarts, "1 where every attempt starts from the clean image")
+        if not all(isinstance(step, int) and 0 < step < self.steps for step in self.drops):
+            raise invalid("attack.drops", self.drops, f"numbers of steps between 1 and {self.steps - 1}")
         if not 0 < self.rel_step_size < math.inf:
             raise invalid("attack.rel_step_size", self.rel_step_size, "a finite number greater than 0")
 
     def run(self, net: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, seed: int, index: Tensor) -> Tensor:
-        """Steps of `rel_step_size` * eps along the steepest direction, each projected."""
+        """Attempts, each from a start of its own."""
+        x_adv = self._attempt(net, x, y, threat, randomness.example_keys(seed, index))
+        if self.restarts == 1:
+            return x_adv
+        margins = _margins(net, x_adv, y)
+        for restart in range(1, self.restarts):
+            standing = (margins <= 0).nonzero()[:, 0]
+            if not len(standing):
+                break
+            keys = randomness.example_keys(randomness.derive(seed, "restart", restart), index[standing])
+            tried = self._attempt(net, x[standing], y[standing], threat, keys)
+            reached = _margins(net, tried, y[standing])
+            better = reached > margins[standing]
+            x_adv[standing[better]], margins[standing[better]] = tried[better], reached[better]
+        return x_adv
+
+    def _attempt(self, net: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, keys: Tensor) -> Tensor:
+        """Steps along the steepest direction, each projected. keys: (B,), the examples' random streams."""
         with torch.no_grad():
             region = threat.region(x)
-            start = self.start(x, threat, randomness.example_keys(seed, index))
-            x_adv = region.project(start)
-            loss = self.loss.prepare(net, x, y)
+            x_adv = region.project(self.start(x, threat, keys))
+            loss = self.loss.prepare(net, x, y, x_adv)
         step_size = self.rel_step_size * threat.eps
         for step in range(self.steps):
+            if step in self.drops:
+                step_size /= 10
             x_adv.requires_grad_(True)
             logits = net(x_adv)
             if step == 0:  # once: a look at the labels makes the host wait for a GPU
                 check_labels(y, logits.shape[1])
-            (gradient,) = torch.autograd.grad(loss(logits).sum(), x_adv)
+            (gradient,) = torch.autograd.grad(loss(logits, step).sum(), x_adv)
             with torch.no_grad():
                 x_adv = region.project(x_adv + step_size * threat.steepest(gradient))
         return x_adv
+
+
+@torch.no_grad()
+def _margins(net: nn.Module, x_adv: Tensor, y: Tensor) -> Tensor:
+    """Logit margin of each example, positive where misclassified: (B,)."""
+    return margin(net(x_adv), y)

@@ -8,28 +8,36 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-LogitLoss = Callable[[Tensor], Tensor]
+from robust_arch.errors import invalid
+
+LogitLoss = Callable[[Tensor, int], Tensor]
+"""From logits (B, K) and the number of the step, counted from 0, to the loss of each example (B,)."""
 
 
 class AttackLoss(Protocol):
-    """Prepares a loss for one batch: what it needs of the clean images is computed once, before the first step."""
+    """Prepares a loss for one batch: what it needs of fixed images is computed once, before the first step."""
 
-    def prepare(self, net: nn.Module, x: Tensor, y: Tensor) -> LogitLoss:
-        """A function from logits (B, K) to the loss of each example (B,)."""
+    def prepare(self, net: nn.Module, x: Tensor, y: Tensor, x_start: Tensor) -> LogitLoss:
+        """The loss for clean images x and the projected start, both (B, C, H, W), and labels y (B,)."""
 
 
 @dataclass(frozen=True)
 class CrossEntropy:
     """-log p_y(x')."""
 
-    def prepare(self, net: nn.Module, x: Tensor, y: Tensor) -> LogitLoss:  # noqa: ARG002
+    def prepare(self, net: nn.Module, x: Tensor, y: Tensor, x_start: Tensor) -> LogitLoss:  # noqa: ARG002
         """Needs the labels alone."""
-        return lambda logits: F.cross_entropy(logits.float(), y, reduction="none")
+        return lambda logits, _: F.cross_entropy(at_least_float32(logits), y, reduction="none")
+
+
+def at_least_float32(logits: Tensor) -> Tensor:
+    """Half-precision logits as float32; float64, which a caller chose for exactness, stays."""
+    return logits if logits.dtype == torch.float64 else logits.float()
 
 
 def kl_divergence(logits_p: Tensor, logits_q: Tensor) -> Tensor:
-    """KL(p || q) of the softmax distributions of two sets of logits, (B, K) each, in nats: (B,) float32."""
-    log_p, log_q = F.log_softmax(logits_p.float(), dim=1), F.log_softmax(logits_q.float(), dim=1)
+    """KL(p || q) of the softmax distributions of two sets of logits, (B, K) each, in nats: (B,) float32 or float64."""
+    log_p, log_q = (F.log_softmax(at_least_float32(logits), dim=1) for logits in (logits_p, logits_q))
     return (log_p.exp() * (log_p - log_q)).sum(dim=1)
 
 
@@ -37,11 +45,11 @@ def kl_divergence(logits_p: Tensor, logits_q: Tensor) -> Tensor:
 class KLToClean:
     """KL(p(x) || p(x')), the inner loss of TRADES (Zhang et al. 2019)."""
 
-    def prepare(self, net: nn.Module, x: Tensor, y: Tensor) -> LogitLoss:  # noqa: ARG002
+    def prepare(self, net: nn.Module, x: Tensor, y: Tensor, x_start: Tensor) -> LogitLoss:  # noqa: ARG002
         """One forward pass on the clean images, without gradient."""
         with torch.no_grad():
             clean = net(x)
-        return lambda logits: kl_divergence(clean, logits)
+        return lambda logits, _: kl_divergence(clean, logits)
 
 
 def margin(logits: Tensor, y: Tensor) -> Tensor:
@@ -55,6 +63,39 @@ def margin(logits: Tensor, y: Tensor) -> Tensor:
 class Margin:
     """The logit margin of Carlini and Wagner 2017."""
 
-    def prepare(self, net: nn.Module, x: Tensor, y: Tensor) -> LogitLoss:  # noqa: ARG002
+    def prepare(self, net: nn.Module, x: Tensor, y: Tensor, x_start: Tensor) -> LogitLoss:  # noqa: ARG002
         """Needs the labels alone."""
-        return lambda logits: margin(logits.float(), y)
+        return lambda logits, _: margin(at_least_float32(logits), y)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GuidedMargin:
+    """The loss of GAMA (Sriramanan et al. 2020): margin of the softmax plus w_t ||p(x') - p(anchor)||_2^2.
+
+    w_t = `weight` * (1 - t / `decay_steps`) at step t, and 0 from step `decay_steps`. anchor: `clean`, the method's
+    formula, or `start`, what the published code does.
+    """
+
+    weight: float = 50.0
+    decay_steps: int = 25
+    anchor: str = "clean"
+
+    def __post_init__(self) -> None:
+        if self.anchor not in ("clean", "start"):
+            raise invalid("attack.loss.anchor", self.anchor, "clean or start")
+        if not self.weight >= 0:
+            raise invalid("attack.loss.weight", self.weight, "a number of at least 0")
+        if isinstance(self.decay_steps, bool) or not isinstance(self.decay_steps, int) or self.decay_steps < 1:
+            raise invalid("attack.loss.decay_steps", self.decay_steps, "an integer of at least 1")
+
+    def prepare(self, net: nn.Module, x: Tensor, y: Tensor, x_start: Tensor) -> LogitLoss:
+        """One forward pass on the anchor, without gradient."""
+        with torch.no_grad():
+            anchor = F.softmax(at_least_float32(net(x if self.anchor == "clean" else x_start)), dim=1)
+
+        def loss(logits: Tensor, step: int) -> Tensor:
+            p = F.softmax(at_least_float32(logits), dim=1)
+            weight = self.weight * max(1 - step / self.decay_steps, 0.0)
+            return margin(p, y) + weight * (p - anchor).square().sum(dim=1)
+
+        return loss

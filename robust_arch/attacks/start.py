@@ -35,6 +35,16 @@ class Uniform:
 
 
 @dataclass(frozen=True)
+class Bernoulli:
+    """x plus eps or minus eps in every pixel, each with probability 1/2 (Sriramanan et al. 2020)."""
+
+    def __call__(self, x: Tensor, threat: ThreatModel, keys: Tensor) -> Tensor:
+        """Draws C * H * W numbers an example."""
+        signs = 2 * (randomness.uniform(keys, tuple(x.shape[1:])) < 0.5).to(x.dtype) - 1
+        return x + threat.eps * signs
+
+
+@dataclass(frozen=True)
 class Gaussian:
     """x plus N(0, std^2) noise, where std = `std` + `rel_std` * eps (0.25 eps in the code of Huang et al. 2021)."""
 

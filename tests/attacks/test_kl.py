@@ -73,8 +73,8 @@ class Kept:
 
     functions: list = field(default_factory=list)
 
-    def prepare(self, net, x, y):
-        self.functions.append(KLToClean().prepare(net, x, y))
+    def prepare(self, net, x, y, x_start):
+        self.functions.append(KLToClean().prepare(net, x, y, x_start))
         return self.functions[-1]
 
 
@@ -101,20 +101,20 @@ def test_the_attack_s_anchor_is_the_clean_image_in_evaluation_mode(net):
     assert net.training
     clean = net.eval()(x).detach()
     (function,) = kept.functions
-    np.testing.assert_allclose(function(logits(1)), entropies(clean, logits(1)), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(function(logits(1), 0), entropies(clean, logits(1)), rtol=1e-4, atol=1e-6)
 
 
 def test_no_gradient_flows_into_the_anchor(net):
     x = torch.rand(6, 1, 2, 2, generator=torch.Generator().manual_seed(0))
-    assert not KLToClean().prepare(net, x, None)(logits(1)).requires_grad
+    assert not KLToClean().prepare(net, x, None, x)(logits(1), 0).requires_grad
 
 
 def test_labels_play_no_part_and_examples_do_not_meet(net):
     net.eval()
     x = torch.rand(6, 1, 2, 2, generator=torch.Generator().manual_seed(0))
-    together = KLToClean().prepare(net, x, torch.zeros(6))(logits(1))
+    together = KLToClean().prepare(net, x, torch.zeros(6), x)(logits(1), 0)
     for i in range(6):
-        alone = KLToClean().prepare(net, x[i : i + 1], torch.ones(1))(logits(1)[i : i + 1])
+        alone = KLToClean().prepare(net, x[i : i + 1], torch.ones(1), x[i : i + 1])(logits(1)[i : i + 1], 0)
         torch.testing.assert_close(alone, together[i : i + 1])
 
 

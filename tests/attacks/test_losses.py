@@ -28,7 +28,7 @@ def test_margin_leaves_the_logits_as_they_were():
 def test_cross_entropy_by_hand():
     # p = (1/4, 3/4) and (1/2, 1/2)
     logits = torch.tensor([[0.0, math.log(3)], [2.0, 2.0]])
-    value = CrossEntropy().prepare(None, None, torch.tensor([0, 1]))(logits)
+    value = CrossEntropy().prepare(None, None, torch.tensor([0, 1]), None)(logits, 0)
     torch.testing.assert_close(value, torch.tensor([math.log(4), math.log(2)]))
 
 
@@ -36,14 +36,14 @@ def test_cross_entropy_by_hand():
 def test_losses_are_computed_in_float32(loss):
     logits = torch.tensor([[0.0, 1.0, -3.0]])
     y = torch.tensor([2])
-    value = loss.prepare(None, None, y)(logits.bfloat16())
+    value = loss.prepare(None, None, y, None)(logits.bfloat16(), 0)
     assert value.dtype == torch.float32
-    assert torch.equal(value, loss.prepare(None, None, y)(logits))
+    assert torch.equal(value, loss.prepare(None, None, y, None)(logits, 0))
 
 
 def values_and_gradients(loss, logits, y):
     logits = logits.clone().requires_grad_(True)
-    values = loss.prepare(None, None, y)(logits)
+    values = loss.prepare(None, None, y, None)(logits, 0)
     (gradient,) = torch.autograd.grad(values.sum(), logits)
     return values.detach(), gradient
 
