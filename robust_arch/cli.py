@@ -106,7 +106,7 @@ def _status_row(run: "RunFolder", planned: Mapping[str, Any], remark: str) -> tu
     record, result = run.status, run.result or {}
     facts = record.get("run", planned)
     notes = [run.last_error, *result.get("flags", []), remark]
-    held_out = f"{result['best_val_robust_acc']:.1f}%" if result else ""
+    held_out = f"{result['best_val_robust_acc']:.1f}% of {result['selection_images']}" if result else ""
     attempts = str(record.get("attempts", 0))
     return (
         run.run_id,
@@ -174,6 +174,60 @@ def report(study: StudyArgument, results_dir: ResultsDir = Path("results")) -> N
 
     written = write_study_report(_study_path(study, results_dir))
     print(f"report: {written.resolve()}")
+
+
+@app.command("import")
+@_reports_errors
+def import_(
+    file: Annotated[Path, typer.Argument(help="a published checkpoint, a torch file")],
+    out: Annotated[Path, typer.Argument(help="the checkpoint to write, like wrn_34_r.ckpt")],
+    arch: Annotated[str | None, typer.Option("--arch", help="its architecture, a preset")] = None,
+    depths: Annotated[
+        str | None, typer.Option("--depths", help="blocks a stage, like 5,5,5; instead of --arch")
+    ] = None,
+    widths: Annotated[str | None, typer.Option("--widths", help="channels a stage, like 320,640,512")] = None,
+    family: Annotated[str, typer.Option("--family", help="with --depths: wide_resnet or resnet")] = "wide_resnet",
+    stem_width: Annotated[int, typer.Option("--stem-width", help="with --depths: channels of the stem")] = 16,
+    activation: Annotated[str, typer.Option("--activation", help="with --depths: weights do not tell it")] = "relu",
+    image_size: Annotated[int, typer.Option("--image-size", help="side of the images in pixels")] = 32,
+    force: Annotated[bool, typer.Option("--force", help="replace OUT if it exists")] = False,
+) -> None:
+    """Read a published checkpoint into one of this project; every weight must fit, and nothing in it is executed.
+
+    Example: robust-arch import WRN-34-R.pth wrn_34_r.ckpt --arch wrn_34_r
+    """
+    from robust_arch.console import set_up_logging
+    from robust_arch.interop import import_published, read_architecture
+
+    set_up_logging()  # it says what it left out or converted
+    fields = {"family": family, "stem_width": stem_width, "activation": activation}
+    spec = read_architecture(arch, depths, widths, fields)
+    layout = import_published(file, out, spec, image_size=image_size, force=force)
+    print(f"written: {out} (key names of {layout})")
+
+
+@app.command()
+@_reports_errors
+def export(
+    checkpoint: Annotated[Path, typer.Argument(help="a checkpoint of this project")],
+    out: Annotated[Path, typer.Argument(help="the file to write")],
+    form: Annotated[str, typer.Option("--format", help="published, safetensors or onnx")],
+    layout: Annotated[
+        str | None, typer.Option("--layout", help="key names of the format published: huang2021, trades; pytorch_cifar")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="replace OUT if it exists")] = False,
+) -> None:
+    """Write a checkpoint in another format, and check that its logits stay the same.
+
+    published: a torch file under published key names. safetensors: one file of weights and their description, no
+    Python needed. onnx: one file that computes logits from images (needs the extra `onnx`).
+
+    Example: robust-arch export results/demo/runs/0123456789ab/checkpoints/best.ckpt best.onnx --format onnx
+    """
+    from robust_arch.interop import export_checkpoint
+
+    export_checkpoint(checkpoint, out, form, layout=layout, force=force)
+    print(f"written: {out}")
 
 
 def main() -> None:

@@ -44,10 +44,14 @@ class Selection:
 
 @dataclass(frozen=True, kw_only=True)
 class Finalists:
-    """After a sweep, the `top` runs by held-out robust accuracy are evaluated as `evaluation` says."""
+    """After a sweep, the `top` runs by held-out robust accuracy are evaluated as `evaluation` says.
+
+    overrides: what says the same on the command line.
+    """
 
     top: int
     evaluation: EvaluationSettings
+    overrides: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,6 +200,11 @@ def train_command(overrides: Sequence[str], *, multirun: bool = False) -> str:
     return shlex.join(["python", "-m", "robust_arch.train", *(["-m"] if multirun else []), *overrides])
 
 
+def evaluate_command() -> str:
+    """The shell command that evaluates as this process does."""
+    return shlex.join(["python", "-m", "robust_arch.evaluate", *HydraConfig.get().overrides.task])
+
+
 def read_study_name(cfg: DictConfig) -> str:
     """The study's folder name."""
     name = str(cfg.study.name)
@@ -217,15 +226,18 @@ def read_logger(node: DictConfig) -> dict[str, Any]:
 def read_evaluation(node: DictConfig) -> EvaluationSettings:
     """The group `evaluate`; each attack's YAML is looked up by name."""
     settings = plain(node, "evaluate")
-    names = settings.pop("attacks")
+    names, cascade = settings.pop("attacks"), settings.pop("cascade")
     checkpoints = settings.pop("checkpoints", ["best"])
-    for key, values in (("attacks", names), ("checkpoints", checkpoints)):
+    for key, values in (("attacks", names), ("cascade", cascade), ("checkpoints", checkpoints)):
         is_list = isinstance(values, list) and all(isinstance(value, str) for value in values)
         if not is_list or len(set(values)) != len(values):
             raise invalid(f"evaluate.{key}", values, "a list of different names")
     _seed(settings["seed"], "evaluate.seed")
     return EvaluationSettings(
-        attacks=tuple(read_attack(name) for name in names), checkpoints=tuple(checkpoints), **settings
+        attacks=tuple(read_attack(name) for name in names),
+        cascade=tuple(read_attack(name) for name in cascade),
+        checkpoints=tuple(checkpoints),
+        **settings,
     )
 
 
@@ -284,12 +296,18 @@ def read_finalists(cfg: DictConfig) -> Finalists | None:
     if cfg.study.finalists is None:
         return None
     wanted = plain(cfg.study.finalists, "study.finalists")
-    if set(wanted) != {"top", "attacks", "n"}:
-        raise invalid("study.finalists", wanted, "the keys top, attacks and n")
-    if isinstance(wanted["top"], bool) or not isinstance(wanted["top"], int) or wanted["top"] < 1:
-        raise invalid("study.finalists.top", wanted["top"], "an integer of at least 1")
-    node = OmegaConf.merge(cfg.evaluate, {"attacks": wanted["attacks"], "n": wanted["n"], "checkpoints": ["best"]})
-    return Finalists(top=wanted["top"], evaluation=read_evaluation(DictConfig(node)))
+    allowed = {str(key) for key in cfg.evaluate} - {"checkpoints"}
+    if not {"top", "attacks"} <= set(wanted) <= allowed | {"top"}:
+        raise invalid("study.finalists", wanted, f"the keys top and attacks, and some of {', '.join(sorted(allowed))}")
+    top = wanted.pop("top")
+    if isinstance(top, bool) or not isinstance(top, int) or top < 1:
+        raise invalid("study.finalists.top", top, "an integer of at least 1")
+    evaluation = {**wanted, "checkpoints": ["best"]}
+    return Finalists(
+        top=top,
+        evaluation=read_evaluation(DictConfig(OmegaConf.merge(cfg.evaluate, evaluation))),
+        overrides=tuple(as_override(f"evaluate.{key}", value) for key, value in evaluation.items()),
+    )
 
 
 def as_override(key: str, value: Any) -> str:

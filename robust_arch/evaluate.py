@@ -12,18 +12,19 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from robust_arch import configuration as edge
+from robust_arch.analysis.card import write_card
 from robust_arch.architectures import ArchSpec, Classifier, cost
 from robust_arch.attacks import ThreatModel
 from robust_arch.console import set_up_logging
 from robust_arch.data import Dataset, ImageSet
 from robust_arch.errors import InputError, invalid
-from robust_arch.evaluation import EvaluationRecord, EvaluationSettings, Subject, select_examples
+from robust_arch.evaluation import EvaluationRecord, EvaluationSettings, Subject, extend, select_examples
 from robust_arch.files import write_text
-from robust_arch.interop import load_checkpoint, load_published
-from robust_arch.interop.checkpoint import is_own
+from robust_arch.interop import open_checkpoint
 from robust_arch.paths import conf_dir
 from robust_arch.run import spec_facts
 from robust_arch.runs import RunFacts, RunFolder, StudyFolder
+from robust_arch.runs.provenance import provenance
 
 log = logging.getLogger("robust_arch.evaluate")  # under -m this module is called __main__
 
@@ -55,15 +56,17 @@ def evaluate(cfg: DictConfig) -> EvaluationRecord:
             raise InputError(f"checkpoint = {str(path)!r}: its run is being worked on by another process")
         record = EvaluationRecord(folder.evaluations, subject, select_examples(test, settings.n))
         if cfg.rerun:
-            record.forget(settings.attacks)
+            record.forget(settings)
+        about = {"command": edge.evaluate_command(), **provenance()}
         if own is None:
             facts = _facts(folder, spec, dataset, test)
             write_text(folder.config, yaml.safe_dump(_config(cfg, spec), sort_keys=False))
             folder.write_state("running", facts, attempt=True)
-            record.extend(net.to(trainer.device), settings, threat, trainer.device)
+            extend(record, net.to(trainer.device), settings, threat, trainer.device, about)
             folder.write_state("completed", facts)
         else:
-            record.extend(net.to(trainer.device), settings, threat, trainer.device)
+            extend(record, net.to(trainer.device), settings, threat, trainer.device, about)
+        write_card(folder)
     StudyFolder(folder.path.parents[1]).write_results()
     return record
 
@@ -73,32 +76,63 @@ def _load(path: Path, given: dict[str, Any]) -> tuple[Classifier, ArchSpec, Dict
 
     given: what the command line says of the architecture; all of it must hold.
     """
-    if is_own(path):
-        loaded = load_checkpoint(path)
-        expected = ArchSpec.from_dict({**loaded.spec.to_dict(), **given})
-        if expected != loaded.spec:
-            raise invalid("arch", given, f"nothing, or the checkpoint's own architecture, {loaded.spec.to_dict()}")
-        return loaded.net, loaded.spec, OmegaConf.create(dict(loaded.card["config"]))
-    if not {"depths", "widths"} <= set(given):
-        raise invalid("arch", given or None, "the architecture of a published checkpoint, like arch=wrn_34_r")
-    spec = ArchSpec.from_dict({"family": "wide_resnet", **given})
-    return load_published(path, spec), spec, None
+    loaded = open_checkpoint(path, given)
+    config = loaded.card.get("config")
+    return loaded.net, loaded.spec, OmegaConf.create(dict(config)) if isinstance(config, dict) else None
 
 
 def _task(cfg: DictConfig, trained: DictConfig | None) -> tuple[Dataset, ThreatModel, EvaluationSettings]:
     """Data, threat model and attacks: what the command line says, else what the checkpoint was trained with."""
-    data = cfg.get("data") or (trained.data if trained is not None else None)
+    data = cfg.get("data") or _trained_data(trained)
     if data is None:
         raise invalid("data", None, "the data set to evaluate on, like data=image_folder data.root=<folder>")
-    norm = cfg.threat.norm or (trained.threat.norm if trained is not None else "linf")
+    trained_norm, trained_eps = (
+        OmegaConf.select(trained, f"threat.{key}") if trained is not None else None for key in ("norm", "eps")
+    )
+    norm = cfg.threat.norm or trained_norm or "linf"
     eps = cfg.threat.eps
-    if eps is None and trained is not None and norm == trained.threat.norm:
-        eps = trained.threat.eps
+    if eps is None and norm == trained_norm:
+        eps = trained_eps
     if eps is None:
-        eps = data.eps.get(norm)
+        eps = (data.get("eps") or {}).get(norm)
     if eps is None:
         raise invalid("threat.eps", None, f"a radius, as this data set names none for {norm}")
     return edge.instantiate(data, "data"), ThreatModel(norm, eps), edge.read_evaluation(cfg.evaluate)
+
+
+def _trained_data(trained: DictConfig | None) -> Any:
+    """The data set that the checkpoint was trained on, if the file says so.
+
+    Hydra calls whatever `_target_` names, and a file from elsewhere may name anything: only the data sets of this
+    package are called.
+
+    Raises:
+        InputError: where another class or function is named.
+    """
+    data = OmegaConf.select(trained, "data") if trained is not None else None
+    if data is None:
+        return None
+    targets = _targets(OmegaConf.to_container(data)) if OmegaConf.is_dict(data) else []
+    if len(targets) != 1 or targets[0] != data.get("_target_") or not _is_our_dataset(str(targets[0])):
+        raise invalid("data", targets, "said on the command line, as the checkpoint names no data set of this package")
+    return data
+
+
+def _targets(node: object) -> list[object]:
+    """What an instantiation of `node` would call."""
+    if isinstance(node, dict):
+        own = [node["_target_"]] if "_target_" in node else []
+        return own + [target for value in node.values() for target in _targets(value)]
+    return [target for value in node for target in _targets(value)] if isinstance(node, list) else []
+
+
+def _is_our_dataset(target: str) -> bool:
+    if not target.startswith("robust_arch.data."):
+        return False
+    try:
+        return issubclass(hydra.utils.get_class(target), Dataset)
+    except Exception:  # no such name, or one of something else
+        return False
 
 
 def _require_fits(net: Classifier, test: ImageSet) -> None:
@@ -162,8 +196,12 @@ def job(cfg: DictConfig) -> None:
         record = evaluate(cfg)
     except InputError as error:
         sys.exit(f"error: {error}")
-    log.info("%s", record.summary())
     log.info("recorded in %s", record.json_path)
+    if record.invalid:
+        sys.exit(f"error: {record.summary()}")
+    log.info("%s", record.summary())
+    for warning in record.content["warnings"]:
+        log.warning("%s", warning)
 
 
 def main() -> None:

@@ -45,6 +45,15 @@ def read_json(path: Path) -> dict[str, Any] | None:
     return content if isinstance(content, dict) else None
 
 
+def read_arrays(path: Path) -> dict[str, np.ndarray] | None:
+    """The arrays of an .npz, or None if there is no such file or it is torn; objects in it are never unpickled."""
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in arrays.files}
+    except Exception:  # numpy raises a dozen kinds for a torn archive
+        return None
+
+
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """A compressed .npz, in one step."""
     with replacing(path) as temporary, temporary.open("wb") as handle:

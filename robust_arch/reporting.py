@@ -1,13 +1,19 @@
 """From a study's folder to its report."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from robust_arch.analysis.figures import png, robust_against_last_share
-from robust_arch.analysis.groups import main_group
+from robust_arch.analysis.groups import Group, main_group
 from robust_arch.analysis.report import StudyDetails, write_report
 from robust_arch.architectures import Cost
-from robust_arch.runs import StudyFolder, load_study
+from robust_arch.files import read_arrays
+from robust_arch.runs import RunFolder, StudyFolder, load_study
+
+Record = Mapping[str, Any]
 
 
 def write_study_report(path: Path) -> Path:
@@ -21,16 +27,18 @@ def write_study_report(path: Path) -> Path:
     frame = load_study(path)
     study = StudyFolder(path)
     study.write_results(frame)
-    details = _details(study)
+    group = main_group(frame)
+    details = _details(study, group)
     written = write_report(frame, details, study.report_path)
-    if (group := main_group(frame)) is not None:
+    if group is not None:
         figure = robust_against_last_share(group.rows, details.stage_shares)
         (written.parent / "last_stage_share.png").write_bytes(png(figure))
     return written
 
 
-def _details(study: StudyFolder) -> StudyDetails:
+def _details(study: StudyFolder, main: Group | None) -> StudyDetails:
     runs = list(study.runs())
+    records = [(run, record) for run in runs for record in run.evaluation_records()]
     results = {run.run_id: run.result for run in runs if run.result is not None}
     newest = max(results.values(), key=lambda result: result["finished"], default={})
     return StudyDetails(
@@ -43,9 +51,48 @@ def _details(study: StudyFolder) -> StudyDetails:
         hardware=_hardware(newest.get("hardware", {})),
         best_val={run_id: result["best_val_robust_acc"] for run_id, result in results.items()},
         errors={run.run_id: run.last_error for run in runs if run.state in ("failed", "diverged")},
-        flags={run_id: "; ".join(flags) for run_id, result in results.items() if (flags := result.get("flags"))},
+        flags=_flags(results, records),
         n_val=newest.get("selection_images"),
+        outcomes=_outcomes(records, main),
+        diagnoses=_parts(records, "diagnostics"),
+        smoothness=_parts(records, "smoothness"),
+        invalid={_name(run, record): "; ".join(why) for run, record in records if (why := record.get("invalid"))},
     )
+
+
+def _name(run: RunFolder, record: Record) -> str:
+    """A network and its evaluation in words."""
+    facts = run.status["run"]
+    return (
+        f"{facts['arch']}, seed {facts['seed']}, run {run.run_id}, checkpoint {record['checkpoint']}, "
+        f"{record['threat']}, {record['n_test']} test images"
+    )
+
+
+def _parts(records: Sequence[tuple[RunFolder, Record]], part: str) -> dict[str, Record]:
+    return {_name(run, record): record[part] for run, record in records if part in record}
+
+
+def _flags(results: Mapping[str, Record], records: Sequence[tuple[RunFolder, Record]]) -> dict[str, str]:
+    """What training and evaluations warn of, by run."""
+    found: dict[str, list[str]] = {run_id: list(result.get("flags", [])) for run_id, result in results.items()}
+    for run, record in records:
+        where = f"checkpoint {record['checkpoint']}, {record['n_test']} test images"
+        found.setdefault(run.run_id, []).extend(f"{where}: {told}" for told in record.get("warnings", []))
+    return {run_id: "; ".join(told) for run_id, told in found.items() if told}
+
+
+def _outcomes(records: Sequence[tuple[RunFolder, Record]], main: Group | None) -> dict[str, np.ndarray]:
+    """Run to (n,) booleans, robust under every attack, for the runs of the main group."""
+    members = set() if main is None else {str(run_id) for run_id in main.rows["run_id"]}
+    outcomes = {}
+    for run, record in records:
+        if main is None or run.run_id not in members or not main.holds(record):
+            continue
+        arrays = read_arrays(run.evaluations / f"{record['eval_id']}.npz")
+        if arrays is not None and set(main.attacks) <= set(arrays):
+            outcomes[run.run_id] = np.logical_and.reduce([arrays[name] for name in main.attacks])
+    return outcomes
 
 
 def _versions(result: dict[str, Any]) -> dict[str, str]:

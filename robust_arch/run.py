@@ -92,8 +92,5 @@ class Run:
         return (
             self.folder.state == "completed"
             and self.folder.trained
-            and all(
-                record.has_clean and not record.missing(evaluation.attacks, evaluation.seed)
-                for _, record in self.records()
-            )
+            and all(record.is_complete(evaluation) for _, record in self.records())
         )

@@ -13,9 +13,10 @@ import torch
 import yaml
 
 from robust_arch import __version__
+from robust_arch.analysis.card import write_card
 from robust_arch.architectures import arch_name, build
 from robust_arch.errors import DivergedError
-from robust_arch.evaluation import EvaluationRecord
+from robust_arch.evaluation import EvaluationRecord, extend
 from robust_arch.files import write_text
 from robust_arch.interop import load_checkpoint
 from robust_arch.interop.files import read_weights_only
@@ -276,20 +277,24 @@ def _result(run: Run, folder: RunFolder, rows: list[dict[str, float]]) -> Mappin
 
 def _evaluate(run: Run, folder: RunFolder) -> None:
     """Every checkpoint that is asked for, under what is not recorded yet."""
-    device = run.settings.trainer.device
+    settings, device = run.settings.evaluation, run.settings.trainer.device
     result = folder.result or {}
     same_weights = result["best_epoch"] == result["last_epoch"]
     first: EvaluationRecord | None = None
+    about = {"command": run.settings.command, **provenance()}
     for which, record in run.records():
-        attacks = record.missing(run.settings.evaluation.attacks, run.settings.evaluation.seed)
-        if same_weights and first is not None:
-            if attacks or not record.has_clean:
-                record.take_over(first, attacks)
+        if same_weights and first is not None and not settings.save_images:
+            if not record.is_complete(settings):
+                record.take_over(first)
             continue
         first = record
         loaded = load_checkpoint(folder.checkpoint(which), expected=run.settings.spec)
-        record.extend(loaded.net.to(device), run.settings.evaluation, run.settings.threat, device)
-        log.info("run %s, %s checkpoint: %s", run.run_id, which, record.summary())
+        extend(record, loaded.net.to(device), settings, run.settings.threat, device, about)
+        level = logging.ERROR if record.invalid else logging.INFO
+        log.log(level, "run %s, %s checkpoint: %s", run.run_id, which, record.summary())
+        for warning in record.content["warnings"]:
+            log.warning("run %s, %s checkpoint: %s", run.run_id, which, warning)
+    write_card(folder)
 
 
 def _summary(folder: RunFolder, state: str) -> dict[str, Any]:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from fractions import Fraction
 from statistics import NormalDist, fmean, stdev
 from typing import NamedTuple
+
+import numpy as np
 
 from robust_arch.errors import invalid
 
@@ -16,6 +19,22 @@ class MeanInterval(NamedTuple):
     mean: float
     low: float | None
     high: float | None
+
+
+class PairedComparison(NamedTuple):
+    """Two classifiers on the same n examples.
+
+    only_first, only_second: examples that only the one is right on. difference: share of the first minus share of the
+    second, in [-1, 1], with its interval. p_value: of McNemar's exact test that both are right equally often.
+    """
+
+    n: int
+    only_first: int
+    only_second: int
+    difference: float
+    low: float
+    high: float
+    p_value: float
 
 
 def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
@@ -49,6 +68,32 @@ def mean_interval(values: Sequence[float], confidence: float = 0.95) -> MeanInte
         return MeanInterval(mean, None, None)
     half = t_quantile(len(values) - 1, confidence) * stdev(values) / math.sqrt(len(values))
     return MeanInterval(mean, mean - half, mean + half)
+
+
+def compare_paired(first: np.ndarray, second: np.ndarray, confidence: float = 0.95) -> PairedComparison:
+    """McNemar's exact test (McNemar 1947) of two (n,) arrays of booleans, with the interval of Agresti and Min (2005).
+
+    The interval is Wald's after adding one half to each cell of the 2x2 table.
+
+    Raises:
+        InputError: for arrays of different lengths, or of none.
+    """
+    if first.shape != second.shape or first.ndim != 1 or not len(first):
+        raise invalid("examples", (first.shape, second.shape), "the same examples for both, at least one")
+    n = len(first)
+    b, c = int((first & ~second).sum()), int((second & ~first).sum())
+    centre, padded = (b - c) / (n + 2), b + c + 1
+    half = normal_quantile(confidence) * math.sqrt(padded - (b - c) ** 2 / (n + 2)) / (n + 2)
+    return PairedComparison(n, b, c, (b - c) / n, max(centre - half, -1.0), min(centre + half, 1.0), _mcnemar(b, c))
+
+
+def _mcnemar(b: int, c: int) -> float:
+    """Twice the lower tail of a fair coin thrown b + c times, in exact integers, at most 1."""
+    tail, term = 0, 1
+    for k in range(min(b, c) + 1):
+        tail += term
+        term = term * (b + c - k) // (k + 1)
+    return min(1.0, float(Fraction(2 * tail, 2 ** (b + c))))
 
 
 def resolution(n: int, p: float = 0.5, confidence: float = 0.95) -> float:

@@ -203,13 +203,7 @@ def _finalist_runs(trained: Sequence[PlannedRun], finalists: edge.Finalists) -> 
     chosen = []
     for planned in sorted(trained, key=held_out, reverse=True)[: finalists.top]:
         evaluation = finalists.evaluation
-        overrides = (
-            *planned.overrides,
-            edge.as_override("evaluate.attacks", [named.name for named in evaluation.attacks]),
-            edge.as_override("evaluate.n", evaluation.n),
-            "evaluate.checkpoints=[best]",
-            "rerun=false",
-        )
+        overrides = (*planned.overrides, *finalists.overrides, "rerun=false")
         settings = replace(planned.run.settings, evaluation=evaluation, rerun=False)
         run = Run(settings, planned.run.splits, planned.run.training_fingerprint)
         chosen.append(PlannedRun(run, overrides))

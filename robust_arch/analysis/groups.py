@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,6 +39,12 @@ class Group:
         """Names of the attacks whose worst case was taken."""
         attacks: tuple[str, ...] = self.key[-1]
         return attacks
+
+    def holds(self, record: Mapping[str, Any]) -> bool:
+        """Whether an evaluation record stands in this group, as far as the record tells: not how it was trained."""
+        known = [name for name in GROUP_COLUMNS if name in record]
+        own = dict(zip(GROUP_COLUMNS, self.key, strict=False))
+        return set(record["attacks"]) == set(self.attacks) and all(own[name] == record[name] for name in known)
 
     def difference(self, other: Group) -> str:
         """In what this group is unlike `other`: "checkpoint last instead of best"."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from base64 import b64encode
+from collections.abc import Sequence
 from html import escape
 
 
@@ -20,6 +21,24 @@ def element(name: str, *content: str, **attributes: str) -> Markup:
 def joined(*content: str) -> Markup:
     """The parts one after another, plain str escaped."""
     return Markup("".join(part if isinstance(part, Markup) else escape(part) for part in content))
+
+
+def simple_table(label: str, head: Sequence[str], rows: Sequence[Sequence[str]], *, message: int = -1) -> Markup:
+    """A table in a box that scrolls by itself; the first cell of a row heads it, column `message` may wrap."""
+    headings = element("tr", *(element("th", name, scope="col") for name in head))
+    body = [
+        element(
+            "tr",
+            element("th", row[0], scope="row"),
+            *(
+                element("td", cell, **({"class_": "message"} if position == message else {}))
+                for position, cell in enumerate(row[1:], start=1)
+            ),
+        )
+        for row in rows
+    ]
+    table = element("table", element("thead", headings), element("tbody", *body))
+    return element("div", table, class_="scroll", role="region", aria_label=label, tabindex="0")
 
 
 def picture(png: bytes, alt: str) -> Markup:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import combinations, pairwise
+from statistics import stdev
 
 import pandas as pd
 
@@ -17,7 +18,8 @@ class Point:
     """Worst-case accuracy of one architecture in percent with a 95% interval, and where it stands on the axes.
 
     From one run the interval is Wilson's over the test images, from several Student's t over the runs, cut to [0, 100].
-    params: trainable parameters. last_share: last stage's share of them in percent, None where unrecorded.
+    sd: standard deviation over the runs, None for one. params: trainable parameters. last_share: last stage's share of
+    them in percent, None where unrecorded.
     """
 
     arch: str
@@ -27,6 +29,7 @@ class Point:
     high: float
     params: int
     last_share: float | None
+    sd: float | None = None
 
 
 @dataclass(frozen=True)
@@ -100,6 +103,7 @@ def _point(arch: str, rows: pd.DataFrame, n: int, stage_shares: Mapping[str, tup
         accuracy=mean,
         low=max(low, 0.0),
         high=min(high, 100.0),
+        sd=stdev(values) if len(values) > 1 else None,
         params=int(rows["params"].iloc[0]),
         last_share=100 * shares[-1] if shares else None,
     )

@@ -7,13 +7,15 @@ from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
 from string import Template
+from typing import Any
 
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from robust_arch.analysis import figures, wording
+from robust_arch.analysis import figures, masking, paired, smoothness, wording
 from robust_arch.analysis.groups import Group, evaluations, groups, main_group
-from robust_arch.analysis.markup import Markup, element, joined, picture
+from robust_arch.analysis.markup import Markup, element, joined, picture, simple_table
 from robust_arch.analysis.points import Point, points
 from robust_arch.analysis.tables import Extras, columns, html_table
 from robust_arch.files import write_text
@@ -27,7 +29,9 @@ class StudyDetails:
     [0, 1]. budget: in words, "60,000 parameters ±2%"; empty without one. planned: runs the plan holds. versions:
     package to version. best_val: run_id to the robust accuracy in percent on `n_val` held-out images that selected
     its checkpoint. errors: run_id of a failed or diverged run to the last line of its error. flags: run_id to
-    what a reader must know of its training, like a collapse.
+    what a reader must know of its training and evaluation, like a collapse. outcomes: run_id to (n,) booleans, robust
+    in the worst case of the main group. diagnoses, smoothness, invalid: name of a network and its evaluation to what
+    was recorded of masked gradients, of its stages, and to why its numbers are invalid.
     """
 
     name: str
@@ -41,6 +45,10 @@ class StudyDetails:
     errors: Mapping[str, str] = field(default_factory=dict)
     flags: Mapping[str, str] = field(default_factory=dict)
     n_val: int | None = None
+    outcomes: Mapping[str, np.ndarray] = field(default_factory=dict)
+    diagnoses: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    smoothness: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    invalid: Mapping[str, str] = field(default_factory=dict)
 
 
 def write_report(frame: pd.DataFrame, details: StudyDetails, path: Path) -> Path:
@@ -62,7 +70,11 @@ def _body(frame: pd.DataFrame, details: StudyDetails) -> Markup:
         element("p", *wording.summary(frame, main, extras, details.budget, details.planned)),
         _results(frame, main, extras),
         _figures(frame, main, extras),
+        paired.section(main, details.outcomes, selected),
+        masking.section(details.diagnoses),
+        smoothness.section(details.smoothness),
         _failures(frame, details.errors),
+        _invalid(details.invalid),
         _flags(frame, details.flags),
         _reproduction(details),
         _reading(),
@@ -127,20 +139,24 @@ def _failures(frame: pd.DataFrame, errors: Mapping[str, str]) -> Markup:
     heading = element("h2", "Failed and diverged runs")
     if lost.empty:
         return joined(heading, element("p", "None."))
-    names = ("run", "architecture", "seed", "status", "error")
-    head = element("tr", *(element("th", name, scope="col") for name in names))
     rows = [
-        element(
-            "tr",
-            element("th", str(row["run_id"]), scope="row"),
-            *(element("td", wording.plain(row[name])) for name in ("arch", "seed", "status")),
-            element("td", errors.get(str(row["run_id"]), "not recorded"), class_="message"),
-        )
+        [
+            str(row["run_id"]),
+            *(wording.plain(row[name]) for name in ("arch", "seed", "status")),
+            errors.get(str(row["run_id"]), "not recorded"),
+        ]
         for row in lost.to_dict("records")
     ]
-    table = element("table", element("thead", head), element("tbody", *rows))
-    box = element("div", table, class_="scroll", role="region", aria_label="Failed and diverged runs", tabindex="0")
-    return joined(heading, box)
+    head = ("run", "architecture", "seed", "status", "error")
+    return joined(heading, simple_table("Failed and diverged runs", head, rows, message=4))
+
+
+def _invalid(invalid: Mapping[str, str]) -> Markup:
+    heading = element("h2", "Invalid evaluations")
+    if not invalid:
+        return joined(heading, element("p", "None: every evaluation passed its checks."))
+    lead = element("p", "A check failed, so the numbers of these evaluations stand in no table.")
+    return joined(heading, lead, element("ul", *(element("li", f"{name}: {why}") for name, why in invalid.items())))
 
 
 def _flags(frame: pd.DataFrame, flags: Mapping[str, str]) -> Markup:

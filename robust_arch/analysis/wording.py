@@ -149,10 +149,14 @@ def _best(main: Group, extras: Extras) -> str:
 
 def _over_runs(main: Group, arch: str) -> str:
     point = next(point for point in points(main, {}) if point.arch == arch)
-    if point.runs == 1:
+    if point.sd is None:
         return ""
-    mean, low, high = (accuracy(value, main.n_test) for value in (point.accuracy, point.low, point.high))
-    return f" Over its {point.runs} runs the mean is {mean}% [{low}, {high}] of {main.n_test} test images."
+    values = (point.accuracy, point.low, point.high, point.sd)
+    mean, low, high, sd = (accuracy(value, main.n_test) for value in values)
+    return (
+        f" Over its {point.runs} runs the mean is {mean}% [{low}, {high}] of {main.n_test} test images, the standard "
+        f"deviation {sd} points."
+    )
 
 
 def _ranking(result: Verdict, count: int) -> str:

@@ -2,7 +2,7 @@
 
 import importlib
 import pkgutil
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
@@ -30,8 +30,41 @@ class CostTerms:
     outside_macs: Any
 
 
+@dataclass(frozen=True)
+class KeyNames:
+    """A layout of published checkpoints: for each of our state-dict keys the name that it has there.
+
+    unused: prefixes of keys that the layout's code saves besides, though its network never uses them.
+    """
+
+    published: Callable[[str], str]
+    unused: tuple[str, ...] = ()
+
+    def __call__(self, key: str) -> str:
+        """The published name of one of our keys."""
+        return self.published(key)
+
+
+class StagedNetwork(Protocol):
+    """What the network of every family provides: its parts and how their Lipschitz constants are bounded."""
+
+    stem: nn.Module
+    stages: nn.Sequential
+
+    def lipschitz_bounds(self, norm: Callable[[nn.Module], float]) -> dict[str, float]:
+        """Upper bounds of the l2 Lipschitz constants, in evaluation mode, of "stem", "stage 1", ..., "head" alone.
+
+        "stem" is all before the first stage, "head" all behind the last one. norm: the l2 operator norm of a layer, on
+        the sizes that it works on; all but the activations are layers, the pooling too.
+        """
+
+
 class Family(Protocol):
-    """A family: which specs are legal, what one costs without building it, and how to build it."""
+    """A family: which specs are legal, what one costs without building it, how to build it, its published names."""
+
+    @property
+    def published_keys(self) -> Mapping[str, KeyNames]:
+        """Layouts by name, the usual one first; keys are those of `build`'s state dict."""
 
     def validate(self, spec: "ArchSpec") -> None:
         """Raise InputError if no member of the family has this spec."""
@@ -47,7 +80,10 @@ class Family(Protocol):
         """Closed-form cost; depths and widths may be int64 arrays, for many architectures at once."""
 
     def build(self, spec: "ArchSpec", num_classes: int, channels: int) -> nn.Module:
-        """A network from normalised images (B, channels, H, W) to logits (B, num_classes)."""
+        """A network from normalised images (B, channels, H, W) to logits (B, num_classes).
+
+        A `StagedNetwork`: its first convolution is `stem`, its stages are `stages`; its last linear layer is `fc`.
+        """
 
 
 def family_names() -> list[str]:

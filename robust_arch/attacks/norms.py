@@ -44,6 +44,10 @@ class Norm(ABC):
     def distance(self, x: Tensor, x_adv: Tensor) -> Tensor:
         """The norm of x_adv - x: (B,)."""
 
+    @abstractmethod
+    def dual(self, gradient: Tensor) -> Tensor:
+        """The largest <v, gradient> over all v of norm 1, in gradient's type: (B,). gradient: (B, C, H, W)."""
+
 
 class LinfRegion(Region):
     """A box of its own for each pixel."""
@@ -82,6 +86,10 @@ class Linf(Norm):
     def distance(self, x: Tensor, x_adv: Tensor) -> Tensor:
         """The largest |x_adv - x|."""
         return (x_adv - x).flatten(1).abs().amax(dim=1)
+
+    def dual(self, gradient: Tensor) -> Tensor:
+        """||gradient||_1."""
+        return gradient.flatten(1).abs().sum(dim=1)
 
 
 def _by_example(values: Tensor, like: Tensor) -> Tensor:
@@ -153,6 +161,10 @@ class L2(Norm):
     def distance(self, x: Tensor, x_adv: Tensor) -> Tensor:
         """||x_adv - x||_2."""
         return _length(x_adv - x)
+
+    def dual(self, gradient: Tensor) -> Tensor:
+        """||gradient||_2."""
+        return _length(gradient)
 
 
 NORMS: dict[str, Norm] = {"linf": Linf(), "l2": L2()}

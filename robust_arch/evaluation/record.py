@@ -1,26 +1,29 @@
 """An evaluation record: (checkpoint, weights, threat, examples) and every number computed on them."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from robust_arch.attacks import ThreatModel
-from robust_arch.data import ImageSet, stratified
-from robust_arch.evaluation.scoring import Examples, Outcome, clean_logits, run_attack
+from robust_arch.evaluation.checks import Check
+from robust_arch.evaluation.examples import Examples
+from robust_arch.evaluation.scoring import Outcome
 from robust_arch.evaluation.settings import EvaluationSettings, NamedAttack
-from robust_arch.files import read_json, write_arrays, write_json
+from robust_arch.files import read_arrays, read_json, write_arrays, write_json
 from robust_arch.identity import short_hash
-from robust_arch.statistics import wilson_interval
+from robust_arch.statistics import compare_paired, wilson_interval
 
-SCHEMA = 1
+SCHEMA = 2
 SMOOTHNESS_ATTACK = "pgd20"
-"""The attack whose images stability and local Lipschitz constant are computed on."""
+"""The attack whose images stability, local Lipschitz constants and FOSC are computed on."""
+_MEASURES = {"l1_linf": "lipschitz", "kl": "lipschitz_kl", "l2": "lipschitz_l2", "fosc": "fosc"}
+_PARTS = ("diagnostics", "smoothness")
+_SUSPICIOUS_P = 0.01  # of the paired test that one step breaks other examples than twenty steps do
 
 
 @dataclass(frozen=True)
@@ -34,21 +37,15 @@ class Subject:
     data: str
 
 
-@lru_cache(maxsize=4)  # a sweep asks for the same examples for every run
-def select_examples(test: ImageSet, n: int | None) -> Examples:
-    """The whole test set, or `n` of it in the classes' proportions by a fixed seed."""
-    index = torch.arange(len(test)) if n is None or n == len(test) else stratified(test.labels, n, seed=0)
-    return Examples(test.subset(index), index)
-
-
 class EvaluationRecord:
-    """`folder`/<eval_id>.json and .npz; read if there, extended attack by attack, written after each."""
+    """`folder`/<eval_id>.json and .npz; read if there, extended part by part, written after each."""
 
     def __init__(self, folder: Path, subject: Subject, examples: Examples) -> None:
         fingerprint = examples.images.fingerprint()
         identity = [subject.run_id, subject.checkpoint, subject.weights, str(subject.threat), fingerprint]
         self.eval_id = short_hash(identity)
         self.examples = examples
+        self.folder = folder
         self.json_path = folder / f"{self.eval_id}.json"
         self.arrays_path = folder / f"{self.eval_id}.npz"
         self.content: dict[str, Any] = {
@@ -63,6 +60,9 @@ class EvaluationRecord:
             "examples_fingerprint": fingerprint,
             "n_test": len(examples),
             "precision": "float32",
+            "preflight": [],
+            "invalid": [],
+            "warnings": [],
             "attacks": {},
         }
         self.arrays: dict[str, np.ndarray] = {"index": examples.index.numpy()}
@@ -70,106 +70,157 @@ class EvaluationRecord:
 
     def _read(self) -> None:
         """Take over what is recorded; a torn or half-written pair counts as nothing recorded."""
-        content = read_json(self.json_path)
-        if content is None or content.get("schema") != SCHEMA:
+        content, arrays = read_json(self.json_path), read_arrays(self.arrays_path)
+        if content is None or arrays is None or content.get("schema") != SCHEMA:
             return
-        try:
-            with np.load(self.arrays_path, allow_pickle=False) as arrays:
-                self.arrays = {name: arrays[name] for name in arrays.files}
-        except Exception:  # numpy raises a dozen kinds for a torn archive
-            return
-        if set(content["attacks"]) | {"index", "clean"} <= set(self.arrays):
-            self.content = content
-
-    def missing(self, attacks: Sequence[NamedAttack], seed: int) -> list[NamedAttack]:
-        """The attacks that are not recorded with these very settings and seed."""
-        recorded = self.content["attacks"]
-        return [
-            named
-            for named in attacks
-            if named.name not in recorded
-            or recorded[named.name]["settings"] != named.settings
-            or recorded[named.name]["seed"] != seed
-        ]
+        if set(content["attacks"]) | {"index", "clean"} <= set(arrays):
+            self.content, self.arrays = content, arrays
 
     @property
     def has_clean(self) -> bool:
         """Whether clean accuracy is recorded."""
         return "clean" in self.content
 
-    def extend(self, net: nn.Module, settings: EvaluationSettings, threat: ThreatModel, device: torch.device) -> None:
-        """Run what is missing and write after each attack; `net` is on `device`, in float32."""
-        attacks = self.missing(settings.attacks, settings.seed)
-        if self.has_clean and not attacks:
-            return
-        # robust accuracy is of float32: TensorFloat-32 keeps ten bits of each factor
-        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-        net.eval().to(memory_format=torch.channels_last)
-        logits = clean_logits(net, self.examples, device, settings.batch_size)
-        predicted = logits.argmax(dim=1)
-        clean = predicted == self.examples.images.labels
+    @property
+    def invalid(self) -> list[str]:
+        """Why none of the numbers may be used; empty where they may."""
+        reasons: list[str] = self.content["invalid"]
+        return reasons
+
+    def is_complete(self, settings: EvaluationSettings) -> bool:
+        """Whether all that is asked for is recorded, or a failed check says that there is nothing to record."""
+        return self.has_clean and (bool(self.invalid) or not any(self.missing(settings)))
+
+    def missing(self, settings: EvaluationSettings) -> Iterator[str]:
+        """Names of the parts that are asked for and not recorded with these very settings and seed."""
+        for named in settings.attacks:
+            images = not settings.save_images or self.images_path(named.name).is_file()
+            if not (images and self.has(named, settings.seed)):
+                yield named.name
+        if settings.cascade:
+            recorded = self.content["attacks"].get(settings.cascade_name)
+            if recorded is None or not _same(recorded, cascade_settings(settings.cascade), settings.seed):
+                yield settings.cascade_name
+        for part in _PARTS:
+            if n := getattr(settings, part):
+                asked = {"n": min(n, len(self.examples)), "seed": settings.seed}
+                if {key: self.content.get(part, {}).get(key) for key in asked} != asked:
+                    yield part
+
+    def has(self, named: NamedAttack, seed: int) -> bool:
+        """Whether the attack is recorded on every example with these settings and this seed."""
+        recorded = self.content["attacks"].get(named.name)
+        return recorded is not None and _same(recorded, named.settings, seed)
+
+    def images_path(self, name: str) -> Path:
+        """Where attacked images are kept if that is asked for."""
+        return self.folder / f"{self.eval_id}.{name}.safetensors"
+
+    def add_clean(self, clean: Tensor, checks: Sequence[Check], about: Mapping[str, Any]) -> None:
+        """Clean accuracy, the checks before any attack, and the command and provenance of what follows."""
         self.arrays["clean"] = clean.numpy()
-        self.content["clean"] = self._share(clean)
-        self.content["device"] = str(device)
-        self._write()
-        for named in attacks:
-            outcome = run_attack(
-                net,
-                self.examples,
-                named.attack,
-                threat,
-                logits,
-                device=device,
-                batch_size=settings.batch_size,
-                seed=settings.seed,
-            )
-            self._add(named, settings.seed, clean, predicted, outcome)
+        checked = [asdict(check) for check in checks]
+        self.content |= {"clean": share(clean), "about": dict(about), "preflight": checked}
+        self.write()
 
-    def take_over(self, other: "EvaluationRecord", attacks: Sequence[NamedAttack]) -> None:
-        """Record these attacks' numbers from another checkpoint that holds the same weights; others stay."""
-        names = [named.name for named in attacks]
-        for key in ("clean", "device", *(("stability", "lipschitz") if SMOOTHNESS_ATTACK in names else ())):
-            self.content[key] = other.content[key]
-        for name in names:
-            self.content["attacks"][name] = other.content["attacks"][name]
-        self.arrays |= {name: other.arrays[name] for name in ("clean", *names)}
+    def add_attack(self, named: NamedAttack, seed: int, outcome: Outcome) -> None:
+        """An attack on every example. An example counts as robust that is classified correctly at x and at x'."""
+        robust = torch.from_numpy(self.arrays["clean"]) & outcome.correct
+        self.arrays[named.name] = robust.numpy()
+        self.content["attacks"][named.name] = {
+            **share(robust),
+            "settings": dict(named.settings),
+            "seed": seed,
+            "implementation": named.attack.implementation,
+            "seconds": round(outcome.seconds, 3),
+            "problems": outcome.problems,
+            "warnings": outcome.warnings,
+        }
+        if outcome.stable is not None:
+            self.content["stability"] = share(outcome.stable)
+        self.content |= {_MEASURES[name]: _mean(values) for name, values in outcome.measures.items()}
+        self.write()
+
+    def add_cascade(self, settings: EvaluationSettings, standing: Tensor, stages: Sequence[Mapping[str, Any]]) -> None:
+        """The examples that stood every attack of the cascade, and what each attack saw and left."""
+        self.arrays[settings.cascade_name] = standing.numpy()
+        implementations = {named.attack.implementation: None for named in settings.cascade}
+        self.content["attacks"][settings.cascade_name] = {
+            **share(standing),
+            "settings": cascade_settings(settings.cascade),
+            "seed": settings.seed,
+            "implementation": ", ".join(implementations),
+            "seconds": round(sum(stage["seconds"] for stage in stages), 3),
+            "stages": [dict(stage) for stage in stages],
+            "problems": [problem for stage in stages for problem in stage["problems"]],
+            "warnings": [warning for stage in stages for warning in stage["warnings"]],
+        }
+        self.write()
+
+    def add_part(self, part: str, content: Mapping[str, Any], seed: int) -> None:
+        """`diagnostics` or `smoothness`, plain data with the number n of their examples."""
+        self.content[part] = {**content, "seed": seed}
+        self.write()
+
+    def take_over(self, other: "EvaluationRecord") -> None:
+        """Record what another checkpoint that holds the same weights got; attacks it lacks stay."""
+        own = ("eval_id", "run_id", "checkpoint", "weights", "attacks")
+        self.content |= {key: value for key, value in other.content.items() if key not in own}
+        self.content["attacks"] |= other.content["attacks"]
+        self.arrays |= other.arrays
+        self.write()
+
+    def forget(self, settings: EvaluationSettings) -> None:
+        """Let all that is asked for be done again, though it is recorded."""
+        for name in (*(named.name for named in settings.attacks), settings.cascade_name):
+            self.content["attacks"].pop(name, None)
+        for part in _PARTS:
+            self.content.pop(part, None)
+        self.content["invalid"] = []
+
+    def write(self) -> None:
+        """Replace both files, with the worst case and the verdicts that follow from what they hold."""
         self._update_worst_case()
-        self._write()
-
-    def forget(self, attacks: Sequence[NamedAttack]) -> None:
-        """Let these attacks be run again, though they are recorded."""
-        for named in attacks:
-            self.content["attacks"].pop(named.name, None)
+        self._update_verdicts()
+        # arrays first: a JSON file then never speaks of an attack whose booleans are not there
+        write_arrays(self.arrays_path, self.arrays)
+        write_json(self.json_path, self.content)
 
     def _update_worst_case(self) -> None:
         """Point-wise over every recorded attack: robust is who was correct at x and under each of them."""
         if attacks := self.content["attacks"]:
             worst = np.logical_and.reduce([self.arrays[name] for name in attacks])
-            self.content["worst_case"] = {**self._share(torch.from_numpy(worst)), "attacks": sorted(attacks)}
+            self.content["worst_case"] = {**share(torch.from_numpy(worst)), "attacks": sorted(attacks)}
 
-    def _add(self, named: NamedAttack, seed: int, clean: Tensor, predicted: Tensor, outcome: Outcome) -> None:
-        robust = clean & outcome.correct
-        self.arrays[named.name] = robust.numpy()
-        self.content["attacks"][named.name] = {
-            **self._share(robust),
-            "settings": dict(named.settings),
-            "seed": seed,
-            "implementation": named.attack.implementation,
-            "seconds": round(outcome.seconds, 3),
+    def _update_verdicts(self) -> None:
+        preflight, attacks = self.content["preflight"], self.content["attacks"]
+        by_state = {
+            state: [f"{check['name']}: {check['detail']}" for check in preflight if check["state"] == state]
+            for state in ("failed", "warning")
         }
-        self._update_worst_case()
-        if named.name == SMOOTHNESS_ATTACK:
-            self.content["stability"] = self._share(outcome.predicted == predicted)
-            moved = outcome.lipschitz[~outcome.lipschitz.isnan()]
-            self.content["lipschitz"] = {
-                "mean": float(moved.mean()) if len(moved) else None,
-                "n": len(moved),
-                "left_out": len(outcome.lipschitz) - len(moved),
-            }
-        self._write()
+        self.content["invalid"] = by_state["failed"] + _told(attacks, "problems")
+        flagged = [
+            f"gradient masking, {verdict['name']}: {verdict['text']}"
+            for verdict in self.content.get("diagnostics", {}).get("verdicts", [])
+            if not verdict["ok"]
+        ]
+        warnings = [*by_state["warning"], *_told(attacks, "warnings"), *self._one_step_beats_many(), *flagged]
+        self.content["warnings"] = warnings
+
+    def _one_step_beats_many(self) -> Iterator[str]:
+        if not {"fgsm", SMOOTHNESS_ATTACK} <= set(self.arrays):
+            return
+        pair = compare_paired(self.arrays[SMOOTHNESS_ATTACK], self.arrays["fgsm"])
+        if pair.difference > 0 and pair.p_value < _SUSPICIOUS_P:
+            yield (
+                f"one step of fgsm breaks {pair.only_first} examples that {SMOOTHNESS_ATTACK} does not, of {pair.n}, "
+                f"and the reverse is true of {pair.only_second}: gradients may be masked"
+            )
 
     def summary(self) -> str:
-        """One line with every accuracy and n."""
+        """One line with every accuracy and n, or why there is none."""
+        if self.invalid:
+            return f"invalid: {'; '.join(self.invalid)}"
         parts = {"clean": self.content["clean"], **self.content["attacks"]}
         if "worst_case" in self.content:
             parts["worst case"] = self.content["worst_case"]
@@ -177,13 +228,29 @@ class EvaluationRecord:
             ", ".join(f"{name} {part['percent']:.1f}%" for name, part in parts.items()) + f" (n={len(self.examples)})"
         )
 
-    def _share(self, flags: Tensor) -> dict[str, Any]:
-        """Count, percent of n and 95% Wilson interval in percent."""
-        count, n = int(flags.sum()), len(flags)
-        low, high = wilson_interval(count, n)
-        return {"count": count, "n": n, "percent": 100 * count / n, "interval": [100 * low, 100 * high]}
 
-    def _write(self) -> None:
-        # arrays first: a JSON file then never speaks of an attack whose booleans are not there
-        write_arrays(self.arrays_path, self.arrays)
-        write_json(self.json_path, self.content)
+def share(flags: Tensor) -> dict[str, Any]:
+    """Count, percent of n and 95% Wilson interval in percent. flags: (n,) booleans."""
+    count, n = int(flags.sum()), len(flags)
+    low, high = wilson_interval(count, n)
+    return {"count": count, "n": n, "percent": 100 * count / n, "interval": [100 * low, 100 * high]}
+
+
+def cascade_settings(cascade: Sequence[NamedAttack]) -> list[dict[str, Any]]:
+    """What determines a cascade: its attacks in order."""
+    return [{"attack": named.name, **named.settings} for named in cascade]
+
+
+def _same(recorded: Mapping[str, Any], settings: object, seed: int) -> bool:
+    return bool(recorded["settings"] == settings and recorded["seed"] == seed)
+
+
+def _mean(values: Tensor) -> dict[str, Any]:
+    """Mean of (n,) numbers; those that are NaN, where x' = x, are left out and counted."""
+    defined = values[~values.isnan()]
+    mean = float(defined.mean()) if len(defined) else None
+    return {"mean": mean, "n": len(defined), "left_out": len(values) - len(defined)}
+
+
+def _told(attacks: Mapping[str, Any], what: str) -> list[str]:
+    return [f"{name}: {message}" for name, attack in attacks.items() for message in attack[what]]

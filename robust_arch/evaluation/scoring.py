@@ -1,46 +1,59 @@
 """One attack on one set of images: who survives, whose prediction is stable, how far the logits move."""
 
+import json
+import logging
+import re
 import time
+from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from robust_arch.attacks import Attack, ThreatModel
-from robust_arch.data import ImageSet
+from robust_arch.evaluation.blocks import Blocks, Part
+from robust_arch.evaluation.checks import after_attack
+from robust_arch.evaluation.examples import Examples
+from robust_arch.evaluation.settings import NamedAttack
+from robust_arch.evaluation.smoothness import LIPSCHITZ_FORMS, fosc, local_lipschitz
 
+log = logging.getLogger(__name__)
 
-@dataclass(frozen=True)
-class Examples:
-    """A part of a test set. images: the part; index: (n,) its positions in the whole set, ascending."""
-
-    images: ImageSet
-    index: Tensor
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def batches(self, size: int, device: torch.device) -> Iterator[tuple[slice, Tensor, Tensor, Tensor]]:
-        """Where the batch stands, x (B, C, H, W) float32 in [0, 1], y (B,), index (B,); each example once, in order."""
-        for start in range(0, len(self), size):
-            where = slice(start, start + size)
-            x = self.images.to_unit(self.images.images[where].to(device))
-            yield where, x, self.images.labels[where].to(device), self.index[where].to(device)
+_NEWS = 10.0  # seconds between two lines on how far an attack is
+_ATTACK_LOGGERS = ("auto-attack", "robust_arch.attacks")
 
 
 @dataclass(frozen=True)
 class Outcome:
     """What an attack did to n examples, all on the CPU.
 
-    correct: (n,) bool, classified correctly at x'. predicted: (n,) classes at x'. lipschitz: (n,) float64,
-    ||f(x) - f(x')||_1 / ||x - x'||_inf with f the logits, NaN where x' = x.
+    correct: (n,) bool, classified correctly at x'. predicted: (n,) classes at x'. stable: (n,) bool, classified at x'
+    as at x. measures: name to (n,) float64, NaN where not defined; the local Lipschitz forms and `fosc`. problems: what
+    makes the numbers invalid; warnings: of the attack itself. x_adv: (n, C, H, W). What was not asked for is absent.
     """
 
     correct: Tensor
     predicted: Tensor
-    lipschitz: Tensor
+    stable: Tensor | None
+    measures: dict[str, Tensor]
     seconds: float
+    problems: list[str]
+    warnings: list[str]
+    x_adv: Tensor | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scene:
+    """A network on its device, the threat it faces, and how its attacks are run."""
+
+    net: nn.Module
+    threat: ThreatModel
+    device: torch.device
+    batch_size: int
+    seed: int
 
 
 @torch.no_grad()
@@ -53,51 +66,134 @@ def clean_logits(net: nn.Module, examples: Examples, device: torch.device, batch
     return logits
 
 
-def local_lipschitz(x: Tensor, x_adv: Tensor, logits: Tensor, logits_adv: Tensor) -> Tensor:
-    """||f(x) - f(x')||_1 / ||x - x'||_inf of each example (Huang et al. 2021), NaN where x' = x. Returns (B,)."""
-    distance = (x_adv.double() - x.double()).flatten(1).abs().amax(dim=1)
-    change = (logits_adv.double() - logits.double()).abs().sum(dim=1)
-    return torch.where(distance > 0, change / distance, torch.nan)
-
-
 def run_attack(
-    net: nn.Module,
+    scene: Scene,
     examples: Examples,
-    attack: Attack,
-    threat: ThreatModel,
+    named: NamedAttack,
     logits: Tensor,
+    blocks: Blocks | None = None,
     *,
-    device: torch.device,
-    batch_size: int,
-    seed: int,
+    measure: bool = False,
+    keep_images: bool = False,
 ) -> Outcome:
     """Attack every example once and score the returned images.
 
-    logits: (n, K), as of `clean_logits`. An attack that names a block size is called on such blocks instead.
-
-    Raises:
-        RuntimeError: if an image came back outside the ball or the box.
+    logits: (n, K), as of `clean_logits`. An attack that names a block size is called on such blocks instead of batches.
+    blocks: where finished batches are kept and looked for. measure: stability, local Lipschitz forms and FOSC too.
     """
-    net.eval()
-    size = attack.block_size or batch_size
-    predicted = torch.empty(len(examples), dtype=torch.int64)
-    lipschitz = torch.empty(len(examples), dtype=torch.float64)
+    scene.net.eval()
+    attack = named.attack
+    parts = []
+    progress = _Progress(named.name, len(examples))
+    for where, x, y, index in examples.batches(attack.block_size or scene.batch_size, scene.device):
+        part = blocks.read(where.start) if blocks else None
+        if part is None:
+            clean = logits[where].to(scene.device)
+            part = _attack_batch(scene, attack, x, y, index, clean, measure=measure, keep_images=keep_images)
+            if blocks:
+                blocks.add(where.start, part, at_once=attack.block_size is not None)
+            progress.computed += len(x)
+        parts.append(part)
+        progress.tell(parts, at_once=attack.block_size is not None)
+    return _outcome(parts, examples, logits if measure else None, keep_images)
+
+
+def _attack_batch(
+    scene: Scene,
+    attack: Attack,
+    x: Tensor,
+    y: Tensor,
+    index: Tensor,
+    logits: Tensor,
+    *,
+    measure: bool,
+    keep_images: bool,
+) -> Part:
     started = time.perf_counter()
-    for where, x, y, index in examples.batches(size, device):
-        x_adv = attack(net, x, y, threat, seed=seed, index=index)
-        _require_allowed(threat, x, x_adv)
-        with torch.no_grad():
-            logits_adv = net(x_adv).float()
-        if not bool(torch.isfinite(logits_adv).all()):
-            raise FloatingPointError("the network's logits on attacked images are not finite")
-        predicted[where] = logits_adv.argmax(dim=1).cpu()
-        lipschitz[where] = local_lipschitz(x, x_adv, logits[where].to(device), logits_adv).cpu()
-    seconds = time.perf_counter() - started
-    return Outcome(predicted == examples.images.labels, predicted, lipschitz, seconds)
+    with _captured_warnings() as warnings:
+        x_adv = attack(scene.net, x, y, scene.threat, seed=scene.seed, index=index)
+    with torch.no_grad():
+        logits_adv = scene.net(x_adv).float()
+    if not bool(torch.isfinite(logits_adv).all()):
+        raise FloatingPointError("the network's logits on attacked images are not finite")
+    predicted = logits_adv.argmax(dim=1)
+    notes = {"problems": list(after_attack(scene.net, scene.threat, x, x_adv, logits_adv)), "warnings": warnings}
+    measures = {}
+    if measure:
+        measures = {form: local_lipschitz(x, x_adv, logits, logits_adv, form) for form in LIPSCHITZ_FORMS}
+        measures["fosc"] = fosc(scene.net, x, x_adv, y, scene.threat)
+    return {
+        "predicted": predicted.cpu().numpy(),
+        "correct": (predicted == y).cpu().numpy(),
+        **{f"measure_{name}": values.cpu().numpy() for name, values in measures.items()},
+        **({"x_adv": x_adv.cpu().numpy()} if keep_images else {}),
+        "notes": np.array(json.dumps(notes)),
+        "seconds": np.array(time.perf_counter() - started),
+    }
 
 
-def _require_allowed(threat: ThreatModel, x: Tensor, x_adv: Tensor) -> None:
-    distance = float(threat.distance(x.double(), x_adv.double()).max())
-    low, high = (float(bound) for bound in x_adv.aminmax())
-    if not (distance <= threat.eps and low >= 0 and high <= 1):  # false for NaN too
-        raise RuntimeError(f"an attack left {threat} (distance {distance}) or the box [0, 1] ({low} to {high})")
+@contextmanager
+def _captured_warnings() -> Iterator[list[str]]:
+    """The warnings that attacks log inside; they reach the log as well."""
+    messages: list[str] = []
+
+    class Keep(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            messages.append(record.getMessage())
+
+    handler = Keep(logging.WARNING)
+    loggers = [logging.getLogger(name) for name in _ATTACK_LOGGERS]
+    for logger in loggers:
+        logger.addHandler(handler)
+    try:
+        yield messages
+    finally:
+        for logger in loggers:
+            logger.removeHandler(handler)
+
+
+class _Progress:
+    """Says how far an attack is and how long it will take, once there is something to say."""
+
+    def __init__(self, name: str, total: int) -> None:
+        self.name, self.total, self.computed = name, total, 0
+        self._started = self._told = time.monotonic()
+
+    def tell(self, parts: list[Part], *, at_once: bool) -> None:
+        """parts: the batches done so far; those found on disk do not count for the time to go."""
+        done = sum(len(part["correct"]) for part in parts)
+        now = time.monotonic()
+        if done == self.total or not self.computed or not (at_once or now - self._told >= _NEWS):
+            return
+        self._told = now
+        standing = sum(int(part["correct"].sum()) for part in parts)
+        left = (now - self._started) / self.computed * (self.total - done)
+        log.info(
+            "%s: %d of %d images, %.1f%% of them still right; about %.0f s to go",
+            self.name, done, self.total, 100 * standing / done, left,
+        )  # fmt: skip
+
+
+def _outcome(parts: list[Part], examples: Examples, logits: Tensor | None, keep_images: bool) -> Outcome:
+    def joined(name: str) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(np.concatenate([part[name] for part in parts])))
+
+    notes = [json.loads(str(part["notes"])) for part in parts]
+    predicted = joined("predicted")
+    return Outcome(
+        correct=predicted == examples.images.labels,
+        predicted=predicted,
+        stable=None if logits is None else predicted == logits.argmax(dim=1),
+        measures={name.removeprefix("measure_"): joined(name) for name in parts[0] if name.startswith("measure_")},
+        seconds=sum(float(part["seconds"]) for part in parts),
+        problems=_summarised([problem for note in notes for problem in note["problems"]]),
+        warnings=_summarised([warning for note in notes for warning in note["warnings"]]),
+        x_adv=joined("x_adv") if keep_images else None,
+    )
+
+
+def _summarised(messages: list[str]) -> list[str]:
+    """One of each kind, with how often; messages that differ in their numbers alone are of one kind."""
+    kinds = Counter(re.sub(r"\d[\d.]*", "#", message) for message in messages)
+    first = {re.sub(r"\d[\d.]*", "#", message): message for message in reversed(messages)}
+    return [first[kind] + (f" ({count} such)" if count > 1 else "") for kind, count in kinds.items()]

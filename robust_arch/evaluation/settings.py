@@ -21,27 +21,45 @@ class NamedAttack:
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationSettings:
-    """attacks: in order. n: test examples, class-stratified by a fixed seed, None for all. seed: of the attacks."""
+    """attacks: each on every example, in order. n: test examples, class-stratified by a fixed seed, None for all.
+
+    cascade: attacks of which each sees what the ones before it left standing. save_images: keep attacked images.
+    diagnostics, smoothness: examples for the gradient-masking diagnostics and the stages' smoothness, None for none.
+    seed: of the attacks.
+    """
 
     attacks: tuple[NamedAttack, ...]
+    cascade: tuple[NamedAttack, ...] = ()
     n: int | None = None
+    save_images: bool = False
+    diagnostics: int | None = None
+    smoothness: int | None = None
     batch_size: int = 250
     seed: int = 0
     checkpoints: tuple[str, ...] = field(default=CHECKPOINTS)
 
     def __post_init__(self) -> None:
-        for key in ("n", "batch_size"):
-            value = getattr(self, key)
-            if value is None and key == "n":
+        for key in ("n", "batch_size", "diagnostics", "smoothness"):
+            value, may_be_null = getattr(self, key), key != "batch_size"
+            if value is None and may_be_null:
                 continue
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise invalid(f"evaluate.{key}", value, "an integer of at least 1" + (", or null" * (key == "n")))
+                raise invalid(f"evaluate.{key}", value, "an integer of at least 1" + (", or null" * may_be_null))
+        if not isinstance(self.save_images, bool):
+            raise invalid("evaluate.save_images", self.save_images, "true or false")
+        if len(self.cascade) == 1:
+            raise invalid("evaluate.cascade", [self.cascade[0].name], "at least two attacks, or an empty list")
         if not self.checkpoints or not set(self.checkpoints) <= set(CHECKPOINTS):
             raise invalid("evaluate.checkpoints", list(self.checkpoints), f"some of {', '.join(CHECKPOINTS)}")
 
+    @property
+    def cascade_name(self) -> str:
+        """What the cascade is called in the results: its attacks in order."""
+        return "-".join(["cascade", *(named.name for named in self.cascade)])
+
     def require_fits(self, test_size: int, num_classes: int) -> None:
         """Raise InputError if more examples are asked for than there are, or an attack that needs more classes."""
-        for named in self.attacks:
+        for named in (*self.attacks, *self.cascade):
             if num_classes < named.attack.min_classes:
                 raise invalid(
                     "evaluate.attacks",

@@ -5,10 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from robust_arch.architectures import ArchSpec, Classifier, build
+import torch
+
+from robust_arch.architectures import ArchSpec, Classifier, ImageShape, build
 from robust_arch.errors import InputError, invalid
 from robust_arch.interop.files import read_weights_only
-from robust_arch.interop.published import load_strictly
+from robust_arch.interop.strict import load_strictly
 
 _PREFIX = "net."
 _CARD_KEYS = frozenset({"arch", "num_classes", "image_shape"})
@@ -16,16 +18,11 @@ _CARD_KEYS = frozenset({"arch", "num_classes", "image_shape"})
 
 @dataclass(frozen=True)
 class LoadedCheckpoint:
-    """net: in evaluation mode. spec: its architecture. card: what the checkpoint says of itself, plain data."""
+    """net: in evaluation mode. spec: its architecture. card: what the file says of itself, plain data; may be empty."""
 
     net: Classifier
     spec: ArchSpec
     card: Mapping[str, Any]
-
-
-def is_own(path: str | Path) -> bool:
-    """Whether the file is a checkpoint of this project; raises InputError where it cannot be read."""
-    return "card" in read_weights_only(path)
 
 
 def load_checkpoint(path: str | Path, expected: ArchSpec | None = None) -> LoadedCheckpoint:
@@ -34,17 +31,46 @@ def load_checkpoint(path: str | Path, expected: ArchSpec | None = None) -> Loade
     Raises:
         InputError: for a missing file, one that is not of this project, or another architecture than `expected`.
     """
-    content = read_weights_only(path)
+    loaded = read_checkpoint(read_weights_only(path), str(path))
+    if expected is not None and expected != loaded.spec:
+        raise invalid("arch", expected.to_dict(), f"the checkpoint's own architecture, {loaded.spec.to_dict()}")
+    return loaded
+
+
+def read_checkpoint(content: Mapping[str, Any], path: str) -> LoadedCheckpoint:
+    """The network in the content of a checkpoint file; path: named in errors."""
     card, weights = content.get("card"), content.get("state_dict")
     if not isinstance(card, dict) or not set(card) >= _CARD_KEYS or not isinstance(weights, dict):
-        raise InputError(
-            f"checkpoint = {str(path)!r}: a checkpoint that this project wrote; it has no card with weights"
-        )
-    spec = ArchSpec.from_dict(card["arch"])
-    if expected is not None and expected != spec:
-        raise invalid("arch", expected.to_dict(), f"the checkpoint's own architecture, {spec.to_dict()}")
-    channels, height, width = card["image_shape"]
-    net = build(spec, card["num_classes"], (channels, height, width), seed=0)
-    state = {key.removeprefix(_PREFIX): value for key, value in weights.items() if key.startswith(_PREFIX)}
-    load_strictly(net, state, spec)
+        raise InputError(f"checkpoint = {path!r}: a checkpoint that this project wrote; it has no card with weights")
+    # training keeps more than the network under state_dict
+    return restore(card, {key: value for key, value in weights.items() if key.startswith(_PREFIX)}, path, _PREFIX)
+
+
+def restore(card: Mapping[str, Any], tensors: Mapping[str, Any], path: str, prefix: str = "") -> LoadedCheckpoint:
+    """The network that `card` describes, with these weights, whose keys are ours behind `prefix`.
+
+    Raises:
+        InputError: for a card that describes no network, or weights of another one.
+    """
+    arch, num_classes, shape = (card.get(key) for key in ("arch", "num_classes", "image_shape"))
+    if not isinstance(arch, Mapping) or type(num_classes) is not int or not _is_shape(shape):
+        raise InputError(f"checkpoint = {path!r}: its card has no arch, num_classes and image_shape of a network")
+    spec = ArchSpec.from_dict(arch)
+    net = build(spec, num_classes, _image_shape(card), seed=0)
+    load_strictly(net, tensors, spec, lambda key: prefix + key)
     return LoadedCheckpoint(net.eval(), spec, card)
+
+
+def _is_shape(value: Any) -> bool:
+    return isinstance(value, list | tuple) and len(value) == 3 and all(type(side) is int for side in value)
+
+
+def _image_shape(card: Mapping[str, Any]) -> ImageShape:
+    channels, height, width = card["image_shape"]
+    return channels, height, width
+
+
+def save_checkpoint(loaded: LoadedCheckpoint, path: Path) -> None:
+    """Write a checkpoint that `load_checkpoint` reads; the card is `loaded.card`."""
+    weights = {f"{_PREFIX}{key}": value.contiguous() for key, value in loaded.net.state_dict().items()}
+    torch.save({"card": dict(loaded.card), "state_dict": weights}, path)

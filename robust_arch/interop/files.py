@@ -17,14 +17,19 @@ _NUMPY_TYPES: list[Any] = [
 ]
 
 
+def require_file(path: Path) -> None:
+    """Raise InputError unless there is such a file."""
+    if not path.is_file():
+        raise invalid("checkpoint", str(path), "an existing file")
+
+
 def read_weights_only(path: str | Path) -> dict[str, Any]:
     """The dictionary in a torch file: tensors and plain values.
 
     Raises:
         InputError: if there is no such file, or it holds anything that would have to be executed.
     """
-    if not Path(path).is_file():
-        raise invalid("checkpoint", str(path), "an existing file")
+    require_file(Path(path))
     try:
         with torch.serialization.safe_globals(_NUMPY_TYPES):
             content = torch.load(path, map_location="cpu", weights_only=True)
@@ -37,3 +42,13 @@ def read_weights_only(path: str | Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise invalid("checkpoint", str(path), f"a dictionary of tensors; found {type(content).__name__}")
     return content
+
+
+def require_free(out: Path, source: Path, *, force: bool) -> None:
+    """Raise InputError if writing `out` would replace a file unasked, or the file that is being read."""
+    if out.exists() and source.exists() and out.samefile(source):
+        raise invalid("out", str(out), "another file than the one that is read")
+    if out.is_dir():
+        raise invalid("out", str(out), "a file, not a folder")
+    if out.exists() and not force:
+        raise invalid("out", str(out), "a file that does not exist yet; --force replaces it")

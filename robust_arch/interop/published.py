@@ -1,75 +1,118 @@
-"""The key names of the published WRN-34-R checkpoints (Huang et al. 2021), mapped to and from ours."""
+"""Published checkpoints, whose key names each family knows, in and out."""
 
-import re
+import logging
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from robust_arch.architectures import ArchSpec, Classifier, build
+from robust_arch.architectures.family import KeyNames, get_family
 from robust_arch.errors import InputError, invalid
 from robust_arch.interop.files import read_weights_only
+from robust_arch.interop.strict import load_strictly
 
-_FAMILY = "wide_resnet"
-_BLOCK = re.compile(r"blocks\.(\d+)\.layer\.(\d+)\.(bn1|conv1|bn2|conv2|convShortcut)\.(\w+)")
-_OUTSIDE = {"stem_conv": "stem", "bn1": "bn", "fc": "fc"}
+log = logging.getLogger(__name__)
 
-
-def our_key(key: str) -> str:
-    """`blocks.0.layer.1.conv1.weight` as `stages.0.1.conv1.weight`; raises KeyError for an unknown name."""
-    if match := _BLOCK.fullmatch(key):
-        stage, block, layer, tensor = match.groups()
-        return f"stages.{stage}.{block}.{'shortcut' if layer == 'convShortcut' else layer}.{tensor}"
-    module, _, tensor = key.partition(".")
-    return f"{_OUTSIDE[module]}.{tensor}"
+_SIDE = 32  # of the images for which a network is laid out; no weight depends on it
 
 
-def _state_dict(source: str | Path | Mapping[str, Any]) -> dict[str, Tensor]:
+@dataclass(frozen=True)
+class Published:
+    """net: in evaluation mode. layout: name of the layout that its file had, of the family's `published_keys`."""
+
+    net: Classifier
+    layout: str
+
+
+def load_published(source: str | Path | Mapping[str, Any], spec: ArchSpec) -> Classifier:
+    """The network of a published checkpoint, in evaluation mode.
+
+    source: a torch file, or a state dict; keys as in one of the family's published layouts, also under
+    `model_state_dict` or `state_dict` and behind `module.`. spec: the architecture; every key and shape must match
+    it. Classes and channels are those of the weights. Images in [0, 1] enter without normalisation. Half precision
+    becomes float32, exactly.
+
+    Raises:
+        InputError: for a missing file, a file that holds more than data, weights of another architecture, or weights
+            that are not finite.
+    """
+    content = source if isinstance(source, Mapping) else read_weights_only(source)
+    return read_published(content, spec).net
+
+
+def read_published(content: Mapping[str, Any], spec: ArchSpec) -> Published:
+    """The network in a published file's content, and the layout it was recognised by; as `load_published`."""
+    tensors = _tensors(content)
+    layout, names = _layout_of(tensors, spec)
+    kept = {name: value for name, value in tensors.items() if not name.startswith(names.unused)}
+    if len(kept) < len(tensors):
+        log.info("%d tensors under %s: left out, no network uses them", len(tensors) - len(kept), names.unused[0])
+    num_classes = _size(kept, names("fc.weight"), 2, 0)
+    channels = _size(kept, names("stem.weight"), 4, 1)
+    net = build(spec, num_classes, (channels, _SIDE, _SIDE), seed=0)
+    load_strictly(net.network, kept, spec, names)
+    return Published(net.eval(), layout)
+
+
+def published_state(net: Classifier, spec: ArchSpec, layout: str | None = None) -> dict[str, Tensor]:
+    """The weights of `net` under the names of a layout, by default the family's usual one.
+
+    Raises:
+        InputError: for an unknown layout, or a network that normalises its input, which no layout has a place for.
+    """
+    names = _names(spec, layout)
+    if bool((net.normalize.mean != 0).any()) or bool((net.normalize.std != 1).any()):
+        raise InputError(
+            "format = 'published': the checkpoint normalises its input, and published files have no place for that; "
+            "safetensors and onnx have"
+        )
+    return {names(key): value.contiguous() for key, value in net.network.state_dict().items()}
+
+
+def _names(spec: ArchSpec, layout: str | None) -> KeyNames:
+    layouts = get_family(spec.family).published_keys
+    layout = next(iter(layouts)) if layout is None else layout
+    if layout not in layouts:
+        raise invalid("layout", layout, f"for family {spec.family} one of {', '.join(layouts)}")
+    return layouts[layout]
+
+
+def _tensors(content: Mapping[str, Any]) -> dict[str, Any]:
     """The published keys and their tensors, without the wrappers that training code leaves around them."""
-    content: Mapping[str, Any] = source if isinstance(source, Mapping) else read_weights_only(source)
     for wrapper in ("model_state_dict", "state_dict"):
         if isinstance(inner := content.get(wrapper), Mapping):
             content = inner
     return {str(key).removeprefix("module."): value for key, value in content.items()}
 
 
-def load_published(source: str | Path | Mapping[str, Any], spec: ArchSpec) -> Classifier:
-    """The network of a published checkpoint, in evaluation mode.
-
-    source: a torch file, or a state dict; keys as in the published WRN-34-R, also under `model_state_dict` or
-    `state_dict` and behind `module.`. spec: the architecture; every key and shape must match it. Images in [0, 1]
-    enter without normalisation.
-
-    Raises:
-        InputError: for a missing file, a file that holds more than data, or weights of another architecture.
-    """
-    if spec.family != _FAMILY:
-        raise invalid("arch.family", spec.family, f"{_FAMILY}: the published checkpoints are of that family")
-    published = _state_dict(source)
-    for key, dimensions in (("fc.weight", 2), ("stem_conv.weight", 4)):
-        value = published.get(key)
-        if not isinstance(value, Tensor) or value.ndim != dimensions:
-            raise InputError(f"checkpoint: no {dimensions}-d tensor {key!r}; keys are those of the published WRN-34-R")
-    try:
-        state = {our_key(key): value for key, value in published.items()}
-    except KeyError as error:
+def _layout_of(tensors: Mapping[str, Any], spec: ArchSpec) -> tuple[str, KeyNames]:
+    """The layout of the family that most of its keys are found by; raises InputError where none is."""
+    keys = _network_keys(spec)
+    layouts = get_family(spec.family).published_keys
+    found = {layout: sum(names(key) in tensors for key in keys) for layout, names in layouts.items()}
+    best = max(found, key=lambda layout: found[layout])
+    if not found[best]:
+        stems = ", ".join(f"{names('stem.weight')} ({layout})" for layout, names in layouts.items())
         raise InputError(
-            f"checkpoint: unknown key {error.args[0]!r}; keys are those of the published WRN-34-R"
-        ) from None
-    num_classes, channels = published["fc.weight"].shape[0], published["stem_conv.weight"].shape[1]
-    net = build(spec, num_classes, (channels, 32, 32), seed=0)
-    load_strictly(net.network, state, spec)
-    return net.eval()
+            f"checkpoint: no weights of family {spec.family} under published names, which begin with {stems}; "
+            f"the first keys are {list(tensors)[:3]}"
+        )
+    return best, layouts[best]
 
 
-def load_strictly(network: Any, state: Mapping[str, Any], spec: ArchSpec) -> None:
-    """Load with `strict=True`; raises InputError with the first differences where the weights are of another arch."""
-    try:
-        network.load_state_dict(dict(state), strict=True)
-    except RuntimeError as error:
-        differences = "; ".join(line.strip() for line in str(error).splitlines()[1:4])
-        raise InputError(
-            f"checkpoint: the weights are not of the architecture depths {spec.depths}, widths {spec.widths}: "
-            f"{differences[:400]}"
-        ) from None
+def _network_keys(spec: ArchSpec) -> list[str]:
+    """Keys of the family's network; on the meta device no memory is taken."""
+    with torch.device("meta"):
+        network: nn.Module = get_family(spec.family).build(spec, 10, 3)
+    return list(network.state_dict())
+
+
+def _size(tensors: Mapping[str, Any], name: str, dimensions: int, dimension: int) -> int:
+    value = tensors.get(name)
+    if not isinstance(value, Tensor) or value.ndim != dimensions:
+        raise InputError(f"checkpoint: no {dimensions}-d tensor {name!r}")
+    return value.shape[dimension]

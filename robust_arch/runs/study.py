@@ -98,8 +98,10 @@ def run_rows(run: RunFolder) -> list[dict[str, Any]]:
 
 
 def _numbers(record: Mapping[str, Any]) -> dict[str, Any]:
-    """An evaluation record as columns; what was not computed is absent."""
+    """An evaluation record as columns; what was not computed is absent, as are numbers that a failed check voids."""
     columns = {key: record[key] for key in ("checkpoint", "weights", "threat", "data", "n_test")}
+    if record.get("invalid"):
+        return {**columns, "status": "invalid"}
     columns["clean_acc"] = record["clean"]["percent"]
     columns |= {f"{name}_acc": attack["percent"] for name, attack in record["attacks"].items()}
     if "worst_case" in record:

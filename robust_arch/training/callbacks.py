@@ -65,9 +65,10 @@ class BestAndLast(Callback):
 class EpochRecorder(Callback):
     """Hands one row an epoch to `record`, on rank 0, and logs a line with the rate and the time left."""
 
-    def __init__(self, record: Callable[[dict[str, float]], None], images_per_epoch: int) -> None:
+    def __init__(self, record: Callable[[dict[str, float]], None], images_per_epoch: int, held_out: int) -> None:
         self.record = record
         self.images_per_epoch = images_per_epoch
+        self.held_out = held_out
         self.started = self.trained = 0.0
         self.lr = 0.0
 
@@ -89,12 +90,13 @@ class EpochRecorder(Callback):
         epoch, epochs = trainer.current_epoch, trainer.max_epochs or 0
         self.record({"epoch": epoch, "step": trainer.global_step, "lr": self.lr, "seconds": seconds, **metrics})
         log.info(
-            "epoch %d/%d  loss %.3f  held-out: clean %.1f%%, robust %.1f%%  %.0f images/s, %s left",
+            "epoch %d/%d  loss %.3f  held-out: clean %.1f%%, robust %.1f%% (n=%d)  %.0f images/s, %s left",
             epoch + 1,
             epochs,
             metrics["train_loss"],
             metrics["val_clean_acc"],
             metrics["val_robust_acc"],
+            self.held_out,
             self.images_per_epoch / (self.trained - self.started),
             timedelta(seconds=round(seconds * (epochs - epoch - 1))),
         )

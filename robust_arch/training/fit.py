@@ -96,7 +96,7 @@ def fit(
         limit_train_batches=settings.limit_train_batches,
         callbacks=[
             FiniteGuard(),
-            EpochRecorder(record, images_per_epoch=steps * module.recipe.batch_size),
+            EpochRecorder(record, images_per_epoch=steps * module.recipe.batch_size, held_out=len(data.val)),
             BestAndLast(folder, module.recipe.early_stopping),
         ],
         logger=False,

@@ -6,7 +6,9 @@ from torch import nn
 
 from robust_arch.attacks import PGD, Attack, Clean, Margin, ThreatModel
 from robust_arch.data import ImageSet
-from robust_arch.evaluation.scoring import Examples, clean_logits, local_lipschitz, run_attack
+from robust_arch.evaluation import Examples, NamedAttack
+from robust_arch.evaluation.scoring import Scene, clean_logits, run_attack
+from robust_arch.evaluation.smoothness import local_lipschitz
 
 CPU = torch.device("cpu")
 THREAT = ThreatModel("linf", "1/8")
@@ -23,6 +25,11 @@ def examples(n=23, num_classes=5, positions=None):
 
 def unit(found):
     return found.images.images.float() / 128
+
+
+def attacked(net, found, attack, logits, *, batch_size, seed):
+    scene = Scene(net=net, threat=THREAT, device=CPU, batch_size=batch_size, seed=seed)
+    return run_attack(scene, found, NamedAttack("planted", attack, {}), logits, measure=True)
 
 
 @pytest.fixture
@@ -79,7 +86,7 @@ def test_the_lipschitz_constant_computed_by_hand():
     logits_adv = torch.tensor([[2.0, 0.0, 3.5], [0.0, 0.0, 0.0], [1.0, 1.0, 1.0], [5.0, 4.0, 8.0]])
     # (1 + 2 + 0.5) / 0.25; 0 / 0.5; no quotient; (0 + 1 + 3) / 0.125
     expected = torch.tensor([14.0, 0.0, math.nan, 32.0], dtype=torch.float64)
-    found = local_lipschitz(x, x_adv, logits, logits_adv)
+    found = local_lipschitz(x, x_adv, logits, logits_adv, "l1_linf")
     torch.testing.assert_close(found, expected, equal_nan=True, rtol=0, atol=0)
 
 
@@ -100,8 +107,8 @@ def test_the_lipschitz_constant_of_a_linear_network_under_the_sign_step(linear):
     )
     attack = PGD(steps=1, rel_step_size=1.0, start=Clean())
     logits = clean_logits(net, found, CPU, 2)
-    outcome = run_attack(net, found, attack, THREAT, logits, device=CPU, batch_size=2, seed=0)
-    assert outcome.lipschitz.tolist() == pytest.approx([2 * (3.5 + 13 * 0.25)] * 3)
+    outcome = attacked(net, found, attack, logits, batch_size=2, seed=0)
+    assert outcome.measures["l1_linf"].tolist() == pytest.approx([2 * (3.5 + 13 * 0.25)] * 3)
 
 
 ATTACKS = {
@@ -118,13 +125,13 @@ def test_outcomes_are_those_of_the_attack_called_by_hand(attack, net):
     x_adv = attack(net, x, y, THREAT, seed=7, index=found.index)
     with torch.no_grad():
         before, after = net(x), net(x_adv)
-    outcome = run_attack(net, found, attack, THREAT, before, device=CPU, batch_size=100, seed=7)
+    outcome = attacked(net, found, attack, before, batch_size=100, seed=7)
     assert torch.equal(outcome.predicted, after.argmax(dim=1))
     assert torch.equal(outcome.correct, after.argmax(dim=1) == y)
     for i in range(23):
         change = sum(abs(float(a) - float(b)) for a, b in zip(before[i], after[i], strict=True))
         distance = float((x_adv[i].double() - x[i].double()).abs().max())
-        assert float(outcome.lipschitz[i]) == pytest.approx(change / distance, rel=1e-12)
+        assert float(outcome.measures["l1_linf"][i]) == pytest.approx(change / distance, rel=1e-12)
     # the comparison is empty if the attack does nothing or everything
     assert 0 < int((outcome.predicted == before.argmax(dim=1)).sum()) < 23
 
@@ -133,28 +140,26 @@ def test_outcomes_are_those_of_the_attack_called_by_hand(attack, net):
 def test_outcomes_do_not_depend_on_the_batch_size(attack, net):
     found = examples()
     logits = clean_logits(net, found, CPU, 100)
-    outcomes = [
-        run_attack(net, found, attack, THREAT, logits, device=CPU, batch_size=size, seed=0) for size in (1, 7, 100)
-    ]
+    outcomes = [attacked(net, found, attack, logits, batch_size=size, seed=0) for size in (1, 7, 100)]
     for outcome in outcomes[1:]:
         assert torch.equal(outcome.correct, outcomes[0].correct)
         assert torch.equal(outcome.predicted, outcomes[0].predicted)
         # the order of a float32 sum over pixels is the linear layer's, and may depend on the batch
-        torch.testing.assert_close(outcome.lipschitz, outcomes[0].lipschitz, rtol=1e-4, atol=0)
+        torch.testing.assert_close(outcome.measures["l1_linf"], outcomes[0].measures["l1_linf"], rtol=1e-4, atol=0)
 
 
 def test_the_random_start_follows_the_position_in_the_whole_set(net):
     # evaluated alone or among others, an example meets the same attack
     found, attack = examples(), ATTACKS["pgd"]
     logits = clean_logits(net, found, CPU, 100)
-    whole = run_attack(net, found, attack, THREAT, logits, device=CPU, batch_size=100, seed=0)
+    whole = attacked(net, found, attack, logits, batch_size=100, seed=0)
     chosen = torch.tensor([2, 5, 11])
     part = Examples(found.images.subset(chosen), found.index[chosen])
-    alone = run_attack(net, part, attack, THREAT, logits[chosen], device=CPU, batch_size=100, seed=0)
-    torch.testing.assert_close(alone.lipschitz, whole.lipschitz[chosen], rtol=1e-4, atol=0)
+    alone = attacked(net, part, attack, logits[chosen], batch_size=100, seed=0)
+    torch.testing.assert_close(alone.measures["l1_linf"], whole.measures["l1_linf"][chosen], rtol=1e-4, atol=0)
     moved = Examples(found.images.subset(chosen), found.index[chosen] + 1)
-    shifted = run_attack(net, moved, ATTACKS["pgd"], THREAT, logits[chosen], device=CPU, batch_size=100, seed=0)
-    assert not torch.allclose(shifted.lipschitz, alone.lipschitz, rtol=1e-4)
+    shifted = attacked(net, moved, ATTACKS["pgd"], logits[chosen], batch_size=100, seed=0)
+    assert not torch.allclose(shifted.measures["l1_linf"], alone.measures["l1_linf"], rtol=1e-4)
 
 
 class Returns:
@@ -178,19 +183,20 @@ ONE_OUTSIDE = {
 
 
 @pytest.mark.parametrize("change", ONE_OUTSIDE.values(), ids=ONE_OUTSIDE)
-def test_images_outside_the_threat_model_are_not_scored(change, net, request):
+def test_images_outside_the_threat_model_are_a_problem(change, net, request):
     level = {"box, above": 126, "box, below": 2}.get(request.node.callspec.id, 64)
     images = ImageSet(torch.full((3, 1, 4, 4), level, dtype=torch.uint8), torch.zeros(3).long(), 5, 128)
     found = Examples(images, torch.arange(3))
-    with pytest.raises(RuntimeError, match=r"left linf-1/8|left linf-0\.125"):
-        run_attack(net, found, Returns(change), THREAT, torch.zeros(3, 5), device=CPU, batch_size=3, seed=0)
+    (problem,) = attacked(net, found, Returns(change), torch.zeros(3, 5), batch_size=3, seed=0).problems
+    assert problem.startswith("images left linf-0.125 (distance 0.")
 
 
 def test_images_on_the_surface_are_allowed(net):
     images = ImageSet(torch.full((3, 1, 4, 4), 64, dtype=torch.uint8), torch.zeros(3).long(), 5, 128)
     found = Examples(images, torch.arange(3))
     attack = Returns(lambda x: x + 0.125)
-    outcome = run_attack(net, found, attack, THREAT, torch.zeros(3, 5), device=CPU, batch_size=3, seed=0)
+    outcome = attacked(net, found, attack, torch.zeros(3, 5), batch_size=3, seed=0)
+    assert outcome.problems == []
     expected = net(torch.full((1, 1, 4, 4), 0.625)).argmax()
     assert outcome.predicted.tolist() == [int(expected)] * 3
 
@@ -198,8 +204,8 @@ def test_images_on_the_surface_are_allowed(net):
 def test_images_that_are_no_numbers_are_not_scored(net):
     found = examples()
     attack = Returns(lambda x: x * math.nan)
-    with pytest.raises(RuntimeError):
-        run_attack(net, found, attack, THREAT, torch.zeros(23, 5), device=CPU, batch_size=9, seed=0)
+    with pytest.raises(FloatingPointError):
+        attacked(net, found, attack, torch.zeros(23, 5), batch_size=9, seed=0)
 
 
 class Blocks(Attack):
@@ -218,9 +224,9 @@ class Blocks(Attack):
 def test_an_attack_with_a_block_size_is_called_on_such_blocks(net):
     found, attack = examples(), Blocks()
     logits = clean_logits(net, found, CPU, 100)
-    outcome = run_attack(net, found, attack, THREAT, logits, device=CPU, batch_size=4, seed=0)
+    outcome = attacked(net, found, attack, logits, batch_size=4, seed=0)
     assert attack.sizes == [9, 9, 5]
-    assert outcome.lipschitz.isnan().all()
+    assert outcome.measures["l1_linf"].isnan().all()
     assert torch.equal(outcome.correct, logits.argmax(dim=1) == found.images.labels)
 
 
@@ -230,7 +236,7 @@ def test_the_network_is_scored_in_evaluation_mode_and_keeps_its_weights(mode):
     before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
     found = examples()
     logits = clean_logits(net, found, CPU, 6)
-    run_attack(net, found, ATTACKS["pgd"], THREAT, logits, device=CPU, batch_size=6, seed=0)
+    attacked(net, found, ATTACKS["pgd"], logits, batch_size=6, seed=0)
     assert not net.training
     after = net.state_dict()
     assert all(

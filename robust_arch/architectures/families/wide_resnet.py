@@ -4,14 +4,18 @@ Block and head follow the network of Huang et al., NeurIPS 2021, so that its pub
 """
 
 import math
-from collections.abc import Sequence
-from typing import Any
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from types import MappingProxyType
+from typing import Any, cast
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from robust_arch.architectures.family import CostTerms, ImageShape
+from robust_arch.architectures.family import CostTerms, ImageShape, KeyNames
+from robust_arch.architectures.initialisation import initialise_convolutions
+from robust_arch.architectures.layers import GlobalAveragePool, activation_lipschitz
 from robust_arch.architectures.spec import ArchSpec
 from robust_arch.errors import invalid
 
@@ -42,6 +46,19 @@ class BasicBlock(nn.Module):
         out: Tensor = self.conv2(self.dropout(hidden)) + shortcut
         return out
 
+    def lipschitz_bound(self, norm: Callable[[nn.Module], float]) -> float:
+        """Upper bound of the l2 Lipschitz constant in evaluation mode, L(.) being the layers' operator norms.
+
+        With a = L(act), entering = L(bn1) a and branch = L(conv1) L(bn2) a L(conv2): entering (L(shortcut) + branch)
+        where the width changes, as shortcut and branch share act(bn1(x)); else L(shortcut) + entering branch, with
+        L(shortcut) = 1 if it is the identity. norm: the l2 operator norm of a layer.
+        """
+        slope = activation_lipschitz(self.activation)
+        entering = norm(self.bn1) * slope
+        branch = norm(self.conv1) * norm(self.bn2) * slope * norm(self.conv2)
+        shortcut = norm(self.shortcut)
+        return entering * (shortcut + branch) if self.changes_width else shortcut + entering * branch
+
 
 class WideResNet(nn.Module):
     """Stem, stages at strides 1, 2, 2, and a BN-act-pool-linear head: (B, C, H, W) to logits (B, K)."""
@@ -59,22 +76,29 @@ class WideResNet(nn.Module):
             c_in = width
         self.stages = nn.Sequential(*stages)
         self.bn = nn.BatchNorm2d(c_in)
+        self.pool = GlobalAveragePool()
         self.fc = nn.Linear(c_in, num_classes)
-        self._initialise()
-
-    def _initialise(self) -> None:
-        """Convolutions N(0, sqrt(2 / (kh kw c_out))), linear bias 0, the framework's defaults elsewhere."""
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                kh, kw = module.kernel_size
-                nn.init.normal_(module.weight, 0.0, math.sqrt(2.0 / (kh * kw * module.out_channels)))
+        initialise_convolutions(self)
         nn.init.zeros_(self.fc.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (B, C, H, W), normalised. Returns logits (B, K)."""
         features = self.activation(self.bn(self.stages(self.stem(x))))
-        logits: Tensor = self.fc(torch.mean(features, dim=(2, 3)))
+        logits: Tensor = self.fc(self.pool(features))
         return logits
+
+    def lipschitz_bounds(self, norm: Callable[[nn.Module], float]) -> dict[str, float]:
+        """Upper bounds of the l2 Lipschitz constants, in evaluation mode, of stem, each stage and head alone.
+
+        A stage's is the product over its blocks, the head's L(bn) L(act) L(pool) L(fc). norm: the l2 operator norm
+        of a layer.
+        """
+        bounds = {"stem": norm(self.stem)}
+        for i, stage in enumerate(self.stages, start=1):
+            blocks = cast(Iterable[BasicBlock], stage)
+            bounds[f"stage {i}"] = math.prod(block.lipschitz_bound(norm) for block in blocks)
+        bounds["head"] = norm(self.bn) * activation_lipschitz(self.activation) * norm(self.pool) * norm(self.fc)
+        return bounds
 
 
 def _stage(c_in: Any, c: Any, depth: Any, stride: int, pixels: int) -> tuple[Any, Any]:
@@ -87,8 +111,30 @@ def _stage(c_in: Any, c: Any, depth: Any, stride: int, pixels: int) -> tuple[Any
     return weights + batch_norms, weights * pixels
 
 
+_BLOCK = re.compile(r"stages\.(\d+)\.(\d+)\.(.+)")
+
+
+def _published(key: str, *, stage: str, first: int, stem: str) -> str:
+    """`key` in a layout whose stages are named `stage` with numbers from `first`, and whose stem is named `stem`."""
+    if match := _BLOCK.fullmatch(key):
+        number, block, tensor = match.groups()
+        return f"{stage}{int(number) + first}.layer.{block}.{tensor.replace('shortcut', 'convShortcut')}"
+    module, tensor = key.split(".")
+    names = {"stem": stem, "bn": "bn1", "fc": "fc"}
+    return f"{names[module]}.{tensor}"
+
+
 class WideResNetFamily:
     """Three stages of basic blocks; the closed-form cost counts convolutions and the linear layer."""
+
+    # huang2021: also RobustBench's files; trades: also the code of MART and AWP, all of which save a second first
+    # stage, sub_block1, that their forward pass leaves out
+    published_keys: Mapping[str, KeyNames] = MappingProxyType(
+        {
+            "huang2021": KeyNames(partial(_published, stage="blocks.", first=0, stem="stem_conv")),
+            "trades": KeyNames(partial(_published, stage="block", first=1, stem="conv1"), unused=("sub_block1.",)),
+        }
+    )
 
     def validate(self, spec: ArchSpec) -> None:
         """Any depths and widths of at least 1 are legal, for exactly three stages."""

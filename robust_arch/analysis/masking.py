@@ -1,0 +1,142 @@
+"""What the checks for masked gradients found: a line a verdict and the four figures behind them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
+
+from robust_arch.analysis.figures import png
+from robust_arch.analysis.markup import Markup, element, joined, picture
+
+Diagnosis = Mapping[str, Any]
+"""One network's diagnosis as it is recorded."""
+
+_WIDTH, _HEIGHT, _DPI = 7.2, 6.0, 200  # inches, and dots an inch
+_BLUE, _ORANGE = "#0072B2", "#B34700"  # told apart with any colour vision (after Okabe and Ito 2008, darkened)
+_NORMS = {"linf": "l-inf", "l2": "l2"}
+_TITLES = {
+    "eps": "Accuracy against eps",
+    "steps": "Accuracy against steps",
+    "square": "White box against Square attack",
+    "directions": "Gradient against random directions",
+    "repeat": "The same answer twice",
+}
+
+_NONE = (
+    "No diagnostics of gradient masking were asked for; the key evaluate.diagnostics=200 asks for them on 200 test "
+    "images a network."
+)
+_LEAD = (
+    "Gradient attacks overestimate the robustness of a network whose gradients mislead them. Each line is one check, "
+    "with counts of test images and Wilson 95% intervals in percent in brackets; a limit counts as broken where the "
+    "interval lies beyond it altogether. A flag means that the robust accuracies of this network are not to be "
+    "believed; that none is raised proves nothing."
+)
+
+
+def section(diagnoses: Mapping[str, Diagnosis]) -> Markup:
+    """The report's section: for each network by name its verdicts and its figure; a sentence where there is none."""
+    heading = element("h2", "Gradient masking")
+    if not diagnoses:
+        return joined(heading, element("p", _NONE))
+    networks = [_network(name, diagnosis) for name, diagnosis in diagnoses.items()]
+    return joined(heading, element("p", _LEAD), *networks)
+
+
+def figure(diagnosis: Diagnosis) -> Figure:
+    """Accuracy against eps, against steps, before and after the Square attack; losses along directions."""
+    drawn = Figure(figsize=(_WIDTH, _HEIGHT), dpi=_DPI)
+    drawn.set_layout_engine("constrained", w_pad=0.08, h_pad=0.08)
+    drawn.suptitle(f"{diagnosis['n']} test images, {diagnosis['threat']}", fontsize="medium", parse_math=False)
+    panels = drawn.subplots(2, 2).flat
+    for axes, (name, draw) in zip(panels, _PANELS.items(), strict=True):
+        axes.set_title(_TITLES[name], fontsize="small", loc="left")
+        axes.grid(alpha=0.3)
+        axes.tick_params(labelsize="small")
+        draw(axes, diagnosis)
+        axes.xaxis.label.set_size("small")
+        axes.yaxis.label.set_size("small")
+    return drawn
+
+
+def _network(name: str, diagnosis: Diagnosis) -> Markup:
+    flagged = [_TITLES[verdict["name"]] for verdict in diagnosis["verdicts"] if not verdict["ok"]]
+    result = f"Flagged by: {', '.join(flagged)}." if flagged else "Nothing flagged."
+    verdicts = [
+        element("li", element("strong", _state(verdict)), f" {verdict['text']}") for verdict in diagnosis["verdicts"]
+    ]
+    title = f"Checks for masked gradients of {name} on {diagnosis['n']} test images under {diagnosis['threat']}."
+    alt = (
+        f"Four panels. {title} Accuracy against eps, against steps, before and after the Square attack; losses along "
+        f"gradient and random directions. {result} The numbers stand in the list."
+    )
+    image = picture(png(figure(diagnosis)), alt)
+    return joined(
+        element("h3", name),
+        element("p", result),
+        element("ul", *verdicts),
+        element("figure", image, element("figcaption", f"{title} Error bars: Wilson 95% intervals.")),
+    )
+
+
+def _state(verdict: Mapping[str, Any]) -> str:
+    return f"{_TITLES[verdict['name']]}: {'passed' if verdict['ok'] else 'FLAGGED'}."
+
+
+def _accuracy(axes: Axes, x: Sequence[float], shares: Sequence[Mapping[str, Any]], line: str) -> None:
+    percent = [share["percent"] for share in shares]
+    # an accuracy of 0 or 100 lies at the end of its interval, from which rounding must not push it out
+    below = [max(share["percent"] - share["interval"][0], 0.0) for share in shares]
+    above = [max(share["interval"][1] - share["percent"], 0.0) for share in shares]
+    axes.errorbar(x, percent, yerr=[below, above], fmt=f"o{line}", color=_BLUE, capsize=3, elinewidth=1, markersize=4)
+    axes.set_ylim(-4, 104)
+    axes.set_ylabel("Accuracy (%)")
+
+
+def _draw_eps(axes: Axes, diagnosis: Diagnosis) -> None:
+    rows = diagnosis["eps"]["points"]
+    # radii reach from far below eps to the whole box: evenly spaced, each with its value
+    _accuracy(axes, range(len(rows)), rows, "-")
+    axes.set_xticks(range(len(rows)), [row["eps"] for row in rows])
+    axes.set_xlabel(f"Radius, {_NORMS[diagnosis['norm']]}, images in [0, 1] (not to scale)")
+
+
+def _draw_steps(axes: Axes, diagnosis: Diagnosis) -> None:
+    rows = diagnosis["steps"]
+    _accuracy(axes, [row["steps"] for row in rows], rows, "-")
+    axes.set_xscale("log")
+    axes.set_xticks([row["steps"] for row in rows], [str(row["steps"]) for row in rows])
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_xlabel("Gradient steps at eps")
+
+
+def _draw_square(axes: Axes, diagnosis: Diagnosis) -> None:
+    shares = [diagnosis["square"]["white_box"], diagnosis["square"]["both"]]
+    _accuracy(axes, [0, 1], shares, "")
+    for x, share in enumerate(shares):
+        label = f"{share['count']} of {share['n']}"
+        text = axes.annotate(label, (x, share["percent"]), (7, 0), textcoords="offset points")
+        text.set(va="center", fontsize="small")
+    axes.set_xlim(-0.5, 1.7)
+    axes.set_xticks([0, 1], ["white box", "with Square"])
+    axes.set_xlabel("Attacks at eps, worst case over them")
+
+
+def _draw_directions(axes: Axes, diagnosis: Diagnosis) -> None:
+    found = diagnosis["directions"]
+    for name, label, line in (("cross_entropy", "cross-entropy", "-"), ("margin", "margin", "--")):
+        for way, colour in (("gradient", _BLUE), ("random", _ORANGE)):
+            losses = found[name][way]
+            rise = [loss - losses[0] for loss in losses]
+            axes.plot(found["rel_t"], rise, line, color=colour, marker=".", label=f"{label}, {way}")
+    axes.set_xlabel("Distance from the image (eps)")
+    axes.set_ylabel("Rise of the mean loss (nats; logits)")
+    axes.margins(y=0.1)
+    axes.legend(fontsize="x-small", frameon=False, loc="best")
+
+
+_PANELS = {"eps": _draw_eps, "steps": _draw_steps, "square": _draw_square, "directions": _draw_directions}

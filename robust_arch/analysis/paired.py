@@ -1,0 +1,82 @@
+"""Two networks on the same test images: who is right where the other is not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from robust_arch.analysis.groups import Group
+from robust_arch.analysis.markup import Markup, element, joined, simple_table
+from robust_arch.statistics import PairedComparison, compare_paired
+
+_LEVEL = 0.05
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A run against the reference; `adjusted` is its p-value after Holm's correction for all pairs together."""
+
+    run_id: str
+    comparison: PairedComparison
+    adjusted: float
+
+
+def against(reference: str, outcomes: Mapping[str, np.ndarray]) -> list[Pair]:
+    """Every other run against `reference`, by McNemar's exact test with Holm's correction (Holm 1979).
+
+    outcomes: run_id to (n,) booleans, robust or not, on the same images in the same order.
+    """
+    others = [run for run in outcomes if run != reference]
+    comparisons = {run: compare_paired(outcomes[reference], outcomes[run]) for run in others}
+    ordered = sorted(others, key=lambda run: comparisons[run].p_value)
+    adjusted: dict[str, float] = {}
+    largest = 0.0
+    for rank, run in enumerate(ordered):
+        largest = max(largest, min(1.0, (len(ordered) - rank) * comparisons[run].p_value))
+        adjusted[run] = largest
+    return [Pair(run, comparisons[run], adjusted[run]) for run in others]
+
+
+def section(main: Group | None, outcomes: Mapping[str, np.ndarray], selected: str | None) -> Markup:
+    """The report's section: each network of the main group against the selected one, on the same images."""
+    heading = element("h2", "Paired comparison")
+    if main is None or selected is None or selected not in outcomes or len(outcomes) < 2:
+        return joined(heading, element("p", "Needs at least two runs with recorded outcomes, one of them selected."))
+    rows = {str(row["run_id"]): row for row in main.rows.to_dict("records")}
+    pairs = against(selected, outcomes)
+    told_apart = sum(pair.adjusted < _LEVEL for pair in pairs)
+    lead = (
+        f"Each network against {rows[selected]['arch']} (seed {rows[selected]['seed']}), which held-out images "
+        f"selected, on the same {main.n_test} test images: the worst case over {', '.join(main.attacks)}. Of "
+        f"{len(pairs)} networks {told_apart} are told apart from it at the 5% level, Holm's correction included. The "
+        "test speaks of these trained networks; another training seed would give others."
+    )
+    head = (
+        "architecture",
+        "seed",
+        "difference in points",
+        "95% interval",
+        "only this",
+        "only the other",
+        "p",
+        "p (Holm)",
+    )
+    body = [_row(rows[pair.run_id], pair) for pair in pairs if pair.run_id in rows]
+    return joined(heading, element("p", lead), simple_table("Paired comparison", head, body))
+
+
+def _row(row: Mapping[object, object], pair: Pair) -> list[str]:
+    found = pair.comparison
+    # the selected network comes first in the comparison; a reader looks for the row's own gain
+    return [
+        str(row["arch"]),
+        str(row["seed"]),
+        f"{-100 * found.difference:+.1f}",
+        f"{-100 * found.high:+.1f} to {-100 * found.low:+.1f}",
+        str(found.only_second),
+        str(found.only_first),
+        f"{found.p_value:.3g}",
+        f"{pair.adjusted:.3g}",
+    ]

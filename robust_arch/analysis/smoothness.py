@@ -1,0 +1,38 @@
+"""How smooth the stages of a network are: what was measured under attack beside what operator norms allow."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from robust_arch.analysis.markup import Markup, element, joined, simple_table
+
+_NONE = "No stage's smoothness was asked for; the key evaluate.smoothness=200 asks for it on 200 test images a network."
+_LEAD = (
+    "Change of each stage's features under pgd20, as a mean over test images: relative to the change of the image, and "
+    "relative to the change of the stage before. The bound is the product of operator norms of the stage's layers, "
+    "which no image can exceed; the last row's bound is the head's. Lengths are Euclidean."
+)
+
+
+def section(found: Mapping[str, Mapping[str, Any]]) -> Markup:
+    """The report's section, a table a network; found: its name to the recorded smoothness."""
+    heading = element("h2", "Smoothness by stage")
+    if not found:
+        return joined(heading, element("p", _NONE))
+    head = ("part", "change per change of the image", "per change of the part before", "largest", "bound of the part")
+    parts = [heading, element("p", _LEAD)]
+    for name, smoothness in found.items():
+        title = f"{name}, {smoothness['n']} test images"
+        parts += [element("p", f"{title}.", class_="caption"), simple_table(title, head, stage_rows(smoothness))]
+    return joined(*parts)
+
+
+def stage_rows(smoothness: Mapping[str, Any]) -> list[list[str]]:
+    """Part, mean change from the input, mean and largest change of the part alone, bound; as text."""
+    keys = ("from_input", "alone", "alone_max", "bound")
+    return [[stage["name"], *(_number(stage[key]) for key in keys)] for stage in smoothness["stages"]]
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3g}"

@@ -1,0 +1,53 @@
+"""Adapter to the Square attack (Andriushchenko et al. 2020): the authors' code, as pyautoattack distributes it."""
+
+from dataclasses import dataclass
+from importlib.metadata import version
+
+import torch
+from pyautoattack.square import SquareAttack
+from torch import Tensor, nn
+
+from robust_arch.attacks.base import Attack, check_labels
+from robust_arch.attacks.threat import ThreatModel
+from robust_arch.errors import invalid
+
+_NORMS = {"linf": "Linf", "l2": "L2"}
+_TILES = 5  # the l2 start divides an image's sides by this
+
+
+@dataclass(frozen=True, kw_only=True)
+class Square(Attack):
+    """Random search over squares on the margin loss (Andriushchenko et al. 2020); it sees logits, never a gradient.
+
+    queries: forward passes an image at most; the schedule of square sizes is rescaled to them. block_size: images
+    attacked in one call of the library, in index order. The images of a block share the library's random numbers, so
+    the block is part of what determines the result.
+    """
+
+    queries: int = 1000
+    block_size: int = 250
+
+    def __post_init__(self) -> None:
+        for key in ("queries", "block_size"):
+            value = getattr(self, key)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise invalid(f"attack.{key}", value, "an integer of at least 1")
+
+    @property
+    def implementation(self) -> str:
+        """The distribution that holds the authors' code, with its version."""
+        return f"pyautoattack {version('pyautoattack')}"
+
+    @torch.no_grad()
+    def run(self, net: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, seed: int, index: Tensor) -> Tensor:
+        """One call of the library a block; images that it could not perturb come back clean."""
+        if threat.norm == "l2" and min(x.shape[2:]) < _TILES:
+            raise invalid("square", tuple(x.shape[2:]), f"images of at least {_TILES} x {_TILES} pixels under l2")
+        check_labels(y, net(x[:1]).shape[1])
+        search = SquareAttack(
+            net, norm=_NORMS[threat.norm], eps=threat.eps, n_queries=self.queries, seed=seed, device=x.device
+        )
+        x_adv = x.clone()
+        for block in torch.split(index.argsort(), self.block_size):
+            x_adv[block] = search.perturb(x[block], y[block])
+        return x_adv

@@ -1,0 +1,225 @@
+"""How much a network changes under attack, measured, and how much it could at most by its operator norms."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from robust_arch.architectures import Classifier, ImageShape
+from robust_arch.architectures.family import StagedNetwork
+from robust_arch.attacks import Attack, ThreatModel
+from robust_arch.attacks.base import undisturbed
+from robust_arch.attacks.norms import NORMS, Norm
+from robust_arch.errors import invalid
+from robust_arch.evaluation.examples import Examples
+from robust_arch.evaluation.operator_norms import hooked, operator_norms
+
+
+def _l1(logits: Tensor, logits_adv: Tensor) -> Tensor:
+    return (logits_adv - logits).abs().sum(dim=1)
+
+
+def _l2(logits: Tensor, logits_adv: Tensor) -> Tensor:
+    change: Tensor = torch.linalg.vector_norm(logits_adv - logits, dim=1)
+    return change
+
+
+def _kl(logits: Tensor, logits_adv: Tensor) -> Tensor:
+    # in float64, unlike the loss: for near distributions the sum cancels to the square of their difference
+    log_p, log_q = F.log_softmax(logits, dim=1), F.log_softmax(logits_adv, dim=1)
+    return F.kl_div(log_q, log_p, reduction="none", log_target=True).sum(dim=1).clamp(min=0)
+
+
+LIPSCHITZ_FORMS: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], Norm]] = {
+    "l1_linf": (_l1, NORMS["linf"]),
+    "kl": (_kl, NORMS["linf"]),
+    "l2": (_l2, NORMS["l2"]),
+}
+"""Name to (change of the logits, length of the change of the image)."""
+
+
+def local_lipschitz(x: Tensor, x_adv: Tensor, logits: Tensor, logits_adv: Tensor, form: str = "l1_linf") -> Tensor:
+    """The change of the logits over the change of the image, of each example; NaN where x' = x.
+
+    Args:
+        x: clean images (B, C, H, W).
+        x_adv: attacked images (B, C, H, W).
+        logits: f(x), (B, K).
+        logits_adv: f(x'), (B, K).
+        form: l1_linf, ||f(x) - f(x')||_1 / ||x - x'||_inf (Huang et al. 2021); kl, KL(p(x) || p(x')) in nats over
+            the same; l2, ||f(x) - f(x')||_2 / ||x - x'||_2, the one that an operator norm bounds.
+
+    Returns:
+        (B,) float64.
+
+    Raises:
+        InputError: for another form.
+    """
+    if form not in LIPSCHITZ_FORMS:
+        raise invalid("form", form, f"one of {', '.join(LIPSCHITZ_FORMS)}")
+    change, norm = LIPSCHITZ_FORMS[form]
+    return _ratio(change(logits.double(), logits_adv.double()), norm.distance(x.double(), x_adv.double()))
+
+
+def _ratio(change: Tensor, distance: Tensor) -> Tensor:
+    return torch.where(distance > 0, change / distance, torch.nan)
+
+
+def fosc(net: nn.Module, x: Tensor, x_adv: Tensor, y: Tensor, threat: ThreatModel) -> Tensor:
+    """First-order stationary condition c(x') = eps ||g||_* - <x' - x, g>, of each example (Wang et al., ICML 2019).
+
+    g is the gradient of the cross-entropy at x', ||.||_* the dual of the threat's norm. 0 where no point of the ball
+    is better to first order; the box of images is left out of account, as in the source, so at the box's border
+    c stays above 0 though nothing is left to gain.
+
+    Args:
+        net: images (B, C, H, W) in [0, 1] to logits (B, K); afterwards as it was.
+        x: clean images (B, C, H, W).
+        x_adv: attacked images (B, C, H, W).
+        y: labels (B,), int64.
+        threat: the ball.
+
+    Returns:
+        (B,) float64, in nats.
+    """
+    # as in Attack: gradients are there under no_grad and under inference_mode too
+    with torch.inference_mode(False), torch.enable_grad(), undisturbed(net):
+        point, labels = x_adv.detach().clone().requires_grad_(True), y.clone()
+        # in float64: in float32 the gradient of a confident example is rounded away
+        loss = F.cross_entropy(net(point).double(), labels, reduction="sum")
+        (gradient,) = torch.autograd.grad(loss, point)
+    gradient = gradient.double()
+    gained = ((x_adv.double() - x.double()) * gradient).flatten(1).sum(dim=1)
+    return threat.eps * NORMS[threat.norm].dual(gradient) - gained
+
+
+@dataclass(frozen=True)
+class StageChange:
+    """How much one stage's features change under attack, in l2: (B,) float64 each, NaN where the denominator is 0.
+
+    name: "stem" (all that comes before the first stage), "stage 1", ..., "logits".
+    from_input: ||h(x') - h(x)|| / ||x' - x||. alone: the same numerator over the change of what enters the stage; what
+    enters the stem are images, before normalisation.
+    """
+
+    name: str
+    from_input: Tensor
+    alone: Tensor
+
+
+@torch.no_grad()
+def stage_changes(net: Classifier, x: Tensor, x_adv: Tensor) -> list[StageChange]:
+    """The measured change of stem, each stage and logits, in this order; `net` is afterwards as it was.
+
+    x, x_adv: (B, C, H, W) in [0, 1].
+
+    Raises:
+        FloatingPointError: if a feature is not finite.
+    """
+    clean, attacked = _features(net, x), _features(net, x_adv)
+    moved = before = NORMS["l2"].distance(x.double(), x_adv.double())
+    changes = []
+    for name, features in clean.items():
+        # one stage at a time: in float64 all of them would need much memory
+        change = NORMS["l2"].distance(features.double(), attacked[name].double())
+        if not bool(torch.isfinite(change).all()):
+            raise FloatingPointError(f"the features after {name} are not finite")
+        changes.append(StageChange(name, _ratio(change, moved), _ratio(change, before)))
+        before = change
+    return changes
+
+
+def _features(net: Classifier, x: Tensor) -> dict[str, Tensor]:
+    """What leaves the stem, each stage and the head, (B, ...) each."""
+    stages = list(cast(StagedNetwork, net.network).stages)
+    names = {stage: f"stage {i}" for i, stage in enumerate(stages, start=1)}
+    features: dict[str, Tensor] = {}
+
+    def keep(stage: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
+        if stage is stages[0]:
+            features["stem"] = args[0]
+        features[names[stage]] = output
+
+    with undisturbed(net), hooked(stages, keep):
+        logits = net(x)
+    return {**features, "logits": logits}
+
+
+def upper_bounds(net: Classifier, image_shape: ImageShape) -> dict[str, Any]:
+    """Upper bounds of the l2 Lipschitz constants in evaluation mode, from the layers' operator norms.
+
+    As sure as those norms are: those of convolutions are approached from below (`conv_norm`).
+
+    Returns:
+        Plain JSON data. layers: name, norm, converged of each; stages: "stem" (with the normalisation, from images in
+        [0, 1]), "stage 1", ..., "head", each alone; network: their product, from images to logits.
+
+    Raises:
+        InputError: for a layer of a kind whose norm is not known.
+    """
+    norms = operator_norms(net, image_shape)
+    stages = cast(StagedNetwork, net.network).lipschitz_bounds(lambda layer: norms[layer].norm)
+    stages = {**stages, "stem": norms[net.normalize].norm * stages["stem"]}
+    return {
+        "layers": [{"name": layer.name, "norm": layer.norm, "converged": layer.converged} for layer in norms.values()],
+        "stages": stages,
+        "network": math.prod(stages.values()),
+    }
+
+
+def stage_smoothness(
+    net: Classifier,
+    examples: Examples,
+    attack: Attack,
+    threat: ThreatModel,
+    *,
+    device: torch.device,
+    batch_size: int,
+    seed: int,
+) -> dict[str, Any]:
+    """Measured change under `attack` and upper bound, stage by stage; `net` is on `device`.
+
+    Returns:
+        Plain JSON data. n: examples that the attack moved, left_out: those with x' = x, which no mean contains.
+        stages: of each (the head is called by what leaves it, "logits") the mean change from_input, the mean and the
+        maximum of the change alone, and the bound of that; alone_n: examples in these two, whose input of the stage
+        changed. A mean or maximum of nothing is None. bounds: as of `upper_bounds`.
+    """
+    batches = []
+    for _, x, y, index in examples.batches(attack.block_size or batch_size, device):
+        batches.append(stage_changes(net, x, attack(net, x, y, threat, seed=seed, index=index)))
+    changes = [_joined(parts) for parts in zip(*batches, strict=True)]
+    moved = len(_defined(changes[0].from_input))
+    bounds = upper_bounds(net, examples.images.image_shape)
+    return {
+        "n": moved,
+        "left_out": len(examples) - moved,
+        "stages": [_described(change, bounds["stages"]) for change in changes],
+        "bounds": bounds,
+    }
+
+
+def _joined(parts: Sequence[StageChange]) -> StageChange:
+    """The batches of one stage, on the CPU."""
+    from_input = torch.cat([part.from_input.cpu() for part in parts])
+    return StageChange(parts[0].name, from_input, torch.cat([part.alone.cpu() for part in parts]))
+
+
+def _described(change: StageChange, bounds: dict[str, float]) -> dict[str, Any]:
+    from_input, alone = _defined(change.from_input), _defined(change.alone)
+    return {
+        "name": change.name,
+        "from_input": float(from_input.mean()) if len(from_input) else None,
+        "alone": float(alone.mean()) if len(alone) else None,
+        "alone_max": float(alone.max()) if len(alone) else None,
+        "alone_n": len(alone),
+        "bound": bounds["head" if change.name == "logits" else change.name],
+    }
+
+
+def _defined(ratios: Tensor) -> Tensor:
+    return ratios[~ratios.isnan()]

@@ -1,0 +1,153 @@
+"""Runs what an evaluation asks for and is not recorded yet."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from robust_arch.architectures import Classifier
+from robust_arch.attacks import PGD, ThreatModel
+from robust_arch.evaluation.blocks import Blocks
+from robust_arch.evaluation.checks import preflight
+from robust_arch.evaluation.examples import Examples
+from robust_arch.evaluation.masking import diagnose
+from robust_arch.evaluation.record import SMOOTHNESS_ATTACK, EvaluationRecord
+from robust_arch.evaluation.scoring import Scene, clean_logits, run_attack
+from robust_arch.evaluation.settings import EvaluationSettings, NamedAttack
+from robust_arch.evaluation.smoothness import stage_smoothness
+from robust_arch.files import replacing
+
+
+def extend(
+    record: EvaluationRecord,
+    net: Classifier,
+    settings: EvaluationSettings,
+    threat: ThreatModel,
+    device: torch.device,
+    about: Mapping[str, Any],
+) -> None:
+    """Compute what `record` lacks and write it after each part; `net` is on `device`, in float32.
+
+    about: command and provenance, for the record. A check that fails ends the evaluation, and the record says why.
+    """
+    if record.is_complete(settings):
+        return
+    # robust accuracy is of float32: TensorFloat-32 keeps ten bits of each factor
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    net.eval().to(memory_format=torch.channels_last)
+    scene = Scene(net=net, threat=threat, device=device, batch_size=settings.batch_size, seed=settings.seed)
+    logits = clean_logits(net, record.examples, device, settings.batch_size)
+    clean = logits.argmax(dim=1) == record.examples.images.labels
+    checks = preflight(net, record.examples, logits, threat, device)
+    record.add_clean(clean, checks, {**about, "device": str(device)})
+    suite = _Suite(record, net, scene, settings, logits)
+    for name in list(record.missing(settings)):
+        if not record.invalid:
+            suite.run(name)
+
+
+class _Suite:
+    """The parts of one evaluation. logits: (n, K) at the clean images."""
+
+    def __init__(
+        self, record: EvaluationRecord, net: Classifier, scene: Scene, settings: EvaluationSettings, logits: Tensor
+    ) -> None:
+        self.record, self.net, self.scene, self.settings, self.logits = record, net, scene, settings, logits
+
+    def run(self, name: str) -> None:
+        """One of the names that `EvaluationRecord.missing` gives."""
+        if name == "diagnostics":
+            self._diagnostics(self.record.examples.sample(self.settings.diagnostics or 0))
+        elif name == "smoothness":
+            self._smoothness(self.record.examples.sample(self.settings.smoothness or 0))
+        elif self.settings.cascade and name == self.settings.cascade_name:
+            self._cascade()
+        else:
+            self._attack(next(named for named in self.settings.attacks if named.name == name))
+
+    def _attack(self, named: NamedAttack) -> None:
+        keep, measure = self.settings.save_images, named.name == SMOOTHNESS_ATTACK
+        blocks = self._blocks(named, self.record.examples)
+        outcome = run_attack(
+            self.scene, self.record.examples, named, self.logits, blocks, measure=measure, keep_images=keep
+        )
+        if outcome.x_adv is not None:
+            outcome.problems.extend(self._save_images(named, outcome.x_adv, outcome.predicted))
+        self.record.add_attack(named, self.scene.seed, outcome)
+        blocks.remove()
+
+    def _blocks(self, named: NamedAttack, examples: Examples) -> Blocks:
+        identity = {
+            "attack": named.name,
+            "settings": named.settings,
+            "implementation": named.attack.implementation,
+            "seed": self.scene.seed,
+            "batch": named.attack.block_size or self.scene.batch_size,
+            "examples": examples.images.fingerprint(),
+            "images": self.settings.save_images,
+        }
+        return Blocks(self.record.folder, self.record.eval_id, identity)
+
+    def _save_images(self, named: NamedAttack, x_adv: Tensor, predicted: Tensor) -> Iterator[str]:
+        """Write the attacked images; says what is wrong if the file's content scores otherwise than they did."""
+        path = self.record.images_path(named.name)
+        about = {"attack": named.name, "threat": str(self.scene.threat), "seed": str(self.scene.seed)}
+        with replacing(path) as temporary:
+            save_file({"x_adv": x_adv, "index": self.record.examples.index}, temporary, metadata=about)
+        different = int((self._classes(path) != predicted).sum())
+        if different:
+            yield f"{different} of the saved images are classified otherwise than the attacked ones were"
+
+    @torch.no_grad()
+    def _classes(self, path: Path) -> Tensor:
+        """What the network says of saved images, in the batches in which they were attacked: (n,)."""
+        images = load_file(path)["x_adv"]
+        parts = torch.split(images, self.scene.batch_size)
+        return torch.cat([self.scene.net(x.to(self.scene.device)).argmax(dim=1).cpu() for x in parts])
+
+    def _cascade(self) -> None:
+        """Each attack on what those before it left standing; what is recorded on every example is not run again."""
+        standing = torch.from_numpy(self.record.arrays["clean"].copy())
+        stages, unfinished = [], []
+        for named in self.settings.cascade:
+            attacked = standing.nonzero()[:, 0]
+            stage: dict[str, Any] = {"attack": named.name, "attacked": len(attacked), "seconds": 0.0, "problems": []}
+            if self.record.has(named, self.scene.seed):
+                standing &= torch.from_numpy(self.record.arrays[named.name])
+                stage |= {"warnings": [], "recorded_on_all": True}
+            elif len(attacked):
+                blocks = self._blocks(named, self.record.examples.subset(attacked))
+                unfinished.append(blocks)
+                stage |= self._stage(named, attacked, standing, blocks)
+            stages.append({"warnings": [], **stage, "standing": int(standing.sum())})
+        self.record.add_cascade(self.settings, standing, stages)
+        for blocks in unfinished:
+            blocks.remove()
+
+    def _stage(self, named: NamedAttack, attacked: Tensor, standing: Tensor, blocks: Blocks) -> dict[str, Any]:
+        """Attack the examples at the positions `attacked` and take those that fall out of `standing`."""
+        examples = self.record.examples.subset(attacked)
+        outcome = run_attack(self.scene, examples, named, self.logits[attacked], blocks)
+        standing[attacked] = outcome.correct
+        return {
+            "seconds": round(outcome.seconds, 3),
+            "problems": [f"{named.name}: {problem}" for problem in outcome.problems],
+            "warnings": [f"{named.name}: {warning}" for warning in outcome.warnings],
+        }
+
+    def _diagnostics(self, examples: Examples) -> None:
+        scene = self.scene
+        found = diagnose(
+            scene.net, examples, scene.threat, device=scene.device, batch_size=scene.batch_size, seed=scene.seed
+        )
+        self.record.add_part("diagnostics", found, scene.seed)
+
+    def _smoothness(self, examples: Examples) -> None:
+        scene, attack = self.scene, PGD(steps=20, rel_step_size=0.1)
+        found = stage_smoothness(
+            self.net, examples, attack, scene.threat, device=scene.device, batch_size=scene.batch_size, seed=scene.seed
+        )
+        self.record.add_part("smoothness", found, scene.seed)

@@ -1,0 +1,75 @@
+"""Checkpoints in: `robust-arch import`."""
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from robust_arch import __version__
+from robust_arch.architectures import PRESETS, ArchSpec
+from robust_arch.errors import invalid
+from robust_arch.files import replacing
+from robust_arch.interop.checkpoint import LoadedCheckpoint, load_checkpoint, save_checkpoint
+from robust_arch.interop.files import read_weights_only, require_file, require_free
+from robust_arch.interop.published import read_published
+
+
+def read_architecture(
+    preset: str | None, depths: str | None, widths: str | None, fields: Mapping[str, Any]
+) -> ArchSpec:
+    """An architecture as a command line says it: a preset, or depths and widths like "5,5,5".
+
+    fields: the other fields of the architecture, used with depths and widths only.
+
+    Raises:
+        InputError: unless it is one of the two, and legal.
+    """
+    if (preset is None) == (depths is None and widths is None):
+        raise invalid("arch", preset, "the architecture: either --arch <preset>, or --depths and --widths")
+    if preset is not None:
+        return PRESETS[preset]
+    return ArchSpec(depths=_numbers("--depths", depths), widths=_numbers("--widths", widths), **fields)
+
+
+def _numbers(option: str, text: str | None) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in (text or "").split(","))
+    except ValueError:
+        raise invalid(option, text, "integers, one a stage, like 5,5,5") from None
+
+
+def import_published(source: Path, out: Path, spec: ArchSpec, *, image_size: int = 32, force: bool = False) -> str:
+    """Write a published checkpoint as one of this project, read that back, and return the layout it had.
+
+    spec: the architecture; every key and shape must match it. image_size: side in pixels of the images that the
+    network is for. force: replaces `out`.
+
+    Raises:
+        InputError: for a file that is no published checkpoint of that architecture, or `out` that exists; nothing is
+            written then.
+    """
+    if image_size < 1:
+        raise invalid("image-size", image_size, "at least 1")
+    require_file(source)
+    require_free(out, source, force=force)
+    content = read_weights_only(source)
+    if "card" in content:
+        raise invalid("file", str(source), "a published checkpoint; this is one of this project already")
+    published = read_published(content, spec)
+    channels = published.net.normalize.mean.shape[1]
+    card: Mapping[str, Any] = {
+        "schema": 1,
+        "package_version": __version__,
+        "arch": spec.to_dict(),
+        "num_classes": published.net.network.get_parameter("fc.weight").shape[0],
+        "image_shape": [channels, image_size, image_size],
+        "source": {
+            "file": source.name,
+            "sha256": hashlib.sha256(source.read_bytes()).hexdigest(),
+            "layout": published.layout,
+        },
+    }
+    with replacing(out) as temporary:
+        save_checkpoint(LoadedCheckpoint(published.net, spec, card), temporary)
+        load_checkpoint(temporary, expected=spec)
+    return published.layout

@@ -1,0 +1,31 @@
+"""A network as one safetensors file: weights under our key names, the card as JSON in the header."""
+
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+
+from robust_arch.errors import InputError
+from robust_arch.interop.checkpoint import LoadedCheckpoint, restore
+from robust_arch.interop.description import METADATA_KEY, from_json, to_json
+
+
+def write_safetensors(loaded: LoadedCheckpoint, path: Path) -> None:
+    """Write the network, its normalisation included; nothing in the file can be executed."""
+    weights = {key: value.contiguous() for key, value in loaded.net.state_dict().items()}
+    path.write_bytes(save(weights, metadata={METADATA_KEY: to_json(loaded.card), "format": "pt"}))
+
+
+def read_safetensors(path: Path) -> LoadedCheckpoint:
+    """The network in a file of `write_safetensors`.
+
+    Raises:
+        InputError: for a file that is cut off, was not exported by this project, or whose weights do not fit its card.
+    """
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            metadata = file.metadata() or {}
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  # it is no mapping
+    except SafetensorError as error:
+        raise InputError(f"checkpoint = {str(path)!r}: a whole safetensors file ({error})") from None
+    return restore(from_json(metadata, str(path)), tensors, str(path))
