@@ -8,7 +8,7 @@ TORCH_INDEX ?=
 BIN   := $(VENV)/bin
 READY := $(VENV)/.ready
 .DEFAULT_GOAL := help
-.PHONY: help setup study report test test-all lint clean
+.PHONY: help setup study report test test-all lint bench clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,7 +26,7 @@ ifeq ($(TORCH_INDEX),)
 else
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --index-url $(TORCH_INDEX) torch torchvision
 endif
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,onnx]'
 	@touch $@
 
 study: $(READY) ## run the demo study (digits, CPU, some minutes) and write its report
@@ -46,6 +46,9 @@ lint: $(READY) ## check style and types
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+
+bench: $(READY) ## measure what evaluation costs against plain counterparts; results go to benchmarks/
+	$(BIN)/python benchmarks/evaluation.py
 
 clean: ## remove the environment and caches; results stay
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist

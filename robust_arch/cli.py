@@ -176,6 +176,28 @@ def report(study: StudyArgument, results_dir: ResultsDir = Path("results")) -> N
     print(f"report: {written.resolve()}")
 
 
+@app.command()
+@_reports_errors
+def compare(
+    first: Annotated[Path, typer.Argument(help="an evaluation record, evaluations/<eval_id>.json of a run")],
+    second: Annotated[Path, typer.Argument(help="another one, of the same test images under the same threat")],
+) -> None:
+    """Compare two networks on the same test images, attack by attack, with McNemar's exact test.
+
+    Example: robust-arch compare results/demo/runs/A/evaluations/B.json results/demo/runs/C/evaluations/D.json
+    """
+    from robust_arch.analysis.paired import compare_records
+
+    table = Table(title="first minus second, in points of accuracy", title_justify="left")
+    for column in ("correct under", "n", "difference", "95% interval", "only first", "only second", "p"):
+        table.add_column(column)
+    for name, found in compare_records(first, second).items():
+        interval = f"{100 * found.low:+.2f} to {100 * found.high:+.2f}"
+        counts = (str(found.only_first), str(found.only_second), f"{found.p_value:.3g}")
+        table.add_row(name, str(found.n), f"{100 * found.difference:+.2f}", interval, *counts)
+    _console().print(table)
+
+
 @app.command("import")
 @_reports_errors
 def import_(
@@ -222,7 +244,7 @@ def export(
     published: a torch file under published key names. safetensors: one file of weights and their description, no
     Python needed. onnx: one file that computes logits from images (needs the extra `onnx`).
 
-    Example: robust-arch export results/demo/runs/0123456789ab/checkpoints/best.ckpt best.onnx --format onnx
+    Example: robust-arch export wrn_34_r.ckpt wrn_34_r.onnx --format onnx
     """
     from robust_arch.interop import export_checkpoint
 

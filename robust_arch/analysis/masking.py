@@ -101,7 +101,7 @@ def _draw_eps(axes: Axes, diagnosis: Diagnosis) -> None:
     rows = diagnosis["eps"]["points"]
     # radii reach from far below eps to the whole box: evenly spaced, each with its value
     _accuracy(axes, range(len(rows)), rows, "-")
-    axes.set_xticks(range(len(rows)), [row["eps"] for row in rows])
+    axes.set_xticks(range(len(rows)), [row["eps"] for row in rows], fontsize="x-small")
     axes.set_xlabel(f"Radius, {_NORMS[diagnosis['norm']]}, images in [0, 1] (not to scale)")
 
 
@@ -132,11 +132,11 @@ def _draw_directions(axes: Axes, diagnosis: Diagnosis) -> None:
         for way, colour in (("gradient", _BLUE), ("random", _ORANGE)):
             losses = found[name][way]
             rise = [loss - losses[0] for loss in losses]
-            axes.plot(found["rel_t"], rise, line, color=colour, marker=".", label=f"{label}, {way}")
+            axes.plot(found["rel_t"], rise, line, color=colour, label=f"{label}, {way}")
     axes.set_xlabel("Distance from the image (eps)")
     axes.set_ylabel("Rise of the mean loss (nats; logits)")
     axes.margins(y=0.1)
-    axes.legend(fontsize="x-small", frameon=False, loc="best")
+    axes.legend(fontsize="x-small", frameon=False, handlelength=3.5)
 
 
 _PANELS = {"eps": _draw_eps, "steps": _draw_steps, "square": _draw_square, "directions": _draw_directions}

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from robust_arch.analysis.groups import Group
 from robust_arch.analysis.markup import Markup, element, joined, simple_table
+from robust_arch.errors import invalid
+from robust_arch.files import read_arrays, read_json
 from robust_arch.statistics import PairedComparison, compare_paired
 
 _LEVEL = 0.05
@@ -37,6 +41,33 @@ def against(reference: str, outcomes: Mapping[str, np.ndarray]) -> list[Pair]:
         largest = max(largest, min(1.0, (len(ordered) - rank) * comparisons[run].p_value))
         adjusted[run] = largest
     return [Pair(run, comparisons[run], adjusted[run]) for run in others]
+
+
+def compare_records(first: Path, second: Path) -> dict[str, PairedComparison]:
+    """Clean and every attack that both evaluation records (.json, with .npz beside them) hold, and their worst case.
+
+    Raises:
+        InputError: for files that are no valid records, or records of other images or another threat.
+    """
+    records, arrays = zip(_read_record(first), _read_record(second), strict=True)
+    for key in ("examples_fingerprint", "threat"):
+        if records[0][key] != records[1][key]:
+            raise invalid(str(second), records[1][key], f"a record whose {key} is {records[0][key]}, as in {first}")
+    common = [name for name in ("clean", *records[0]["attacks"]) if name in arrays[0] and name in arrays[1]]
+    found = {name: compare_paired(arrays[0][name], arrays[1][name]) for name in common}
+    if len(common) > 2:
+        worst = [np.logical_and.reduce([each[name] for name in common]) for each in arrays]
+        found["worst case of these"] = compare_paired(*worst)
+    return found
+
+
+def _read_record(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    content, arrays = read_json(path), read_arrays(path.with_suffix(".npz"))
+    if content is None or arrays is None or "examples_fingerprint" not in content:
+        raise invalid("record", str(path), "results/<study>/runs/<run_id>/evaluations/<eval_id>.json, its .npz beside")
+    if content.get("invalid"):
+        raise invalid("record", str(path), f"a valid evaluation; this one is not: {'; '.join(content['invalid'])}")
+    return content, arrays
 
 
 def section(main: Group | None, outcomes: Mapping[str, np.ndarray], selected: str | None) -> Markup:

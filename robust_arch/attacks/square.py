@@ -1,17 +1,16 @@
 """Adapter to the Square attack (Andriushchenko et al. 2020): the authors' code, as pyautoattack distributes it."""
 
 from dataclasses import dataclass
-from importlib.metadata import version
 
 import torch
 from pyautoattack.square import SquareAttack
 from torch import Tensor, nn
 
+from robust_arch.attacks.autoattack import LIBRARY_NORMS, distribution_version
 from robust_arch.attacks.base import Attack, check_labels
 from robust_arch.attacks.threat import ThreatModel
 from robust_arch.errors import invalid
 
-_NORMS = {"linf": "Linf", "l2": "L2"}
 _TILES = 5  # the l2 start divides an image's sides by this
 
 
@@ -36,7 +35,7 @@ class Square(Attack):
     @property
     def implementation(self) -> str:
         """The distribution that holds the authors' code, with its version."""
-        return f"pyautoattack {version('pyautoattack')}"
+        return f"pyautoattack {distribution_version('pyautoattack')}"
 
     @torch.no_grad()
     def run(self, net: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, seed: int, index: Tensor) -> Tensor:
@@ -45,7 +44,7 @@ class Square(Attack):
             raise invalid("square", tuple(x.shape[2:]), f"images of at least {_TILES} x {_TILES} pixels under l2")
         check_labels(y, net(x[:1]).shape[1])
         search = SquareAttack(
-            net, norm=_NORMS[threat.norm], eps=threat.eps, n_queries=self.queries, seed=seed, device=x.device
+            net, norm=LIBRARY_NORMS[threat.norm], eps=threat.eps, n_queries=self.queries, seed=seed, device=x.device
         )
         x_adv = x.clone()
         for block in torch.split(index.argsort(), self.block_size):

@@ -130,6 +130,7 @@ class EvaluationRecord:
         self.content["attacks"][named.name] = {
             **share(robust),
             "settings": dict(named.settings),
+            "eps": self.content["eps"],
             "seed": seed,
             "implementation": named.attack.implementation,
             "seconds": round(outcome.seconds, 3),
@@ -148,6 +149,7 @@ class EvaluationRecord:
         self.content["attacks"][settings.cascade_name] = {
             **share(standing),
             "settings": cascade_settings(settings.cascade),
+            "eps": self.content["eps"],
             "seed": settings.seed,
             "implementation": ", ".join(implementations),
             "seconds": round(sum(stage["seconds"] for stage in stages), 3),
