@@ -297,8 +297,8 @@ def read_finalists(cfg: DictConfig) -> Finalists | None:
         return None
     wanted = plain(cfg.study.finalists, "study.finalists")
     allowed = {str(key) for key in cfg.evaluate} - {"checkpoints"}
-    if not {"top", "attacks"} <= set(wanted) <= allowed | {"top"}:
-        raise invalid("study.finalists", wanted, f"the keys top and attacks, and some of {', '.join(sorted(allowed))}")
+    if not {"top", "attacks", "n"} <= set(wanted) <= allowed | {"top"}:
+        raise invalid("study.finalists", wanted, f"top, attacks, n, and any other of {', '.join(sorted(allowed))}")
     top = wanted.pop("top")
     if isinstance(top, bool) or not isinstance(top, int) or top < 1:
         raise invalid("study.finalists.top", top, "an integer of at least 1")

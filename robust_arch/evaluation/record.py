@@ -103,7 +103,7 @@ class EvaluationRecord:
                 yield settings.cascade_name
         for part in _PARTS:
             if n := getattr(settings, part):
-                asked = {"n": min(n, len(self.examples)), "seed": settings.seed}
+                asked = {"examples": min(n, len(self.examples)), "seed": settings.seed}
                 if {key: self.content.get(part, {}).get(key) for key in asked} != asked:
                     yield part
 
@@ -159,9 +159,9 @@ class EvaluationRecord:
         }
         self.write()
 
-    def add_part(self, part: str, content: Mapping[str, Any], seed: int) -> None:
-        """`diagnostics` or `smoothness`, plain data with the number n of their examples."""
-        self.content[part] = {**content, "seed": seed}
+    def add_part(self, part: str, content: Mapping[str, Any], examples: int, seed: int) -> None:
+        """`diagnostics` or `smoothness`, plain data on that many examples."""
+        self.content[part] = {**content, "examples": examples, "seed": seed}
         self.write()
 
     def take_over(self, other: "EvaluationRecord") -> None:

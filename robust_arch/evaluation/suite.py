@@ -143,11 +143,11 @@ class _Suite:
         found = diagnose(
             scene.net, examples, scene.threat, device=scene.device, batch_size=scene.batch_size, seed=scene.seed
         )
-        self.record.add_part("diagnostics", found, scene.seed)
+        self.record.add_part("diagnostics", found, len(examples), scene.seed)
 
     def _smoothness(self, examples: Examples) -> None:
         scene, attack = self.scene, PGD(steps=20, rel_step_size=0.1)
         found = stage_smoothness(
             self.net, examples, attack, scene.threat, device=scene.device, batch_size=scene.batch_size, seed=scene.seed
         )
-        self.record.add_part("smoothness", found, scene.seed)
+        self.record.add_part("smoothness", found, len(examples), scene.seed)
