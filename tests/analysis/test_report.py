@@ -10,10 +10,10 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from robust_arch.analysis.report import StudyDetails, write_report
-from robust_arch.analysis.tables import markdown_table
 from robust_arch.analysis.groups import groups, main_group
 from robust_arch.analysis.points import points, verdict
+from robust_arch.analysis.report import StudyDetails, write_report
+from robust_arch.analysis.tables import markdown_table
 
 Rows = Callable[..., pd.DataFrame]
 VOID = {"meta", "img", "br"}

@@ -1,3 +1,5 @@
+import re
+
 import pytest
 
 from robust_arch.architectures import PRESETS, ArchSpec, arch_name, cost
@@ -33,12 +35,19 @@ def test_jointly_scaled_presets_are_the_published_depths_and_widening_factors(pu
         assert cost(PRESETS[name]).macs / 1e9 == pytest.approx(row["budget_gmacs"], rel=0.1)
 
 
-@pytest.mark.parametrize("name", [n for n in PRESETS if n.rsplit("_", 1)[1].isdigit()])
+@pytest.mark.parametrize("name", [n for n in PRESETS if re.fullmatch(r"wrn_\d+_\d+", n)])
 def test_wrn_n_k_has_n_minus_4_sixths_blocks_of_k_times_16_32_64(name):
     n, k = (int(part) for part in name.split("_")[1:])
     blocks, remainder = divmod(n - 4, 6)
     assert remainder == 0
     assert PRESETS[name] == ArchSpec("wide_resnet", (blocks,) * 3, (16 * k, 32 * k, 64 * k))
+
+
+def test_resnet18_is_the_one_of_small_images():
+    # He et al. 2016, table 1, with the 3x3 stem that CIFAR-10 code gives it
+    spec = ArchSpec("resnet", (2, 2, 2, 2), (64, 128, 256, 512), stem_width=64)
+    assert PRESETS["resnet18"] == spec
+    assert arch_name(spec) == "resnet18"
 
 
 def test_an_unknown_preset_is_named_with_the_known_ones():

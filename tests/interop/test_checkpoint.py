@@ -7,7 +7,6 @@ from robust_arch.architectures import ArchSpec, build
 from robust_arch.attacks import PGD, ThreatModel
 from robust_arch.errors import InputError
 from robust_arch.interop import load_checkpoint
-from robust_arch.interop.checkpoint import is_own
 from robust_arch.training.module import AdversarialTraining
 
 SPEC = ArchSpec("wide_resnet", (1, 2, 1), (4, 6, 6), stem_width=4, activation="silu")
@@ -166,9 +165,3 @@ def test_a_file_cut_off_is_refused(path):
     path.write_bytes(path.read_bytes()[:-2000])
     with pytest.raises(InputError, match=r"checkpoint = '.*best\.ckpt'"):
         load_checkpoint(path)
-
-
-def test_the_card_tells_whose_a_file_is(net, path, tmp_path):
-    assert is_own(path)
-    torch.save(net.state_dict(), tmp_path / "published.pth")
-    assert not is_own(tmp_path / "published.pth")
