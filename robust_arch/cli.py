@@ -105,7 +105,8 @@ def _status_row(run: "RunFolder", planned: Mapping[str, Any], remark: str) -> tu
     """
     record, result = run.status, run.result or {}
     facts = record.get("run", planned)
-    notes = [run.last_error, *result.get("flags", []), remark]
+    voided = [why for evaluation in run.evaluation_records() for why in evaluation.get("invalid", [])]
+    notes = [run.last_error, *result.get("flags", []), *(f"invalid evaluation: {why}" for why in voided), remark]
     held_out = f"{result['best_val_robust_acc']:.1f}% of {result['selection_images']}" if result else ""
     attempts = str(record.get("attempts", 0))
     return (

@@ -20,6 +20,7 @@ from robust_arch.attacks import Attack, ThreatModel
 from robust_arch.data import Dataset
 from robust_arch.errors import InputError, invalid
 from robust_arch.evaluation import EvaluationSettings, NamedAttack
+from robust_arch.evaluation.record import RESERVED_NAMES
 from robust_arch.identity import describe, short_hash
 from robust_arch.objectives import Objective
 from robust_arch.paths import conf_dir
@@ -235,7 +236,7 @@ def read_evaluation(node: DictConfig) -> EvaluationSettings:
     _seed(settings["seed"], "evaluate.seed")
     return EvaluationSettings(
         attacks=tuple(read_attack(name) for name in names),
-        cascade=tuple(read_attack(name) for name in cascade),
+        cascade=tuple(read_attack(name, "cascade") for name in cascade),
         checkpoints=tuple(checkpoints),
         **settings,
     )
@@ -250,11 +251,13 @@ def config_folders() -> list[Path]:
     return [*folders, conf_dir()]
 
 
-def read_attack(name: str) -> NamedAttack:
-    """The attack of conf/attack/<name>.yaml."""
+def read_attack(name: str, key: str = "attacks") -> NamedAttack:
+    """The attack of conf/attack/<name>.yaml, for `evaluate.<key>`."""
     files = {file.stem: file for folder in config_folders()[::-1] for file in (folder / "attack").glob("*.yaml")}
     if name not in files:
-        raise invalid("evaluate.attacks", name, f"some of {', '.join(sorted(files))}")
+        raise invalid(f"evaluate.{key}", name, f"some of {', '.join(sorted(files))}")
+    if name in RESERVED_NAMES:
+        raise invalid(f"evaluate.{key}", name, f"another name: records use {', '.join(RESERVED_NAMES)} themselves")
     attack = instantiate(DictConfig(yaml.safe_load(files[name].read_text())), f"attack/{name}")
     if not isinstance(attack, Attack):
         raise InputError(f"{files[name]}: not an attack, but {type(attack).__name__}")

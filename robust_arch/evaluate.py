@@ -46,7 +46,7 @@ def evaluate(cfg: DictConfig) -> EvaluationRecord:
     dataset, threat, settings = _task(cfg, trained)
     test = dataset.load().test
     _require_fits(net, test)
-    settings.require_fits(len(test), test.num_classes)
+    settings.require_fits(len(test), test.num_classes, threat.eps)
     trainer = edge.instantiate(cfg.trainer, "trainer")
     own = _owning_run(path)
     folder, run_id, which = own or _external_run(cfg, path)
@@ -198,7 +198,7 @@ def job(cfg: DictConfig) -> None:
         sys.exit(f"error: {error}")
     log.info("recorded in %s", record.json_path)
     if record.invalid:
-        sys.exit(f"error: {record.summary()}")
+        sys.exit(f"error: {record.summary()} (rerun=true tries again)")
     log.info("%s", record.summary())
     for warning in record.content["warnings"]:
         log.warning("%s", warning)

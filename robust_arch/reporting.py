@@ -1,5 +1,6 @@
 """From a study's folder to its report."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -84,11 +85,15 @@ def _flags(results: Mapping[str, Record], records: Sequence[tuple[RunFolder, Rec
 
 def _outcomes(records: Sequence[tuple[RunFolder, Record]], main: Group | None) -> dict[str, np.ndarray]:
     """Run to (n,) booleans, robust under every attack, for the runs of the main group."""
-    members = set() if main is None else {str(run_id) for run_id in main.rows["run_id"]}
+    if main is None:
+        return {}
+    members = {str(run_id) for run_id in main.rows["run_id"]}
+    held = [(run, record) for run, record in records if run.run_id in members and main.holds(record)]
+    images = Counter(record.get("examples_fingerprint") for _, record in held)
     outcomes = {}
-    for run, record in records:
-        if main is None or run.run_id not in members or not main.holds(record):
-            continue
+    for run, record in held:
+        if record.get("examples_fingerprint") != images.most_common(1)[0][0]:
+            continue  # other images under the same name, which cannot be paired
         arrays = read_arrays(run.evaluations / f"{record['eval_id']}.npz")
         if arrays is not None and set(main.attacks) <= set(arrays):
             outcomes[run.run_id] = np.logical_and.reduce([arrays[name] for name in main.attacks])

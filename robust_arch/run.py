@@ -40,7 +40,8 @@ class Run:
         batch_size, size = self.settings.recipe.batch_size, len(self.splits.train)
         if self.settings.recipe.drop_last and batch_size > size:
             raise invalid("recipe.batch_size", batch_size, f"at most the {size} training images")
-        self.settings.evaluation.require_fits(len(self.splits.test), self.splits.test.num_classes)
+        test, eps = self.splits.test, self.settings.threat.eps
+        self.settings.evaluation.require_fits(len(test), test.num_classes, eps)
 
     @classmethod
     def load(cls, settings: Settings) -> "Run":

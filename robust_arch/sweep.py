@@ -137,7 +137,7 @@ def _plans(
         finalists = edge.read_finalists(composed)
         if finalists is not None:
             test = plans[-1].runs[0].run.splits.test
-            finalists.evaluation.require_fits(len(test), test.num_classes)
+            finalists.evaluation.require_fits(len(test), test.num_classes, edge.read_threat(composed.threat).eps)
     return plans, finalists
 
 

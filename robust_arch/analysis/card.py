@@ -6,11 +6,12 @@ from typing import Any
 
 import yaml
 
+from robust_arch.analysis.smoothness import STAGE_COLUMNS, stage_rows
 from robust_arch.analysis.tables import operations
 from robust_arch.files import write_text
 from robust_arch.runs import RunFolder
 
-_PLAIN = (bool, int, float, str)
+_PLAIN = (bool, int, float, str, list)
 
 
 def write_card(folder: RunFolder) -> Path:
@@ -87,8 +88,18 @@ def _evaluation(record: Mapping[str, Any]) -> Iterator[str]:
     yield from (f"- **Warning:** {warning}" for warning in record.get("warnings", []))
     for verdict in record.get("diagnostics", {}).get("verdicts", []):
         yield f"- Gradient masking, {verdict['name']}: {'pass' if verdict['ok'] else '**FLAG**'}. {verdict['text']}"
+    if smoothness := record.get("smoothness"):
+        yield from _stages(smoothness)
     if about := record.get("about"):
         yield f"- Evaluated with `{about['command']}`, torch {about['torch_version']}, float32, on {about['device']}"
+
+
+def _stages(smoothness: Mapping[str, Any]) -> Iterator[str]:
+    yield ""
+    yield f"| part, on {smoothness['n']:,} images under pgd20 | {' | '.join(STAGE_COLUMNS[1:])} |"
+    yield "|---|---:|---:|---:|---:|"
+    yield from (f"| {' | '.join(row)} |" for row in stage_rows(smoothness))
+    yield ""
 
 
 def _row(name: str, share: Mapping[str, Any], what: str) -> str:

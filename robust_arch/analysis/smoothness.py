@@ -7,6 +7,13 @@ from typing import Any
 
 from robust_arch.analysis.markup import Markup, element, joined, simple_table
 
+STAGE_COLUMNS = (
+    "part",
+    "change per change of the image",
+    "per change of the part before",
+    "largest of those",
+    "bound of the part",
+)
 _NONE = "No stage's smoothness was asked for; the key evaluate.smoothness=200 asks for it on 200 test images a network."
 _LEAD = (
     "Change of each stage's features under pgd20, as a mean over test images: relative to the change of the image, and "
@@ -20,11 +27,13 @@ def section(found: Mapping[str, Mapping[str, Any]]) -> Markup:
     heading = element("h2", "Smoothness by stage")
     if not found:
         return joined(heading, element("p", _NONE))
-    head = ("part", "change per change of the image", "per change of the part before", "largest", "bound of the part")
     parts = [heading, element("p", _LEAD)]
     for name, smoothness in found.items():
         title = f"{name}, {smoothness['n']} test images"
-        parts += [element("p", f"{title}.", class_="caption"), simple_table(title, head, stage_rows(smoothness))]
+        parts += [
+            element("p", f"{title}.", class_="caption"),
+            simple_table(title, STAGE_COLUMNS, stage_rows(smoothness)),
+        ]
     return joined(*parts)
 
 

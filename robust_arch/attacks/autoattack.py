@@ -66,6 +66,8 @@ class AutoAttack(Attack):
             # a suite of its own: a call leaves some of its settings changed, FAB's restarts for one
             suite = self._suite(net, threat, seed, x.device, min(9, num_classes - 1))
             size = {"batch_size" if self.package == "pyautoattack" else "bs": self.block_size}
+            # a random network answers once before the library seeds; the caller's state is kept around all of this
+            torch.manual_seed(seed)
             tracer = sys.gettrace()  # the library's check for dynamic defences leaves Python without one
             try:
                 found = suite.run_standard_evaluation(x[block], y[block], **size)

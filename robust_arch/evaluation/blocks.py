@@ -42,3 +42,9 @@ class Blocks:
     def remove(self) -> None:
         """The attack is recorded as a whole."""
         shutil.rmtree(self.path, ignore_errors=True)
+
+
+def remove_blocks(folder: Path, eval_id: str) -> None:
+    """Remove what any attack of one evaluation left, also one that is not asked for any more."""
+    for path in folder.glob(f".{eval_id}-*"):
+        shutil.rmtree(path, ignore_errors=True)

@@ -14,7 +14,7 @@ from robust_arch.statistics import wilson_interval
 
 TOLERANCE = 1e-3
 """Logits agree if no difference exceeds this share of the largest |logit|: float32 sums in another order stay a
-hundred times below it, batch statistics, noise and half precision do not."""
+hundred times below it, batch statistics, noise and bfloat16 do not."""
 _PROBES = 64
 _MARGIN_OF_CHANCE = 0.1  # of the way from chance to 100%: a network whose interval ends below it has learnt nothing
 _ZERO_GRADIENTS = 0.05  # share of examples from which cross-entropy attacks are hindered noticeably
@@ -41,6 +41,7 @@ def preflight(
     return [
         _images(x),
         _mode(net),
+        _precision(net, x),
         *_same_logits(net, x),
         _gradients(net, x, y, threat),
         above_chance(logits.argmax(dim=1).eq(examples.images.labels), logits.shape[1]),
@@ -59,13 +60,21 @@ def _mode(net: nn.Module) -> Check:
 
 
 @torch.no_grad()
+def _precision(net: nn.Module, x: Tensor) -> Check:
+    """Weights and logits are float32; what is computed in between cannot be seen."""
+    types = {str(tensor.dtype) for tensor in (*net.parameters(), net(x[:1])) if tensor.is_floating_point()}
+    return Check("float32", "ok" if types == {"torch.float32"} else "failed", ", ".join(sorted(types)))
+
+
+@torch.no_grad()
 def _same_logits(net: nn.Module, x: Tensor) -> Iterator[Check]:
     together = net(x)
-    half = max(1, len(x) // 7)  # no divisor of usual batch sizes
+    # seven parts, of which none is a single image if that can be helped: batch statistics refuse those
+    parts = torch.tensor_split(x, min(7, max(1, len(x) // 2)))
     others = {
         "same logits when asked again": net(x),
         "same logits in another order": net(x.flip(0)).flip(0),
-        "same logits at another batch size": torch.cat([net(part) for part in torch.split(x, half)]),
+        "same logits at another batch size": torch.cat([net(part) for part in parts]),
     }
     for name, logits in others.items():
         yield Check(name, "ok" if logits_agree(together, logits) else "failed", _difference(together, logits))
@@ -87,7 +96,8 @@ def _gradients(net: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel) -> Che
     with torch.enable_grad(), undisturbed(net):
         x = x.clone().requires_grad_(True)
         loss = F.cross_entropy(net(x), y, reduction="sum")
-        gradient = torch.autograd.grad(loss, x)[0] if loss.requires_grad else torch.zeros_like(x)
+        found = torch.autograd.grad(loss, x, allow_unused=True)[0] if loss.requires_grad else None
+        gradient = torch.zeros_like(x) if found is None else found
     useless = ~torch.isfinite(gradient).flatten(1).all(dim=1) | (gradient.flatten(1) == 0).all(dim=1)
     count, n = int(useless.sum()), len(x)
     # nothing can be attacked where nothing may be changed

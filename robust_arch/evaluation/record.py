@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from robust_arch.attacks import ThreatModel
+from robust_arch.evaluation.blocks import remove_blocks
 from robust_arch.evaluation.checks import Check
 from robust_arch.evaluation.examples import Examples
 from robust_arch.evaluation.scoring import Outcome
@@ -23,6 +24,8 @@ SMOOTHNESS_ATTACK = "pgd20"
 """The attack whose images stability, local Lipschitz constants and FOSC are computed on."""
 _MEASURES = {"l1_linf": "lipschitz", "kl": "lipschitz_kl", "l2": "lipschitz_l2", "fosc": "fosc"}
 _PARTS = ("diagnostics", "smoothness")
+RESERVED_NAMES = ("clean", "index", "worst_case", *_PARTS)
+"""What no attack may be called: the record's own names."""
 _SUSPICIOUS_P = 0.01  # of the paired test that one step breaks other examples than twenty steps do
 
 
@@ -94,8 +97,7 @@ class EvaluationRecord:
     def missing(self, settings: EvaluationSettings) -> Iterator[str]:
         """Names of the parts that are asked for and not recorded with these very settings and seed."""
         for named in settings.attacks:
-            images = not settings.save_images or self.images_path(named.name).is_file()
-            if not (images and self.has(named, settings.seed)):
+            if not self.has(named, settings.seed) or (settings.save_images and not self._has_images(named.name)):
                 yield named.name
         if settings.cascade:
             recorded = self.content["attacks"].get(settings.cascade_name)
@@ -111,6 +113,10 @@ class EvaluationRecord:
         """Whether the attack is recorded on every example with these settings and this seed."""
         recorded = self.content["attacks"].get(named.name)
         return recorded is not None and _same(recorded, named.settings, seed)
+
+    def _has_images(self, name: str) -> bool:
+        """Whether the images of the attack as it is recorded are kept, not those of an earlier seed."""
+        return bool(self.content["attacks"][name]["images"]) and self.images_path(name).is_file()
 
     def images_path(self, name: str) -> Path:
         """Where attacked images are kept if that is asked for."""
@@ -134,9 +140,12 @@ class EvaluationRecord:
             "seed": seed,
             "implementation": named.attack.implementation,
             "seconds": round(outcome.seconds, 3),
+            "images": outcome.x_adv is not None,
             "problems": outcome.problems,
             "warnings": outcome.warnings,
         }
+        if outcome.x_adv is None:
+            self.images_path(named.name).unlink(missing_ok=True)
         if outcome.stable is not None:
             self.content["stability"] = share(outcome.stable)
         self.content |= {_MEASURES[name]: _mean(values) for name, values in outcome.measures.items()}
@@ -176,9 +185,18 @@ class EvaluationRecord:
         """Let all that is asked for be done again, though it is recorded."""
         for name in (*(named.name for named in settings.attacks), settings.cascade_name):
             self.content["attacks"].pop(name, None)
-        for part in _PARTS:
+            self.arrays.pop(name, None)
+            if name == SMOOTHNESS_ATTACK:
+                for measure in ("stability", *_MEASURES.values()):
+                    self.content.pop(measure, None)
+        for part in (*_PARTS, "worst_case"):
             self.content.pop(part, None)
         self.content["invalid"] = []
+        self.remove_blocks()
+
+    def remove_blocks(self) -> None:
+        """Remove what interrupted attacks left on disk."""
+        remove_blocks(self.folder, self.eval_id)
 
     def write(self) -> None:
         """Replace both files, with the worst case and the verdicts that follow from what they hold."""

@@ -57,14 +57,17 @@ class EvaluationSettings:
         """What the cascade is called in the results: its attacks in order."""
         return "-".join(["cascade", *(named.name for named in self.cascade)])
 
-    def require_fits(self, test_size: int, num_classes: int) -> None:
-        """Raise InputError if more examples are asked for than there are, or an attack that needs more classes."""
-        for named in (*self.attacks, *self.cascade):
+    def require_fits(self, test_size: int, num_classes: int, eps: float) -> None:
+        """Raise InputError for more examples than there are, or what these classes or this radius do not allow."""
+        cascade = [("cascade", named) for named in self.cascade]
+        for key, named in [*(("attacks", named) for named in self.attacks), *cascade]:
             if num_classes < named.attack.min_classes:
                 raise invalid(
-                    "evaluate.attacks",
+                    f"evaluate.{key}",
                     named.name,
                     f"data of at least {named.attack.min_classes} classes; here {num_classes}",
                 )
+        if self.diagnostics and eps == 0:
+            raise invalid("evaluate.diagnostics", self.diagnostics, "null where threat.eps is 0")
         if self.n is not None and self.n > test_size:
             raise invalid("evaluate.n", self.n, f"at most the {test_size} test examples there are, or null for all")

@@ -47,6 +47,7 @@ def extend(
     for name in list(record.missing(settings)):
         if not record.invalid:
             suite.run(name)
+    record.remove_blocks()
 
 
 class _Suite:
@@ -70,7 +71,7 @@ class _Suite:
 
     def _attack(self, named: NamedAttack) -> None:
         keep, measure = self.settings.save_images, named.name == SMOOTHNESS_ATTACK
-        blocks = self._blocks(named, self.record.examples)
+        blocks = self._blocks(named, self.record.examples, measure=measure, images=keep)
         outcome = run_attack(
             self.scene, self.record.examples, named, self.logits, blocks, measure=measure, keep_images=keep
         )
@@ -79,7 +80,7 @@ class _Suite:
         self.record.add_attack(named, self.scene.seed, outcome)
         blocks.remove()
 
-    def _blocks(self, named: NamedAttack, examples: Examples) -> Blocks:
+    def _blocks(self, named: NamedAttack, examples: Examples, *, measure: bool, images: bool) -> Blocks:
         identity = {
             "attack": named.name,
             "settings": named.settings,
@@ -87,7 +88,7 @@ class _Suite:
             "seed": self.scene.seed,
             "batch": named.attack.block_size or self.scene.batch_size,
             "examples": examples.images.fingerprint(),
-            "images": self.settings.save_images,
+            "holds": [measure, images],
         }
         return Blocks(self.record.folder, self.record.eval_id, identity)
 
@@ -97,15 +98,15 @@ class _Suite:
         about = {"attack": named.name, "threat": str(self.scene.threat), "seed": str(self.scene.seed)}
         with replacing(path) as temporary:
             save_file({"x_adv": x_adv, "index": self.record.examples.index}, temporary, metadata=about)
-        different = int((self._classes(path) != predicted).sum())
+        different = int((self._classes(path, named.attack.block_size) != predicted).sum())
         if different:
             yield f"{different} of the saved images are classified otherwise than the attacked ones were"
 
     @torch.no_grad()
-    def _classes(self, path: Path) -> Tensor:
+    def _classes(self, path: Path, block_size: int | None) -> Tensor:
         """What the network says of saved images, in the batches in which they were attacked: (n,)."""
         images = load_file(path)["x_adv"]
-        parts = torch.split(images, self.scene.batch_size)
+        parts = torch.split(images, block_size or self.scene.batch_size)
         return torch.cat([self.scene.net(x.to(self.scene.device)).argmax(dim=1).cpu() for x in parts])
 
     def _cascade(self) -> None:
@@ -119,10 +120,12 @@ class _Suite:
                 standing &= torch.from_numpy(self.record.arrays[named.name])
                 stage |= {"warnings": [], "recorded_on_all": True}
             elif len(attacked):
-                blocks = self._blocks(named, self.record.examples.subset(attacked))
+                blocks = self._blocks(named, self.record.examples.subset(attacked), measure=False, images=False)
                 unfinished.append(blocks)
                 stage |= self._stage(named, attacked, standing, blocks)
             stages.append({"warnings": [], **stage, "standing": int(standing.sum())})
+            if stage["problems"]:  # the record is invalid: nothing more is computed for it
+                break
         self.record.add_cascade(self.settings, standing, stages)
         for blocks in unfinished:
             blocks.remove()

@@ -483,13 +483,13 @@ def test_bad_settings_are_named(key, value):
 
 def test_more_examples_than_there_are_is_named():
     settings = EvaluationSettings(attacks=(FGSM,), n=21)
-    settings.require_fits(21, 2)
+    settings.require_fits(21, 2, 0.1)
     with pytest.raises(InputError, match=r"evaluate\.n = 21: at most the 20 test examples"):
-        settings.require_fits(20, 2)
+        settings.require_fits(20, 2, 0.1)
 
 
 def test_an_attack_that_needs_more_classes_is_named():
     settings = EvaluationSettings(attacks=(FGSM, named("autoattack", AutoAttack())))
-    settings.require_fits(20, 4)
+    settings.require_fits(20, 4, 0.1)
     with pytest.raises(InputError, match=r"evaluate\.attacks = 'autoattack': data of at least 4 classes; here 3"):
-        settings.require_fits(20, 3)
+        settings.require_fits(20, 3, 0.1)

@@ -1,0 +1,406 @@
+"""Paired comparisons of networks whose outcomes are planted, against other formulas and other implementations."""
+
+import math
+import re
+from fractions import Fraction
+from html import unescape
+
+import numpy as np
+import pytest
+from scipy.stats import binom, binomtest
+
+from robust_arch.analysis.groups import main_group
+from robust_arch.analysis.paired import against, compare_records, section
+from robust_arch.errors import InputError
+from robust_arch.files import write_arrays, write_json
+from robust_arch.reporting import _outcomes
+from robust_arch.runs import RunFacts, StudyFolder, load_study
+from robust_arch.statistics import compare_paired
+
+Z = 1.959963984540054
+
+
+def cells(both, only_first, only_second, neither):
+    """Two arrays with this 2x2 table, in an order that is not sorted by cell."""
+    first = [True] * both + [True] * only_first + [False] * only_second + [False] * neither
+    second = [True] * both + [False] * only_first + [True] * only_second + [False] * neither
+    order = np.random.default_rng(0).permutation(len(first))
+    return np.array(first)[order], np.array(second)[order]
+
+
+# twice the lower tail of a fair coin, by hand
+BY_HAND = [
+    ((5, 0, 1), 1.0),  # 2 * 1/2
+    ((5, 0, 5), 2 / 32),
+    ((5, 0, 6), 2 / 64),
+    ((5, 1, 7), 2 * (1 + 8) / 256),
+    ((0, 2, 8), 2 * (1 + 10 + 45) / 1024),
+    ((0, 8, 2), 2 * (1 + 10 + 45) / 1024),
+    ((5, 3, 3), 1.0),  # the middle counts in both tails
+    ((5, 0, 0), 1.0),
+]
+
+
+@pytest.mark.parametrize(("table", "p"), BY_HAND, ids=str)
+def test_p_values_are_those_computed_by_hand(table, p):
+    assert compare_paired(*cells(*table, 3)).p_value == pytest.approx(p, rel=1e-15)
+
+
+@pytest.mark.parametrize("discordant", [1, 2, 7, 30, 201])
+def test_p_values_are_those_of_a_binomial_test(discordant):
+    for only_first in range(discordant + 1):
+        found = compare_paired(*cells(3, only_first, discordant - only_first, 2)).p_value
+        # scipy computes tails in floating point
+        assert found == pytest.approx(binomtest(only_first, discordant, 0.5).pvalue, rel=1e-9)
+
+
+@pytest.mark.parametrize("only_first", [4_700, 4_999, 5_000])
+def test_ten_thousand_discordant_examples_do_not_overflow(only_first):
+    found = compare_paired(*cells(0, only_first, 10_000 - only_first, 0))
+    # 2^-10000 is no floating-point number
+    assert found.p_value == pytest.approx(min(1.0, 2 * binom.cdf(only_first, 10_000, 0.5)), rel=1e-9)
+    assert found.difference == pytest.approx((2 * only_first - 10_000) / 10_000)
+    assert found.low < found.difference < found.high
+
+
+def test_a_p_value_below_every_floating_point_number_is_0():
+    found = compare_paired(*cells(0, 10_000, 0, 0))
+    assert found.p_value == 0.0  # 2^-9999
+    assert (found.difference, found.high) == (1.0, 1.0)
+
+
+def test_counts_and_difference_are_those_of_the_table():
+    found = compare_paired(*cells(40, 7, 12, 41))
+    assert (found.n, found.only_first, found.only_second) == (100, 7, 12)
+    assert found.difference == pytest.approx(-0.05)
+
+
+def test_identical_networks_do_not_differ():
+    first, _ = cells(30, 10, 0, 0)
+    found = compare_paired(first, first.copy())
+    assert (found.only_first, found.only_second, found.difference, found.p_value) == (0, 0, 0.0, 1.0)
+    # 0 -+ z sqrt(1 / 42^2): the half that is added to each cell
+    assert (found.low, found.high) == pytest.approx((-Z / 42, Z / 42))
+
+
+@pytest.mark.parametrize("table", [(40, 7, 12, 41), (0, 1, 0, 0), (0, 0, 9, 1), (300, 50, 20, 630)], ids=str)
+def test_the_two_networks_may_be_exchanged(table):
+    first, second = cells(*table)
+    one, other = compare_paired(first, second), compare_paired(second, first)
+    assert (one.only_first, one.only_second) == (other.only_second, other.only_first)
+    assert one.p_value == other.p_value
+    assert (one.difference, one.low, one.high) == pytest.approx((-other.difference, -other.high, -other.low))
+
+
+def agresti_min(a, b, c, d, z):
+    """Wald's interval of a difference of paired shares, on the table with one half in each cell more, by variances."""
+    shares = [(count + 0.5) / (a + b + c + d + 2) for count in (a, b, c, d)]
+    p1, p2 = shares[0] + shares[1], shares[0] + shares[2]
+    covariance = shares[0] * shares[3] - shares[1] * shares[2]
+    variance = (p1 * (1 - p1) + p2 * (1 - p2) - 2 * covariance) / (a + b + c + d + 2)
+    return max(-1.0, p1 - p2 - z * math.sqrt(variance)), min(1.0, p1 - p2 + z * math.sqrt(variance))
+
+
+@pytest.mark.parametrize(
+    "table",
+    [(40, 7, 12, 41), (0, 1, 0, 0), (5, 0, 0, 5), (0, 30, 0, 0), (1, 2, 40, 3), (3000, 512, 430, 6058)],
+    ids=str,
+)
+@pytest.mark.parametrize(("confidence", "z"), [(0.95, Z), (0.99, 2.5758293035489004)])
+def test_intervals_are_those_of_agresti_and_min(table, confidence, z):
+    found = compare_paired(*cells(*table), confidence)
+    assert (found.low, found.high) == pytest.approx(agresti_min(*table, z), rel=1e-12)
+
+
+@pytest.mark.parametrize("shares", [(0.5, 0.12, 0.08, 0.3), (0.3, 0.02, 0.1, 0.58)], ids=str)
+def test_intervals_cover_the_true_difference_as_often_as_they_say(shares):
+    repetitions, n, truth = 2_000, 100, shares[1] - shares[2]
+    draws = np.random.default_rng(7).multinomial(n, shares, size=repetitions)
+    covered = 0
+    for table in draws.tolist():
+        found = compare_paired(*cells(*table))
+        covered += found.low <= truth <= found.high
+    # 95% with a standard error of sqrt(0.95 * 0.05 / 2000) = 0.5 points: four of them below, and above for the
+    # interval, which Agresti and Min found to be conservative by up to two points
+    assert 0.93 <= covered / repetitions <= 0.99
+
+
+def test_the_test_calls_equal_networks_different_as_seldom_as_it_says():
+    draws = np.random.default_rng(3).multinomial(60, (0.4, 0.15, 0.15, 0.3), size=1_000)
+    called = sum(compare_paired(*cells(*table)).p_value < 0.05 for table in draws.tolist())
+    # exact, hence at most 5%: standard error 0.7 points, three of them above
+    assert called / 1_000 <= 0.07
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [(np.ones(3, bool), np.ones(4, bool)), (np.ones(0, bool), np.ones(0, bool)), (np.ones((2, 2), bool),) * 2],
+    ids=["lengths", "none", "shape"],
+)
+def test_other_examples_are_refused(first, second):
+    with pytest.raises(InputError, match="the same examples for both"):
+        compare_paired(first, second)
+
+
+# --- Holm's correction
+
+REFERENCE = np.array([False] * 10 + [True] * 6)
+
+
+def outcome(gained, lost):
+    """Right on so many of the ten that the reference is wrong on, wrong on so many of the six that it is right on."""
+    found = REFERENCE.copy()
+    found[:gained] = True
+    found[10 : 10 + lost] = False
+    return found
+
+
+def test_holms_correction_is_that_computed_by_hand():
+    outcomes = {
+        "same": REFERENCE.copy(),
+        "seven": outcome(7, 1),
+        "reference": REFERENCE,
+        "ten": outcome(10, 0),
+        "six": outcome(0, 6),
+    }
+    pairs = {pair.run_id: pair for pair in against("reference", outcomes)}
+    p = {"ten": 2 / 1024, "six": 2 / 64, "seven": 18 / 256, "same": 1.0}
+    assert {run: pair.comparison.p_value for run, pair in pairs.items()} == pytest.approx(p)
+    # the smallest of four times four, the next times three, times two, times one
+    assert pairs["ten"].adjusted == pytest.approx(8 / 1024)
+    assert pairs["six"].adjusted == pytest.approx(6 / 64)
+    assert pairs["seven"].adjusted == pytest.approx(36 / 256)
+    assert pairs["same"].adjusted == 1.0
+    assert list(pairs) == ["same", "seven", "ten", "six"]  # in the order given, without the reference
+
+
+def test_holms_correction_never_falls_with_a_larger_p():
+    # p 6/64 = 3 * 2/64 for the first, and no less for the others, though 2 * 2/64 and 2/64 are
+    pairs = against("reference", {"reference": REFERENCE, **{name: outcome(6, 0) for name in "abc"}})
+    assert [pair.adjusted for pair in pairs] == pytest.approx([6 / 64] * 3)
+
+
+def test_holms_correction_is_at_most_1():
+    pairs = against("reference", {"reference": REFERENCE, **{name: outcome(1, 1) for name in "abc"}})
+    assert [pair.adjusted for pair in pairs] == [1.0] * 3
+
+
+def test_a_pair_tells_the_reference_first():
+    (pair,) = against("reference", {"reference": REFERENCE, "other": outcome(7, 1)})
+    assert (pair.comparison.only_first, pair.comparison.only_second) == (1, 7)
+    assert pair.comparison.difference == pytest.approx(-6 / 16)
+
+
+# --- the section of the report
+
+
+def plain(markup):
+    return unescape(re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", markup)))
+
+
+def table_rows(markup):
+    return [
+        [unescape(re.sub(r"<[^>]+>", "", cell)) for cell in re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row)]
+        for row in re.findall(r"<tr>(.*?)</tr>", markup)
+    ]
+
+
+@pytest.fixture
+def group(rows):
+    """Three runs of the main group on sixteen test images."""
+    changes = [{"run_id": name, "arch": f"net-{name}", "seed": i, "n_test": 16} for i, name in enumerate("abc")]
+    return main_group(rows(*changes))
+
+
+def test_the_selected_network_is_the_reference_and_signs_are_the_readers(group):
+    outcomes = {"a": outcome(10, 0), "b": REFERENCE, "c": outcome(0, 6)}
+    markup = section(group, outcomes, "b")
+    head, gain, loss = table_rows(markup)
+    assert head[:3] == ["architecture", "seed", "difference in points"]
+    # net-a is right on the ten of sixteen more, net-c on six less
+    assert [gain[i] for i in (0, 1, 2, 4, 5)] == ["net-a", "0", "+62.5", "10", "0"]
+    assert [loss[i] for i in (0, 1, 2, 4, 5)] == ["net-c", "2", "-37.5", "0", "6"]
+    for row, table in ((gain, (6, 10, 0, 0)), (loss, (0, 0, 6, 10))):
+        low, high = agresti_min(*table, Z)
+        assert row[3] == f"{100 * low:+.1f} to {100 * high:+.1f}"
+    assert (gain[6], gain[7]) == (f"{2 / 1024:.3g}", f"{4 / 1024:.3g}")
+    assert (loss[6], loss[7]) == (f"{2 / 64:.3g}", f"{2 / 64:.3g}")
+    text = plain(markup)
+    assert "Each network against net-b (seed 1), which held-out images selected, on the same 16 test images" in text
+    assert "the worst case over fgsm, pgd20, cw40" in text
+    assert "Of 2 networks 2 are told apart from it at the 5% level" in text
+
+
+def test_networks_that_holm_does_not_tell_apart_are_not_counted(group):
+    # p = 2/64 each, below 5% alone and 4/64 together
+    markup = section(group, {"a": outcome(6, 0), "b": REFERENCE, "c": outcome(0, 6)}, "b")
+    assert "Of 2 networks 0 are told apart" in plain(markup)
+
+
+def test_runs_without_outcomes_are_left_out(group):
+    markup = section(group, {"b": REFERENCE, "c": outcome(0, 6)}, "b")
+    assert [row[0] for row in table_rows(markup)[1:]] == ["net-c"]
+    assert "Of 1 networks" in plain(markup)
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "selected"),
+    [
+        ({}, "b"),
+        ({"b": REFERENCE}, "b"),
+        ({"a": REFERENCE, "c": REFERENCE}, "b"),
+        ({"a": REFERENCE, "b": REFERENCE}, None),
+    ],
+    ids=["none", "alone", "selected without outcome", "none selected"],
+)
+def test_without_two_outcomes_and_a_selected_run_there_is_no_table(outcomes, selected, group):
+    markup = section(group, outcomes, selected)
+    assert table_rows(markup) == []
+    assert "Needs at least two runs with recorded outcomes" in plain(markup)
+    assert table_rows(section(None, outcomes, selected)) == []
+
+
+def test_names_are_escaped(rows):
+    changes = [{"run_id": name, "arch": f"<net & {name}>", "n_test": 16} for name in "ab"]
+    markup = section(main_group(rows(*changes)), {"a": outcome(6, 0), "b": REFERENCE}, "b")
+    assert "<net" not in markup
+    assert table_rows(markup)[1][0] == "<net & a>"
+
+
+# --- from records
+
+FACTS = {
+    "study": "planted", "arch": "net", "family": "wide_resnet", "depths": "1-1-1", "widths": "4-8-8", "params": 1,
+    "macs": 1, "objective": "sat", "recipe": "digits", "train_threat": "linf-0.1", "data": "digits", "seed": 0,
+    "epochs": 1,
+}  # fmt: skip
+
+
+def share(flags):
+    return {"count": int(flags.sum()), "n": len(flags), "percent": 100 * float(flags.mean()), "interval": [0.0, 100.0]}
+
+
+def write_record(study, run_id, seed, name="one", n=100, attacks=("fgsm", "pgd20"), **changes):
+    """A record with booleans of its own; returns where it is and what is robust under all its attacks."""
+    generator = np.random.default_rng(seed)
+    clean = generator.random(n) < 0.9
+    arrays = {attack: clean & (generator.random(n) < 0.7) for attack in attacks}
+    worst = np.logical_and.reduce([*arrays.values()])
+    content = {
+        "eval_id": name, "run_id": run_id, "checkpoint": "best", "weights": "raw", "threat": "linf-0.1",
+        "data": "digits", "examples_fingerprint": f"{n} of digits", "n_test": n, "clean": share(clean),
+        "attacks": {attack: share(flags) for attack, flags in arrays.items()}, "worst_case": share(worst),
+        "stability": share(clean), "lipschitz": {"mean": 1.0, "n": n, "left_out": 0}, **changes,
+    }  # fmt: skip
+    run = study.run(run_id)
+    run.write_state("completed", RunFacts(run_id=run_id, **FACTS))
+    path = run.evaluations / f"{name}.json"
+    write_json(path, content)
+    write_arrays(path.with_suffix(".npz"), {"index": np.arange(n), "clean": clean, **arrays})
+    return path, worst
+
+
+def outcomes_of(study):
+    frame = load_study(study.path)
+    records = [(run, record) for run in study.runs() for record in run.evaluation_records()]
+    return _outcomes(records, main_group(frame))
+
+
+def test_outcomes_are_those_of_the_main_group_and_of_no_other_record(tmp_path):
+    study = StudyFolder(tmp_path / "planted")
+    expected = {}
+    for seed, run_id in enumerate(("run_a", "run_b", "run_c")):
+        _, expected[run_id] = write_record(study, run_id, seed, "m")
+        # read before and after the one above, by name
+        write_record(study, run_id, 10 + seed, "a", checkpoint="last")
+        write_record(study, run_id, 20 + seed, "z", checkpoint="last", weights="ema")
+    for run_id, changes in (
+        ("run_a", {"n": 50}),
+        ("run_b", {"threat": "linf-0.2"}),
+        ("run_c", {"attacks": ("fgsm", "pgd20", "autoattack")}),
+        ("run_d", {"attacks": ("fgsm",)}),
+        ("run_e", {"n": 50}),
+    ):
+        write_record(study, run_id, 30, "zz", **changes)
+    found = outcomes_of(study)
+    assert sorted(found) == ["run_a", "run_b", "run_c"]
+    for run_id, flags in expected.items():
+        assert 0 < flags.sum() < 100
+        np.testing.assert_array_equal(found[run_id], flags)
+
+
+def test_a_record_without_its_booleans_or_with_a_failed_check_gives_no_outcome(tmp_path):
+    study = StudyFolder(tmp_path / "planted")
+    write_record(study, "run_a", 0)
+    torn, _ = write_record(study, "run_b", 1)
+    torn.with_suffix(".npz").write_bytes(b"torn")
+    write_record(study, "run_c", 2, invalid=["gradients: none"])
+    assert sorted(outcomes_of(study)) == ["run_a"]
+
+
+def test_without_a_main_group_there_are_no_outcomes(tmp_path):
+    study = StudyFolder(tmp_path / "planted")
+    write_record(study, "run_a", 0, checkpoint="last")
+    assert outcomes_of(study) == {}
+
+
+def test_runs_on_other_images_are_not_compared(tmp_path):
+    study = StudyFolder(tmp_path / "planted")
+    for seed, run_id in enumerate(("run_a", "run_b", "run_c")):
+        write_record(study, run_id, seed, examples_fingerprint="other images" if seed == 2 else "images")
+    assert sorted(outcomes_of(study)) == ["run_a", "run_b"]
+
+
+# --- two records, on request
+
+
+@pytest.fixture
+def study(tmp_path):
+    return StudyFolder(tmp_path / "planted")
+
+
+def test_two_records_are_compared_attack_by_attack_and_in_their_worst_case(study):
+    first, _ = write_record(study, "run_a", 0, attacks=("fgsm", "cw40", "pgd20"))
+    second, _ = write_record(study, "run_b", 1, attacks=("pgd20", "autoattack", "fgsm"))
+    found = compare_records(first, second)
+    assert list(found) == ["clean", "fgsm", "pgd20", "worst case of these"]
+    with np.load(first.with_suffix(".npz")) as one, np.load(second.with_suffix(".npz")) as other:
+        for name in ("clean", "fgsm", "pgd20"):
+            assert found[name].difference == pytest.approx(
+                float(Fraction(int(one[name].sum()) - int(other[name].sum()), 100))
+            )
+            assert found[name].only_first == sum(a and not b for a, b in zip(one[name], other[name], strict=True))
+        worst = [int((arrays["clean"] & arrays["fgsm"] & arrays["pgd20"]).sum()) for arrays in (one, other)]
+    assert found["worst case of these"].difference == pytest.approx((worst[0] - worst[1]) / 100)
+
+
+def test_one_common_attack_has_no_worst_case_of_its_own(study):
+    first, _ = write_record(study, "run_a", 0, attacks=("fgsm",))
+    second, _ = write_record(study, "run_b", 1)
+    assert list(compare_records(first, second)) == ["clean", "fgsm"]
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"examples_fingerprint": "others"}, "examples_fingerprint is 100 of digits"),
+        ({"n": 50}, "examples_fingerprint is 100 of digits"),
+        ({"threat": "linf-0.2"}, "threat is linf-0.1"),
+        ({"invalid": ["gradients: none"]}, "a valid evaluation; this one is not: gradients: none"),
+    ],
+    ids=["images", "number", "threat", "invalid"],
+)
+def test_records_that_may_not_be_compared_are_refused(change, told, study):
+    first, _ = write_record(study, "run_a", 0)
+    second, _ = write_record(study, "run_b", 1, **change)
+    with pytest.raises(InputError, match=re.escape(told)):
+        compare_records(first, second)
+
+
+def test_what_is_no_record_is_refused(study, tmp_path):
+    first, _ = write_record(study, "run_a", 0)
+    second, _ = write_record(study, "run_b", 1)
+    second.with_suffix(".npz").unlink()
+    for path in (second, tmp_path / "none.json"):
+        with pytest.raises(InputError, match=r"record = .*evaluations/<eval_id>\.json"):
+            compare_records(first, path)
