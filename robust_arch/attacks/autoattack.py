@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from robust_arch.attacks.base import Attack, check_labels
+from robust_arch.attacks.base import Attack, check_labels, require_count
 from robust_arch.attacks.threat import ThreatModel
 from robust_arch.errors import InputError, invalid
 
@@ -19,6 +19,7 @@ log = logging.getLogger(__name__)
 VERSIONS = ("standard", "plus", "rand")
 PACKAGES = ("pyautoattack", "autoattack")
 LIBRARY_NORMS = {"linf": "Linf", "l2": "L2"}
+_TILES = 5  # the l2 start of Square divides an image's sides by this
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,8 +38,7 @@ class AutoAttack(Attack):
     block_size: int = 250
 
     def __post_init__(self) -> None:
-        if self.block_size < 1:
-            raise invalid("attack.block_size", self.block_size, "an integer of at least 1")
+        require_count("block_size", self.block_size)
         for key, allowed in (("version", VERSIONS), ("package", PACKAGES)):
             if getattr(self, key) not in allowed:
                 raise invalid(f"attack.{key}", getattr(self, key), f"one of {', '.join(allowed)}")
@@ -61,6 +61,10 @@ class AutoAttack(Attack):
         if num_classes < self.min_classes:
             raise invalid("autoattack", num_classes, f"at least {self.min_classes} classes, for the DLR loss")
         check_labels(y, num_classes)
+        if x.dtype != torch.float32:
+            raise invalid("x", x.dtype, "float32 images: the library casts to that, and the network must take it")
+        if self.version != "rand":
+            require_size_for_square(x, threat)
         x_adv = x.clone()
         for block in torch.split(index.argsort(), self.block_size):
             # a suite of its own: a call leaves some of its settings changed, FAB's restarts for one
@@ -101,6 +105,12 @@ class _WarningsOnly:
         """The library marks its warnings by how they begin."""
         if message.startswith("Warning"):
             log.warning("%s", message.removeprefix("Warning: "))
+
+
+def require_size_for_square(x: Tensor, threat: ThreatModel) -> None:
+    """Raise InputError for images (B, C, H, W) that are too small for the library's Square attack under l2."""
+    if threat.norm == "l2" and min(x.shape[2:]) < _TILES:
+        raise invalid("square", tuple(x.shape[2:]), f"images of at least {_TILES} x {_TILES} pixels under l2")
 
 
 def distribution_version(package: str) -> str:

@@ -29,6 +29,12 @@ def check_batch(x: Tensor, y: Tensor) -> None:
         raise invalid("y", int(y.min()), "labels of at least 0")
 
 
+def require_count(key: str, value: object) -> None:
+    """Raise InputError unless the setting `attack.<key>` is an integer of at least 1."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise invalid(f"attack.{key}", value, "an integer of at least 1")
+
+
 def check_labels(y: Tensor, num_classes: int) -> None:
     """Raise InputError unless every label is a class. y: (B,)."""
     if len(y) and int(y.max()) >= num_classes:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from robust_arch import randomness
-from robust_arch.attacks.base import Attack, check_labels
+from robust_arch.attacks.base import Attack, check_labels, require_count
 from robust_arch.attacks.losses import AttackLoss, CrossEntropy, margin
 from robust_arch.attacks.start import Clean, Start, Uniform
 from robust_arch.attacks.threat import ThreatModel
@@ -31,16 +31,16 @@ class PGD(Attack):
     restarts: int = 1
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "drops", tuple(self.drops))
         for key in ("steps", "restarts"):
-            value = getattr(self, key)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise invalid(f"attack.{key}", value, "an integer of at least 1")
+            require_count(key, getattr(self, key))
         if self.restarts > 1 and isinstance(self.start, Clean):
             raise invalid("attack.restarts", self.restarts, "1 where every attempt starts from the clean image")
-        if not all(isinstance(step, int) and 0 < step < self.steps for step in self.drops):
-            raise invalid("attack.drops", self.drops, f"numbers of steps between 1 and {self.steps - 1}")
-        if not 0 < self.rel_step_size < math.inf:
+        drops = self.drops if isinstance(self.drops, list | tuple) else (0,)
+        legal = [step for step in drops if type(step) is int and 0 < step < self.steps]
+        if len(set(legal)) != len(drops):
+            raise invalid("attack.drops", self.drops, f"different numbers of steps between 1 and {self.steps - 1}")
+        object.__setattr__(self, "drops", tuple(drops))
+        if isinstance(self.rel_step_size, str) or not 0 < self.rel_step_size < math.inf:
             raise invalid("attack.rel_step_size", self.rel_step_size, "a finite number greater than 0")
 
     def run(self, net: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, seed: int, index: Tensor) -> Tensor:
@@ -50,7 +50,7 @@ class PGD(Attack):
             return x_adv
         margins = _margins(net, x_adv, y)
         for restart in range(1, self.restarts):
-            standing = (margins <= 0).nonzero()[:, 0]
+            standing = (~(margins > 0)).nonzero()[:, 0]
             if not len(standing):
                 break
             keys = randomness.example_keys(randomness.derive(seed, "restart", restart), index[standing])

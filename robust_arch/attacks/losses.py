@@ -1,5 +1,6 @@
 """What gradient attacks climb: a value an example, never reduced over the batch before a non-linearity."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -8,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from robust_arch.attacks.base import require_count
 from robust_arch.errors import invalid
 
 LogitLoss = Callable[[Tensor, int], Tensor]
@@ -73,7 +75,7 @@ class GuidedMargin:
     """The loss of GAMA (Sriramanan et al. 2020): margin of the softmax plus w_t ||p(x') - p(anchor)||_2^2.
 
     w_t = `weight` * (1 - t / `decay_steps`) at step t, and 0 from step `decay_steps`. anchor: `clean`, the method's
-    formula, or `start`, what the published code does.
+    formula, or `start`, what the published code does (there before the start is cut to [0, 1], here after).
     """
 
     weight: float = 50.0
@@ -83,10 +85,9 @@ class GuidedMargin:
     def __post_init__(self) -> None:
         if self.anchor not in ("clean", "start"):
             raise invalid("attack.loss.anchor", self.anchor, "clean or start")
-        if not self.weight >= 0:
-            raise invalid("attack.loss.weight", self.weight, "a number of at least 0")
-        if isinstance(self.decay_steps, bool) or not isinstance(self.decay_steps, int) or self.decay_steps < 1:
-            raise invalid("attack.loss.decay_steps", self.decay_steps, "an integer of at least 1")
+        if isinstance(self.weight, str) or not 0 <= self.weight < math.inf:
+            raise invalid("attack.loss.weight", self.weight, "a finite number of at least 0")
+        require_count("loss.decay_steps", self.decay_steps)
 
     def prepare(self, net: nn.Module, x: Tensor, y: Tensor, x_start: Tensor) -> LogitLoss:
         """One forward pass on the anchor, without gradient."""

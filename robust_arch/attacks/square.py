@@ -6,12 +6,9 @@ import torch
 from pyautoattack.square import SquareAttack
 from torch import Tensor, nn
 
-from robust_arch.attacks.autoattack import LIBRARY_NORMS, distribution_version
-from robust_arch.attacks.base import Attack, check_labels
+from robust_arch.attacks.autoattack import LIBRARY_NORMS, distribution_version, require_size_for_square
+from robust_arch.attacks.base import Attack, check_labels, require_count
 from robust_arch.attacks.threat import ThreatModel
-from robust_arch.errors import invalid
-
-_TILES = 5  # the l2 start divides an image's sides by this
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,9 +25,7 @@ class Square(Attack):
 
     def __post_init__(self) -> None:
         for key in ("queries", "block_size"):
-            value = getattr(self, key)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise invalid(f"attack.{key}", value, "an integer of at least 1")
+            require_count(key, getattr(self, key))
 
     @property
     def implementation(self) -> str:
@@ -40,8 +35,7 @@ class Square(Attack):
     @torch.no_grad()
     def run(self, net: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, seed: int, index: Tensor) -> Tensor:
         """One call of the library a block; images that it could not perturb come back clean."""
-        if threat.norm == "l2" and min(x.shape[2:]) < _TILES:
-            raise invalid("square", tuple(x.shape[2:]), f"images of at least {_TILES} x {_TILES} pixels under l2")
+        require_size_for_square(x, threat)
         check_labels(y, net(x[:1]).shape[1])
         search = SquareAttack(
             net, norm=LIBRARY_NORMS[threat.norm], eps=threat.eps, n_queries=self.queries, seed=seed, device=x.device

@@ -1,0 +1,358 @@
+"""The versions `plus` and `rand` of AutoAttack, and the module of the authors' own repository."""
+
+import importlib.metadata
+import logging
+import sys
+import types
+
+import pyautoattack
+import pytest
+import torch
+from pyautoattack.autopgd_base import APGDAttack, APGDAttack_targeted
+from pyautoattack.fab_base import FABAttack
+from pyautoattack.square import SquareAttack
+from torch import nn
+
+from robust_arch.attacks import ThreatModel
+from robust_arch.attacks.autoattack import AutoAttack
+from robust_arch.configuration import read_attack
+from robust_arch.errors import InputError
+
+SEED = 5
+BLOCKS = slice(0, 4), slice(4, 8)
+NORMS = pytest.mark.parametrize(("norm", "theirs", "eps"), [("linf", "Linf", 0.02), ("l2", "L2", 0.1)])
+
+
+def images(count):
+    return torch.rand(count, 1, 5, 5, generator=torch.Generator().manual_seed(0))
+
+
+class Curved(nn.Module):
+    """A small network of five classes; with noise, one whose logits differ from call to call."""
+
+    def __init__(self, noise=0.0, classes=5):
+        super().__init__()
+        generator = torch.Generator().manual_seed(2)
+        self.first = nn.Parameter(3 * torch.randn(8, 25, generator=generator))
+        self.second = nn.Parameter(torch.randn(classes, 8, generator=generator))
+        self.noise = noise
+
+    def forward(self, x):
+        logits = torch.tanh((x.flatten(1) - 0.5) @ self.first.T) @ self.second.T
+        return logits + self.noise * torch.randn_like(logits) if self.noise else logits
+
+
+def lot(net, count):
+    """Images with the labels that the network gives, but for the last."""
+    x = images(count)
+    with torch.no_grad():
+        y = net(x).argmax(dim=1)
+    y[-1] = (y[-1] + 1) % 3
+    return x, y
+
+
+def direct(net, x, y, theirs, eps, version, targets=4):
+    """The library as its authors call it, a suite for this call alone."""
+    suite = pyautoattack.AutoAttack(net, norm=theirs, eps=eps, version=version, seed=SEED)
+    suite.apgd_targeted.n_target_classes = suite.fab.n_target_classes = targets
+    return suite.run_standard_evaluation(x, y, batch_size=len(x))[0]
+
+
+@pytest.fixture
+def brief(monkeypatch):
+    """Every part of the suite at a tenth of its iterations or less, for any caller: minutes otherwise.
+
+    Returns what was run: its name, its target or loss, and the settings by which versions differ.
+    """
+    seen = []
+
+    def shorten(attack, length, short, settings):
+        full = attack.perturb
+
+        def perturb(self, *args):
+            seen.append((attack.__name__, *(getattr(self, name) for name in settings)))
+            long = getattr(self, length)
+            setattr(self, length, short)
+            try:
+                return full(self, *args)
+            finally:
+                setattr(self, length, long)
+
+        monkeypatch.setattr(attack, "perturb", perturb)
+
+    shorten(APGDAttack, "n_iter", 4, ("loss", "eot_iter", "n_restarts", "n_iter", "seed"))
+    shorten(APGDAttack_targeted, "n_iter", 4, ("n_target_classes", "eot_iter", "n_restarts", "n_iter", "seed"))
+    shorten(FABAttack, "n_iter", 5, ("targeted", "n_target_classes", "n_restarts", "n_iter", "seed"))
+    shorten(SquareAttack, "n_queries", 20, ("n_queries", "n_restarts", "seed"))
+    return seen
+
+
+@NORMS
+def test_plus_equals_a_direct_call_in_each_of_two_blocks(norm, theirs, eps, brief):
+    net = Curved().eval().requires_grad_(False)
+    x, y = lot(net, 8)
+    threat = ThreatModel(norm, eps)
+    x_adv = AutoAttack(version="plus", block_size=4)(net, x, y, threat, seed=SEED)
+    # in the second block too, where a suite used twice would run untargeted FAB once
+    assert brief == 2 * [
+        ("APGDAttack", "ce", 1, 5, 100, SEED),
+        ("APGDAttack", "dlr", 1, 5, 100, SEED),
+        ("FABAttack", False, 4, 5, 100, SEED),
+        ("SquareAttack", 5000, 1, SEED),
+        ("APGDAttack_targeted", 4, 1, 1, 100, SEED),
+        ("FABAttack", True, 4, 1, 100, SEED),
+    ]
+    for block in BLOCKS:
+        expected = direct(net, x[block], y[block], theirs, eps, "plus")
+        assert torch.equal(x_adv[block], threat.region(x[block]).project(expected))
+    robust = net(x_adv).argmax(dim=1) == y
+    for block in BLOCKS:  # the suite found something in each, and not everything
+        assert 0 < robust[block].sum() < (y == net(x).argmax(dim=1))[block].sum()
+    assert torch.equal(x_adv[robust], x[robust])
+    assert torch.equal(x_adv[-1], x[-1])
+
+
+RAND = [("APGDAttack", "ce", 20, 1, 100, SEED), ("APGDAttack", "dlr", 20, 1, 100, SEED)]
+
+
+# the library reseeds within its attacks, so chance that leaves the clean answers alone is the same in two calls
+@pytest.mark.parametrize("noise", [0.0, 0.001])
+@NORMS
+def test_rand_equals_a_direct_call_in_each_of_two_blocks(norm, theirs, eps, noise, brief):
+    net = Curved(noise).eval().requires_grad_(False)
+    x, y = lot(Curved(), 8)
+    threat = ThreatModel(norm, eps)
+    x_adv = AutoAttack(version="rand", block_size=4)(net, x, y, threat, seed=SEED)
+    assert brief == 2 * RAND
+    for block in BLOCKS:
+        expected = direct(net, x[block], y[block], theirs, eps, "rand")
+        assert torch.equal(x_adv[block], threat.region(x[block]).project(expected))
+        assert 0 < (x_adv != x)[block].flatten(1).any(dim=1).sum() < 4
+
+
+def test_the_global_random_state_decides_nothing_where_a_network_answers_by_chance(brief):
+    net = Curved(noise=0.3).eval().requires_grad_(False)
+    x, y = lot(Curved(), 8)
+    found = []
+    for state in (0, 1, 2):
+        with torch.random.fork_rng():
+            torch.manual_seed(state)
+            found.append(AutoAttack(version="rand")(net, x, y, ThreatModel("linf", 0.05), seed=SEED))
+    assert torch.equal(found[0], found[1])
+    assert torch.equal(found[0], found[2])
+
+
+# ---- classes
+
+
+@pytest.mark.parametrize(
+    ("version", "needed"),
+    [("standard", 4), ("plus", 4), ("rand", 3)],
+)
+def test_each_version_says_how_many_classes_it_needs(version, needed, linear):
+    attack = AutoAttack(version=version)
+    assert attack.min_classes == needed
+    net, x, y = linear(torch.zeros(needed - 1, 25)), images(2), torch.zeros(2, dtype=torch.int64)
+    with pytest.raises(InputError, match=rf"autoattack.* = {needed - 1}: at least {needed} classes, for the DLR loss"):
+        attack(net, x, y, ThreatModel("linf", "8/255"))
+
+
+def test_rand_runs_on_three_classes(brief):
+    net = Curved(classes=3).eval().requires_grad_(False)
+    x, y = lot(net, 4)
+    threat = ThreatModel("linf", 0.15)
+    x_adv = AutoAttack(version="rand")(net, x, y, threat, seed=SEED)
+    expected = direct(net, x, y, "Linf", 0.15, "rand", targets=2)
+    assert torch.equal(x_adv, threat.region(x).project(expected))
+    assert not torch.equal(x_adv, x)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"version": "custom"}, r"attack\.version = 'custom': one of standard, plus, rand"),
+        ({"version": "Plus"}, r"attack\.version = 'Plus': one of standard, plus, rand"),
+        ({"package": "torchattacks"}, r"attack\.package = 'torchattacks': one of pyautoattack, autoattack"),
+    ],
+)
+def test_unknown_versions_and_packages_are_named(given, message):
+    with pytest.raises(InputError, match=message):
+        AutoAttack(**given)
+
+
+@pytest.mark.parametrize(
+    ("name", "version"), [("autoattack", "standard"), ("autoattack_plus", "plus"), ("autoattack_rand", "rand")]
+)
+def test_named_attacks_are_the_versions_in_blocks_of_250(name, version):
+    attack = read_attack(name).attack
+    assert attack == AutoAttack(version=version, package="pyautoattack", block_size=250)
+
+
+# ---- the library's warnings
+
+
+@pytest.fixture
+def misclassified(linear):
+    """A network whose images are all misclassified: the library makes its checks and is done."""
+    return linear(torch.zeros(5, 25), torch.tensor([3.0, 0.0, 0.0, 0.0, 0.0])), images(4), torch.ones(4).long()
+
+
+@pytest.mark.parametrize("version", ["standard", "plus", "rand"])
+def test_what_the_library_warns_of_reaches_the_log(version, misclassified, caplog):
+    net, x, y = misclassified
+    with caplog.at_level(logging.WARNING):
+        AutoAttack(version=version)(net, x, y, ThreatModel("linf", 0.1))
+        assert not caplog.records
+        AutoAttack(version=version)(nn.Sequential(net, nn.Softmax(dim=1)), x, y, ThreatModel("linf", 0.1))
+    (record,) = caplog.records
+    assert (record.name, record.levelno) == ("auto-attack", logging.WARNING)
+    assert "probability distribution" in record.getMessage()
+
+
+def test_a_network_that_answers_by_chance_is_warned_of(caplog):
+    net = Curved(noise=0.05).eval()
+    x, y = images(4), Curved()(images(4)).argmin(dim=1)
+    with caplog.at_level(logging.WARNING):
+        AutoAttack(version="rand")(net, x, y, ThreatModel("linf", 0.001))
+        assert not caplog.records
+        AutoAttack()(net, x, y, ThreatModel("linf", 0.001))
+    assert any("randomized defense" in record.getMessage() for record in caplog.records)
+
+
+# ---- the authors' module
+
+
+def test_the_implementation_is_the_distribution_with_its_version():
+    assert AutoAttack().implementation == f"pyautoattack {importlib.metadata.version('pyautoattack')}"
+
+
+@pytest.fixture
+def versions(monkeypatch):
+    """Installed distributions, as the adapter sees them."""
+    installed = {"pyautoattack": "0.2.0"}
+
+    def version(name):
+        if name not in installed:
+            raise importlib.metadata.PackageNotFoundError(name)
+        return installed[name]
+
+    monkeypatch.setattr("robust_arch.attacks.autoattack.version", version)
+    return installed
+
+
+def test_a_package_that_is_not_installed_is_named(versions):
+    with pytest.raises(InputError, match=r"attack\.package = 'autoattack': .*not"):
+        AutoAttack(package="autoattack")
+    assert AutoAttack().implementation == "pyautoattack 0.2.0"
+
+
+class Printer:
+    """The logger of the authors' code."""
+
+    def log(self, message):
+        print(message)
+
+
+class Suite:
+    """The authors' class by its signatures; the attack adds eps to what is not misclassified yet."""
+
+    made = ()
+
+    def __init__(
+        self,
+        model,
+        norm="Linf",
+        eps=0.3,
+        seed=None,
+        verbose=True,
+        attacks_to_run=[],  # noqa: B006 - as it is there
+        version="standard",
+        is_tf_model=False,
+        device="cuda",
+        log_path=None,
+    ):
+        self.model, self.norm, self.epsilon, self.seed, self.verbose = model, norm, eps, seed, verbose
+        self.version, self.is_tf_model, self.device = version, is_tf_model, device
+        assert attacks_to_run == []
+        self.logger = Printer()
+        self.apgd = types.SimpleNamespace(logger=self.logger)
+        self.apgd_targeted = types.SimpleNamespace(logger=self.logger, n_target_classes=9)
+        self.fab = types.SimpleNamespace(n_target_classes=9)
+        self.blocks = []
+        Suite.made = (*Suite.made, self)
+
+    def run_standard_evaluation(self, x_orig, y_orig, bs=250, return_labels=False, state_path=None):
+        self.blocks.append((x_orig.clone(), y_orig.clone(), bs))
+        if self.verbose:
+            print(f"using {self.version} version")
+            self.logger.log("initial accuracy: 100.00%")
+        self.logger.log("Warning: it seems to be a dynamic defense!")
+        self.apgd.logger.log("Warning: there are 2 points with zero gradient!")
+        self.apgd_targeted.logger.log("Warning: there are 3 points with zero gradient!")
+        self.logger.log("a line of no concern")
+        with torch.no_grad():
+            correct = (self.model(x_orig).argmax(dim=1) == y_orig)[:, None, None, None]
+        x_adv = torch.where(correct, x_orig + self.epsilon, x_orig)
+        return (x_adv, y_orig) if return_labels else x_adv
+
+
+@pytest.fixture
+def authors(monkeypatch, versions):
+    """The authors' module, as if installed; the suites that were made."""
+    module = types.ModuleType("autoattack")
+    module.AutoAttack = Suite
+    versions["autoattack"] = "0.1"
+    monkeypatch.setitem(sys.modules, "autoattack", module)
+    monkeypatch.setattr(Suite, "made", ())
+    return Suite
+
+
+@pytest.mark.parametrize("version", ["standard", "plus", "rand"])
+@NORMS
+def test_the_authors_module_is_called_by_its_own_signature(norm, theirs, eps, version, authors, linear):
+    net = linear(torch.zeros(5, 25), torch.tensor([1.0, 0.0, 0.0, 0.0, 0.0]))
+    x, y = 0.5 * images(4), torch.tensor([0, 1, 0, 0])
+    attack = AutoAttack(package="autoattack", version=version)
+    x_adv = attack(net, x, y, ThreatModel(norm, eps), seed=SEED)
+    (suite,) = authors.made
+    assert (suite.norm, suite.epsilon, suite.seed, suite.version) == (theirs, eps, SEED, version)
+    assert (suite.verbose, suite.is_tf_model, suite.device) == (False, False, x.device)
+    assert suite.apgd_targeted.n_target_classes == suite.fab.n_target_classes == 4
+    ((seen_x, seen_y, bs),) = suite.blocks
+    assert torch.equal(seen_x, x)
+    assert torch.equal(seen_y, y)
+    assert bs == 250
+    expected = x + eps * torch.tensor([1.0, 0.0, 1.0, 1.0])[:, None, None, None]
+    assert torch.equal(x_adv, ThreatModel(norm, eps).region(x).project(expected))
+    assert attack.implementation == "autoattack 0.1"
+
+
+def test_the_authors_warnings_are_logged_and_the_rest_is_not_printed(authors, linear, caplog, capsys):
+    net, x = linear(torch.zeros(5, 25)), images(4)
+    with caplog.at_level(logging.DEBUG):
+        AutoAttack(package="autoattack")(net, x, torch.zeros(4).long(), ThreatModel("linf", 0.1))
+    assert [(record.levelno, record.getMessage()) for record in caplog.records] == [
+        (logging.WARNING, "it seems to be a dynamic defense!"),
+        (logging.WARNING, "there are 2 points with zero gradient!"),
+        (logging.WARNING, "there are 3 points with zero gradient!"),
+    ]
+    assert {record.name for record in caplog.records} == {"robust_arch.attacks.autoattack"}
+    captured = capsys.readouterr()
+    assert captured.out == captured.err == ""
+
+
+@pytest.mark.parametrize(("block_size", "blocks"), [(3, [[0, 1, 2], [3, 4, 5], [6, 7]]), (8, [[*range(8)]])])
+def test_the_authors_module_sees_blocks_in_the_order_of_the_index(block_size, blocks, authors, linear):
+    net, x, y = linear(torch.zeros(5, 25)), images(8), torch.arange(8) % 5
+    order = torch.tensor([3, 1, 7, 0, 2, 6, 5, 4])
+    attack = AutoAttack(package="autoattack", block_size=block_size)
+    threat = ThreatModel("linf", 0.1)
+    x_adv = attack(net, x[order], y[order], threat, index=10 * order)
+    assert len(authors.made) == len(blocks)  # a suite for each
+    for suite, block in zip(authors.made, blocks, strict=True):
+        ((seen_x, seen_y, bs),) = suite.blocks
+        assert torch.equal(seen_x, x[block])
+        assert torch.equal(seen_y, y[block])
+        assert bs == block_size
+    reached = x + 0.1 * (y == 0)[:, None, None, None]  # without slope every image is called 0
+    assert torch.equal(x_adv, threat.region(x).project(reached)[order])
