@@ -5,13 +5,14 @@ The usual variant for 32x32 images: a 3x3 stem at stride 1, no pooling before th
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, cast
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from robust_arch.architectures.family import CostTerms, ImageShape, KeyNames
+from robust_arch.architectures.family import CostTerms, ImageShape, KeyNames, staged_terms
 from robust_arch.architectures.initialisation import initialise_convolutions
 from robust_arch.architectures.layers import GlobalAveragePool, activation_lipschitz
 from robust_arch.architectures.spec import ArchSpec
@@ -134,21 +135,9 @@ class ResNetFamily:
         image_shape: ImageShape,
     ) -> CostTerms:
         """Parameters and MACs by stage, from the layer shapes; integers or int64 arrays."""
-        channels, height, width = image_shape
-        stem = 9 * channels * stem_width
-        outside_macs = stem * height * width
-        stages = []
-        c_in: Any = stem_width
-        for depth, c, stride in zip(depths, widths, STRIDES, strict=True):
-            height, width = -(-height // stride), -(-width // stride)
-            stages.append(_stage(c_in, c, depth, stride, height * width))
-            c_in = c
-        return CostTerms(
-            stage_params=tuple(params for params, _ in stages),
-            stage_macs=tuple(macs for _, macs in stages),
-            outside_params=stem + 2 * stem_width + c_in * num_classes + num_classes,
-            outside_macs=outside_macs + c_in * num_classes,
-        )
+        terms = staged_terms(_stage, STRIDES, depths, widths, stem_width, num_classes, image_shape)
+        # BatchNorm behind the stem
+        return replace(terms, outside_params=terms.outside_params + 2 * stem_width)
 
     def build(self, spec: ArchSpec, num_classes: int, channels: int) -> nn.Module:
         """A freshly initialised ResNet; draws from torch's global random state."""

@@ -6,6 +6,7 @@ Block and head follow the network of Huang et al., NeurIPS 2021, so that its pub
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from types import MappingProxyType
 from typing import Any, cast
@@ -13,7 +14,7 @@ from typing import Any, cast
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from robust_arch.architectures.family import CostTerms, ImageShape, KeyNames
+from robust_arch.architectures.family import CostTerms, ImageShape, KeyNames, staged_terms
 from robust_arch.architectures.initialisation import initialise_convolutions
 from robust_arch.architectures.layers import GlobalAveragePool, activation_lipschitz
 from robust_arch.architectures.spec import ArchSpec
@@ -150,21 +151,9 @@ class WideResNetFamily:
         image_shape: ImageShape,
     ) -> CostTerms:
         """Parameters and MACs by stage, from the layer shapes; integers or int64 arrays."""
-        channels, height, width = image_shape
-        stem = 9 * channels * stem_width
-        outside_macs = stem * height * width
-        stages = []
-        c_in: Any = stem_width
-        for depth, c, stride in zip(depths, widths, STRIDES, strict=True):
-            height, width = -(-height // stride), -(-width // stride)
-            stages.append(_stage(c_in, c, depth, stride, height * width))
-            c_in = c
-        return CostTerms(
-            stage_params=tuple(params for params, _ in stages),
-            stage_macs=tuple(macs for _, macs in stages),
-            outside_params=stem + 2 * c_in + c_in * num_classes + num_classes,
-            outside_macs=outside_macs + c_in * num_classes,
-        )
+        terms = staged_terms(_stage, STRIDES, depths, widths, stem_width, num_classes, image_shape)
+        # BatchNorm behind the last stage
+        return replace(terms, outside_params=terms.outside_params + 2 * widths[-1])
 
     def build(self, spec: ArchSpec, num_classes: int, channels: int) -> nn.Module:
         """A freshly initialised WideResNet; draws from torch's global random state."""
