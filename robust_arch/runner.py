@@ -131,8 +131,7 @@ def _log_file(folder: RunFolder) -> Iterator[None]:
 def _train(run: Run, folder: RunFolder, tracker: Tracker) -> None:
     """Train from where the last attempt was cut off, and record the result; nothing if that is done."""
     settings = run.settings
-    if settings.trainer.threads is not None:
-        torch.set_num_threads(settings.trainer.threads)
+    settings.trainer.limit_threads()
     rows = _resumable_rows(folder)
     tracker.start(rows)
     if folder.trained:

@@ -52,6 +52,11 @@ class TrainerSettings:
         if self.device.type == "cuda" and available < self.devices:
             raise invalid("trainer.devices", self.devices, f"at most the {available} GPUs that torch sees here")
 
+    def limit_threads(self) -> None:
+        """Compute on `threads` CPU threads in this process, which decides the order of floating-point sums."""
+        if self.threads is not None:
+            torch.set_num_threads(self.threads)
+
     @property
     def device(self) -> torch.device:
         """Where a single process computes."""
