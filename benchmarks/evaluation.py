@@ -1,7 +1,8 @@
 """What evaluation costs: the cascade, the AutoAttack adapter and memory, each against its plain counterpart.
 
 Run with `make bench`. Writes evaluation.json beside this file, with the machine it ran on. A ratio is the median over
-interleaved repetitions of one run; seconds of different machines are not comparable.
+interleaved repetitions of one run. Seconds are CPU seconds of one thread, so that other work on the machine counts little;
+those of different machines are not comparable.
 """
 
 import argparse
@@ -45,10 +46,10 @@ def trained_network(folder: Path) -> torch.nn.Module:
 
 
 def seconds(action: Callable[[], object]) -> float:
-    """Wall-clock time of one call."""
-    started = time.perf_counter()
+    """CPU time of one call."""
+    started = time.process_time()
     action()
-    return time.perf_counter() - started
+    return time.process_time() - started
 
 
 def interleaved(first: Callable[[], object], second: Callable[[], object], repetitions: int) -> dict[str, object]:
@@ -143,6 +144,7 @@ def main() -> None:
     if arguments.memory_of:
         memory_of(arguments.memory_of)
         return
+    torch.set_num_threads(1)
     test = Digits(name="digits").load().test
     with tempfile.TemporaryDirectory() as folder:
         net = trained_network(Path(folder))
