@@ -1,8 +1,8 @@
 """What evaluation costs: the cascade, the AutoAttack adapter and memory, each against its plain counterpart.
 
 Run with `make bench`. Writes evaluation.json beside this file, with the machine it ran on. A ratio is the median over
-interleaved repetitions of one run. Seconds are CPU seconds of one thread, so that other work on the machine counts little;
-those of different machines are not comparable.
+interleaved repetitions of one run. Seconds are CPU seconds of one thread, so that other work on the machine counts
+little; those of different machines are not comparable.
 """
 
 import argparse
