@@ -76,6 +76,8 @@ def test_defaults_are_part_of_a_description():
         "rel_step_size": 0.1,
         "start": {"class": "Uniform"},
         "loss": {"class": "CrossEntropy"},
+        "drops": [],
+        "restarts": 1,
     }
     assert describe(ThreatModel("linf", "8/255")) == {"class": "ThreatModel", "norm": "linf", "eps_fraction": "8/255"}
 
