@@ -17,8 +17,9 @@ STAGE_COLUMNS = (
 _NONE = "No stage's smoothness was asked for; the key evaluate.smoothness=200 asks for it on 200 test images a network."
 _LEAD = (
     "Change of each stage's features under pgd20, as a mean over test images: relative to the change of the image, and "
-    "relative to the change of the stage before. The bound is the product of operator norms of the stage's layers, "
-    "which no image can exceed; the last row's bound is the head's. Lengths are Euclidean."
+    "relative to the change of the stage before. The bound on that for any image is the product of operator norms of "
+    "the stage's layers, found by power iteration, which approaches them from below; the last row's bound is the "
+    "head's. Lengths are Euclidean."
 )
 
 
@@ -29,7 +30,7 @@ def section(found: Mapping[str, Mapping[str, Any]]) -> Markup:
         return joined(heading, element("p", _NONE))
     parts = [heading, element("p", _LEAD)]
     for name, smoothness in found.items():
-        title = f"{name}, {smoothness['n']} test images"
+        title = f"{name}; measured on {smoothness['n']} of them"
         parts += [
             element("p", f"{title}.", class_="caption"),
             simple_table(title, STAGE_COLUMNS, stage_rows(smoothness)),
