@@ -9,7 +9,6 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
-import torch
 import yaml
 
 from robust_arch import __version__
