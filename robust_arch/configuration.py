@@ -18,7 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 from robust_arch.architectures import ArchSpec
 from robust_arch.attacks import Attack, ThreatModel
 from robust_arch.data import Dataset
-from robust_arch.errors import InputError, invalid
+from robust_arch.errors import InputError, invalid, require_flag
 from robust_arch.evaluation import EvaluationSettings, NamedAttack
 from robust_arch.evaluation.record import RESERVED_NAMES
 from robust_arch.identity import describe, short_hash
@@ -181,7 +181,7 @@ def read_settings(cfg: DictConfig) -> Settings:
         seed=_seed(cfg.seed, "seed"),
         study=read_study_name(cfg),
         results_dir=Path(str(cfg.results_dir)).expanduser(),
-        rerun=bool(cfg.rerun),
+        rerun=read_rerun(cfg),
         logger=read_logger(cfg.logger),
         resolved=resolved,
         command=train_command(list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []),
@@ -212,6 +212,12 @@ def read_study_name(cfg: DictConfig) -> str:
     if not name or "/" in name or name.startswith("."):
         raise invalid("study.name", name, "the name of a folder inside results_dir, without a slash or a leading dot")
     return name
+
+
+def read_rerun(cfg: DictConfig) -> bool:
+    """Whether what is recorded is done again."""
+    require_flag("rerun", cfg.rerun)
+    return bool(cfg.rerun)
 
 
 def read_logger(node: DictConfig) -> dict[str, Any]:

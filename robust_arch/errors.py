@@ -14,3 +14,9 @@ class DivergedError(RuntimeError):
 def invalid(key: str, value: Any, allowed: str) -> InputError:
     """An InputError that names the key, the value that was given and what is allowed."""
     return InputError(f"{key} = {value!r}: {allowed}")
+
+
+def require_flag(key: str, value: object) -> None:
+    """Raise InputError unless the value is true or false; any other word would count as true."""
+    if not isinstance(value, bool):
+        raise invalid(key, value, "true or false")

@@ -40,7 +40,7 @@ def evaluate(cfg: DictConfig) -> EvaluationRecord:
     """
     if cfg.checkpoint is None:
         raise invalid("checkpoint", None, "a file, like results/demo/runs/<run_id>/checkpoints/best.ckpt")
-    path = Path(str(cfg.checkpoint)).expanduser()
+    path, rerun = Path(str(cfg.checkpoint)).expanduser(), edge.read_rerun(cfg)
     given = {key: value for key, value in edge.plain(cfg.arch, "arch").items() if value is not None}
     net, spec, trained = _load(path, given)
     dataset, threat, settings = _task(cfg, trained)
@@ -56,7 +56,7 @@ def evaluate(cfg: DictConfig) -> EvaluationRecord:
         if not mine:
             raise InputError(f"checkpoint = {str(path)!r}: its run is being worked on by another process")
         record = EvaluationRecord(folder.evaluations, subject, select_examples(test, settings.n))
-        if cfg.rerun:
+        if rerun:
             record.forget(settings)
         about = {"command": edge.evaluate_command(), **provenance()}
         if own is None:

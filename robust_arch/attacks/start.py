@@ -1,5 +1,6 @@
 """Where a gradient attack starts; the loop projects the start like any other iterate."""
 
+import math
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -7,6 +8,7 @@ from torch import Tensor
 
 from robust_arch import randomness
 from robust_arch.attacks.threat import ThreatModel
+from robust_arch.errors import invalid
 
 
 class Start(Protocol):
@@ -50,6 +52,12 @@ class Gaussian:
 
     std: float = 0.0
     rel_std: float = 0.0
+
+    def __post_init__(self) -> None:
+        for key in ("std", "rel_std"):
+            value = getattr(self, key)
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+                raise invalid(f"attack.start.{key}", value, "a finite number of at least 0")
 
     def __call__(self, x: Tensor, threat: ThreatModel, keys: Tensor) -> Tensor:
         """Draws C * H * W numbers an example."""

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from robust_arch import randomness
-from robust_arch.errors import invalid
+from robust_arch.errors import invalid, require_flag
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,6 +20,7 @@ class CropFlip:
     def __post_init__(self) -> None:
         if isinstance(self.padding, bool) or not isinstance(self.padding, int) or self.padding < 0:
             raise invalid("recipe.augment.padding", self.padding, "an integer of at least 0")
+        require_flag("recipe.augment.flip", self.flip)
 
     def __call__(self, images: Tensor, keys: Tensor) -> Tensor:
         """images: (B, C, H, W) of any type; keys: (B,) as of `randomness.example_keys`. Returns (B, C, H, W)."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from robust_arch.attacks import Attack
-from robust_arch.errors import invalid
+from robust_arch.errors import invalid, require_flag
 
 CHECKPOINTS = ("best", "last")
 
@@ -45,8 +45,7 @@ class EvaluationSettings:
                 continue
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise invalid(f"evaluate.{key}", value, "an integer of at least 1" + (", or null" * may_be_null))
-        if not isinstance(self.save_images, bool):
-            raise invalid("evaluate.save_images", self.save_images, "true or false")
+        require_flag("evaluate.save_images", self.save_images)
         if len(self.cascade) == 1:
             raise invalid("evaluate.cascade", [self.cascade[0].name], "at least two attacks, or an empty list")
         if not self.checkpoints or not set(self.checkpoints) <= set(CHECKPOINTS):

@@ -11,7 +11,7 @@ import pytorch_lightning as pl
 import torch
 from torch.multiprocessing.spawn import ProcessRaisedException
 
-from robust_arch.errors import DivergedError, invalid
+from robust_arch.errors import DivergedError, invalid, require_flag
 from robust_arch.training.callbacks import BestAndLast, EpochRecorder
 from robust_arch.training.datamodule import StudyData
 from robust_arch.training.finite import FiniteGuard
@@ -44,6 +44,8 @@ class TrainerSettings:
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 allowed = "an integer of at least 1" + (", or null" if optional else "")
                 raise invalid(f"trainer.{key}", value, allowed)
+        if self.progress_bar is not None:
+            require_flag("trainer.progress_bar", self.progress_bar)
         if self.accelerator not in ("auto", "cpu", "gpu"):
             raise invalid("trainer.accelerator", self.accelerator, "auto, cpu or gpu")
         if str(self.precision) not in ("32", "bf16-mixed"):

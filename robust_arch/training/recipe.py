@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 
 from robust_arch.attacks import ThreatModel
 from robust_arch.data.augment import CropFlip
-from robust_arch.errors import invalid
+from robust_arch.errors import invalid, require_flag
 from robust_arch.training.schedule import Schedule
 
 
@@ -40,6 +40,8 @@ class Recipe:
     eps_warmup: int = 0
 
     def __post_init__(self) -> None:
+        for flag in ("drop_last", "decay_all"):
+            require_flag(f"recipe.{flag}", getattr(self, flag))
         for key, least in (("epochs", 1), ("batch_size", 1), ("early_stopping", 1), ("eps_warmup", 0)):
             value = getattr(self, key)
             if value is None and key == "early_stopping":

@@ -87,6 +87,32 @@ def test_what_would_only_fail_after_the_sweep_is_refused_before(composed):
         read_settings(composed("threat.eps=8"))
 
 
+FLAGS = (
+    "rerun",
+    "recipe.drop_last",
+    "recipe.decay_all",
+    "recipe.augment.flip",
+    "evaluate.save_images",
+    "trainer.progress_bar",
+)
+
+
+@pytest.mark.parametrize("key", FLAGS)
+@pytest.mark.parametrize("value", ["no", "1", "nonsense"])
+def test_what_is_neither_true_nor_false_is_refused(composed, key, value):
+    # any such word would count as true: rerun=no would clear what is recorded
+    with pytest.raises(InputError, match=rf"{key} = .*: true or false"):
+        read_settings(composed(f"{key}={value}"))
+
+
+@pytest.mark.parametrize("key", ["std", "rel_std"])
+@pytest.mark.parametrize("value", ["nonsense", "-1", "true"])
+def test_a_start_that_cannot_be_is_refused(composed, key, value):
+    start = f"+objective.attack.start={{_target_: robust_arch.attacks.Gaussian, {key}: {value}}}"
+    with pytest.raises(InputError, match=rf"attack\.start\.{key} = "):
+        read_settings(composed(start))
+
+
 def test_a_folder_that_is_not_there_is_named(composed):
     with pytest.raises(InputError, match=r"data\.root = '/nowhere/at/all'.*train/<class>"):
         Run.load(read_settings(composed("data=image_folder", "data.root=/nowhere/at/all")))
