@@ -37,6 +37,8 @@ class Dataset(ABC):
     def __post_init__(self) -> None:
         if not 0 < self.val_fraction < 1:
             raise invalid("data.val_fraction", self.val_fraction, "between 0 and 1, both excluded")
+        if isinstance(self.split_seed, bool) or not isinstance(self.split_seed, int) or self.split_seed < 0:
+            raise invalid("data.split_seed", self.split_seed, "an integer of at least 0")
 
     @abstractmethod
     def read(self) -> tuple[ImageSet, ImageSet]:

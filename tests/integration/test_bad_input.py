@@ -105,6 +105,12 @@ def test_what_is_neither_true_nor_false_is_refused(composed, key, value):
         read_settings(composed(f"{key}={value}"))
 
 
+@pytest.mark.parametrize("value", ["nonsense", "-1", "true", "1.5"])
+def test_a_split_seed_that_is_no_seed_is_refused(composed, value):
+    with pytest.raises(InputError, match=r"data\.split_seed = .*: an integer of at least 0"):
+        read_settings(composed(f"data.split_seed={value}"))
+
+
 @pytest.mark.parametrize("key", ["std", "rel_std"])
 @pytest.mark.parametrize("value", ["nonsense", "-1", "true"])
 def test_a_start_that_cannot_be_is_refused(composed, key, value):
