@@ -115,15 +115,16 @@ class _Suite:
         stages, unfinished = [], []
         for named in self.settings.cascade:
             attacked = standing.nonzero()[:, 0]
-            stage: dict[str, Any] = {"attack": named.name, "attacked": len(attacked), "seconds": 0.0, "problems": []}
+            stage: dict[str, Any] = {"attack": named.name, "attacked": len(attacked), "seconds": 0.0}
+            stage |= {"problems": [], "warnings": []}
             if self.record.has(named, self.scene.seed):
                 standing &= torch.from_numpy(self.record.arrays[named.name])
-                stage |= {"warnings": [], "recorded_on_all": True}
+                stage["recorded_on_all"] = True
             elif len(attacked):
                 blocks = self._blocks(named, self.record.examples.subset(attacked), measure=False, images=False)
                 unfinished.append(blocks)
                 stage |= self._stage(named, attacked, standing, blocks)
-            stages.append({"warnings": [], **stage, "standing": int(standing.sum())})
+            stages.append({**stage, "standing": int(standing.sum())})
             if stage["problems"]:  # the record is invalid: nothing more is computed for it
                 break
         self.record.add_cascade(self.settings, standing, stages)
