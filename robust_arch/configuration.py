@@ -25,8 +25,9 @@ from robust_arch.identity import describe, short_hash
 from robust_arch.objectives import Objective
 from robust_arch.paths import conf_dir
 from robust_arch.search import Budget, Space
-from robust_arch.training.fit import TrainerSettings, require_equal_shares
+from robust_arch.training.fit import require_equal_shares
 from robust_arch.training.recipe import Recipe
+from robust_arch.training.settings import TrainerSettings
 
 LOGGERS = ("wandb", "csv")
 

@@ -48,7 +48,7 @@ def evaluate(cfg: DictConfig) -> EvaluationRecord:
     _require_fits(net, test)
     settings.require_fits(len(test), test.num_classes, threat.eps)
     trainer = edge.instantiate(cfg.trainer, "trainer")
-    trainer.limit_threads()
+    trainer.prepare_process()
     own = _owning_run(path)
     folder, run_id, which = own or _external_run(cfg, path)
     subject = Subject(run_id, which, "raw", threat, dataset.name)

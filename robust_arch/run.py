@@ -60,6 +60,13 @@ class Run:
         return cost(self.settings.spec, self.splits.train.num_classes, self.splits.train.image_shape)
 
     @property
+    def steps_per_epoch(self) -> int:
+        """Training steps of one epoch."""
+        recipe, size = self.settings.recipe, len(self.splits.train)
+        steps = size // recipe.batch_size if recipe.drop_last else -(-size // recipe.batch_size)
+        return min(steps, self.settings.trainer.limit_train_batches or steps)
+
+    @property
     def folder(self) -> RunFolder:
         """Where it is recorded."""
         return StudyFolder(self.settings.study_path).run(self.run_id)

@@ -5,7 +5,7 @@ import logging
 import math
 import traceback
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,6 +14,7 @@ import yaml
 from robust_arch import __version__
 from robust_arch.analysis.card import write_card
 from robust_arch.architectures import arch_name, build
+from robust_arch.engine import decide_compile
 from robust_arch.errors import DivergedError
 from robust_arch.evaluation import EvaluationRecord, extend
 from robust_arch.files import write_text
@@ -64,6 +65,7 @@ def warn_of_other_version(folder: RunFolder) -> None:
 
 def _execute_locked(run: Run, folder: RunFolder) -> str:
     """Attempt the run, and write at once how it ended."""
+    run = with_choices(run, folder)
     # what is completed stays so while an attack is added to it, also if that fails
     before = "completed" if folder.trained and folder.state == "completed" else "planned"
     folder.write_state("completed" if before == "completed" else "running", run.facts, attempt=True)
@@ -92,9 +94,29 @@ def _execute_locked(run: Run, folder: RunFolder) -> str:
     return outcome
 
 
+def with_choices(run: Run, folder: RunFolder) -> Run:
+    """The run with every `auto` of its trainer decided; one that goes on decides as it did when it began."""
+    trainer = run.settings.trainer
+    if trainer.compile == "auto":
+        begun = folder.checkpoint("last").is_file()
+        before = (folder.recorded_config.get("trainer") or {}).get("compile") if begun else None
+        if isinstance(before, bool):
+            decided, reason = before, "as when the run began"
+        elif trainer.fold:
+            decided, reason = decide_compile(trainer.device, trainer.max_epochs * run.steps_per_epoch)
+        else:
+            decided, reason = False, "only the folded form is compiled"
+        log.info("trainer.compile=auto: %s (%s)", str(decided).lower(), reason)
+        trainer = replace(trainer, compile=decided)
+    return replace(run, settings=replace(run.settings, trainer=trainer))
+
+
 def _resolved_config(run: Run) -> dict[str, Any]:
     """The whole configuration as it was used, with this member's architecture and seed."""
-    return {**run.settings.resolved, "arch": run.settings.spec.to_dict(), "seed": run.settings.seed}
+    settings = run.settings
+    decided = {"precision": settings.trainer.precision, "compile": settings.trainer.compile}
+    trainer = {**settings.resolved["trainer"], **decided}
+    return {**settings.resolved, "arch": settings.spec.to_dict(), "seed": settings.seed, "trainer": trainer}
 
 
 def _tracker(run: Run, folder: RunFolder) -> Tracker:
@@ -130,7 +152,7 @@ def _log_file(folder: RunFolder) -> Iterator[None]:
 def _train(run: Run, folder: RunFolder, tracker: Tracker) -> None:
     """Train from where the last attempt was cut off, and record the result; nothing if that is done."""
     settings = run.settings
-    settings.trainer.limit_threads()
+    settings.trainer.prepare_process()
     rows = _resumable_rows(folder)
     tracker.start(rows)
     if folder.trained:
@@ -142,6 +164,7 @@ def _train(run: Run, folder: RunFolder, tracker: Tracker) -> None:
         drop_last=settings.recipe.drop_last,
         val_images=settings.selection.images,
         seed=settings.seed,
+        place=settings.trainer.data,
     )
     log.info(
         "run %s: %s, %s parameters, %s MACs, %s on %s, %s, seed %d, %d epochs",
@@ -191,8 +214,6 @@ def _resumable_rows(folder: RunFolder) -> list[dict[str, float]]:
 def _module(run: Run) -> AdversarialTraining:
     settings, train = run.settings, run.splits.train
     mean, std = train.channel_statistics() if settings.recipe.normalize == "dataset" else (None, None)
-    size, batch_size = len(train), settings.recipe.batch_size
-    steps = size // batch_size if settings.recipe.drop_last else -(-size // batch_size)
     return AdversarialTraining(
         build(
             settings.spec,
@@ -207,10 +228,12 @@ def _module(run: Run) -> AdversarialTraining:
         settings.recipe,
         settings.selection.attack,
         epochs=settings.trainer.max_epochs,
-        steps_per_epoch=min(steps, settings.trainer.limit_train_batches or steps),
+        steps_per_epoch=run.steps_per_epoch,
         max_value=train.max_value,
         seed=settings.seed,
-        threads=settings.trainer.threads,
+        attackable=settings.trainer.attackable,
+        channels_last=settings.trainer.channels_last,
+        prepare=settings.trainer.prepare_process,
         card={
             "schema": 1,
             "package_version": __version__,
@@ -232,9 +255,36 @@ def training_flags(rows: list[dict[str, float]], num_classes: int, held_out: int
     # three standard deviations of a guess: a run that has learnt anything is far above
     noise = 300 * math.sqrt((1 / num_classes) * (1 - 1 / num_classes) / held_out)
     clean = rows[-1]["val_clean_acc"]
+    flags = []
     if clean <= chance + noise:
-        return [f"collapsed: held-out clean accuracy {clean:.1f}% (n={held_out}) is at chance level, {chance:.1f}%"]
-    return []
+        flags.append(
+            f"collapsed: held-out clean accuracy {clean:.1f}% (n={held_out}) is at chance level, {chance:.1f}%"
+        )
+    if (epoch := catastrophic_overfitting(rows, held_out)) is not None:
+        then, best = rows[epoch], max(rows[: epoch + 1], key=lambda row: row["val_robust_acc"])
+        flags.append(
+            f"catastrophic overfitting: at epoch {epoch + 1} held-out accuracy under the selection attack is "
+            f"{then['val_robust_acc']:.1f}% after {best['val_robust_acc']:.1f}% at epoch {int(best['epoch']) + 1}, "
+            f"under one step {then['val_fgsm_acc']:.1f}% after {best['val_fgsm_acc']:.1f}% (n={held_out})"
+        )
+    return flags
+
+
+def catastrophic_overfitting(rows: list[dict[str, float]], held_out: int) -> int | None:
+    """The first epoch, counted from 0, at which single-step training has lost its robustness (Wong et al. 2020).
+
+    There accuracy under the selection attack is below half of its best so far, and further below than chance explains,
+    while accuracy under one step has not fallen: the network has learnt to fool the single step.
+    """
+    if not all("val_fgsm_acc" in row for row in rows):  # begun by a version that did not look
+        return None
+    for number, row in enumerate(rows):
+        best = max(rows[: number + 1], key=lambda earlier: earlier["val_robust_acc"])
+        before, now = best["val_robust_acc"], row["val_robust_acc"]
+        noise = 3 * math.sqrt(2 * before * (100 - before) / held_out)  # of a difference of two shares, in points
+        if now < before / 2 and before - now > noise and row["val_fgsm_acc"] >= best["val_fgsm_acc"]:
+            return number
+    return None
 
 
 def _result(run: Run, folder: RunFolder, rows: list[dict[str, float]]) -> Mapping[str, Any]:

@@ -72,6 +72,8 @@ def plan_study(cfg: DictConfig, overrides: Sequence[str]) -> StudyPlan:
         for seed in seeds:
             run = Run(base.settings.with_member(spec, seed), base.splits, base.training_fingerprint)
             member = (
+                # decided here once: whoever does the run does the one that is planned
+                edge.as_override("trainer.precision", base.settings.trainer.precision),
                 edge.as_override("arch.depths", spec.depths),
                 edge.as_override("arch.widths", spec.widths),
                 edge.as_override("seed", seed),

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from robust_arch.attacks.base import Attack, check_labels, require_count
+from robust_arch.attacks.base import Attack, require_count
 from robust_arch.attacks.threat import ThreatModel
 from robust_arch.errors import InputError, invalid
 
@@ -60,7 +60,6 @@ class AutoAttack(Attack):
             num_classes = net(x[:1]).shape[1]
         if num_classes < self.min_classes:
             raise invalid("autoattack", num_classes, f"at least {self.min_classes} classes, for the DLR loss")
-        check_labels(y, num_classes)
         if x.dtype != torch.float32:
             raise invalid("x", x.dtype, "float32 images: the library casts to that, and the network must take it")
         if self.version != "rand":

@@ -4,6 +4,8 @@ import random
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
+from fractions import Fraction
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -14,12 +16,16 @@ from robust_arch.attacks.threat import ThreatModel
 from robust_arch.errors import invalid
 
 
-def check_batch(x: Tensor, y: Tensor) -> None:
-    """Raise InputError unless x is (B, C, H, W) floats in [0, 1] and y is (B,) int64, at least 0."""
+def check_shapes(x: Tensor, y: Tensor) -> None:
+    """Raise InputError unless x is (B, C, H, W) floats and y is (B,) int64."""
     if x.ndim != 4 or x.dtype not in (torch.float32, torch.float64):
         raise invalid("x", (tuple(x.shape), str(x.dtype)), "float32 or float64 images of shape (B, C, H, W)")
     if y.shape != x.shape[:1] or y.dtype != torch.int64:
         raise invalid("y", (tuple(y.shape), str(y.dtype)), f"int64 labels of shape ({len(x)},)")
+
+
+def check_ranges(x: Tensor, y: Tensor) -> None:
+    """Raise InputError unless x lies in [0, 1] and y is at least 0; a GPU is waited for."""
     if not len(x):
         return
     low, high = (float(bound) for bound in x.detach().aminmax())
@@ -35,10 +41,12 @@ def require_count(key: str, value: object) -> None:
         raise invalid(f"attack.{key}", value, "an integer of at least 1")
 
 
-def check_labels(y: Tensor, num_classes: int) -> None:
-    """Raise InputError unless every label is a class. y: (B,)."""
-    if len(y) and int(y.max()) >= num_classes:
-        raise invalid("y", int(y.max()), f"labels below the number of classes, {num_classes}")
+@torch.no_grad()
+def check_labels(net: nn.Module, x: Tensor, y: Tensor) -> None:
+    """Raise InputError unless every label is a class of the network, which is asked with one image. y: (B,)."""
+    num_classes, largest = net(x[:1]).shape[1], int(y.max())
+    if largest >= num_classes:
+        raise invalid("y", largest, f"labels below the number of classes, {num_classes}")
 
 
 @contextmanager
@@ -71,6 +79,14 @@ def preserved_random_state(device: torch.device) -> Iterator[None]:
         np.random.set_state(numpy_state)  # noqa: NPY002
 
 
+@runtime_checkable
+class Attackable(Protocol):
+    """A network that attacks see in another form: the same logits in evaluation mode up to rounding, faster."""
+
+    def attacked(self) -> nn.Module:
+        """That form, with the weights of now."""
+
+
 class Attack(ABC):
     """An attack: a subclass writes `run`; the call around it keeps the promises.
 
@@ -82,6 +98,11 @@ class Attack(ABC):
 
     block_size: int | None = None
     """Examples that one call must see together, for attacks whose result depends on it; None for all others."""
+
+    @property
+    def reach(self) -> Fraction:
+        """Radius of the ball in which the result lies, in units of eps; above 1 for training alone."""
+        return Fraction(1)
 
     @property
     def min_classes(self) -> int:
@@ -106,39 +127,47 @@ class Attack(ABC):
         *,
         seed: int = 0,
         index: Tensor | None = None,
+        check: bool = True,
     ) -> Tensor:
         """Adversarial images for x.
 
         Args:
-            net: images (B, C, H, W) in [0, 1] to logits (B, K).
+            net: images (B, C, H, W) in [0, 1] to logits (B, K); an `Attackable` is attacked in its other form.
             x: clean images (B, C, H, W) in [0, 1], floating point.
             y: labels (B,), int64.
             threat: the norm ball.
             seed: with `index`, decides all randomness.
             index: (B,) positions of the examples in their data set; 0 to B - 1 unless given.
+            check: False leaves out what makes the host wait for the device: the ranges of x and y, finite results.
 
         Raises:
             InputError: for shapes, images or labels outside what is said above.
+            FloatingPointError: if the network's gradients are not finite.
         """
-        check_batch(x, y)
+        check_shapes(x, y)
+        if check:
+            check_ranges(x, y)
         if index is None:
             index = torch.arange(len(x), device=x.device)
         if index.shape != y.shape:
             raise invalid("index", tuple(index.shape), f"one position an example, shape ({len(x)},)")
         if not len(x):
             return x.detach().clone()
+        attacked = net.attacked() if isinstance(net, Attackable) else net
         # tensors made under inference_mode cannot carry gradients: clones made outside it can
         with (
             torch.inference_mode(False),
             torch.enable_grad(),
             torch.autocast(x.device.type, enabled=torch.is_autocast_enabled(x.device.type)),
-            undisturbed(net),
+            undisturbed(attacked),
             preserved_random_state(x.device),
         ):
             x, y, index = x.detach().clone(), y.detach().clone(), index.detach().clone()
+            if check:
+                check_labels(attacked, x, y)
             with torch.no_grad():
-                region = threat.region(x)
-            x_adv = self.run(net, x, y, threat, seed, index).detach()
-            if not bool(torch.isfinite(x_adv).all()):
+                region = threat.scaled(self.reach).region(x)
+            x_adv = self.run(attacked, x, y, threat, seed, index).detach()
+            if check and not bool(torch.isfinite(x_adv).all()):
                 raise FloatingPointError(f"{self} returned images that are not finite: the network's gradients are not")
             return region.project(x_adv)

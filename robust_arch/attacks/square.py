@@ -7,7 +7,7 @@ from pyautoattack.square import SquareAttack
 from torch import Tensor, nn
 
 from robust_arch.attacks.autoattack import LIBRARY_NORMS, distribution_version, require_size_for_square
-from robust_arch.attacks.base import Attack, check_labels, require_count
+from robust_arch.attacks.base import Attack, require_count
 from robust_arch.attacks.threat import ThreatModel
 
 
@@ -36,7 +36,6 @@ class Square(Attack):
     def run(self, net: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, seed: int, index: Tensor) -> Tensor:
         """One call of the library a block; images that it could not perturb come back clean."""
         require_size_for_square(x, threat)
-        check_labels(y, net(x[:1]).shape[1])
         search = SquareAttack(
             net, norm=LIBRARY_NORMS[threat.norm], eps=threat.eps, n_queries=self.queries, seed=seed, device=x.device
         )

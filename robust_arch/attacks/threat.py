@@ -55,6 +55,13 @@ class ThreatModel:
         """The radius as a floating-point number."""
         return float(self.eps_fraction)
 
+    def scaled(self, factor: Fraction) -> "ThreatModel":
+        """The same norm with `factor` times the radius; under linf at most the whole box."""
+        if factor == 1:
+            return self
+        eps = self.eps_fraction * factor
+        return ThreatModel(self.norm, min(eps, Fraction(1)) if self.norm == "linf" else eps)
+
     def __str__(self) -> str:
         return f"{self.norm}-{eps_label(self.eps_fraction)}"
 

@@ -12,15 +12,19 @@ from robust_arch.randomness import derive
 
 Batch = tuple[Tensor, Tensor, Tensor]
 
+PLACES = ("auto", "device", "stream")
+_SHARE_OF_DEVICE = 0.25  # of a GPU's free memory that images may take; the rest is for activations
+
 
 class IndexedImages(Dataset[Batch]):
-    """A whole batch at a time: images (B, C, H, W) uint8, labels (B,), positions in the set (B,)."""
+    """A whole batch at a time, cut on `device`: images (B, C, H, W) uint8, labels (B,), positions in the set (B,)."""
 
-    def __init__(self, images: ImageSet) -> None:
-        self.images = images
+    def __init__(self, images: ImageSet, device: torch.device) -> None:
+        self.images, self.labels, self.device = images.images.to(device), images.labels.to(device), device
 
     def __getitem__(self, index: Tensor) -> Batch:
-        return self.images.images[index], self.images.labels[index], index
+        here = index.to(self.device)
+        return self.images[here], self.labels[here], here
 
     def __len__(self) -> int:
         return len(self.images)
@@ -63,6 +67,24 @@ class GlobalBatches(Sampler[Tensor]):
             yield torch.from_numpy(batch[self.rank :: self.world_size].copy())
 
 
-def loader(images: ImageSet, batches: GlobalBatches) -> DataLoader[Batch]:
-    """A DataLoader that yields one `Batch` for each index tensor of `batches`, in this process."""
-    return DataLoader(IndexedImages(images), sampler=batches, batch_size=None)
+def loader(
+    images: ImageSet, batches: GlobalBatches, device: torch.device | None = None, place: str = "auto"
+) -> DataLoader[Batch]:
+    """A DataLoader that yields one `Batch` for each index tensor of `batches`, in this process.
+
+    place: `device` for images that lie on the device as a whole, `stream` for batches cut on the host and moved there,
+    `auto` for the first where they fit. device: the CPU unless given.
+    """
+    device = device or torch.device("cpu")
+    resident = place == "device" or (place == "auto" and fits(images, device))
+    dataset = IndexedImages(images, device if resident else torch.device("cpu"))
+    pinned = device.type == "cuda" and not resident
+    return DataLoader(dataset, sampler=batches, batch_size=None, pin_memory=pinned)
+
+
+def fits(images: ImageSet, device: torch.device) -> bool:
+    """Whether the images may stay on the device: on a CPU always, as they are in its memory anyway."""
+    if device.type == "cpu":
+        return True
+    free, _ = torch.cuda.mem_get_info(device)
+    return images.images.nbytes <= _SHARE_OF_DEVICE * free

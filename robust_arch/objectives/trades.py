@@ -19,7 +19,7 @@ class TRADES(RegularizedObjective):
         if self.beta == 0:  # natural training: no attack, and BatchNorm sees clean images alone
             logits = net(x).float()
             return Loss(F.cross_entropy(logits, y), logits.detach())
-        x_adv = self.attack(net, x, y, threat, seed=seed, index=index)
+        x_adv = self.attack(net, x, y, threat, seed=seed, index=index, check=False)
         logits = net(x).float()
         logits_adv = net(x_adv).float()
         natural = F.cross_entropy(logits, y)

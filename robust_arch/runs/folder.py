@@ -11,6 +11,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from robust_arch import __version__
 from robust_arch.files import read_json, write_json
 from robust_arch.runs import lock
@@ -106,6 +108,15 @@ class RunFolder:
                 "run": asdict(facts),
             },
         )
+
+    @property
+    def recorded_config(self) -> dict[str, Any]:
+        """What config.yaml holds, or nothing if there is none or it cannot be read."""
+        try:
+            content = yaml.safe_load(self.config.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError):
+            return {}
+        return content if isinstance(content, dict) else {}
 
     @property
     def result(self) -> dict[str, Any] | None:

@@ -8,12 +8,12 @@ from robust_arch.files import write_text
 
 
 def append_row(path: Path, row: dict[str, float]) -> None:
-    """Append a row, with a header if the file is new."""
+    """Append a row, with a header if the file is new; columns that an older header lacks are left out."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    is_new = not path.is_file() or path.stat().st_size == 0
+    earlier = read_rows(path)
     text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(row))
-    if is_new:
+    writer = csv.DictWriter(text, fieldnames=list(earlier[0] if earlier else row), extrasaction="ignore")
+    if not path.is_file() or path.stat().st_size == 0:
         writer.writeheader()
     writer.writerow(row)
     with path.open("a", encoding="utf-8", newline="") as handle:

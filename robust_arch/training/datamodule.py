@@ -8,11 +8,17 @@ from robust_arch.data.batches import Batch, GlobalBatches, loader
 
 
 class StudyData(pl.LightningDataModule):
-    """Training batches in an order that (seed, epoch) decides; validation on at most `val_images` of the held-out."""
+    """Training batches in an order that (seed, epoch) decides; validation on at most `val_images` of the held-out.
 
-    def __init__(self, splits: Splits, *, batch_size: int, drop_last: bool, val_images: int, seed: int) -> None:
+    place: where the images lie, as of `trainer.data`.
+    """
+
+    def __init__(
+        self, splits: Splits, *, batch_size: int, drop_last: bool, val_images: int, seed: int, place: str = "auto"
+    ) -> None:
         super().__init__()
         self.train, self.batch_size, self.drop_last, self.seed = splits.train, batch_size, drop_last, seed
+        self.place = place
         count = min(val_images, len(splits.val))
         self.val = splits.val.subset(stratified(splits.val.labels, count, seed=0))
 
@@ -36,4 +42,5 @@ class StudyData(pl.LightningDataModule):
             rank=rank,
             world_size=world_size,
         )
-        return loader(images, batches)
+        device = assigned.strategy.root_device if assigned else None
+        return loader(images, batches, device, self.place)

@@ -4,66 +4,18 @@ import logging
 import sys
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytorch_lightning as pl
-import torch
 from torch.multiprocessing.spawn import ProcessRaisedException
 
-from robust_arch.errors import DivergedError, invalid, require_flag
+from robust_arch.errors import DivergedError, invalid
 from robust_arch.training.callbacks import BestAndLast, EpochRecorder
 from robust_arch.training.datamodule import StudyData
 from robust_arch.training.finite import FiniteGuard
 from robust_arch.training.module import AdversarialTraining
 from robust_arch.training.recipe import Recipe
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainerSettings:
-    """How and where to train; none but epochs, precision, devices and the batch limit changes what is computed.
-
-    accelerator: auto, cpu or gpu. devices: processes, one device each. precision: as Lightning names it.
-    threads: CPU threads, None for torch's default. limit_train_batches: batches an epoch, None for all.
-    """
-
-    max_epochs: int
-    accelerator: str = "auto"
-    devices: int = 1
-    precision: str = "32"
-    threads: int | None = None
-    limit_train_batches: int | None = None
-    progress_bar: bool | None = None
-
-    def __post_init__(self) -> None:
-        for key in ("max_epochs", "devices", "threads", "limit_train_batches"):
-            value = getattr(self, key)
-            optional = key in ("threads", "limit_train_batches")
-            if value is None and optional:
-                continue
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                allowed = "an integer of at least 1" + (", or null" if optional else "")
-                raise invalid(f"trainer.{key}", value, allowed)
-        if self.progress_bar is not None:
-            require_flag("trainer.progress_bar", self.progress_bar)
-        if self.accelerator not in ("auto", "cpu", "gpu"):
-            raise invalid("trainer.accelerator", self.accelerator, "auto, cpu or gpu")
-        if str(self.precision) not in ("32", "bf16-mixed"):
-            raise invalid("trainer.precision", self.precision, "32 or bf16-mixed")
-        available = torch.cuda.device_count()
-        if self.device.type == "cuda" and available < self.devices:
-            raise invalid("trainer.devices", self.devices, f"at most the {available} GPUs that torch sees here")
-
-    def limit_threads(self) -> None:
-        """Compute on `threads` CPU threads in this process, which decides the order of floating-point sums."""
-        if self.threads is not None:
-            torch.set_num_threads(self.threads)
-
-    @property
-    def device(self) -> torch.device:
-        """Where a single process computes."""
-        use_gpu = self.accelerator == "gpu" or (self.accelerator == "auto" and torch.cuda.is_available())
-        return torch.device("cuda" if use_gpu else "cpu")
+from robust_arch.training.settings import TrainerSettings
 
 
 def require_equal_shares(recipe: Recipe, devices: int) -> None:

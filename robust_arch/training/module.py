@@ -1,26 +1,32 @@
 """One adversarial training run as a LightningModule; it receives objects and knows no configuration."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from robust_arch.architectures import Classifier
-from robust_arch.attacks import Attack, ThreatModel
+from robust_arch.attacks import PGD, Attack, Clean, ThreatModel
 from robust_arch.data.batches import Batch
+from robust_arch.engine import AttackableNetwork
 from robust_arch.objectives import Objective
 from robust_arch.randomness import derive, example_keys
 from robust_arch.training.finite import require_finite
 from robust_arch.training.recipe import Recipe
+
+ONE_STEP = PGD(steps=1, rel_step_size=1.0, start=Clean())
+"""FGSM: where held-out accuracy under it stays high while it falls under more steps, training has overfitted to it."""
 
 
 class AdversarialTraining(pl.LightningModule):
     """Descends `objective` on augmented images; validates clean and under `selection_attack`.
 
     max_value: of the uint8 images. seed: with epoch, step and example it decides every random number.
-    card: plain facts saved in every checkpoint, so that it can be evaluated by itself.
+    attackable: from `net`, once on its device, to what objectives and selection are given. prepare: called in each
+    process before it computes. card: plain facts saved in every checkpoint, so that it can be evaluated by itself.
     """
 
     val_counts: Tensor
@@ -37,23 +43,34 @@ class AdversarialTraining(pl.LightningModule):
         steps_per_epoch: int,
         max_value: int,
         seed: int,
-        threads: int | None = None,
+        attackable: Callable[[Classifier], nn.Module] = AttackableNetwork,
+        channels_last: bool = True,
+        prepare: Callable[[], None] | None = None,
         check_every: int = 50,
         card: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
         # channels last: the layout in which convolutions are fastest, on CPUs and GPUs
-        self.net = net.to(memory_format=torch.channels_last)
+        self.net = net.to(memory_format=torch.channels_last) if channels_last else net
         self.objective, self.threat, self.recipe = objective, threat, recipe
         self.selection_attack = selection_attack
         self.epochs, self.steps_per_epoch, self.max_value = epochs, steps_per_epoch, max_value
-        self.seed, self.threads, self.check_every, self.card = seed, threads, check_every, card or {}
-        self.register_buffer("val_counts", torch.zeros(3, dtype=torch.int64), persistent=False)
+        self.seed, self.prepare, self.check_every, self.card = seed, prepare, check_every, card or {}
+        self.attackable = attackable
+        self._attacked_net: tuple[nn.Module] | None = None  # in a tuple, where torch does not see a module
+        self.register_buffer("val_counts", torch.zeros(4, dtype=torch.int64), persistent=False)
 
     def setup(self, stage: str) -> None:  # noqa: ARG002
-        """Fix the number of CPU threads in this process, which decides the order of floating-point sums."""
-        if self.threads is not None:
-            torch.set_num_threads(self.threads)
+        """Runs in each process, before its network is moved to its device."""
+        if self.prepare is not None:
+            self.prepare()
+
+    @property
+    def attacked_net(self) -> nn.Module:
+        """The network with what attacks see of it; not a part of this module, whose weights would count twice."""
+        if self._attacked_net is None:
+            self._attacked_net = (self.attackable(self.net),)
+        return self._attacked_net[0]
 
     def configure_optimizers(self) -> Any:
         """The recipe's optimizer; its schedule advances by steps and is a pure function of the step."""
@@ -75,7 +92,9 @@ class AdversarialTraining(pl.LightningModule):
         # dropout and the like draw from the global state: a function of step and rank, so that a resumed run agrees
         torch.manual_seed(derive(self.seed, "network", step, self.global_rank))
         threat = self.recipe.threat_at(self.threat, self.current_epoch)
-        loss = self.objective(self.net, x / self.max_value, y, threat, derive(self.seed, "attack", step), index)
+        loss = self.objective(
+            self.attacked_net, x / self.max_value, y, threat, derive(self.seed, "attack", step), index
+        )
         if batch_idx % self.check_every == 0:
             require_finite(loss.total.detach(), f"the loss at step {step}")
         correct = (loss.logits.argmax(dim=1) == y).float().mean() * 100
@@ -85,7 +104,7 @@ class AdversarialTraining(pl.LightningModule):
         return loss.total
 
     def on_validation_epoch_start(self) -> None:
-        """Counts of this rank: examples, correct, robust."""
+        """Counts of this rank: examples, correct, robust, correct under one step."""
         self.val_counts.zero_()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002
@@ -96,17 +115,18 @@ class AdversarialTraining(pl.LightningModule):
         x = images.float() / self.max_value
         correct = self.net(x).argmax(dim=1) == y
         seed = derive(self.seed, "selection")
-        x_adv = self.selection_attack(self.net, x, y, self.threat, seed=seed, index=index)
-        robust = correct & (self.net(x_adv).argmax(dim=1) == y)
-        self.val_counts += torch.stack([torch.tensor(len(y), device=y.device), correct.sum(), robust.sum()])
+        counts = [torch.ones_like(y).sum(), correct.sum()]
+        for attack in (self.selection_attack, ONE_STEP):
+            x_adv = attack(self.attacked_net, x, y, self.threat, seed=seed, index=index)
+            counts.append((correct & (self.net(x_adv).argmax(dim=1) == y)).sum())
+        self.val_counts += torch.stack(counts)
 
     def on_validation_epoch_end(self) -> None:
         """Sum over ranks; accuracies in percent and the robust count, on which checkpoints are selected."""
         counts = self.trainer.strategy.reduce(self.val_counts.clone(), reduce_op="sum")
-        size, correct, robust = (float(count) for count in counts)
-        self.log_dict(
-            {"val_clean_acc": 100 * correct / size, "val_robust_acc": 100 * robust / size, "val_robust_count": robust}
-        )
+        size, correct, robust, fgsm = (float(count) for count in counts)
+        accuracies = {"val_clean_acc": correct, "val_robust_acc": robust, "val_fgsm_acc": fgsm}
+        self.log_dict({name: 100 * count / size for name, count in accuracies.items()} | {"val_robust_count": robust})
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the card."""

@@ -69,4 +69,4 @@ class Recipe:
         """The threat model of an epoch, counted from 0: eps (epoch + 1) / (eps_warmup + 1) while it warms up."""
         if epoch >= self.eps_warmup:
             return threat
-        return ThreatModel(threat.norm, threat.eps_fraction * Fraction(epoch + 1, self.eps_warmup + 1))
+        return threat.scaled(Fraction(epoch + 1, self.eps_warmup + 1))

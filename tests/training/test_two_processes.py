@@ -25,10 +25,11 @@ from robust_arch.objectives.natural import Natural
 from robust_arch.objectives.sat import SAT
 from robust_arch.objectives.trades import TRADES
 from robust_arch.training.datamodule import StudyData
-from robust_arch.training.fit import TrainerSettings, fit
+from robust_arch.training.fit import fit
 from robust_arch.training.module import AdversarialTraining
 from robust_arch.training.recipe import Recipe
 from robust_arch.training.schedule import Cosine
+from robust_arch.training.settings import TrainerSettings
 
 TOLERANCE = 1e-6
 
@@ -110,7 +111,7 @@ def train(objective, devices, folder, *, size=40, batch_size=16, drop_last=True,
         steps_per_epoch=size // batch_size if drop_last else -(-size // batch_size),
         max_value=255,
         seed=5,
-        threads=1,
+        prepare=partial(torch.set_num_threads, 1),
     )
     # 17 held-out images in batches of 16: of the last batch the second process has none
     splits = Splits(random_images(0, size), random_images(1, 17), random_images(2, 4))

@@ -1,0 +1,62 @@
+"""Whether compiling the inner loop pays, and the compiler that all its regions share."""
+
+import importlib.util
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+MIN_STEPS = 2000
+"""Planned training steps below which compiling costs more time than it can save: see benchmarks/README.md."""
+
+_RECOMPILATIONS = 64  # shapes of one region that differ in more than what symbols cover
+
+
+def decide_compile(device: torch.device, steps: int) -> tuple[bool, str]:
+    """Whether to compile the inner loop of a run of `steps` training steps, and why.
+
+    A function of the machine and the number of steps alone, so that the same run decides the same.
+    """
+    if device.type == "cuda":
+        return False, "gains on GPUs are not measured yet; true asks for it"
+    if not torch.cpu.get_capabilities().get("amx_bf16", False):
+        return False, "without AMX units the convolutions take nearly all of the time, and compiling gains nothing"
+    if steps < MIN_STEPS:
+        return False, f"{steps} planned steps are fewer than {MIN_STEPS}"
+    if missing := missing_compiler(device):
+        return False, missing
+    return True, f"{steps} planned steps"
+
+
+def missing_compiler(device: torch.device) -> str:
+    """What torch.compile lacks here, or nothing."""
+    if device.type == "cuda":
+        return "" if importlib.util.find_spec("triton") else "the package triton is not installed"
+    return "" if any(map(shutil.which, ("g++", "clang++"))) else "there is no C++ compiler, g++ or clang++"
+
+
+class RegionCompiler:
+    """Compiles a function of images and constants; what it compiles is kept on disk for later runs.
+
+    On a CPU one result serves every batch size and width. On a GPU each shape is recorded as a CUDA graph.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.graphs = device.type == "cuda"
+        cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache / "robust_arch" / "inductor"))
+        torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _RECOMPILATIONS)
+
+    def __call__(self, function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        """The compiled function; compilation happens at its first call."""
+        if self.graphs:
+            return torch.compile(function, mode="reduce-overhead", dynamic=False)
+        return torch.compile(function, dynamic=True)
+
+    def begin_step(self) -> None:
+        """Tell CUDA graphs that what earlier passes returned is not read any more."""
+        if self.graphs:
+            torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]

@@ -1,0 +1,253 @@
+"""The network as attacks see it: evaluation mode, constant weights, BatchNorm folded into the convolution before it.
+
+In evaluation mode BatchNorm is y = s z + t by channel with s = gamma / sqrt(var + tiny) and t = beta - s mean. Behind a
+convolution z = W x + b that nothing else reads, s z + t = (s W) x + (s b + t): a convolution again, exactly so in real
+numbers. Where BatchNorm reads something else, a residual sum say, it stays.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import torch
+from torch import Tensor, fx, nn
+from torch.nn import functional as F
+
+from robust_arch.architectures import Classifier
+from robust_arch.architectures.family import StagedNetwork
+from robust_arch.engine.compilation import RegionCompiler
+
+_SKIPPED = (nn.Identity, nn.Dropout)  # what does nothing in evaluation mode
+
+
+class NotFreezableError(Exception):
+    """The network holds what this module has no constant form for; it says what."""
+
+
+class FrozenNetwork(nn.Module):
+    """The logits of a classifier in evaluation mode, for gradients with respect to images alone.
+
+    net: on its device; it must not be moved afterwards. dtype: what the stages compute in, float32 or bfloat16;
+    normalisation, linear layers and logits are float32. compiler: compiles the code of the blocks, of which those of
+    one structure share one result. The weights are those of the last `refresh`.
+
+    Raises:
+        NotFreezableError: if the forward pass depends on data, or a layer is of a kind unknown here.
+    """
+
+    def __init__(
+        self,
+        net: Classifier,
+        dtype: torch.dtype = torch.float32,
+        compiler: RegionCompiler | None = None,
+    ) -> None:
+        super().__init__()
+        self.dtype, self.compiler = dtype, compiler
+        normalize = net.normalize
+        plain = bool((normalize.mean == 0).all()) and bool((normalize.std == 1).all())
+        self.normalize = nn.Identity() if plain else normalize
+        shared: dict[Any, Callable[..., Tensor]] = {}
+        regions: dict[nn.Module, _Region] = {}
+        for stage in cast(StagedNetwork, net.network).stages:
+            for block in cast(Iterable[nn.Module], stage):
+                regions[block] = _Region(block, dtype, {}, shared, compiler)
+        self.trunk = _Region(net.network, dtype, regions, shared, None)
+        self._constants = [*self.trunk.constants, *(one for region in regions.values() for one in region.constants)]
+        self._sources = [tensor for constant in self._constants for tensor in constant.sources()]
+        self._addresses = [tensor.data_ptr() for tensor in self._sources]
+        self.refresh()
+
+    @torch.no_grad()
+    def refresh(self) -> None:
+        """Take over the weights and statistics that the classifier has now.
+
+        Raises:
+            RuntimeError: if its tensors are others than at construction, as after a move to another device.
+        """
+        if [tensor.data_ptr() for tensor in self._sources] != self._addresses:
+            raise RuntimeError("the network's tensors were replaced after it was frozen; freeze it again")
+        for constant in self._constants:
+            constant.refresh()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: (B, C, H, W) in [0, 1]. Returns logits (B, K) float32."""
+        if self.compiler is not None:
+            self.compiler.begin_step()
+        with torch.autocast(x.device.type, enabled=False):
+            logits: Tensor = self.trunk(self.normalize(x).to(self.dtype))
+            return logits
+
+
+@dataclass
+class _Constant:
+    """Tensors of one layer that a graph reads: weight and bias, of which BatchNorm behind it may be a part."""
+
+    layer: nn.Conv2d
+    folded: nn.BatchNorm2d | None
+    dtype: torch.dtype
+    weight: Tensor = field(init=False)
+    bias: Tensor | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.weight = torch.empty_like(self.layer.weight, dtype=self.dtype, requires_grad=False)
+        has_bias = self.folded is not None or self.layer.bias is not None
+        self.bias = self.weight.new_empty(self.layer.out_channels) if has_bias else None
+
+    def sources(self) -> list[Tensor]:
+        """What `refresh` reads."""
+        tensors = [self.layer.weight, self.layer.bias]
+        if self.folded is not None:
+            tensors += [self.folded.weight, self.folded.bias, self.folded.running_mean, self.folded.running_var]
+        return [tensor for tensor in tensors if tensor is not None]
+
+    def refresh(self) -> None:
+        """Fold in float32, then round to the type of the graph."""
+        weight, bias = self.layer.weight, self.layer.bias
+        if self.folded is not None:
+            scale, shift = _affine(self.folded)
+            weight = weight * scale[:, None, None, None]
+            bias = shift if bias is None else torch.addcmul(shift, bias, scale)
+        self.weight.copy_(weight)
+        if self.bias is not None and bias is not None:
+            self.bias.copy_(bias)
+
+
+def _affine(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    """Scale and shift of each channel in evaluation mode: (C,) each."""
+    mean, var = cast(Tensor, norm.running_mean), cast(Tensor, norm.running_var)
+    scale = torch.rsqrt(var + norm.eps)
+    if norm.affine:
+        scale = scale * norm.weight
+        return scale, torch.addcmul(norm.bias, mean, scale, value=-1)
+    return scale, -mean * scale
+
+
+class _Tracer(fx.Tracer):
+    """Stops at the modules that are frozen by themselves."""
+
+    def __init__(self, regions: dict[nn.Module, "_Region"]) -> None:
+        super().__init__()
+        self.regions = regions
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return m in self.regions or super().is_leaf_module(m, module_qualified_name)
+
+
+class _Region(nn.Module):
+    """One traced module as a function of its input and of constants."""
+
+    def __init__(
+        self,
+        module: nn.Module,
+        dtype: torch.dtype,
+        regions: dict[nn.Module, "_Region"],
+        shared: dict[Any, Callable[..., Tensor]],
+        compiler: RegionCompiler | None,
+    ) -> None:
+        super().__init__()
+        self.dtype = dtype
+        self.constants: list[_Constant] = []
+        self.tensors: list[Tensor] = []
+        try:
+            self.graph = _Tracer(regions).trace(module)
+        except Exception as error:  # whatever a forward pass raises that looks at its values
+            raise NotFreezableError(f"{type(module).__name__} cannot be traced: {error}") from error
+        (self._last_input,) = (node for node in self.graph.nodes if node.op == "placeholder")
+        modules = dict(module.named_modules())
+        called = {}
+        for node in list(self.graph.nodes):
+            if node.op == "get_attr":
+                raise NotFreezableError(f"{type(module).__name__} reads its tensor {node.target} directly")
+            if node.op == "call_module" and (kept := self._freeze_call(node, modules, regions)) is not None:
+                called[str(node.target)] = kept
+        self._compute_in_place()
+        self.graph.lint()
+        built = fx.GraphModule(called, self.graph)
+        # blocks of one structure have the same code, and with other constants the same function
+        key = (built.code, *((name, repr(kept)) for name, kept in called.items()))
+        if key not in shared:
+            shared[key] = compiler(built.forward) if compiler else built
+        self.run = shared[key]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: (B, C, H, W) of the region's type."""
+        return self.run(x, *self.tensors)
+
+    def _freeze_call(
+        self, node: fx.Node, modules: dict[str, nn.Module], regions: dict[nn.Module, "_Region"]
+    ) -> nn.Module | None:
+        """Replace the call of a layer by a function of constants; a module that stays a call is returned."""
+        layer = modules[str(node.target)]
+        if layer in regions:
+            return regions[layer]
+        if isinstance(layer, _SKIPPED):
+            self._replace(node, cast(fx.Node, node.args[0]))
+        elif isinstance(layer, nn.Conv2d):
+            self._freeze_convolution(node, layer, modules)
+        elif isinstance(layer, nn.BatchNorm2d):
+            self._freeze_norm(node, layer)
+        elif isinstance(layer, nn.Linear):
+            self._freeze_linear(node, layer)
+        elif next(layer.parameters(), None) is None and next(layer.buffers(), None) is None:
+            return layer
+        else:
+            raise NotFreezableError(f"no constant form of {type(layer).__name__} is known")
+        return None
+
+    def _freeze_convolution(self, node: fx.Node, layer: nn.Conv2d, modules: dict[str, nn.Module]) -> None:
+        if layer.padding_mode != "zeros":
+            raise NotFreezableError(f"a convolution pads with {layer.padding_mode!r}")
+        follower = next(iter(node.users)) if len(node.users) == 1 else None
+        norm = modules.get(str(follower.target)) if follower is not None and follower.op == "call_module" else None
+        folded = norm if isinstance(norm, nn.BatchNorm2d) and norm.track_running_stats else None
+        constant = _Constant(layer, folded, self.dtype)
+        self.constants.append(constant)
+        weight = self._constant(f"{node.name}_weight", constant.weight)
+        bias = None if constant.bias is None else self._constant(f"{node.name}_bias", constant.bias)
+        with self.graph.inserting_before(node):
+            settings = (layer.stride, layer.padding, layer.dilation, layer.groups)
+            frozen = self.graph.call_function(F.conv2d, (node.args[0], weight, bias, *settings))
+        self._replace(node, frozen)
+        if folded is not None and follower is not None:
+            self._replace(follower, frozen)
+
+    def _freeze_norm(self, node: fx.Node, layer: nn.BatchNorm2d) -> None:
+        if node.graph is not self.graph or node not in self.graph.nodes:  # folded already
+            return
+        if layer.running_mean is None or layer.running_var is None:
+            raise NotFreezableError("a BatchNorm keeps no running statistics")
+        tensors = {"mean": layer.running_mean, "var": layer.running_var, "weight": layer.weight, "bias": layer.bias}
+        # float32 whatever the images' type: kernels take the two together
+        constants = [
+            None if tensor is None else self._constant(f"{node.name}_{name}", tensor.detach())
+            for name, tensor in tensors.items()
+        ]
+        with self.graph.inserting_before(node):
+            arguments = (node.args[0], *constants, False, 0.0, layer.eps)
+            self._replace(node, self.graph.call_function(F.batch_norm, arguments))
+
+    def _freeze_linear(self, node: fx.Node, layer: nn.Linear) -> None:
+        weight = self._constant(f"{node.name}_weight", layer.weight.detach())
+        bias = None if layer.bias is None else self._constant(f"{node.name}_bias", layer.bias.detach())
+        with self.graph.inserting_before(node):
+            exact = self.graph.call_method("float", (node.args[0],))
+            self._replace(node, self.graph.call_function(F.linear, (exact, weight, bias)))
+
+    def _constant(self, name: str, tensor: Tensor) -> fx.Node:
+        """A further input of the graph that is always this tensor."""
+        with self.graph.inserting_after(self._last_input):
+            self._last_input = node = self.graph.placeholder(name)
+        self.tensors.append(tensor)
+        return node
+
+    def _replace(self, node: fx.Node, other: fx.Node) -> None:
+        node.replace_all_uses_with(other)
+        self.graph.erase_node(node)
+
+    def _compute_in_place(self) -> None:
+        """ReLU overwrites what only it reads and no gradient needs: the output of a convolution or of BatchNorm."""
+        for node in self.graph.nodes:
+            if node.op == "call_function" and node.target is F.relu:
+                source = cast(fx.Node, node.args[0])
+                if source.target in (F.conv2d, F.batch_norm) and len(source.users) == 1:
+                    node.kwargs = {"inplace": True}

@@ -1,0 +1,99 @@
+"""How and where a run trains, as the group `trainer` says."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from robust_arch.architectures import Classifier
+from robust_arch.data.batches import PLACES
+from robust_arch.engine import PRECISIONS, AttackableNetwork, decide_precision, keep_freed_memory, missing_compiler
+from robust_arch.errors import invalid, require_flag
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainerSettings:
+    """How and where to train; none but epochs, precision, devices and the batch limit changes what is computed.
+
+    accelerator: auto, cpu or gpu. devices: processes, one device each. precision: 32 or bf16-mixed, as Lightning names
+    them; auto becomes what the hardware is made for. compile: of the inner loop; auto is decided by the run.
+    fold: attacks see BatchNorm folded and weights prepared once a step. channels_last: of images and weights in
+    memory. data: auto keeps the images on the device where they fit, stream fetches every batch.
+    keep_memory: freed memory stays with the process. threads: CPU threads, None for torch's default.
+    limit_train_batches: batches an epoch, None for all.
+    """
+
+    max_epochs: int
+    accelerator: str = "auto"
+    devices: int = 1
+    precision: str = "auto"
+    compile: bool | str = "auto"
+    fold: bool = True
+    channels_last: bool = True
+    data: str = "auto"
+    keep_memory: bool = True
+    threads: int | None = None
+    limit_train_batches: int | None = None
+    progress_bar: bool | None = None
+
+    def __post_init__(self) -> None:
+        self._check_counts()
+        for key in ("fold", "channels_last", "keep_memory"):
+            require_flag(f"trainer.{key}", getattr(self, key))
+        if self.progress_bar is not None:
+            require_flag("trainer.progress_bar", self.progress_bar)
+        if self.accelerator not in ("auto", "cpu", "gpu"):
+            raise invalid("trainer.accelerator", self.accelerator, "auto, cpu or gpu")
+        if self.data not in PLACES:
+            raise invalid("trainer.data", self.data, f"one of {', '.join(PLACES)}")
+        self._check_precision()
+        self._check_compile()
+        available = torch.cuda.device_count()
+        if self.device.type == "cuda" and available < self.devices:
+            raise invalid("trainer.devices", self.devices, f"at most the {available} GPUs that torch sees here")
+
+    def _check_counts(self) -> None:
+        for key in ("max_epochs", "devices", "threads", "limit_train_batches"):
+            value = getattr(self, key)
+            optional = key in ("threads", "limit_train_batches")
+            if value is None and optional:
+                continue
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                allowed = "an integer of at least 1" + (", or null" if optional else "")
+                raise invalid(f"trainer.{key}", value, allowed)
+
+    def _check_precision(self) -> None:
+        if str(self.precision) not in ("auto", *PRECISIONS):
+            raise invalid("trainer.precision", self.precision, f"auto, {' or '.join(PRECISIONS)}")
+        if self.precision == "auto":
+            object.__setattr__(self, "precision", decide_precision(self.device))
+
+    def _check_compile(self) -> None:
+        if self.compile != "auto" and not isinstance(self.compile, bool):
+            raise invalid("trainer.compile", self.compile, "auto, true or false")
+        if self.compile is True and not self.fold:
+            raise invalid(
+                "trainer.compile", True, "false where trainer.fold=false, as only the folded form is compiled"
+            )
+        if self.compile is True and (missing := missing_compiler(self.device)):
+            raise invalid("trainer.compile", True, f"false here: {missing}")
+
+    def prepare_process(self) -> None:
+        """Set this process's CPU threads, which decide the order of floating-point sums, and its memory."""
+        if self.threads is not None:
+            torch.set_num_threads(self.threads)
+        if self.keep_memory:
+            keep_freed_memory()
+
+    def attackable(self, net: Classifier) -> nn.Module:
+        """`net` with what attacks in training see of it."""
+        if not self.fold:
+            return net
+        dtype = torch.float32 if str(self.precision) == "32" else torch.bfloat16
+        return AttackableNetwork(net, dtype, compiled=self.compile is True)
+
+    @property
+    def device(self) -> torch.device:
+        """Where a single process computes."""
+        use_gpu = self.accelerator == "gpu" or (self.accelerator == "auto" and torch.cuda.is_available())
+        return torch.device("cuda" if use_gpu else "cpu")
