@@ -17,6 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from robust_arch.architectures import ArchSpec
 from robust_arch.attacks import Attack, ThreatModel
+from robust_arch.attacks.base import require_inside
 from robust_arch.data import Dataset
 from robust_arch.errors import InputError, invalid, require_flag
 from robust_arch.evaluation import EvaluationSettings, NamedAttack
@@ -42,6 +43,7 @@ class Selection:
     def __post_init__(self) -> None:
         if isinstance(self.images, bool) or not isinstance(self.images, int) or self.images < 1:
             raise invalid("selection.images", self.images, "an integer of at least 1")
+        require_inside("selection.attack", self.attack)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -268,6 +270,7 @@ def read_attack(name: str, key: str = "attacks") -> NamedAttack:
     attack = instantiate(DictConfig(yaml.safe_load(files[name].read_text())), f"attack/{name}")
     if not isinstance(attack, Attack):
         raise InputError(f"{files[name]}: not an attack, but {type(attack).__name__}")
+    require_inside(f"evaluate.{key}", attack)
     return NamedAttack(name, attack, describe(attack))
 
 

@@ -63,10 +63,10 @@ def evaluate(cfg: DictConfig) -> EvaluationRecord:
             facts = _facts(folder, spec, dataset, test)
             write_text(folder.config, yaml.safe_dump(_config(cfg, spec), sort_keys=False))
             folder.write_state("running", facts, attempt=True)
-            extend(record, net.to(trainer.device), settings, threat, trainer.device, about)
+            extend(record, net.to(trainer.device), settings, threat, trainer.device, about, fold=trainer.fold)
             folder.write_state("completed", facts)
         else:
-            extend(record, net.to(trainer.device), settings, threat, trainer.device, about)
+            extend(record, net.to(trainer.device), settings, threat, trainer.device, about, fold=trainer.fold)
         write_card(folder)
     StudyFolder(folder.path.parents[1]).write_results()
     return record

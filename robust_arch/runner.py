@@ -337,7 +337,9 @@ def _evaluate(run: Run, folder: RunFolder) -> None:
             continue
         first = record
         loaded = load_checkpoint(folder.checkpoint(which), expected=run.settings.spec)
-        extend(record, loaded.net.to(device), settings, run.settings.threat, device, about)
+        extend(
+            record, loaded.net.to(device), settings, run.settings.threat, device, about, fold=run.settings.trainer.fold
+        )
         level = logging.ERROR if record.invalid else logging.INFO
         log.log(level, "run %s, %s checkpoint: %s", run.run_id, which, record.summary())
         for warning in record.content["warnings"]:

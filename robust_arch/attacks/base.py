@@ -3,7 +3,7 @@
 import random
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from fractions import Fraction
 from typing import Protocol, runtime_checkable
 
@@ -35,18 +35,33 @@ def check_ranges(x: Tensor, y: Tensor) -> None:
         raise invalid("y", int(y.min()), "labels of at least 0")
 
 
+def require_inside(key: str, attack: "Attack") -> None:
+    """Raise InputError, naming `key`, for an attack that leaves the threat model, as some for training do."""
+    if attack.reach > 1:
+        allowed = f"an attack that stays within eps; this one reaches {float(attack.reach):g} eps and is for training"
+        raise invalid(key, type(attack).__name__, allowed)
+
+
 def require_count(key: str, value: object) -> None:
     """Raise InputError unless the setting `attack.<key>` is an integer of at least 1."""
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise invalid(f"attack.{key}", value, "an integer of at least 1")
 
 
-@torch.no_grad()
-def check_labels(net: nn.Module, x: Tensor, y: Tensor) -> None:
-    """Raise InputError unless every label is a class of the network, which is asked with one image. y: (B,)."""
-    num_classes, largest = net(x[:1]).shape[1], int(y.max())
-    if largest >= num_classes:
-        raise invalid("y", largest, f"labels below the number of classes, {num_classes}")
+@contextmanager
+def labels_checked(net: nn.Module, y: Tensor) -> Iterator[None]:
+    """InputError for a label beyond the classes that the first logits inside show; no pass of its own. y: (B,)."""
+
+    def look(module: nn.Module, inputs: tuple[Tensor, ...], logits: Tensor) -> None:  # noqa: ARG001
+        hook.remove()
+        if int(y.max()) >= logits.shape[1]:
+            raise invalid("y", int(y.max()), f"labels below the number of classes, {logits.shape[1]}")
+
+    hook = net.register_forward_hook(look)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 @contextmanager
@@ -83,8 +98,8 @@ def preserved_random_state(device: torch.device) -> Iterator[None]:
 class Attackable(Protocol):
     """A network that attacks see in another form: the same logits in evaluation mode up to rounding, faster."""
 
-    def attacked(self) -> nn.Module:
-        """That form, with the weights of now."""
+    def attacked(self, x: Tensor) -> nn.Module:
+        """That form, with the weights of now. x: the images to come, (B, C, H, W) in [0, 1]."""
 
 
 class Attack(ABC):
@@ -153,21 +168,19 @@ class Attack(ABC):
             raise invalid("index", tuple(index.shape), f"one position an example, shape ({len(x)},)")
         if not len(x):
             return x.detach().clone()
-        attacked = net.attacked() if isinstance(net, Attackable) else net
         # tensors made under inference_mode cannot carry gradients: clones made outside it can
         with (
             torch.inference_mode(False),
             torch.enable_grad(),
             torch.autocast(x.device.type, enabled=torch.is_autocast_enabled(x.device.type)),
-            undisturbed(attacked),
             preserved_random_state(x.device),
         ):
             x, y, index = x.detach().clone(), y.detach().clone(), index.detach().clone()
-            if check:
-                check_labels(attacked, x, y)
             with torch.no_grad():
                 region = threat.scaled(self.reach).region(x)
-            x_adv = self.run(attacked, x, y, threat, seed, index).detach()
+            attacked = net.attacked(x) if isinstance(net, Attackable) else net
+            with undisturbed(attacked), labels_checked(attacked, y) if check else nullcontext():
+                x_adv = self.run(attacked, x, y, threat, seed, index).detach()
             if check and not bool(torch.isfinite(x_adv).all()):
                 raise FloatingPointError(f"{self} returned images that are not finite: the network's gradients are not")
             return region.project(x_adv)

@@ -12,20 +12,27 @@ from robust_arch.errors import invalid, require_flag
 
 @dataclass(frozen=True, kw_only=True)
 class CropFlip:
-    """Random crop after zero padding of `padding` pixels a side, and a horizontal flip with probability 1/2."""
+    """Random crop after zero padding of `padding` pixels a side, a horizontal flip with probability 1/2, and cutout.
+
+    cutout: side of a square of zeros around a random pixel (DeVries and Taylor 2017), of which the image's border may
+    cut off a part; 0 for none.
+    """
 
     padding: int = 4
     flip: bool = True
+    cutout: int = 0
 
     def __post_init__(self) -> None:
-        if isinstance(self.padding, bool) or not isinstance(self.padding, int) or self.padding < 0:
-            raise invalid("recipe.augment.padding", self.padding, "an integer of at least 0")
+        for key in ("padding", "cutout"):
+            value = getattr(self, key)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+                raise invalid(f"recipe.augment.{key}", value, "an integer of at least 0")
         require_flag("recipe.augment.flip", self.flip)
 
     def __call__(self, images: Tensor, keys: Tensor) -> Tensor:
         """images: (B, C, H, W) of any type; keys: (B,) as of `randomness.example_keys`. Returns (B, C, H, W)."""
         batch, _, height, width = images.shape
-        draws = randomness.random_bits(keys, 3)
+        draws = randomness.random_bits(keys, 5)
         offsets = 2 * self.padding + 1
         top, left = (draws[:, i].remainder(offsets) for i in (0, 1))
         rows = top[:, None] + torch.arange(height, device=images.device)
@@ -35,4 +42,14 @@ class CropFlip:
             columns = torch.where(flipped[:, None], columns.flip(1), columns)
         padded = F.pad(images, (self.padding,) * 4)
         examples = torch.arange(batch, device=images.device)[:, None, None]
-        return padded[examples, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2).contiguous()
+        cropped = padded[examples, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2).contiguous()
+        return self._cut(cropped, draws[:, 3], draws[:, 4]) if self.cutout else cropped
+
+    def _cut(self, images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+        """Zeros where both coordinates lie in [centre - side // 2, centre - side // 2 + side)."""
+        inside = []
+        for draws, size in zip((rows, columns), images.shape[2:], strict=True):
+            first = draws.remainder(size)[:, None] - self.cutout // 2
+            positions = torch.arange(size, device=images.device)
+            inside.append((positions >= first) & (positions < first + self.cutout))
+        return images.masked_fill((inside[0][:, :, None] & inside[1][:, None, :])[:, None], 0)

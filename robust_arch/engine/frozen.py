@@ -5,7 +5,7 @@ convolution z = W x + b that nothing else reads, s z + t = (s W) x + (s b + t): 
 numbers. Where BatchNorm reads something else, a residual sum say, it stays.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -14,7 +14,7 @@ from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from robust_arch.architectures import Classifier
-from robust_arch.architectures.family import StagedNetwork
+from robust_arch.attacks.base import undisturbed
 from robust_arch.engine.compilation import RegionCompiler
 
 _SKIPPED = (nn.Identity, nn.Dropout)  # what does nothing in evaluation mode
@@ -25,7 +25,7 @@ class NotFreezableError(Exception):
 
 
 class FrozenNetwork(nn.Module):
-    """The logits of a classifier in evaluation mode, for gradients with respect to images alone.
+    """The logits of a network in evaluation mode, for gradients with respect to images alone.
 
     net: on its device; it must not be moved afterwards. dtype: what the stages compute in, float32 or bfloat16;
     normalisation, linear layers and logits are float32. compiler: compiles the code of the blocks, of which those of
@@ -37,25 +37,27 @@ class FrozenNetwork(nn.Module):
 
     def __init__(
         self,
-        net: Classifier,
+        net: nn.Module,
         dtype: torch.dtype = torch.float32,
         compiler: RegionCompiler | None = None,
     ) -> None:
         super().__init__()
         self.dtype, self.compiler = dtype, compiler
-        normalize = net.normalize
-        plain = bool((normalize.mean == 0).all()) and bool((normalize.std == 1).all())
-        self.normalize = nn.Identity() if plain else normalize
+        network = net.network if isinstance(net, Classifier) else net
+        self.normalize = _normalization(net) if isinstance(net, Classifier) else nn.Identity()
         shared: dict[Any, Callable[..., Tensor]] = {}
-        regions: dict[nn.Module, _Region] = {}
-        for stage in cast(StagedNetwork, net.network).stages:
-            for block in cast(Iterable[nn.Module], stage):
-                regions[block] = _Region(block, dtype, {}, shared, compiler)
-        self.trunk = _Region(net.network, dtype, regions, shared, None)
-        self._constants = [*self.trunk.constants, *(one for region in regions.values() for one in region.constants)]
-        self._sources = [tensor for constant in self._constants for tensor in constant.sources()]
-        self._addresses = [tensor.data_ptr() for tensor in self._sources]
+        with undisturbed(net):  # what asks for `self.training` is traced in evaluation mode
+            regions = {block: _Region(block, dtype, {}, shared, compiler) for block in _blocks(network)}
+            self.trunk = _Region(network, dtype, regions, shared, None)
+        parts = [self.trunk, *regions.values()]
+        self._constants = [constant for part in parts for constant in part.constants]
+        self._layers = [layer for part in parts for layer in part.layers]
+        self._addresses = self._find()
         self.refresh()
+
+    def _find(self) -> list[int]:
+        """Where the tensors of all layers lie in memory."""
+        return [t.data_ptr() for layer in self._layers for t in (*layer.parameters(), *layer.buffers())]
 
     @torch.no_grad()
     def refresh(self) -> None:
@@ -64,7 +66,7 @@ class FrozenNetwork(nn.Module):
         Raises:
             RuntimeError: if its tensors are others than at construction, as after a move to another device.
         """
-        if [tensor.data_ptr() for tensor in self._sources] != self._addresses:
+        if self._find() != self._addresses:
             raise RuntimeError("the network's tensors were replaced after it was frozen; freeze it again")
         for constant in self._constants:
             constant.refresh()
@@ -76,6 +78,18 @@ class FrozenNetwork(nn.Module):
         with torch.autocast(x.device.type, enabled=False):
             logits: Tensor = self.trunk(self.normalize(x).to(self.dtype))
             return logits
+
+
+def _normalization(net: Classifier) -> nn.Module:
+    """What stands before the network; nothing where mean and std are 0 and 1."""
+    identity = bool((net.normalize.mean == 0).all()) and bool((net.normalize.std == 1).all())
+    return nn.Identity() if identity else net.normalize
+
+
+def _blocks(network: nn.Module) -> Iterator[nn.Module]:
+    """The blocks of the stages, where there are stages."""
+    for stage in getattr(network, "stages", ()):
+        yield from cast(Iterable[nn.Module], stage)
 
 
 @dataclass
@@ -92,13 +106,6 @@ class _Constant:
         self.weight = torch.empty_like(self.layer.weight, dtype=self.dtype, requires_grad=False)
         has_bias = self.folded is not None or self.layer.bias is not None
         self.bias = self.weight.new_empty(self.layer.out_channels) if has_bias else None
-
-    def sources(self) -> list[Tensor]:
-        """What `refresh` reads."""
-        tensors = [self.layer.weight, self.layer.bias]
-        if self.folded is not None:
-            tensors += [self.folded.weight, self.folded.bias, self.folded.running_mean, self.folded.running_var]
-        return [tensor for tensor in tensors if tensor is not None]
 
     def refresh(self) -> None:
         """Fold in float32, then round to the type of the graph."""
@@ -148,6 +155,7 @@ class _Region(nn.Module):
         self.dtype = dtype
         self.constants: list[_Constant] = []
         self.tensors: list[Tensor] = []
+        self.layers: list[nn.Module] = []
         try:
             self.graph = _Tracer(regions).trace(module)
         except Exception as error:  # whatever a forward pass raises that looks at its values
@@ -180,6 +188,7 @@ class _Region(nn.Module):
         layer = modules[str(node.target)]
         if layer in regions:
             return regions[layer]
+        self.layers.append(layer)
         if isinstance(layer, _SKIPPED):
             self._replace(node, cast(fx.Node, node.args[0]))
         elif isinstance(layer, nn.Conv2d):

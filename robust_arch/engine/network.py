@@ -5,21 +5,24 @@ import logging
 import torch
 from torch import Tensor, nn
 
-from robust_arch.architectures import Classifier
+from robust_arch.attacks.base import undisturbed
 from robust_arch.engine.compilation import RegionCompiler
 from robust_arch.engine.frozen import FrozenNetwork, NotFreezableError
 
 log = logging.getLogger(__name__)
 
+_PROBES = 8  # images on which logits are compared
+_TOLERANCE = 1e-3  # of the largest logit: rounding in another order stays a hundred times below it
+
 
 class AttackableNetwork(nn.Module):
     """Calls go to `net`; attacks are given its frozen form, made at the first one.
 
-    dtype: of the frozen form. compiled: whether its blocks are compiled. A network without such a form is attacked as
-    it is.
+    dtype: of the frozen form. compiled: whether its blocks are compiled. A network that has no such form, or whose form
+    gives other logits, is attacked as it is.
     """
 
-    def __init__(self, net: Classifier, dtype: torch.dtype = torch.float32, *, compiled: bool = False) -> None:
+    def __init__(self, net: nn.Module, dtype: torch.dtype = torch.float32, *, compiled: bool = False) -> None:
         super().__init__()
         self.net, self.dtype, self.compiled = net, dtype, compiled
         self._frozen: FrozenNetwork | None = None
@@ -30,19 +33,29 @@ class AttackableNetwork(nn.Module):
         logits: Tensor = self.net(x)
         return logits
 
-    def attacked(self) -> nn.Module:
-        """The frozen form, with the weights of now."""
+    def attacked(self, x: Tensor) -> nn.Module:
+        """The frozen form, with the weights of now. x: (B, C, H, W), on which its logits are compared at first."""
         if self._frozen is not None:
             self._frozen.refresh()
         elif self._freezable:
-            self._freeze()
+            self._freeze(x[:_PROBES])
         return self.net if self._frozen is None else self._frozen
 
-    def _freeze(self) -> None:
-        device = next(self.net.parameters()).device
-        compiler = RegionCompiler(device) if self.compiled else None
+    def _freeze(self, x: Tensor) -> None:
+        compiler = RegionCompiler(x.device) if self.compiled else None
         try:
-            self._frozen = FrozenNetwork(self.net, self.dtype, compiler)
+            exact = FrozenNetwork(self.net)
+            self._require_same_logits(exact, x)
+            plain = self.dtype == torch.float32 and compiler is None
+            self._frozen = exact if plain else FrozenNetwork(self.net, self.dtype, compiler)
         except NotFreezableError as error:
             log.warning("attacks see the network as it is, without folded BatchNorm: %s", error)
             self._freezable = False
+
+    @torch.no_grad()
+    def _require_same_logits(self, frozen: FrozenNetwork, x: Tensor) -> None:
+        with undisturbed(self.net), torch.autocast(x.device.type, enabled=False):
+            logits = self.net(x)
+        difference, largest = (logits - frozen(x)).abs().max(), logits.abs().max()
+        if not bool(difference <= _TOLERANCE * largest):
+            raise NotFreezableError(f"its logits would differ by {float(difference):.2g} of {float(largest):.2g}")

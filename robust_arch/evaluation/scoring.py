@@ -47,13 +47,21 @@ class Outcome:
 
 @dataclass(frozen=True, kw_only=True)
 class Scene:
-    """A network on its device, the threat it faces, and how its attacks are run."""
+    """A network on its device, the threat it faces, and how its attacks are run.
+
+    attacked: what attacks are given, `net` unless said; every image that they return is scored by `net`.
+    """
 
     net: nn.Module
     threat: ThreatModel
     device: torch.device
     batch_size: int
     seed: int
+    attacked: nn.Module | None = None
+
+    def network_for(self, attack: Attack) -> nn.Module:
+        """`attacked`, but `net` for an attack on whole blocks, which decides by itself when an image has fallen."""
+        return self.net if self.attacked is None or attack.block_size is not None else self.attacked
 
 
 @torch.no_grad()
@@ -80,6 +88,7 @@ def run_attack(
 
     logits: (n, K), as of `clean_logits`. An attack that names a block size is called on such blocks instead of batches.
     blocks: where finished batches are kept and looked for. measure: stability, local Lipschitz forms and FOSC too.
+    Where only correctness is asked for, what is misclassified already is not attacked: its class stays the clean one.
     """
     scene.net.eval()
     attack = named.attack
@@ -110,14 +119,21 @@ def _attack_batch(
     keep_images: bool,
 ) -> Part:
     started = time.perf_counter()
+    predicted = logits.argmax(dim=1)
+    if attack.block_size is None and not (measure or keep_images):
+        standing = (predicted == y).nonzero()[:, 0]
+        x, y_attacked, index = x[standing], y[standing], index[standing]
+    else:
+        standing, y_attacked = torch.arange(len(y), device=y.device), y
     with _captured_warnings() as warnings:
-        x_adv = attack(scene.net, x, y, scene.threat, seed=scene.seed, index=index)
+        x_adv = attack(scene.network_for(attack), x, y_attacked, scene.threat, seed=scene.seed, index=index)
     with torch.no_grad():
-        logits_adv = scene.net(x_adv).float()
+        logits_adv = scene.net(x_adv).float() if len(x) else logits[:0]
     if not bool(torch.isfinite(logits_adv).all()):
         raise FloatingPointError("the network's logits on attacked images are not finite")
-    predicted = logits_adv.argmax(dim=1)
-    notes = {"problems": list(after_attack(scene.net, scene.threat, x, x_adv, logits_adv)), "warnings": warnings}
+    predicted[standing] = logits_adv.argmax(dim=1)
+    problems = list(after_attack(scene.net, scene.threat, x, x_adv, logits_adv)) if len(x) else []
+    notes = {"problems": problems, "warnings": warnings}
     measures = {}
     if measure:
         measures = {form: local_lipschitz(x, x_adv, logits, logits_adv, form) for form in LIPSCHITZ_FORMS}

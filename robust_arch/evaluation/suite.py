@@ -10,6 +10,7 @@ from torch import Tensor
 
 from robust_arch.architectures import Classifier
 from robust_arch.attacks import PGD, ThreatModel
+from robust_arch.engine import AttackableNetwork
 from robust_arch.evaluation.blocks import Blocks
 from robust_arch.evaluation.checks import preflight
 from robust_arch.evaluation.examples import Examples
@@ -28,17 +29,27 @@ def extend(
     threat: ThreatModel,
     device: torch.device,
     about: Mapping[str, Any],
+    *,
+    fold: bool = True,
 ) -> None:
     """Compute what `record` lacks and write it after each part; `net` is on `device`, in float32.
 
     about: command and provenance, for the record. A check that fails ends the evaluation, and the record says why.
+    fold: gradient attacks see BatchNorm folded into convolutions; what they return is scored by `net` itself.
     """
     if record.is_complete(settings):
         return
     # robust accuracy is of float32: TensorFloat-32 keeps ten bits of each factor
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     net.eval().to(memory_format=torch.channels_last)
-    scene = Scene(net=net, threat=threat, device=device, batch_size=settings.batch_size, seed=settings.seed)
+    scene = Scene(
+        net=net,
+        threat=threat,
+        device=device,
+        batch_size=settings.batch_size,
+        seed=settings.seed,
+        attacked=AttackableNetwork(net) if fold else None,
+    )
     logits = clean_logits(net, record.examples, device, settings.batch_size)
     clean = logits.argmax(dim=1) == record.examples.images.labels
     checks = preflight(net, record.examples, logits, threat, device)

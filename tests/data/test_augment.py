@@ -94,3 +94,24 @@ def test_no_images_stay_no_images():
 def test_negative_padding_is_named():
     with pytest.raises(InputError, match=r"padding = -1: an integer of at least 0"):
         CropFlip(padding=-1)
+
+
+def test_cutout_is_a_square_around_each_pixel_equally_often():
+    side, height, width = 4, 5, 7
+    images = torch.full((5000, 2, height, width), 9, dtype=torch.uint8)
+    result = CropFlip(padding=0, flip=False, cutout=side)(images, keys(5000))
+    expected = {}
+    for row, column in itertools.product(range(height), range(width)):
+        image = np.full((2, height, width), 9, dtype=np.uint8)
+        image[:, max(0, row - 2) : row + 2, max(0, column - 2) : column + 2] = 0
+        expected[image.tobytes()] = row * width + column
+    assert len(expected) == height * width
+    found = np.bincount([expected[image.numpy().tobytes()] for image in result], minlength=height * width)
+    assert stats.chisquare(found).pvalue > 1e-3
+
+
+def test_cutout_leaves_crop_and_flip_as_they_are():
+    images = numbered(64, 3, 6, 6)
+    plain, cut = (CropFlip(padding=2, cutout=side)(images, keys(64)) for side in (0, 2))
+    assert torch.equal(torch.where(cut == 0, 0, plain), cut)
+    assert 0 < int((cut != plain).sum()) <= 64 * 3 * 4

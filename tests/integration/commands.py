@@ -9,6 +9,7 @@ SMALL = (
     "logger=csv",
     "recipe.batch_size=32",
     "trainer.accelerator=cpu",
+    "trainer.precision=32",
     "trainer.threads=1",
     "trainer.max_epochs=2",
     "trainer.limit_train_batches=3",

@@ -117,7 +117,9 @@ def train(objective, devices, folder, *, size=40, batch_size=16, drop_last=True,
     splits = Splits(random_images(0, size), random_images(1, 17), random_images(2, 4))
     data = StudyData(splits, batch_size=batch_size, drop_last=drop_last, val_images=17, seed=5)
     record = Lines(folder / f"rows-{devices}.jsonl")
-    settings = TrainerSettings(max_epochs=2, accelerator="cpu", devices=devices, threads=1, progress_bar=False)
+    settings = TrainerSettings(
+        max_epochs=2, accelerator="cpu", devices=devices, precision="32", threads=1, progress_bar=False
+    )
     fit(module, data, settings, folder=folder / str(devices), record=record)
     content = torch.load(folder / str(devices) / "last.ckpt", weights_only=True)
     after = {name.removeprefix("net."): weight for name, weight in content["state_dict"].items()}
