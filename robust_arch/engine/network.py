@@ -25,8 +25,18 @@ class AttackableNetwork(nn.Module):
     def __init__(self, net: nn.Module, dtype: torch.dtype = torch.float32, *, compiled: bool = False) -> None:
         super().__init__()
         self.net, self.dtype, self.compiled = net, dtype, compiled
-        self._frozen: FrozenNetwork | None = None
+        # in a list, where torch does not see a module: it is a view of `net`, no part of its own
+        self._frozen: list[FrozenNetwork] = []
         self._freezable = True
+
+    @property
+    def training(self) -> bool:
+        """The mode of `net`."""
+        return self.net.training
+
+    @training.setter
+    def training(self, mode: bool) -> None:
+        """Set by torch for each module in turn; the mode is that of `net`."""
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (B, C, H, W) in [0, 1]. Returns logits (B, K)."""
@@ -35,11 +45,12 @@ class AttackableNetwork(nn.Module):
 
     def attacked(self, x: Tensor) -> nn.Module:
         """The frozen form, with the weights of now. x: (B, C, H, W), on which its logits are compared at first."""
-        if self._frozen is not None:
-            self._frozen.refresh()
-        elif self._freezable:
+        if self._freezable and not self._frozen:
             self._freeze(x[:_PROBES])
-        return self.net if self._frozen is None else self._frozen
+        for frozen in self._frozen:
+            frozen.refresh()
+            return frozen
+        return self.net
 
     def _freeze(self, x: Tensor) -> None:
         compiler = RegionCompiler(x.device) if self.compiled else None
@@ -47,7 +58,7 @@ class AttackableNetwork(nn.Module):
             exact = FrozenNetwork(self.net)
             self._require_same_logits(exact, x)
             plain = self.dtype == torch.float32 and compiler is None
-            self._frozen = exact if plain else FrozenNetwork(self.net, self.dtype, compiler)
+            self._frozen = [exact if plain else FrozenNetwork(self.net, self.dtype, compiler)]
         except NotFreezableError as error:
             log.warning("attacks see the network as it is, without folded BatchNorm: %s", error)
             self._freezable = False

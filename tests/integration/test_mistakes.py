@@ -45,6 +45,7 @@ from robust_arch.cli import app
 from robust_arch.configuration import instantiate, read_attack, read_finalists, read_settings, read_threat
 from robust_arch.data import ImageSet, digits
 from robust_arch.data.digits import Digits
+from robust_arch.engine.frozen import FrozenNetwork
 from robust_arch.errors import InputError
 from robust_arch.evaluate import evaluate
 from robust_arch.interop import export_checkpoint, load_checkpoint
@@ -140,7 +141,14 @@ def every_attack():
         changed = [name for name in before if not is_same(before[name], after[name])]
         calls.append(
             SimpleNamespace(
-                training=training, changed=changed, x=x.clone(), x_adv=x_adv.clone(), y=y, threat=threat, **settings
+                net=net,
+                training=training,
+                changed=changed,
+                x=x.clone(),
+                x_adv=x_adv.clone(),
+                y=y,
+                threat=threat,
+                **settings,
             )
         )
         return x_adv
@@ -558,7 +566,8 @@ def test_every_test_example_counts_once(trained, copy_of):
         record = evaluated(
             root, folder.checkpoint("best"), "evaluate.attacks=[fgsm]", "evaluate.n=null", "evaluate.batch_size=77"
         )  # 360 is no multiple of 77
-    assert torch.cat([call.index for call in calls]).tolist() == list(range(360))
+    right = torch.from_numpy(record.arrays["clean"]).nonzero()[:, 0]  # what is wrong already is not attacked
+    assert torch.cat([call.index for call in calls]).tolist() == right.tolist()
     assert record.arrays["index"].tolist() == list(range(360))
     assert {len(values) for values in record.arrays.values()} == {360}
     frame = load_study(folder.path.parents[1])
@@ -575,7 +584,8 @@ def test_every_held_out_example_is_on_one_device_alone(devices, trained):
     data = StudyData(trained.run.splits, batch_size=32, drop_last=True, val_images=101, seed=0)
     seen = []
     for rank in range(devices):
-        data.trainer = SimpleNamespace(global_rank=rank, world_size=devices)
+        strategy = SimpleNamespace(root_device=torch.device("cpu"))
+        data.trainer = SimpleNamespace(global_rank=rank, world_size=devices, strategy=strategy)
         seen += [index for _, _, positions in data.val_dataloader() for index in positions.tolist()]
     assert sorted(seen) == list(range(101))
 
@@ -648,9 +658,11 @@ TRAINING = {
     "recipe.schedule.peak": (0.6, "recipe=short"),
     "recipe.augment.padding": (1,),
     "recipe.augment.flip": (True,),
+    "recipe.augment.cutout": (4,),
     "objective.beta": (1.0, *TRADES),
     "objective.attack.steps": (1, *SAT),
     "objective.attack.rel_step_size": (0.1, *SAT),
+    "objective.attack.rel_noise": (0.5, "objective=n_fgsm"),
     "objective.attack.start.std": (0.1, *TRADES),
     "objective.attack.start.rel_std": (0.5, *MART),
     "selection.images": (100, *SELECTION),
@@ -724,6 +736,11 @@ SEEN = {
     "data.download",
     "trainer.threads",
     "trainer.progress_bar",
+    "trainer.compile",
+    "trainer.fold",
+    "trainer.channels_last",
+    "trainer.data",
+    "trainer.keep_memory",
     "logger.project",
 }
 # the same for `evaluate`, where `trainer` says on what device; the keys of training are checked and change nothing
@@ -738,8 +755,13 @@ EVALUATE_SEEN = {
     "trainer._target_",
     "trainer.accelerator",
     "trainer.threads",
+    "trainer.fold",
+    "trainer.keep_memory",
 }
 EVALUATE_UNREAD = {
+    "trainer.compile": "attacks of an evaluation are not compiled",
+    "trainer.channels_last": "it always is",
+    "trainer.data": "images are read once",
     "trainer.max_epochs": "nothing is trained",
     "trainer.limit_train_batches": "nothing is trained",
     "trainer.precision": "evaluation is float32",
@@ -964,6 +986,55 @@ def test_threads_progress_bar_and_project_reach_whom_they_are_for(tmp_path, monk
     assert made == ["own3", "own4"]
 
 
+def test_the_switches_of_the_engine_reach_what_they_switch(tmp_path, monkeypatch):
+    # mistake: a key that nobody reads
+    given, kept = [], []
+
+    def fit_nothing(module, data, settings, **_):
+        given.append((module, data))
+        raise RuntimeError("nothing is trained here")
+
+    monkeypatch.setattr(runner, "fit", fit_nothing)
+    monkeypatch.setattr("robust_arch.training.settings.keep_freed_memory", lambda: kept.append(True))
+    switched = (
+        {},
+        {"fold": False},
+        {"channels_last": False},
+        {"data": "stream"},
+        {"keep_memory": False},
+        {"compile": True},
+    )
+    for number, changes in enumerate(switched):
+        cfg = configuration(tmp_path, *TINY, f"study.name=s{number}")
+        for key, value in changes.items():
+            cfg = changed(cfg, f"trainer.{key}", value)
+        run = loaded(cfg)
+        assert execute(run) == "failed"
+        assert yaml.safe_load(run.folder.config.read_text())["trainer"]["compile"] is (changes == {"compile": True})
+        module, data = given[-1]
+        net = module.attacked_net
+        assert isinstance(net, Classifier) == (changes == {"fold": False})
+        assert getattr(net, "compiled", False) == (changes == {"compile": True})
+        stem = module.net.network.stages[0][0].conv1.weight
+        assert stem.is_contiguous(memory_format=torch.channels_last) == (changes != {"channels_last": False})
+        assert data.place == changes.get("data", "auto")
+    assert len(kept) == len(switched) - 1
+
+
+def test_evaluation_attacks_the_form_that_the_key_says(files, tmp_path, monkeypatch):
+    # mistake: a key that nobody reads
+    kept = []
+    monkeypatch.setattr("robust_arch.training.settings.keep_freed_memory", lambda: kept.append(True))
+    for number, (fold, keep) in enumerate(((True, True), (False, False))):
+        with every_attack() as calls:
+            evaluated(
+                tmp_path, files["state_dict"], "evaluate.attacks=[fgsm]", f"trainer.fold={fold}",
+                f"trainer.keep_memory={keep}", f"study.name=e{number}",
+            )  # fmt: skip
+        assert {isinstance(call.net, Classifier) for call in calls} == {not fold}
+        assert len(kept) == 1
+
+
 def test_the_keys_of_data_in_files_are_read(images, tmp_path):
     # mistake: a key that nobody reads
     cfg = configuration(tmp_path, *TINY, *of_images(images))
@@ -1063,16 +1134,21 @@ def tf32_allowed():
 def test_evaluation_is_float32_after_training_in_mixed_precision(tmp_path, monkeypatch, tf32_allowed):
     # mistake: the final evaluation runs under the precision of the training
     passes = []
-    real = Classifier.forward
 
-    def forward(net, x):
-        logits = real(net, x)
-        tf32 = torch.backends.cuda.matmul.allow_tf32 or torch.backends.cudnn.allow_tf32
-        if len(x) > 1:  # one image alone only tells the number of classes
-            passes.append((logits.dtype, torch.is_autocast_enabled("cpu"), tf32, net.network.fc.weight.dtype))
-        return logits
+    def watch(kind, weights_of):
+        real = kind.forward
 
-    monkeypatch.setattr(Classifier, "forward", forward)
+        def forward(net, x):
+            logits = real(net, x)
+            tf32 = torch.backends.cuda.matmul.allow_tf32 or torch.backends.cudnn.allow_tf32
+            if len(x) > 1:  # one image alone only tells the number of classes
+                passes.append((logits.dtype, torch.is_autocast_enabled("cpu"), tf32, weights_of(net)))
+            return logits
+
+        monkeypatch.setattr(kind, "forward", forward)
+
+    watch(Classifier, lambda net: net.network.fc.weight.dtype)
+    watch(FrozenNetwork, lambda net: net.dtype)
     run = executed(
         configuration(tmp_path, *SMALL, "trainer.precision=bf16-mixed", "objective=natural", "evaluate.attacks=[]")
     )
