@@ -47,7 +47,9 @@ lint: $(READY) ## check style and types
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-bench: $(READY) ## measure what evaluation costs against plain counterparts; results go to benchmarks/
+bench: $(READY) ## measure speed, its price in accuracy, and evaluation; CIFAR=<folder> adds CIFAR-10 images; see benchmarks/
+	$(BIN)/python benchmarks/training.py
+	$(BIN)/python benchmarks/accuracy.py $(if $(CIFAR),--cifar $(CIFAR))
 	$(BIN)/python benchmarks/evaluation.py
 
 clean: ## remove the environment and caches; results stay

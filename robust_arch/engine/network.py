@@ -1,6 +1,9 @@
 """A network together with what attacks see of it."""
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -65,8 +68,22 @@ class AttackableNetwork(nn.Module):
 
     @torch.no_grad()
     def _require_same_logits(self, frozen: FrozenNetwork, x: Tensor) -> None:
-        with undisturbed(self.net), torch.autocast(x.device.type, enabled=False):
-            logits = self.net(x)
-        difference, largest = (logits - frozen(x)).abs().max(), logits.abs().max()
+        with undisturbed(self.net), torch.autocast(x.device.type, enabled=False), _whole_float32():
+            logits, others = self.net(x), frozen(x)
+        difference, largest = (logits - others).abs().max(), logits.abs().max()
         if not bool(difference <= _TOLERANCE * largest):
             raise NotFreezableError(f"its logits would differ by {float(difference):.2g} of {float(largest):.2g}")
+
+
+@contextmanager
+def _whole_float32() -> Iterator[None]:
+    """No TensorFloat-32 inside, whose ten bits would hide or feign a difference."""
+    backends: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn)
+    before = [backend.allow_tf32 for backend in backends]
+    for backend in backends:
+        backend.allow_tf32 = False
+    try:
+        yield
+    finally:
+        for backend, allowed in zip(backends, before, strict=True):
+            backend.allow_tf32 = allowed

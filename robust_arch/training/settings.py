@@ -26,7 +26,7 @@ class TrainerSettings:
     max_epochs: int
     accelerator: str = "auto"
     devices: int = 1
-    precision: str = "auto"
+    precision: str | int = "auto"
     compile: bool | str = "auto"
     fold: bool = True
     channels_last: bool = True
@@ -65,8 +65,9 @@ class TrainerSettings:
     def _check_precision(self) -> None:
         if str(self.precision) not in ("auto", *PRECISIONS):
             raise invalid("trainer.precision", self.precision, f"auto, {' or '.join(PRECISIONS)}")
-        if self.precision == "auto":
-            object.__setattr__(self, "precision", decide_precision(self.device))
+        decided = decide_precision(self.device) if self.precision == "auto" else str(self.precision)
+        # one spelling, as it is part of who a run is: 32, as YAML reads it
+        object.__setattr__(self, "precision", 32 if decided == "32" else decided)
 
     def _check_compile(self) -> None:
         if self.compile != "auto" and not isinstance(self.compile, bool):
@@ -89,7 +90,7 @@ class TrainerSettings:
         """`net` with what attacks in training see of it."""
         if not self.fold:
             return net
-        dtype = torch.float32 if str(self.precision) == "32" else torch.bfloat16
+        dtype = torch.float32 if self.precision == 32 else torch.bfloat16
         return AttackableNetwork(net, dtype, compiled=self.compile is True)
 
     @property

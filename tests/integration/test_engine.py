@@ -1,0 +1,153 @@
+"""The engine inside runs: what it decides is recorded and kept, what it computes is what the plain path computes."""
+
+import pytest
+import torch
+import yaml
+from torch.nn import functional as F
+
+from robust_arch import runner
+from robust_arch.configuration import read_settings
+from robust_arch.data.images import stratified
+from robust_arch.errors import InputError
+from robust_arch.interop import load_checkpoint
+from robust_arch.run import Run
+from robust_arch.runner import execute, with_choices
+from robust_arch.runs import metrics
+from robust_arch.sweep import plan_study
+from robust_arch.training.module import AdversarialTraining
+
+HALF = "trainer.precision=bf16-mixed"
+
+
+@pytest.fixture
+def run(composed):
+    """A function from overrides to a loaded run."""
+    return lambda *overrides: Run.load(read_settings(composed(*overrides)))
+
+
+def weights(run, which="last"):
+    return torch.load(run.folder.checkpoint(which), weights_only=True)["state_dict"]
+
+
+def is_same(first, second):
+    return first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in first)
+
+
+def recorded_trainer(run):
+    return yaml.safe_load(run.folder.config.read_text())["trainer"]
+
+
+@pytest.mark.parametrize(("units", "precision"), [({"avx512_bf16": True}, "bf16-mixed"), ({}, "32")])
+def test_auto_is_decided_before_the_run_has_a_name(units, precision, run, composed, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: units)
+    decided, said = run("trainer.precision=auto"), run(f"trainer.precision={precision}")
+    assert decided.run_id == said.run_id
+    (planned,) = plan_study(composed("trainer.precision=auto"), ["trainer.precision=auto"]).runs
+    # whoever does the run later, on whatever hardware, is told what was decided
+    assert [o for o in planned.overrides if o.startswith("trainer.precision")][-1] == f"trainer.precision={precision}"
+    assert execute(decided) == "completed"
+    assert recorded_trainer(decided)["precision"] == precision
+
+
+def test_a_run_that_goes_on_compiles_as_it_did_when_it_began(run, monkeypatch):
+    monkeypatch.setattr(runner, "decide_compile", lambda device, steps: (steps == 6, "planned"))
+    begun = run()
+    assert with_choices(begun, begun.folder).settings.trainer.compile is True  # 2 epochs of 3 steps
+    monkeypatch.setattr(runner, "decide_compile", lambda device, steps: (False, "planned"))
+    assert execute(begun) == "completed"
+    assert recorded_trainer(begun)["compile"] is False
+    monkeypatch.setattr(runner, "decide_compile", lambda device, steps: (True, "another machine"))
+    assert with_choices(begun, begun.folder).settings.trainer.compile is False
+    assert with_choices(run("trainer.compile=true"), begun.folder).settings.trainer.compile is True
+    assert with_choices(run("trainer.fold=false", "seed=1"), run("seed=1").folder).settings.trainer.compile is False
+
+
+@pytest.mark.parametrize("objective", ["sat", "trades", "n_fgsm"])
+def test_half_precision_is_reproducible_bit_for_bit_also_when_cut_off(objective, run, monkeypatch):
+    whole, cut = (run(HALF, f"objective={objective}", f"study.name={name}") for name in ("whole", "cut"))
+    assert execute(whole) == "completed"
+    real = AdversarialTraining.training_step
+
+    def interrupted(module, *args):
+        if module.current_epoch == 1:
+            raise KeyboardInterrupt
+        return real(module, *args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(AdversarialTraining, "training_step", interrupted)
+        with pytest.raises((KeyboardInterrupt, SystemExit)):
+            execute(cut)
+    assert execute(cut) == "completed"
+    assert is_same(weights(whole), weights(cut))
+
+
+@pytest.mark.parametrize("objective", ["sat", "trades", "mart"])
+@pytest.mark.parametrize(("precision", "tolerance"), [("32", 1e-4), ("bf16-mixed", 0.02)])
+def test_the_first_step_has_the_loss_of_the_plain_path(objective, precision, tolerance, run):
+    """Later ones follow other roundings; that accuracies agree is measured by benchmarks/accuracy.py."""
+    one_step = (
+        f"objective={objective}",
+        "trainer.max_epochs=1",
+        "trainer.limit_train_batches=1",
+        "evaluate.attacks=[]",
+    )
+    plain = run(*one_step, "trainer.fold=false", "trainer.channels_last=false", "trainer.data=stream", "seed=3")
+    fast = run(*one_step, f"trainer.precision={precision}", "study.name=fast", "seed=3")
+    losses = []
+    for each in (plain, fast):
+        assert execute(each) == "completed", each.folder.status["error"]
+        losses.append(metrics.read_rows(each.folder.metrics)[0]["train_loss"])
+    assert losses[1] == pytest.approx(losses[0], rel=tolerance)
+
+
+def test_held_out_accuracy_under_one_step_by_hand(run):
+    done = run("trainer.max_epochs=1", "trainer.limit_train_batches=18", "evaluate.attacks=[]", "trainer.fold=false")
+    assert execute(done) == "completed"
+    net, val = load_checkpoint(done.folder.checkpoint("last")).net.eval(), done.splits.val
+    chosen = stratified(val.labels, 20, seed=0)
+    x, y = val.images[chosen].float() / 16, val.labels[chosen]
+    x.requires_grad_(True)
+    logits = net(x)
+    (gradient,) = torch.autograd.grad(F.cross_entropy(logits, y), x)
+    standing = (net((x + 0.2 * gradient.sign()).clamp(0, 1)).argmax(1) == y) & (logits.argmax(1) == y)
+    assert int((logits.argmax(1) == y).sum()) > 0
+    assert metrics.read_rows(done.folder.metrics)[0]["val_fgsm_acc"] == pytest.approx(100 * int(standing.sum()) / 20)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("trainer.compile=maybe", r"trainer\.compile = 'maybe': auto, true or false"),
+        ("trainer.fold=1", r"trainer\.fold = 1: true or false"),
+        ("trainer.data=disk", r"trainer\.data = 'disk': one of auto, device, stream"),
+        ("trainer.precision=16", r"trainer\.precision = 16: auto, 32 or bf16-mixed"),
+        ("selection.attack._target_=robust_arch.attacks.NFGSM", r"selection\.attack = 'NFGSM': .* reaches 3 eps"),
+    ],
+)
+def test_bad_values_are_named(override, message, composed):
+    extra = ("~selection.attack.steps",) if "NFGSM" in override else ()
+    with pytest.raises(InputError, match=message):
+        read_settings(composed(override, *extra))
+
+
+def test_compiling_what_is_not_folded_or_without_a_compiler_is_refused(composed, monkeypatch):
+    with pytest.raises(InputError, match=r"trainer\.compile = True: false where trainer\.fold=false"):
+        read_settings(composed("trainer.compile=true", "trainer.fold=false"))
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    with pytest.raises(InputError, match=r"trainer\.compile = True: false here: there is no C\+\+ compiler"):
+        read_settings(composed("trainer.compile=true"))
+    read_settings(composed("trainer.compile=auto"))
+
+
+def test_an_attack_for_training_alone_is_refused_in_evaluation(composed, tmp_path):
+    (tmp_path / "attack").mkdir()
+    (tmp_path / "attack" / "far.yaml").write_text("_target_: robust_arch.attacks.NFGSM\n")
+    overrides = (f"hydra.searchpath=[file://{tmp_path}]", "evaluate.attacks=[far]")
+    with pytest.raises(InputError, match=r"evaluate\.attacks = 'NFGSM': .* reaches 3 eps and is for training"):
+        read_settings(composed(*overrides))
+
+
+def test_the_plain_trainer_switches_everything_off(composed):
+    trainer = read_settings(composed("trainer=plain")).trainer
+    assert (trainer.precision, trainer.compile, trainer.fold) == (32, False, False)
+    assert (trainer.channels_last, trainer.data, trainer.keep_memory) == (False, "stream", False)
