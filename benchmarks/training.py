@@ -31,7 +31,7 @@ from arms import (
 
 from robust_arch.architectures import ArchSpec, cost
 from robust_arch.engine import decide_precision
-from robust_arch.files import write_json
+from robust_arch.files import read_json, write_json
 from robust_arch.runs.provenance import provenance
 
 RESULT = Path(__file__).with_name("training.json")
@@ -153,7 +153,8 @@ def overhead(runs: int) -> dict[str, Any]:
         subprocess.run([*command, f"search.seeds=[{seeds}]"], check=True, capture_output=True)
         return time.perf_counter() - started
 
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as warm_up, tempfile.TemporaryDirectory() as folder:
+        sweep(1, warm_up)
         one, many = sweep(1, folder), sweep(1 + runs, folder)
     return {"seconds_a_further_run": round((many - one) / runs, 2), "seconds_of_a_sweep_of_one": round(one, 1)}
 
@@ -196,22 +197,31 @@ def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--smoke", action="store_true", help="tiny networks, to see that it runs; writes nothing")
-    parser.add_argument("--only", help="one of the parts, by name")
+    parser.add_argument("--only", help="one of the parts by name, measured again; the others stay as recorded")
     arguments = parser.parse_args()
     smoke = arguments.smoke
     networks = SMOKE if smoke else NETWORKS
     middle = next(iter(networks.values())) if smoke else networks["WRN-16-2"]
     small = next(iter(networks.values()))
     found: dict[str, Any] = {"provenance": provenance()}
-    with Arm() as arm:
-        rates = {dtype: arm(matmul_rate, dtype=dtype, size=256 if smoke else 4096) for dtype in ("float32", "bfloat16")}
-    found["matmul_tflops"] = {dtype: round(rate, 3) for dtype, rate in rates.items()}
+    if arguments.only and not smoke and (recorded := read_json(RESULT)) is not None:
+        if recorded["provenance"]["hardware"] != found["provenance"]["hardware"]:
+            sys.exit(f"error: {RESULT.name} was recorded on other hardware; leave --only out")
+        found = recorded
+    if arguments.only in (None, "throughput"):
+        with Arm() as arm:
+            rates = {
+                kind: arm(matmul_rate, dtype=kind, size=256 if smoke else 4096) for kind in ("float32", "bfloat16")
+            }
+        found["matmul_tflops"] = {kind: round(rate, 3) for kind, rate in rates.items()}
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     found["precision"] = decide_precision(device)
     parts: dict[str, Callable[[], Any]] = {
-        "throughput": lambda: [throughput(name, shape, rates["bfloat16"]) for name, shape in networks.items()],
+        "throughput": lambda: [
+            throughput(name, shape, found["matmul_tflops"]["bfloat16"]) for name, shape in networks.items()
+        ],
         "switches": lambda: switches(middle),
-        "evaluation": lambda: evaluation(middle, 10 if smoke else 500, 1 if smoke else 3),
+        "evaluation": lambda: evaluation(middle, 10 if smoke else 250, 1 if smoke else 3),
         "loading": lambda: loading(256 if smoke else 10_000, 1 if smoke else 3),
         "overhead": lambda: overhead(1 if smoke else 8),
         "batch_sizes": lambda: batch_sizes(small, (8, 16) if smoke else (32, 64, 128, 256), 1 if smoke else 3),
@@ -221,7 +231,7 @@ def main() -> None:
         if arguments.only in (None, name):
             found[name] = measure()
             print(name, json.dumps(found[name], indent=1), flush=True)
-    if not smoke and arguments.only is None:
+    if not smoke:
         write_json(RESULT, found)
         print(f"written: {RESULT}")
 
