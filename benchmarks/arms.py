@@ -1,6 +1,7 @@
 """What is compared: each arm is a process of its own, so that the memory and threads of one leave the other alone."""
 
 import multiprocessing
+import os
 import resource
 import statistics
 import tempfile
@@ -80,7 +81,11 @@ def engine_steps(
     attack: Attack | None = None,
     **trainer: Any,
 ) -> list[float]:
-    """Seconds of each training step of the real training loop, after `warm_up` of them."""
+    """Seconds of each of `steps` - 1 training steps of the real training loop, after `warm_up` of them.
+
+    The last one ends with the epoch and its validation, and is left out. trainer: keys of the group; not compiled
+    unless said.
+    """
     images = random_images((steps + warm_up) * batch_size)
     settings = TrainerSettings(max_epochs=1, progress_bar=False, **trainer)
     recipe = Recipe(
@@ -117,7 +122,6 @@ def engine_steps(
     )
     with tempfile.TemporaryDirectory() as folder:
         fit(module, data, settings, folder=Path(folder), record=lambda _: None)
-    # the last interval would hold the validation and is left out
     moments = module.moments[warm_up:-1]
     return [after - before for before, after in pairwise(moments)]
 
@@ -208,8 +212,13 @@ def matmul_rate(dtype: str, size: int = 4096) -> float:
     return 2 * size**3 / statistics.median(times[1:]) / 1e12
 
 
+def compile_into(folder: str) -> None:
+    """Keep what is compiled from now on in this folder."""
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = folder
+
+
 def peak_mib() -> int:
-    """Most memory that this process has held."""
+    """Most memory of the host that this process has held."""
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 
 

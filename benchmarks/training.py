@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from arms import (
     Arm,
+    compile_into,
     engine_evaluation,
     engine_loading,
     engine_steps,
@@ -43,6 +44,7 @@ NETWORKS: dict[str, tuple[tuple[int, ...], tuple[int, ...], int, int, int]] = {
     "WRN-34-10": ((5, 5, 5), (160, 320, 640), 8, 1, 1),
 }
 SMOKE = {"tiny": ((1, 1, 1), (8, 8, 8), 8, 1, 1)}
+PARTS = ("throughput", "switches", "evaluation", "loading", "overhead", "batch_sizes", "two_processes")
 PASSES = 10 * 2 + 3  # of a step of SAT: ten times forward and to the images, once forward, to images and to weights
 
 
@@ -100,6 +102,8 @@ def switches(shape: tuple[Any, ...]) -> dict[str, Any]:
     ladder["compile=true"] = {**off, "compile": True}
     asked = {"depths": depths, "widths": widths, "batch_size": batch_size, "steps": steps + 1}
     arms = {name: Arm() for name in ladder}
+    cache = tempfile.TemporaryDirectory()
+    arms["compile=true"](compile_into, folder=cache.name)
     found: dict[str, list[list[float]]] = {name: [] for name in ladder}
     first: dict[str, float] = {}
     for number in range(pairs):
@@ -110,7 +114,9 @@ def switches(shape: tuple[Any, ...]) -> dict[str, Any]:
                 first[name] = time.perf_counter() - started
     for arm in arms.values():
         arm.__exit__()
+    cache.cleanup()
     rates = {name: round(batch_size / statistics.median(per_step(times)), 1) for name, times in found.items()}
+    # of the first run that compiles, with an empty cache
     extra = first["compile=true"] - first["precision=bf16-mixed"]
     return {"images_per_second": rates, "seconds_more_for_the_first_compiled_run": round(extra, 1)}
 
@@ -172,17 +178,20 @@ def batch_sizes(shape: tuple[Any, ...], sizes: tuple[int, ...], pairs: int) -> d
 
 
 def two_processes(widths: str, batches: int) -> dict[str, Any]:
-    """(g): one process on all cores against two that share them; the second epoch, with its small validation."""
+    """(g): one process on all cores against two that share them; the second epoch, with validation and checkpoint.
+
+    batches: an epoch, at most those of 64 of the digits that are trained on.
+    """
 
     def rate(devices: int) -> float:
         with tempfile.TemporaryDirectory() as folder:
-            where = ["data=benchmark_images", f"results_dir={folder}", "logger=csv", "selection.images=10"]
             subprocess.run(
                 [
                     sys.executable, "-m", "robust_arch.train", "arch.depths=[2,2,2]", f"arch.widths={widths}",
                     "trainer.accelerator=cpu", f"trainer.devices={devices}", "trainer.max_epochs=2",
                     f"trainer.threads={torch.get_num_threads() // devices or 1}", "evaluate.attacks=[]",
-                    f"trainer.limit_train_batches={batches}", "recipe=digits", "data=digits", *where[1:],
+                    f"trainer.limit_train_batches={batches}", "recipe=digits", "data=digits",
+                    f"results_dir={folder}", "logger=csv", "selection.images=10",
                 ],
                 check=True, capture_output=True,
             )  # fmt: skip
@@ -197,7 +206,7 @@ def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--smoke", action="store_true", help="tiny networks, to see that it runs; writes nothing")
-    parser.add_argument("--only", help="one of the parts by name, measured again; the others stay as recorded")
+    parser.add_argument("--only", choices=PARTS, help="one part, measured again; the others stay as recorded")
     arguments = parser.parse_args()
     smoke = arguments.smoke
     networks = SMOKE if smoke else NETWORKS
@@ -221,15 +230,16 @@ def main() -> None:
             throughput(name, shape, found["matmul_tflops"]["bfloat16"]) for name, shape in networks.items()
         ],
         "switches": lambda: switches(middle),
-        "evaluation": lambda: evaluation(middle, 10 if smoke else 250, 1 if smoke else 3),
+        "evaluation": lambda: evaluation(middle, 10 if smoke else 500, 1 if smoke else 3),
         "loading": lambda: loading(256 if smoke else 10_000, 1 if smoke else 3),
         "overhead": lambda: overhead(1 if smoke else 8),
         "batch_sizes": lambda: batch_sizes(small, (8, 16) if smoke else (32, 64, 128, 256), 1 if smoke else 3),
-        "two_processes": lambda: two_processes("[8,8,8]" if smoke else "[16,32,64]", 2 if smoke else 20),
+        "two_processes": lambda: two_processes("[8,8,8]" if smoke else "[16,32,64]", 2 if smoke else 18),
     }
     for name, measure in parts.items():
         if arguments.only in (None, name):
             found[name] = measure()
+            found.setdefault("commits", {})[name] = provenance()["commit"]
             print(name, json.dumps(found[name], indent=1), flush=True)
     if not smoke:
         write_json(RESULT, found)

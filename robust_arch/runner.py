@@ -14,7 +14,7 @@ import yaml
 from robust_arch import __version__
 from robust_arch.analysis.card import write_card
 from robust_arch.architectures import arch_name, build
-from robust_arch.engine import decide_compile
+from robust_arch.engine import decide_compile, missing_compiler
 from robust_arch.errors import DivergedError
 from robust_arch.evaluation import EvaluationRecord, extend
 from robust_arch.files import write_text
@@ -65,7 +65,7 @@ def warn_of_other_version(folder: RunFolder) -> None:
 
 def _execute_locked(run: Run, folder: RunFolder) -> str:
     """Attempt the run, and write at once how it ended."""
-    run = with_choices(run, folder)
+    asked, run = run, with_choices(run, folder)
     # what is completed stays so while an attack is added to it, also if that fails
     before = "completed" if folder.trained and folder.state == "completed" else "planned"
     folder.write_state("completed" if before == "completed" else "running", run.facts, attempt=True)
@@ -73,6 +73,8 @@ def _execute_locked(run: Run, folder: RunFolder) -> str:
     tracker = _tracker(run, folder)
     state, outcome, error = before, "interrupted", None
     with _log_file(folder):
+        if not folder.trained:
+            _tell_choices(asked, folder)
         try:
             _train(run, folder, tracker)
             _evaluate(run, folder)
@@ -98,17 +100,33 @@ def with_choices(run: Run, folder: RunFolder) -> Run:
     """The run with every `auto` of its trainer decided; one that goes on decides as it did when it began."""
     trainer = run.settings.trainer
     if trainer.compile == "auto":
-        begun = folder.checkpoint("last").is_file()
-        before = (folder.recorded_config.get("trainer") or {}).get("compile") if begun else None
-        if isinstance(before, bool):
-            decided, reason = before, "as when the run began"
-        elif trainer.fold:
-            decided, reason = decide_compile(trainer.device, trainer.max_epochs * run.steps_per_epoch)
-        else:
-            decided, reason = False, "only the folded form is compiled"
-        log.info("trainer.compile=auto: %s (%s)", str(decided).lower(), reason)
-        trainer = replace(trainer, compile=decided)
+        trainer = replace(trainer, compile=_decide_compile(run, folder)[0])
     return replace(run, settings=replace(run.settings, trainer=trainer))
+
+
+def _tell_choices(asked: Run, folder: RunFolder) -> None:
+    """Log what each `auto` of the trainer became."""
+    trainer = asked.settings.trainer
+    if asked.settings.resolved["trainer"]["precision"] == "auto":
+        log.info("trainer.precision=auto: %s on this hardware", trainer.precision)
+    if trainer.compile == "auto":
+        decided, reason = _decide_compile(asked, folder)
+        log.info("trainer.compile=auto: %s (%s)", str(decided).lower(), reason)
+
+
+def _decide_compile(run: Run, folder: RunFolder) -> tuple[bool, str]:
+    """What `trainer.compile=auto` means for the run, and why."""
+    trainer = run.settings.trainer
+    if not trainer.fold:
+        return False, "only the folded form is compiled"
+    begun = folder.checkpoint("last").is_file()
+    before = (folder.recorded_config.get("trainer") or {}).get("compile") if begun else None
+    if not isinstance(before, bool):
+        steps = trainer.max_epochs * run.steps_per_epoch
+        return decide_compile(trainer.device, steps, half=trainer.precision != 32)
+    if before and (missing := missing_compiler(trainer.device)):
+        return False, f"true when the run began, but {missing}"
+    return before, "as when the run began"
 
 
 def _resolved_config(run: Run) -> dict[str, Any]:
@@ -282,7 +300,7 @@ def catastrophic_overfitting(rows: list[dict[str, float]], held_out: int) -> int
         best = max(rows[: number + 1], key=lambda earlier: earlier["val_robust_acc"])
         before, now = best["val_robust_acc"], row["val_robust_acc"]
         noise = 3 * math.sqrt(2 * before * (100 - before) / held_out)  # of a difference of two shares, in points
-        if now < before / 2 and before - now > noise and row["val_fgsm_acc"] >= best["val_fgsm_acc"]:
+        if now < before / 2 and before - now > noise and row["val_fgsm_acc"] >= best["val_fgsm_acc"] - noise:
             return number
     return None
 

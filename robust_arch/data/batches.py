@@ -23,7 +23,8 @@ class IndexedImages(Dataset[Batch]):
         self.images, self.labels, self.device = images.images.to(device), images.labels.to(device), device
 
     def __getitem__(self, index: Tensor) -> Batch:
-        here = index.to(self.device)
+        # from pinned memory a GPU fetches it by itself; the host would wait for the step before otherwise
+        here = index.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else index
         return self.images[here], self.labels[here], here
 
     def __len__(self) -> int:

@@ -5,7 +5,7 @@ convolution z = W x + b that nothing else reads, s z + t = (s W) x + (s b + t): 
 numbers. Where BatchNorm reads something else, a residual sum say, it stays.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -17,7 +17,8 @@ from robust_arch.architectures import Classifier
 from robust_arch.attacks.base import undisturbed
 from robust_arch.engine.compilation import RegionCompiler
 
-_SKIPPED = (nn.Identity, nn.Dropout)  # what does nothing in evaluation mode
+# what does nothing in evaluation mode
+_SKIPPED = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)
 
 
 class NotFreezableError(Exception):
@@ -27,9 +28,9 @@ class NotFreezableError(Exception):
 class FrozenNetwork(nn.Module):
     """The logits of a network in evaluation mode, for gradients with respect to images alone.
 
-    net: on its device; it must not be moved afterwards. dtype: what the stages compute in, float32 or bfloat16;
-    normalisation, linear layers and logits are float32. compiler: compiles the code of the blocks, of which those of
-    one structure share one result. The weights are those of the last `refresh`.
+    net: float32, on its device; it must not be moved afterwards. dtype: float32 or bfloat16, of all that is computed
+    between normalisation and the linear layers; those and the logits are float32. compiler: compiles the code of the
+    blocks, of which those of one structure share one result. The weights are those of the last `refresh`.
 
     Raises:
         NotFreezableError: if the forward pass depends on data, or a layer is of a kind unknown here.
@@ -42,6 +43,8 @@ class FrozenNetwork(nn.Module):
         compiler: RegionCompiler | None = None,
     ) -> None:
         super().__init__()
+        if any(tensor.dtype != torch.float32 for tensor in net.parameters()):
+            raise NotFreezableError("its weights are not float32")
         self.dtype, self.compiler = dtype, compiler
         network = net.network if isinstance(net, Classifier) else net
         self.normalize = _normalization(net) if isinstance(net, Classifier) else nn.Identity()
@@ -59,6 +62,10 @@ class FrozenNetwork(nn.Module):
         """Where the tensors of all layers lie in memory."""
         return [t.data_ptr() for layer in self._layers for t in (*layer.parameters(), *layer.buffers())]
 
+    def is_stale(self) -> bool:
+        """Whether the network's tensors were replaced since, as by a move to another device."""
+        return self._find() != self._addresses
+
     @torch.no_grad()
     def refresh(self) -> None:
         """Take over the weights and statistics that the classifier has now.
@@ -66,7 +73,7 @@ class FrozenNetwork(nn.Module):
         Raises:
             RuntimeError: if its tensors are others than at construction, as after a move to another device.
         """
-        if self._find() != self._addresses:
+        if self.is_stale():
             raise RuntimeError("the network's tensors were replaced after it was frozen; freeze it again")
         for constant in self._constants:
             constant.refresh()
@@ -89,7 +96,8 @@ def _normalization(net: Classifier) -> nn.Module:
 def _blocks(network: nn.Module) -> Iterator[nn.Module]:
     """The blocks of the stages, where there are stages."""
     for stage in getattr(network, "stages", ()):
-        yield from cast(Iterable[nn.Module], stage)
+        if isinstance(stage, nn.Sequential):
+            yield from stage
 
 
 @dataclass
@@ -125,8 +133,7 @@ def _affine(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
     scale = torch.rsqrt(var + norm.eps)
     if norm.affine:
         scale = scale * norm.weight
-        return scale, torch.addcmul(norm.bias, mean, scale, value=-1)
-    return scale, -mean * scale
+    return scale, -mean * scale if norm.bias is None else torch.addcmul(norm.bias, mean, scale, value=-1)
 
 
 class _Tracer(fx.Tracer):
@@ -160,7 +167,10 @@ class _Region(nn.Module):
             self.graph = _Tracer(regions).trace(module)
         except Exception as error:  # whatever a forward pass raises that looks at its values
             raise NotFreezableError(f"{type(module).__name__} cannot be traced: {error}") from error
-        (self._last_input,) = (node for node in self.graph.nodes if node.op == "placeholder")
+        inputs = [node for node in self.graph.nodes if node.op == "placeholder"]
+        if len(inputs) != 1:
+            raise NotFreezableError(f"{type(module).__name__} takes more than images")
+        self._last_input = inputs[0]
         modules = dict(module.named_modules())
         called = {}
         for node in list(self.graph.nodes):
@@ -170,11 +180,12 @@ class _Region(nn.Module):
                 called[str(node.target)] = kept
         self._compute_in_place()
         self.graph.lint()
-        built = fx.GraphModule(called, self.graph)
+        # a part of this module also where its code is compiled: the modules in it follow the mode
+        self.built = fx.GraphModule(called, self.graph)
         # blocks of one structure have the same code, and with other constants the same function
-        key = (built.code, *((name, repr(kept)) for name, kept in called.items()))
+        key = (self.built.code, *((name, repr(kept), repr(vars(kept))) for name, kept in called.items()))
         if key not in shared:
-            shared[key] = compiler(built.forward) if compiler else built
+            shared[key] = compiler(self.built.forward) if compiler else self.built
         self.run = shared[key]
 
     def forward(self, x: Tensor) -> Tensor:
@@ -188,15 +199,18 @@ class _Region(nn.Module):
         layer = modules[str(node.target)]
         if layer in regions:
             return regions[layer]
+        if layer._forward_pre_hooks or layer._forward_hooks:
+            raise NotFreezableError(f"a {type(layer).__name__} has hooks")
         self.layers.append(layer)
-        if isinstance(layer, _SKIPPED):
+        kind = type(layer)  # exactly: a subclass, a parametrised layer say, may compute something else
+        if kind in _SKIPPED:
             self._replace(node, cast(fx.Node, node.args[0]))
-        elif isinstance(layer, nn.Conv2d):
-            self._freeze_convolution(node, layer, modules)
-        elif isinstance(layer, nn.BatchNorm2d):
-            self._freeze_norm(node, layer)
-        elif isinstance(layer, nn.Linear):
-            self._freeze_linear(node, layer)
+        elif kind is nn.Conv2d:
+            self._freeze_convolution(node, cast(nn.Conv2d, layer), modules)
+        elif kind is nn.BatchNorm2d:
+            self._freeze_norm(node, cast(nn.BatchNorm2d, layer))
+        elif kind is nn.Linear:
+            self._freeze_linear(node, cast(nn.Linear, layer))
         elif next(layer.parameters(), None) is None and next(layer.buffers(), None) is None:
             return layer
         else:
@@ -208,7 +222,8 @@ class _Region(nn.Module):
             raise NotFreezableError(f"a convolution pads with {layer.padding_mode!r}")
         follower = next(iter(node.users)) if len(node.users) == 1 else None
         norm = modules.get(str(follower.target)) if follower is not None and follower.op == "call_module" else None
-        folded = norm if isinstance(norm, nn.BatchNorm2d) and norm.track_running_stats else None
+        foldable = type(norm) is nn.BatchNorm2d and norm.running_var is not None
+        folded = cast(nn.BatchNorm2d, norm) if foldable else None
         constant = _Constant(layer, folded, self.dtype)
         self.constants.append(constant)
         weight = self._constant(f"{node.name}_weight", constant.weight)
@@ -218,6 +233,7 @@ class _Region(nn.Module):
             frozen = self.graph.call_function(F.conv2d, (node.args[0], weight, bias, *settings))
         self._replace(node, frozen)
         if folded is not None and follower is not None:
+            self.layers.append(folded)
             self._replace(follower, frozen)
 
     def _freeze_norm(self, node: fx.Node, layer: nn.BatchNorm2d) -> None:

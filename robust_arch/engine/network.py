@@ -16,6 +16,7 @@ log = logging.getLogger(__name__)
 
 _PROBES = 8  # images on which logits are compared
 _TOLERANCE = 1e-3  # of the largest logit: rounding in another order stays a hundred times below it
+_HALF_TOLERANCE = 0.25  # bfloat16 keeps 8 bits, and errors add up over layers; a wrong graph is off by the whole
 
 
 class AttackableNetwork(nn.Module):
@@ -28,8 +29,8 @@ class AttackableNetwork(nn.Module):
     def __init__(self, net: nn.Module, dtype: torch.dtype = torch.float32, *, compiled: bool = False) -> None:
         super().__init__()
         self.net, self.dtype, self.compiled = net, dtype, compiled
-        # in a list, where torch does not see a module: it is a view of `net`, no part of its own
-        self._frozen: list[FrozenNetwork] = []
+        # in a tuple, where torch does not see a module: it is a view of `net`, no part of its own
+        self._frozen: tuple[FrozenNetwork] | None = None
         self._freezable = True
 
     @property
@@ -48,30 +49,40 @@ class AttackableNetwork(nn.Module):
 
     def attacked(self, x: Tensor) -> nn.Module:
         """The frozen form, with the weights of now. x: (B, C, H, W), on which its logits are compared at first."""
-        if self._freezable and not self._frozen:
+        if self._freezable and (self._frozen is None or self._frozen[0].is_stale()):
             self._freeze(x[:_PROBES])
-        for frozen in self._frozen:
-            frozen.refresh()
-            return frozen
-        return self.net
+        if self._frozen is None:
+            return self.net
+        self._frozen[0].refresh()
+        return self._frozen[0]
 
     def _freeze(self, x: Tensor) -> None:
-        compiler = RegionCompiler(x.device) if self.compiled else None
+        self._frozen = None
         try:
             exact = FrozenNetwork(self.net)
-            self._require_same_logits(exact, x)
-            plain = self.dtype == torch.float32 and compiler is None
-            self._frozen = [exact if plain else FrozenNetwork(self.net, self.dtype, compiler)]
-        except NotFreezableError as error:
+            self._require_same_logits(exact, x, _TOLERANCE)
+        except Exception as error:  # an odd network may fail in any way, and is attacked as it is
             log.warning("attacks see the network as it is, without folded BatchNorm: %s", error)
             self._freezable = False
+            return
+        self._frozen = (exact,)
+        if self.dtype != torch.float32:
+            try:
+                half = FrozenNetwork(self.net, self.dtype)
+                self._require_same_logits(half, x, _HALF_TOLERANCE)
+            except Exception as error:
+                log.warning("attacks see the network in float32: %s", error)
+                return
+            self._frozen = (half,)
+        if self.compiled:
+            self._frozen = (FrozenNetwork(self.net, self._frozen[0].dtype, RegionCompiler(x.device)),)
 
     @torch.no_grad()
-    def _require_same_logits(self, frozen: FrozenNetwork, x: Tensor) -> None:
+    def _require_same_logits(self, frozen: FrozenNetwork, x: Tensor, tolerance: float) -> None:
         with undisturbed(self.net), torch.autocast(x.device.type, enabled=False), _whole_float32():
             logits, others = self.net(x), frozen(x)
         difference, largest = (logits - others).abs().max(), logits.abs().max()
-        if not bool(difference <= _TOLERANCE * largest):
+        if not bool(difference <= tolerance * largest):
             raise NotFreezableError(f"its logits would differ by {float(difference):.2g} of {float(largest):.2g}")
 
 

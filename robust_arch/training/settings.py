@@ -13,12 +13,12 @@ from robust_arch.errors import invalid, require_flag
 
 @dataclass(frozen=True, kw_only=True)
 class TrainerSettings:
-    """How and where to train; none but epochs, precision, devices and the batch limit changes what is computed.
+    """How and where to train; all but epochs, precision, devices and the batch limit change rounding at most.
 
     accelerator: auto, cpu or gpu. devices: processes, one device each. precision: 32 or bf16-mixed, as Lightning names
     them; auto becomes what the hardware is made for. compile: of the inner loop; auto is decided by the run.
-    fold: attacks see BatchNorm folded and weights prepared once a step. channels_last: of images and weights in
-    memory. data: auto keeps the images on the device where they fit, stream fetches every batch.
+    fold: attacks see BatchNorm folded and weights prepared once a step. channels_last: of weights in memory,
+    which activations follow. data: auto keeps the images on the device where they fit, stream fetches every batch.
     keep_memory: freed memory stays with the process. threads: CPU threads, None for torch's default.
     limit_train_batches: batches an epoch, None for all.
     """

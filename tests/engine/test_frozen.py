@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import fx, nn
 from torch.nn import functional as F
+from torch.nn.utils import parametrizations
 
 from robust_arch.architectures import ArchSpec, build
 from robust_arch.attacks import PGD, Clean, KLToClean, ThreatModel
@@ -109,12 +110,32 @@ def test_training_moves_the_frozen_network_at_the_next_refresh(images):
     assert (frozen(images[0]) - expected).abs().max() <= 1e-5 * expected.abs().max()
 
 
-def test_replaced_tensors_are_noticed():
+def test_replaced_tensors_are_noticed_and_frozen_again(images):
     net = settled(SPECS["projections"])
-    frozen = FrozenNetwork(net)
-    net.double()
+    frozen, attackable = FrozenNetwork(net), AttackableNetwork(net)
+    attackable.attacked(images[0])
+    for parameter in net.parameters():
+        parameter.data = 1.5 * parameter.data
     with pytest.raises(RuntimeError, match="freeze it again"):
         frozen.refresh()
+    expected = net.eval()(images[0])
+    assert (attackable.attacked(images[0])(images[0]) - expected).abs().max() <= 1e-5 * expected.abs().max()
+
+
+def test_what_attacks_see_follows_the_weights_of_now(images):
+    net = settled(SPECS["projections"])
+    attackable = AttackableNetwork(net)
+    attackable.attacked(images[0])
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.mul_(1.5)
+    expected = net.eval()(images[0])
+    assert (attackable.attacked(images[0])(images[0]) - expected).abs().max() <= 1e-5 * expected.abs().max()
+
+
+class TakesMore(nn.Module):
+    def forward(self, x, features=False):
+        return x.flatten(1)
 
 
 @pytest.mark.parametrize(
@@ -123,16 +144,21 @@ def test_replaced_tensors_are_noticed():
         nn.Sequential(nn.GroupNorm(1, 3), nn.Flatten()),
         nn.Sequential(nn.BatchNorm2d(3, track_running_stats=False), nn.Flatten()),
         nn.Sequential(nn.Conv2d(3, 3, 3, padding=1, padding_mode="circular"), nn.Flatten()),
+        nn.Sequential(parametrizations.weight_norm(nn.Conv2d(3, 3, 3)), nn.Flatten()),
+        nn.Sequential(parametrizations.spectral_norm(nn.Conv2d(3, 3, 3)), nn.Flatten()),
+        nn.Sequential(nn.Conv2d(3, 3, 3), nn.Flatten()).double(),
+        TakesMore(),
     ],
-    ids=["group norm", "no statistics", "circular"],
+    ids=["group norm", "no statistics", "circular", "weight norm", "spectral norm", "float64", "two inputs"],
 )
 def test_what_has_no_constant_form_is_attacked_as_it_is(odd, images, caplog):
     with pytest.raises(NotFreezableError):
         FrozenNetwork(odd)
+    x = images[0].to(next(iter([*odd.parameters(), images[0]])).dtype)
     with caplog.at_level(logging.WARNING):
         network = AttackableNetwork(odd)
-        assert network.attacked(images[0]) is odd
-        assert network.attacked(images[0]) is odd
+        assert network.attacked(x) is odd
+        assert network.attacked(x) is odd
     assert len(caplog.messages) == 1
 
 
@@ -158,6 +184,59 @@ def test_networks_whose_trace_is_not_what_they_compute_are_attacked_as_they_are(
     net = odd()
     assert AttackableNetwork(net).attacked(images[0]) is net
     assert why in caplog.text
+
+
+class Squeezes(nn.Module):
+    """Squeeze and excitation: its linear layer's float32 meets the stages' bfloat16."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)
+        self.squeeze = nn.Linear(4, 4)
+
+    def forward(self, x):
+        hidden = self.first(x)
+        gate = torch.sigmoid(self.squeeze(hidden.mean(dim=(2, 3))))
+        return self.last(hidden * gate[:, :, None, None]).mean(dim=(2, 3))
+
+
+def test_where_bfloat16_does_not_go_together_attacks_see_float32(images, caplog):
+    net = Squeezes()
+    attacked = AttackableNetwork(net, torch.bfloat16).attacked(images[0])
+    assert (attacked.dtype, "float32" in caplog.text) == (torch.float32, True)
+    torch.testing.assert_close(attacked(images[0]), net(images[0]))
+
+
+class WithoutCompiler:
+    """Takes the code of blocks as a compiler would, and leaves it as it is."""
+
+    def __call__(self, function):
+        return lambda *args: function(*args)
+
+    def begin_step(self):
+        pass
+
+
+class Staged(nn.Module):
+    def __init__(self, *block):
+        super().__init__()
+        self.stages = nn.Sequential(nn.Sequential(nn.Sequential(*block)))
+
+    def forward(self, x):
+        return self.stages(x).flatten(1)
+
+
+@pytest.mark.parametrize("noise", [nn.Dropout2d(0.5), nn.RReLU(0.1, 0.9)], ids=["dropout", "random slope"])
+def test_blocks_are_in_evaluation_mode_also_where_a_compiler_holds_their_code(noise, images):
+    net = Staged(nn.Conv2d(3, 3, 1), noise)
+    frozen = FrozenNetwork(net, compiler=WithoutCompiler()).eval()
+    torch.testing.assert_close(frozen(images[0]), net.eval()(images[0]))
+
+
+def test_a_batch_norm_without_bias_is_folded(images):
+    net = nn.Sequential(nn.Conv2d(3, 3, 3), nn.BatchNorm2d(3, bias=False), nn.Flatten())
+    net(images[0])
+    torch.testing.assert_close(FrozenNetwork(net)(images[0]), net.eval()(images[0]))
 
 
 def test_what_depends_on_the_mode_is_frozen_in_evaluation_mode(images):
@@ -225,7 +304,7 @@ def test_attacks_reach_the_loss_that_they_reach_on_the_network_itself(norm, loss
     assert (fast - plain).abs() <= tolerance * plain
 
 
-def test_a_copy_of_the_network_is_not_disturbed(images):
+def test_attacks_leave_the_network_as_it_was(images):
     net = settled(SPECS["resnet"])
     before = copy.deepcopy(net.state_dict())
     network = AttackableNetwork(net, torch.bfloat16)

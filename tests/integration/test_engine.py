@@ -1,5 +1,7 @@
 """The engine inside runs: what it decides is recorded and kept, what it computes is what the plain path computes."""
 
+import logging
+
 import pytest
 import torch
 import yaml
@@ -49,17 +51,31 @@ def test_auto_is_decided_before_the_run_has_a_name(units, precision, run, compos
     assert str(recorded_trainer(decided)["precision"]) == precision
 
 
-def test_a_run_that_goes_on_compiles_as_it_did_when_it_began(run, monkeypatch):
-    monkeypatch.setattr(runner, "decide_compile", lambda device, steps: (steps == 6, "planned"))
+def test_a_run_that_goes_on_compiles_as_it_did_when_it_began(run, monkeypatch, caplog):
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(runner, "decide_compile", lambda device, steps, half: (steps == 6 and not half, "planned"))
     begun = run()
     assert with_choices(begun, begun.folder).settings.trainer.compile is True  # 2 epochs of 3 steps
-    monkeypatch.setattr(runner, "decide_compile", lambda device, steps: (False, "planned"))
+    monkeypatch.setattr(runner, "decide_compile", lambda device, steps, half: (False, "planned"))
     assert execute(begun) == "completed"
     assert recorded_trainer(begun)["compile"] is False
-    monkeypatch.setattr(runner, "decide_compile", lambda device, steps: (True, "another machine"))
+    monkeypatch.setattr(runner, "decide_compile", lambda device, steps, half: (True, "another machine"))
     assert with_choices(begun, begun.folder).settings.trainer.compile is False
     assert with_choices(run("trainer.compile=true"), begun.folder).settings.trainer.compile is True
-    assert with_choices(run("trainer.fold=false", "seed=1"), run("seed=1").folder).settings.trainer.compile is False
+    assert "trainer.compile=auto: false (planned)" in begun.folder.log.read_text()
+
+
+@pytest.mark.parametrize("lacks", ["fold", "compiler"])
+def test_a_run_that_cannot_go_on_compiled_goes_on_without(lacks, run, monkeypatch):
+    begun = run()
+    assert execute(begun) == "completed"
+    config = yaml.safe_load(begun.folder.config.read_text())
+    begun.folder.config.write_text(yaml.safe_dump({**config, "trainer": {**config["trainer"], "compile": True}}))
+    assert with_choices(begun, begun.folder).settings.trainer.compile is True
+    again = run(*(["trainer.fold=false"] if lacks == "fold" else []))
+    if lacks == "compiler":
+        monkeypatch.setattr("shutil.which", lambda name: None)
+    assert with_choices(again, again.folder).settings.trainer.compile is False
 
 
 @pytest.mark.parametrize("objective", ["sat", "trades", "n_fgsm"])
