@@ -98,6 +98,7 @@ def main() -> None:
         if recorded["provenance"]["hardware"] != found["provenance"]["hardware"]:
             sys.exit(f"error: {RESULT.name} was recorded on other hardware; leave --only out")
         found = recorded
+    print(json.dumps(provenance()), flush=True)
     if arguments.cifar:
         root = arguments.cifar.resolve()
         TASKS["cifar"]["arguments"] += ["data=image_folder", f"data.root={root}", f"data.name={arguments.label}"]

@@ -217,6 +217,7 @@ def main() -> None:
         if recorded["provenance"]["hardware"] != found["provenance"]["hardware"]:
             sys.exit(f"error: {RESULT.name} was recorded on other hardware; leave --only out")
         found = recorded
+    print(json.dumps(provenance()), flush=True)
     if arguments.only in (None, "throughput"):
         with Arm() as arm:
             rates = {

@@ -6,6 +6,7 @@ import pytest
 import torch
 import yaml
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from robust_arch import runner
 from robust_arch.configuration import read_settings
@@ -95,6 +96,40 @@ def test_half_precision_is_reproducible_bit_for_bit_also_when_cut_off(objective,
             execute(cut)
     assert execute(cut) == "completed"
     assert is_same(weights(whole), weights(cut))
+
+
+class NothingIsReadBack(TorchDispatchMode):
+    """Raises where the host would wait for the device: to read a number, or to learn a shape that depends on values."""
+
+    WAITS = frozenset({"aten::_local_scalar_dense", "aten::nonzero", "aten::masked_select", "aten::_unique2"})
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func._schema.name in self.WAITS:
+            raise AssertionError(f"the host waits for the device: {func}")
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("objective", ["sat", "trades", "mart", "n_fgsm", "natural"])
+@pytest.mark.parametrize("precision", ["32", "bf16-mixed"])
+def test_no_step_but_the_checked_ones_reads_a_number_back(objective, precision, run, monkeypatch):
+    real, watched = AdversarialTraining.training_step, []
+
+    def step(module, batch, batch_idx):
+        if not batch_idx:  # looks whether the loss is finite, and makes the frozen form
+            return real(module, batch, batch_idx)
+        watched.append(batch_idx)
+        with NothingIsReadBack():
+            return real(module, batch, batch_idx)
+
+    monkeypatch.setattr(AdversarialTraining, "training_step", step)
+    done = run(f"objective={objective}", f"trainer.precision={precision}", "evaluate.attacks=[]")
+    assert execute(done) == "completed", done.folder.status["error"]
+    assert watched == [1, 2] * 2
+
+
+def test_reading_back_would_be_seen():
+    with NothingIsReadBack(), pytest.raises(AssertionError, match="waits"):
+        bool(torch.ones(1).sum() > 0)
 
 
 @pytest.mark.parametrize("objective", ["sat", "trades", "mart"])
