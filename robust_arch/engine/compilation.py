@@ -10,6 +10,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from robust_arch.engine.precision import processor_has
+
 MIN_STEPS = 2000
 """Planned training steps below which compiling costs more than it saves: it took 27 s where benchmarks/README.md
 measured it, and a prototype of this engine gained 0.14 s a step by it on 2 cores with AMX (240 images/s to 326,
@@ -25,7 +27,7 @@ def decide_compile(device: torch.device, steps: int, *, half: bool) -> tuple[boo
     """
     if device.type == "cuda":
         return False, "gains on GPUs are not measured yet; true asks for it"
-    if not (half and torch.cpu.get_capabilities().get("amx_bf16", False)):
+    if not (half and processor_has("amx_bf16")):
         return False, "it gains where AMX units multiply bfloat16; elsewhere convolutions take nearly all of the time"
     if steps < MIN_STEPS:
         return False, f"{steps} planned steps are fewer than {MIN_STEPS}"

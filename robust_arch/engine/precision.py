@@ -9,8 +9,13 @@ def has_bf16_units(device: torch.device) -> bool:
     """Whether the device multiplies bfloat16 in hardware; elsewhere it is emulated, and slower than float32."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    capabilities = torch.cpu.get_capabilities()
-    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+    return processor_has("avx512_bf16") or processor_has("amx_bf16")
+
+
+def processor_has(unit: str) -> bool:
+    """Whether the CPU has a unit, by torch's name for it; False where this torch does not say."""
+    capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
+    return bool(capabilities.get(unit))
 
 
 def decide_precision(device: torch.device) -> str:
