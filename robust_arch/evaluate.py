@@ -2,7 +2,6 @@
 
 import hashlib
 import logging
-import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from robust_arch.paths import conf_dir
 from robust_arch.run import spec_facts
 from robust_arch.runs import RunFacts, RunFolder, StudyFolder
 from robust_arch.runs.provenance import provenance
+from robust_arch.signals import exit_on_sigterm
 
 log = logging.getLogger("robust_arch.evaluate")  # under -m this module is called __main__
 
@@ -208,7 +208,7 @@ def job(cfg: DictConfig) -> None:
 def main() -> None:
     """The command."""
     set_up_logging()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    exit_on_sigterm()
     hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="evaluate")(job)()
 
 

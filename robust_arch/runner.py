@@ -7,6 +7,7 @@ import traceback
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -212,21 +213,30 @@ class _Recorder:
 def _resumable_rows(folder: RunFolder) -> list[dict[str, float]]:
     """The rows of the epochs that the last checkpoint holds, cut back to them.
 
-    A checkpoint that cannot be read, or whose best.ckpt or rows are lost, is removed: training starts again.
+    A checkpoint that cannot be read, or whose best.ckpt or rows are lost, is removed: training starts again. So is one
+    from the middle of an epoch that does not follow these.
     """
-    last = folder.checkpoint("last")
-    epochs = 0
-    if last.is_file():
-        try:
-            epochs = int(read_weights_only(last)["epoch"]) + 1
-        except (ValueError, KeyError, TypeError) as error:
-            log.warning("%s cannot be read: %s", last, error)
+    last, interrupted = folder.checkpoint("last"), folder.checkpoint("interrupted")
+    epochs = _epoch(last) + 1
     rows = metrics.keep_epochs_before(folder.metrics, epochs)
     if last.is_file() and not (0 < epochs == len(rows) and folder.checkpoint("best").is_file()):
         log.warning("run %s is not whole and starts again", folder.run_id)
         last.unlink()
-        rows = metrics.keep_epochs_before(folder.metrics, 0)
+        epochs, rows = 0, metrics.keep_epochs_before(folder.metrics, 0)
+    if interrupted.is_file() and _epoch(interrupted) != epochs:
+        interrupted.unlink()
     return rows
+
+
+def _epoch(checkpoint: Path) -> int:
+    """The epoch, counted from 0, that a checkpoint was written in; -1 if there is none or it cannot be read."""
+    if not checkpoint.is_file():
+        return -1
+    try:
+        return int(read_weights_only(checkpoint)["epoch"])
+    except (ValueError, KeyError, TypeError) as error:
+        log.warning("%s cannot be read: %s", checkpoint, error)
+        return -1
 
 
 def _module(run: Run) -> AdversarialTraining:

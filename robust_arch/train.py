@@ -4,7 +4,6 @@ What takes seconds to import is imported once Hydra has accepted the command lin
 """
 
 import logging
-import signal
 import sys
 
 import hydra
@@ -16,6 +15,7 @@ from robust_arch.console import set_up_logging
 from robust_arch.errors import InputError
 from robust_arch.paths import conf_dir
 from robust_arch.resolvers import register_resolvers
+from robust_arch.signals import exit_on_sigterm
 
 log = logging.getLogger("robust_arch.train")  # under -m this module is called __main__
 
@@ -44,8 +44,7 @@ def train(cfg: DictConfig) -> str:
 def job(cfg: DictConfig) -> None:
     """One Hydra job; how it ended is its exit status, or in a sweep its exception."""
     set_up_logging()
-    # SIGTERM unwinds like Ctrl-C does, so that what was going on is recorded as interrupted
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    exit_on_sigterm()
     in_sweep = HydraConfig.get().mode == RunMode.MULTIRUN
     try:
         state = train(cfg)
@@ -63,7 +62,7 @@ def main() -> None:
     """The command."""
     register_resolvers()
     set_up_logging()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    exit_on_sigterm()
     hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="train")(job)()
 
 

@@ -50,11 +50,15 @@ class GlobalBatches(Sampler[Tensor]):
         world_size: int = 1,
     ) -> None:
         self.size, self.batch_size, self.shuffle, self.drop_last = size, batch_size, shuffle, drop_last
-        self.seed, self.rank, self.world_size, self.epoch = seed, rank, world_size, 0
+        self.seed, self.rank, self.world_size, self.epoch, self.begin = seed, rank, world_size, 0, 0
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch whose order the next iteration follows."""
         self.epoch = epoch
+
+    def skip(self, batches: int) -> None:
+        """Begin the next iteration, and no later one, after so many batches."""
+        self.begin = batches
 
     def __len__(self) -> int:
         return self.size // self.batch_size if self.drop_last else -(-self.size // self.batch_size)
@@ -63,7 +67,8 @@ class GlobalBatches(Sampler[Tensor]):
         order = np.arange(self.size)
         if self.shuffle:
             order = np.random.default_rng(derive(self.seed, "order", self.epoch)).permutation(self.size)
-        for number in range(len(self)):
+        begin, self.begin = self.begin, 0
+        for number in range(begin, len(self)):
             batch = order[number * self.batch_size : (number + 1) * self.batch_size]
             yield torch.from_numpy(batch[self.rank :: self.world_size].copy())
 

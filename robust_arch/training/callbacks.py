@@ -50,6 +50,7 @@ class BestAndLast(Callback):
                 shutil.copyfile(temporary, copy)
                 copy.replace(self.folder / "best.ckpt")
             temporary.replace(self.folder / "last.ckpt")
+            (self.folder / "interrupted.ckpt").unlink(missing_ok=True)  # of this epoch, which is whole now
         trainer.strategy.barrier()
         self._stop_if_stale(trainer, trainer.current_epoch)
 
@@ -69,8 +70,20 @@ class EpochRecorder(Callback):
         self.record = record
         self.images_per_epoch = images_per_epoch
         self.held_out = held_out
-        self.started = self.trained = 0.0
+        self.started = self.trained = self.earlier = 0.0
         self.lr = 0.0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Of an epoch that is saved in the middle, the seconds so far and the rate at its start."""
+        return {"seconds": time.perf_counter() - self.started if self.started else 0.0, "lr": self.lr}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """The inverse."""
+        self.earlier, self.lr = float(state_dict["seconds"]), float(state_dict["lr"])
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:  # noqa: ARG002
+        """Lightning calls no `on_train_epoch_start` for an epoch that was cut off and goes on."""
+        self.started = time.perf_counter() - self.earlier
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:  # noqa: ARG002
         """The rate of this epoch; at its end the schedule has already moved on."""
@@ -86,6 +99,8 @@ class EpochRecorder(Callback):
         if not trainer.is_global_zero:
             return
         seconds = time.perf_counter() - self.started
+        rate = self.images_per_epoch / (self.trained - self.started)
+        self.started = 0.0
         metrics = {name: float(value) for name, value in sorted(trainer.callback_metrics.items())}
         epoch, epochs = trainer.current_epoch, trainer.max_epochs or 0
         self.record({"epoch": epoch, "step": trainer.global_step, "lr": self.lr, "seconds": seconds, **metrics})
@@ -97,6 +112,6 @@ class EpochRecorder(Callback):
             metrics["val_clean_acc"],
             metrics["val_robust_acc"],
             self.held_out,
-            self.images_per_epoch / (self.trained - self.started),
+            rate,
             timedelta(seconds=round(seconds * (epochs - epoch - 1))),
         )

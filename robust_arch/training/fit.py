@@ -7,12 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytorch_lightning as pl
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from torch.multiprocessing.spawn import ProcessRaisedException
 
 from robust_arch.errors import DivergedError, invalid
 from robust_arch.training.callbacks import BestAndLast, EpochRecorder
 from robust_arch.training.datamodule import StudyData
 from robust_arch.training.finite import FiniteGuard
+from robust_arch.training.interruption import SaveOnSignal
 from robust_arch.training.module import AdversarialTraining
 from robust_arch.training.recipe import Recipe
 from robust_arch.training.settings import TrainerSettings
@@ -34,7 +36,9 @@ def fit(
     folder: Path,
     record: Callable[[dict[str, float]], None],
 ) -> None:
-    """Train, from `folder`/last.ckpt if it is there; leaves best.ckpt and last.ckpt in `folder`.
+    """Train; leaves best.ckpt and last.ckpt in `folder`.
+
+    Goes on from the middle of an epoch, `folder`/interrupted.ckpt, or else from the last whole one, last.ckpt.
 
     Raises:
         DivergedError: if the loss or a weight is no longer finite.
@@ -57,7 +61,10 @@ def fit(
             FiniteGuard(),
             EpochRecorder(record, images_per_epoch=steps * module.recipe.batch_size, held_out=len(data.val)),
             BestAndLast(folder, module.recipe.early_stopping),
+            SaveOnSignal(folder / "interrupted.ckpt"),
         ],
+        # one run is one job, whatever a cluster's variables say of the allocation in which it was started
+        plugins=[LightningEnvironment()],
         logger=False,
         enable_checkpointing=False,
         enable_model_summary=False,
@@ -66,9 +73,9 @@ def fit(
         use_distributed_sampler=False,
         inference_mode=False,  # attacks need gradients in validation
     )
-    last = folder / "last.ckpt"
+    saved = [path for path in (folder / "interrupted.ckpt", folder / "last.ckpt") if path.is_file()]
     try:
-        trainer.fit(module, data, ckpt_path=last if last.is_file() else None, weights_only=True)
+        trainer.fit(module, data, ckpt_path=saved[0] if saved else None, weights_only=True)
     except FloatingPointError as error:  # what an attack raises that meets a network of NaN
         raise DivergedError(str(error)) from error
     except ProcessRaisedException as error:
@@ -85,3 +92,4 @@ def quiet_lightning() -> None:
     warnings.filterwarnings("ignore", message=".*GPU available but not used.*")
     warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")
+    warnings.filterwarnings("ignore", message=".*your dataloader is not resumable.*")  # its sampler is

@@ -58,6 +58,7 @@ class AdversarialTraining(pl.LightningModule):
         self.seed, self.prepare, self.check_every, self.card = seed, prepare, check_every, card or {}
         self.attackable = attackable
         self._attacked_net: tuple[nn.Module] | None = None  # in a tuple, where torch does not see a module
+        self._sums: dict[str, Tensor] = {}  # of the epoch's batches: each metric times examples, and examples
         self.register_buffer("val_counts", torch.zeros(4, dtype=torch.int64), persistent=False)
 
     def setup(self, stage: str) -> None:  # noqa: ARG002
@@ -100,7 +101,8 @@ class AdversarialTraining(pl.LightningModule):
         correct = (loss.logits.argmax(dim=1) == y).float().mean() * 100
         metrics = {"train_loss": loss.total.detach(), "train_acc": correct}
         metrics |= {f"train_{name}": value for name, value in loss.terms.items()}
-        self.log_dict(metrics, on_step=False, on_epoch=True, sync_dist=True, batch_size=len(y))
+        for name, value in {**metrics, "examples": torch.ones_like(correct)}.items():
+            self._sums[name] = self._sums.get(name, 0) + value * len(y)
         return loss.total
 
     def on_validation_epoch_start(self) -> None:
@@ -122,12 +124,25 @@ class AdversarialTraining(pl.LightningModule):
         self.val_counts += torch.stack(counts)
 
     def on_validation_epoch_end(self) -> None:
-        """Sum over ranks; accuracies in percent and the robust count, on which checkpoints are selected."""
+        """Sum over ranks; accuracies in percent and the robust count, on which checkpoints are selected.
+
+        With them the means over the epoch's training batches, kept here so that an epoch which is cut off and
+        resumed has the same ones.
+        """
+        sums = {name: self.trainer.strategy.reduce(value, reduce_op="sum") for name, value in self._sums.items()}
+        self._sums = {}
+        examples = sums.pop("examples")
+        self.log_dict({name: value / examples for name, value in sums.items()})
         counts = self.trainer.strategy.reduce(self.val_counts.clone(), reduce_op="sum")
         size, correct, robust, fgsm = (float(count) for count in counts)
         accuracies = {"val_clean_acc": correct, "val_robust_acc": robust, "val_fgsm_acc": fgsm}
         self.log_dict({name: 100 * count / size for name, count in accuracies.items()} | {"val_robust_count": robust})
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the card."""
+        """Add the card, and in the middle of an epoch its sums so far."""
         checkpoint["card"] = self.card
+        checkpoint["sums"] = dict(self._sums)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take the sums back; checkpoints of earlier versions, all of whole epochs, have none."""
+        self._sums = {name: value.to(self.device) for name, value in checkpoint.get("sums", {}).items()}

@@ -1,0 +1,99 @@
+"""Told to stop in the middle of an epoch, a run saves where it is before it obeys."""
+
+import logging
+import signal
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import Callback
+from torch.utils.data import DataLoader
+
+from robust_arch.data.batches import GlobalBatches
+from robust_arch.files import replacing
+from robust_arch.signals import exit_now
+
+log = logging.getLogger(__name__)
+
+_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)  # how schedulers announce that they stop a job
+Handler = Callable[[int, FrameType | None], Any] | int | None
+
+
+class SaveOnSignal(Callback):
+    """Finishes the batch when a signal asks the process to stop, writes `path`, and hands the signal on.
+
+    After the last batch of an epoch that is validation and the epoch's own checkpoint. A second signal is handed on at
+    once. Made before Lightning takes over signals; one that nobody handles, SIGTERM apart, is left alone, and so are
+    runs on several devices, whose processes would have to agree on the batch.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.received: int | None = None
+        self._outer: dict[int, Handler] = {number: signal.getsignal(number) for number in _SIGNALS}
+        self._replaced: dict[int, Handler] = {}
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:  # noqa: ARG002
+        """Let an epoch that was cut off go on with the batch after the last one that is saved; listen."""
+        if isinstance(loader := trainer.train_dataloader, DataLoader) and isinstance(loader.sampler, GlobalBatches):
+            loader.sampler.skip(trainer.global_step - trainer.current_epoch * int(trainer.num_training_batches))
+        if trainer.world_size > 1 or threading.current_thread() is not threading.main_thread():
+            return
+        for number, outer in self._outer.items():
+            if callable(outer) or number == signal.SIGTERM:
+                self._replaced[number] = signal.signal(number, self._receive)
+
+    def _receive(self, signum: int, frame: FrameType | None) -> None:
+        again, self.received = self.received is not None, signum
+        if again:
+            self._hand_on(frame)
+
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,  # noqa: ARG002
+        outputs: Any,  # noqa: ARG002
+        batch: Any,  # noqa: ARG002
+        batch_idx: int,
+    ) -> None:
+        """Save and obey, unless the epoch is over anyway."""
+        if self.received is None or batch_idx + 1 >= trainer.num_training_batches:
+            return
+        with replacing(self.path) as temporary:
+            trainer.save_checkpoint(temporary)
+        log.info("stopped by signal %d after step %d, which is saved", self.received, trainer.global_step)
+        self._hand_on(None)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:  # noqa: ARG002
+        """Obey, as the epoch's checkpoint is written; this callback comes after the one that does it."""
+        if self.received is not None:
+            self._hand_on(None)
+
+    def _hand_on(self, frame: FrameType | None) -> None:
+        """Do what would have been done; a handler that returns lets training go on."""
+        signum, self.received = self.received or signal.SIGTERM, None
+        outer = self._outer[signum]
+        if callable(outer):
+            outer(signum, frame)
+        else:
+            exit_now(signum, frame)
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:  # noqa: ARG002
+        """Stop listening."""
+        self._restore()
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:  # noqa: ARG002
+        """Stop listening."""
+        self._restore()
+
+    def _restore(self) -> None:
+        for number, handler in self._replaced.items():
+            signal.signal(number, handler)
+        self._replaced = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        # handlers of this process mean nothing in the processes of a run on several devices
+        return {**self.__dict__, "_outer": {}, "_replaced": {}}
