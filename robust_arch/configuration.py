@@ -12,6 +12,7 @@ import torch
 import yaml
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -62,7 +63,8 @@ class Finalists:
 class Settings:
     """Everything one run needs, as checked objects.
 
-    resolved: the configuration as plain data; command: what does this run; both for the record.
+    resolved: the configuration as plain data; command: what does this run; launcher: what a sweep started it with; all
+    for the record.
     """
 
     spec: ArchSpec
@@ -77,6 +79,9 @@ class Settings:
     study: str
     results_dir: Path
     rerun: bool
+    retries: int
+    stop_on_failure: bool
+    launcher: str | None
     logger: Mapping[str, Any]
     resolved: Mapping[str, Any]
     command: str
@@ -185,6 +190,9 @@ def read_settings(cfg: DictConfig) -> Settings:
         study=read_study_name(cfg),
         results_dir=Path(str(cfg.results_dir)).expanduser(),
         rerun=read_rerun(cfg),
+        retries=read_retries(cfg),
+        stop_on_failure=read_stop_on_failure(cfg),
+        launcher=_launcher(),
         logger=read_logger(cfg.logger),
         resolved=resolved,
         command=train_command(list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []),
@@ -221,6 +229,27 @@ def read_rerun(cfg: DictConfig) -> bool:
     """Whether what is recorded is done again."""
     require_flag("rerun", cfg.rerun)
     return bool(cfg.rerun)
+
+
+def read_stop_on_failure(cfg: DictConfig) -> bool:
+    """`study.stop_on_failure`."""
+    require_flag("study.stop_on_failure", cfg.study.stop_on_failure)
+    return bool(cfg.study.stop_on_failure)
+
+
+def read_retries(cfg: DictConfig) -> int:
+    """`study.retries`."""
+    retries = cfg.study.retries
+    if isinstance(retries, bool) or not isinstance(retries, int) or retries < 0:
+        raise invalid("study.retries", retries, "an integer of at least 0")
+    return retries
+
+
+def _launcher() -> str | None:
+    """The name of Hydra's launcher, in a sweep."""
+    if not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.MULTIRUN:
+        return None
+    return str(HydraConfig.get().runtime.choices["hydra/launcher"])
 
 
 def read_logger(node: DictConfig) -> dict[str, Any]:

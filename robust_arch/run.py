@@ -67,9 +67,14 @@ class Run:
         return min(steps, self.settings.trainer.limit_train_batches or steps)
 
     @property
+    def study(self) -> StudyFolder:
+        """The study that it belongs to."""
+        return StudyFolder(self.settings.study_path)
+
+    @property
     def folder(self) -> RunFolder:
         """Where it is recorded."""
-        return StudyFolder(self.settings.study_path).run(self.run_id)
+        return self.study.run(self.run_id)
 
     @property
     def facts(self) -> RunFacts:

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 
 from robust_arch import __version__
@@ -23,7 +24,9 @@ from robust_arch.interop import load_checkpoint
 from robust_arch.interop.files import read_weights_only
 from robust_arch.randomness import derive
 from robust_arch.run import Run
-from robust_arch.runs import RunFolder, StudyFolder, metrics
+from robust_arch.runs import RunFolder, metrics
+from robust_arch.runs.devices import claimed, visible_gpus
+from robust_arch.runs.ends import how_it_ended
 from robust_arch.runs.provenance import provenance
 from robust_arch.runs.study import run_rows
 from robust_arch.training.datamodule import StudyData
@@ -37,8 +40,15 @@ _SMOOTHNESS = ("n_test", "stability", "lipschitz")
 
 
 def execute(run: Run) -> str:
-    """Do whatever of the run is not done yet; returns its state, and never raises for what is recorded as failed."""
+    """Do whatever of the run is not done yet; returns its state, and never raises for what is recorded as failed.
+
+    Raises:
+        OSError: if nothing can be recorded, on a full disk for example.
+    """
     folder = run.folder
+    if run.settings.stop_on_failure and run.study.is_stopped:
+        log.warning("run %s does not begin: the study is stopped on failure", run.run_id)
+        return folder.state
     with folder.lock() as mine:
         if not mine:
             log.warning("run %s is being done by another process (%s)", run.run_id, folder.status.get("host"))
@@ -52,9 +62,24 @@ def execute(run: Run) -> str:
             warn_of_other_version(folder)
             log.info("run %s is done already: %s", run.run_id, folder.path)
             return "completed"
-        state = _execute_locked(run, folder)
-    StudyFolder(run.settings.study_path).write_results()
+        with _on_free_gpus(run) as placed:
+            state = _execute_locked(placed, folder)
+    if run.settings.stop_on_failure and state in ("failed", "diverged"):
+        run.study.stop()
+    run.study.write_results()
     return state
+
+
+@contextlib.contextmanager
+def _on_free_gpus(run: Run) -> Iterator[Run]:
+    """The run on GPUs that no other run of this machine has taken, as far as there are enough."""
+    trainer = run.settings.trainer
+    if trainer.device.type == "cpu" or trainer.gpus is not None:
+        yield run
+        return
+    with claimed(visible_gpus(torch.cuda.device_count()), trainer.devices) as gpus:
+        torch.cuda.set_device(gpus[0])
+        yield replace(run, settings=replace(run.settings, trainer=replace(trainer, gpus=gpus)))
 
 
 def warn_of_other_version(folder: RunFolder) -> None:
@@ -69,10 +94,12 @@ def _execute_locked(run: Run, folder: RunFolder) -> str:
     asked, run = run, with_choices(run, folder)
     # what is completed stays so while an attack is added to it, also if that fails
     before = "completed" if folder.trained and folder.state == "completed" else "planned"
-    folder.write_state("completed" if before == "completed" else "running", run.facts, attempt=True)
+    notes = {"launcher": run.settings.launcher}
+    folder.write_state("completed" if before == "completed" else "running", run.facts, attempt=True, notes=notes)
     write_text(folder.config, yaml.safe_dump(_resolved_config(run), sort_keys=False))
     tracker = _tracker(run, folder)
     state, outcome, error = before, "interrupted", None
+    raised: BaseException | None = None
     with _log_file(folder):
         if not folder.trained:
             _tell_choices(asked, folder)
@@ -80,21 +107,33 @@ def _execute_locked(run: Run, folder: RunFolder) -> str:
             _train(run, folder, tracker)
             _evaluate(run, folder)
             state = outcome = "completed"
-        except DivergedError:
+        except DivergedError as divergence:
             state = outcome = "diverged"
-            error = traceback.format_exc()
-        except Exception:
-            outcome, error = "failed", traceback.format_exc()
+            raised, error = divergence, traceback.format_exc()
+        except Exception as failure:
+            outcome, raised, error = "failed", failure, traceback.format_exc()
             state = "completed" if before == "completed" else "failed"
         except BaseException as interruption:
-            error = f"interrupted: {type(interruption).__name__}"
+            raised, error = interruption, f"interrupted: {type(interruption).__name__}"
             raise
         finally:
-            folder.write_state(state, run.facts, error=error)
-            tracker.finish(_summary(folder, outcome), failed=outcome != "completed")
+            end = how_it_ended(raised)
             if outcome in ("failed", "diverged"):
-                log.error("run %s %s:\n%s", run.run_id, outcome, error)
+                log.error("run %s %s (%s):\n%s", run.run_id, outcome, end, error)
+            with _unless_disk_full(run):
+                tracker.finish(_summary(folder, outcome), failed=outcome != "completed")
+                notes["tracking"] = tracker.problem
+                folder.write_state(state, run.facts, error=error, end=end, notes=notes)
     return outcome
+
+
+@contextlib.contextmanager
+def _unless_disk_full(run: Run) -> Iterator[None]:
+    """What cannot be written is said; the run's error is what ends it."""
+    try:
+        yield
+    except OSError as error:
+        log.error("run %s: how it ended cannot be recorded: %s", run.run_id, error)
 
 
 def with_choices(run: Run, folder: RunFolder) -> Run:
@@ -154,10 +193,22 @@ def _tracker(run: Run, folder: RunFolder) -> Tracker:
     )
 
 
+class _RunLog(logging.FileHandler):
+    """train.log, which is no reason for a run to fail where the disk is full."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        """Lose the line; standard error has it."""
+
+    def close(self) -> None:
+        """Close; what could not be written is lost."""
+        with contextlib.suppress(OSError):
+            super().close()
+
+
 @contextlib.contextmanager
 def _log_file(folder: RunFolder) -> Iterator[None]:
     """Everything logged goes to the run's train.log too."""
-    handler = logging.FileHandler(folder.log, encoding="utf-8")
+    handler = _RunLog(folder.log, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     root = logging.getLogger()
     root.addHandler(handler)

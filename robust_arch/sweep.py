@@ -2,42 +2,24 @@
 
 import logging
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.utils import JobStatus
 from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig, open_dict, read_write
 
 from robust_arch import configuration as edge
 from robust_arch.errors import InputError
+from robust_arch.launching import PlannedRun, launch_until_settled
 from robust_arch.run import Run
-from robust_arch.runner import warn_of_other_version
 from robust_arch.runs import StudyFolder
 from robust_arch.search import Budget, Members
 
 log = logging.getLogger(__name__)
-
-_POLL_SECONDS = 2.0
-
-
-@dataclass(frozen=True)
-class PlannedRun:
-    """A run of the plan. overrides: what a job is launched with to do it."""
-
-    run: Run
-    overrides: tuple[str, ...]
-
-    def row(self) -> dict[str, Any]:
-        """A row of plan.csv."""
-        facts = self.run.facts
-        return {key: getattr(facts, key) for key in ("run_id", "arch", "params", "macs", "seed")}
 
 
 @dataclass(frozen=True)
@@ -112,18 +94,22 @@ def sweep(config: DictConfig, loader: ConfigLoader, launcher: Launcher, argument
     except InputError as error:
         sys.exit(f"error: {error}")
     study = plans[0].study
+    study.go_on()
     _record_plan(study, plans, runs, arguments)
-    _launch_until_settled(launcher, runs)
+    launch_until_settled(launcher, runs)
     trained = [planned for planned in runs if planned.run.folder.trained]
-    chosen = _finalist_runs(trained, finalists) if finalists is not None else []
-    _launch_until_settled(launcher, chosen)
+    chosen = _finalist_runs(trained, finalists) if finalists is not None and not study.is_stopped else []
+    launch_until_settled(launcher, chosen)
     study.write_results()
     undone = [planned for planned in [*runs, *chosen] if not planned.run.is_done()]
     completed = sum(planned.run.is_done() for planned in runs)
     log.info("%d of %d runs completed; results in %s", completed, len(runs), study.results_path)
     for planned in undone:
         folder = planned.run.folder
-        log.error("run %s is not done (%s): %s", planned.run.run_id, folder.state, folder.path)
+        how = ", ".join(filter(None, (folder.state, folder.end)))
+        log.error("run %s is not done (%s): %s", planned.run.run_id, how, folder.path)
+    if study.is_stopped:
+        log.error("stopped on failure: what had not begun did not begin")
     if undone:
         sys.exit(1)
 
@@ -160,40 +146,6 @@ def _distinct(plans: Sequence[StudyPlan]) -> list[PlannedRun]:
     if len({plan.study.path for plan in plans}) > 1:
         raise InputError("study.name: one study at a time; it cannot be swept over")
     return list({planned.run.run_id: planned for plan in plans for planned in plan.runs}.values())
-
-
-def _launch_until_settled(launcher: Launcher, runs: Sequence[PlannedRun]) -> None:
-    """Launch what is not done; where another process has a run, wait for it and do what it left undone."""
-    _launch(launcher, runs)
-    while busy := [planned for planned in runs if not planned.run.is_done() and planned.run.folder.is_locked]:
-        log.info("waiting for %d runs that another process is doing", len(busy))
-        while any(planned.run.folder.is_locked for planned in busy):
-            time.sleep(_POLL_SECONDS)
-        _launch(launcher, busy)
-
-
-def _launch(launcher: Launcher, runs: Sequence[PlannedRun]) -> None:
-    """Hand the runs that are not done to the launcher; diverged ones only with rerun=true."""
-    waiting = []
-    for planned in runs:
-        folder = planned.run.folder
-        if planned.run.settings.rerun or not (planned.run.is_done() or folder.state == "diverged"):
-            waiting.append(planned)
-        else:
-            warn_of_other_version(folder)
-    log.info("%d of %d runs are done already", len(runs) - len(waiting), len(runs))
-    if not waiting:
-        return
-    try:
-        returned = launcher.launch([list(planned.overrides) for planned in waiting], initial_job_idx=0)
-    except Exception:  # a worker that was killed, say: what it did is recorded, and the sweep says what is missing
-        log.exception("the launcher failed")
-        return
-    for planned, job in zip(waiting, returned, strict=False):
-        error = getattr(job, "_return_value", None)
-        # a run that failed has said so itself; a job can also end before its run began
-        if job.status == JobStatus.FAILED and type(error).__name__ != "RunNotCompletedError":
-            log.error("job of run %s failed: %s: %s", planned.run.run_id, type(error).__name__, error)
 
 
 def _finalist_runs(trained: Sequence[PlannedRun], finalists: edge.Finalists) -> list[PlannedRun]:

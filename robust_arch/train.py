@@ -48,7 +48,7 @@ def job(cfg: DictConfig) -> None:
     in_sweep = HydraConfig.get().mode == RunMode.MULTIRUN
     try:
         state = train(cfg)
-    except InputError as error:
+    except (InputError, OSError) as error:  # OSError: a disk is full, or a folder cannot be written
         if in_sweep:
             raise
         sys.exit(f"error: {error}")
@@ -63,6 +63,7 @@ def main() -> None:
     register_resolvers()
     set_up_logging()
     exit_on_sigterm()
+    sys.argv = ["study.stop_on_failure=true" if word == "--stop-on-failure" else word for word in sys.argv]
     hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="train")(job)()
 
 

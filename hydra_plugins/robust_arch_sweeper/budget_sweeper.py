@@ -1,5 +1,6 @@
 """`hydra/sweeper=budget`: Hydra's door to robust_arch.sweep. Imports nothing heavy, as Hydra imports every plugin."""
 
+import sys
 from dataclasses import dataclass
 
 from hydra.core.config_store import ConfigStore
@@ -37,4 +38,7 @@ class BudgetSweeper(Sweeper):
         """Run the study; exits with status 1 unless every run of the plan is completed."""
         from robust_arch.sweep import sweep
 
-        sweep(self.study_config, self.config_loader, self.launcher, arguments)
+        try:
+            sweep(self.study_config, self.config_loader, self.launcher, arguments)
+        except OSError as error:  # a disk is full, or a folder cannot be written
+            sys.exit(f"error: {error}")

@@ -92,8 +92,28 @@ class RunFolder:
             return "planned"
         return str(state) if state in STATES else "planned"
 
-    def write_state(self, state: str, facts: RunFacts, *, attempt: bool = False, error: str | None = None) -> None:
-        """Replace status.json; `attempt` counts one more."""
+    @property
+    def stamp(self) -> int:
+        """Another number after every write of status.json, by whatever process."""
+        try:
+            return self._status.stat().st_mtime_ns
+        except OSError:
+            return 0
+
+    def write_state(
+        self,
+        state: str,
+        facts: RunFacts,
+        *,
+        attempt: bool = False,
+        error: str | None = None,
+        end: str | None = None,
+        notes: Mapping[str, str | None] | None = None,
+    ) -> None:
+        """Replace status.json; `attempt` counts one more.
+
+        end: how the attempt ended, one of ENDS. notes: further facts, like the launcher; None leaves one out.
+        """
         attempts = int(self.status.get("attempts", 0)) + int(attempt)
         write_json(
             self._status,
@@ -103,11 +123,21 @@ class RunFolder:
                 "attempts": attempts,
                 "host": socket.gethostname(),
                 "pid": os.getpid(),
+                "end": end,
+                **{key: value for key, value in (notes or {}).items() if value is not None},
                 "error": error,
                 "updated": datetime.now(UTC).isoformat(timespec="seconds"),
                 "run": asdict(facts),
             },
         )
+
+    @property
+    def end(self) -> str | None:
+        """How the last attempt ended, one of ENDS; None if it goes on or that is not recorded."""
+        status = self.status
+        if status.get("state") == "running":
+            return None if self.is_locked else "killed"
+        return status.get("end")
 
     @property
     def recorded_config(self) -> dict[str, Any]:

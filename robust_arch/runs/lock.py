@@ -11,12 +11,12 @@ _PATIENCE = 1.0  # seconds; longer than `is_held` keeps a lock, far shorter than
 
 
 @contextmanager
-def held(path: Path) -> Iterator[bool]:
-    """Try to take the lock on `path`; yields whether this process has it."""
+def held(path: Path, patience: float = _PATIENCE) -> Iterator[bool]:
+    """Try to take the lock on `path` for `patience` seconds; yields whether this process has it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
-        yield _take(descriptor, time.monotonic() + _PATIENCE)
+        yield _take(descriptor, time.monotonic() + patience)
     finally:
         os.close(descriptor)
 

@@ -8,26 +8,32 @@ from robust_arch.files import write_text
 
 
 def append_row(path: Path, row: dict[str, float]) -> None:
-    """Append a row, with a header if the file is new; columns that an older header lacks are left out."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    earlier = read_rows(path)
+    """Append a row, with a header if the file is new; columns that an older header lacks are left out.
+
+    The file is replaced as a whole: where the disk is full, the rows before it stay.
+    """
+    lines = _whole_lines(path)
+    columns = next(csv.reader(lines), list(row))
     text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(earlier[0] if earlier else row), extrasaction="ignore")
-    if not path.is_file() or path.stat().st_size == 0:
+    writer = csv.DictWriter(text, fieldnames=columns, extrasaction="ignore")
+    if not lines:
         writer.writeheader()
     writer.writerow(row)
-    with path.open("a", encoding="utf-8", newline="") as handle:
-        handle.write(text.getvalue())
+    write_text(path, "".join(f"{line}\r\n" for line in lines) + text.getvalue())
+
+
+def _whole_lines(path: Path) -> list[str]:
+    """The lines without their ends; one that a killed process left half-written is none."""
+    if not path.is_file():
+        return []
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    return [line.removesuffix("\n") for line in lines if line.endswith("\n")]
 
 
 def read_rows(path: Path) -> list[dict[str, float]]:
     """The whole rows, in order; a line that a killed process left half-written is not one."""
-    if not path.is_file():
-        return []
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    whole = [line for line in lines if line.endswith("\n")]
     rows = []
-    for row in csv.DictReader(whole):
+    for row in csv.DictReader(_whole_lines(path)):
         try:
             rows.append({name: float(value) for name, value in row.items()})
         except (TypeError, ValueError):

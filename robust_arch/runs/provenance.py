@@ -18,7 +18,11 @@ def _commit() -> str | None:
     try:
         head = subprocess.run(["git", "-C", root, "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
         status = subprocess.run(
-            ["git", "-C", root, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True
+            # no lock on the index: killed at this moment, this would leave it behind, and git would refuse to commit
+            ["git", "--no-optional-locks", "-C", root, "status", "--porcelain", "-uno"],
+            capture_output=True,
+            text=True,
+            check=True,
         )
     except (OSError, subprocess.CalledProcessError):
         return None

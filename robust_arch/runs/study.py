@@ -34,6 +34,7 @@ class StudyFolder:
         self.plan_path = path / "plan.csv"
         self.about_path = path / "study.json"
         self.results_path = path / "results.csv"
+        self._stop = path / ".stop"
         self.report_path = path / "report" / "index.html"
 
     @property
@@ -50,6 +51,19 @@ class StudyFolder:
         for path in sorted((self.path / "runs").glob("*")):
             if path.is_dir():
                 yield RunFolder(path)
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether a run failed in a study that is stopped on failure: what has not begun does not begin."""
+        return self._stop.is_file()
+
+    def stop(self) -> None:
+        """Let no further run begin, until the next sweep."""
+        self._stop.touch()
+
+    def go_on(self) -> None:
+        """Take `stop` back."""
+        self._stop.unlink(missing_ok=True)
 
     def write_plan(self, rows: Sequence[Mapping[str, Any]], about: Mapping[str, Any]) -> None:
         """Replace plan.csv, and study.json with what the plan rests on."""

@@ -11,6 +11,8 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 
+from robust_arch.files import replacing
+
 log = logging.getLogger(__name__)
 
 
@@ -43,14 +45,17 @@ class BestAndLast(Callback):
         if improved:
             self.best = {"epoch": trainer.current_epoch, **metrics}
         temporary = self.folder / "last.ckpt.tmp"
-        trainer.save_checkpoint(temporary)
-        if trainer.is_global_zero:
-            if improved:
-                copy = self.folder / "best.ckpt.tmp"
-                shutil.copyfile(temporary, copy)
-                copy.replace(self.folder / "best.ckpt")
-            temporary.replace(self.folder / "last.ckpt")
-            (self.folder / "interrupted.ckpt").unlink(missing_ok=True)  # of this epoch, which is whole now
+        try:
+            trainer.save_checkpoint(temporary)
+            if trainer.is_global_zero:
+                if improved:
+                    with replacing(self.folder / "best.ckpt") as copy:
+                        shutil.copyfile(temporary, copy)
+                temporary.replace(self.folder / "last.ckpt")
+                (self.folder / "interrupted.ckpt").unlink(missing_ok=True)  # of this epoch, which is whole now
+        finally:
+            if trainer.is_global_zero:  # on a full disk its room is needed to record what happened
+                temporary.unlink(missing_ok=True)
         trainer.strategy.barrier()
         self._stop_if_stale(trainer, trainer.current_epoch)
 

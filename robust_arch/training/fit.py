@@ -51,7 +51,7 @@ def fit(
     trainer = pl.Trainer(
         max_epochs=settings.max_epochs,
         accelerator="gpu" if settings.device.type == "cuda" else "cpu",
-        devices=settings.devices,
+        devices=list(settings.gpus) if settings.gpus and settings.device.type == "cuda" else settings.devices,
         # spawned processes, as the script launcher would run the whole command again inside a Hydra sweep
         strategy="ddp_spawn" if settings.devices > 1 else "auto",
         precision=settings.precision,  # type: ignore[arg-type]

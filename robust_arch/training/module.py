@@ -105,6 +105,15 @@ class AdversarialTraining(pl.LightningModule):
             self._sums[name] = self._sums.get(name, 0) + value * len(y)
         return loss.total
 
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002
+        """After the epoch's last batch its means, kept here so that an epoch which is resumed has the same ones."""
+        if batch_idx + 1 < self.trainer.num_training_batches:
+            return
+        sums = {name: self.trainer.strategy.reduce(value, reduce_op="sum") for name, value in self._sums.items()}
+        self._sums = {}
+        examples = sums.pop("examples")
+        self.log_dict({name: value / examples for name, value in sums.items()}, on_step=False, on_epoch=True)
+
     def on_validation_epoch_start(self) -> None:
         """Counts of this rank: examples, correct, robust, correct under one step."""
         self.val_counts.zero_()
@@ -124,15 +133,7 @@ class AdversarialTraining(pl.LightningModule):
         self.val_counts += torch.stack(counts)
 
     def on_validation_epoch_end(self) -> None:
-        """Sum over ranks; accuracies in percent and the robust count, on which checkpoints are selected.
-
-        With them the means over the epoch's training batches, kept here so that an epoch which is cut off and
-        resumed has the same ones.
-        """
-        sums = {name: self.trainer.strategy.reduce(value, reduce_op="sum") for name, value in self._sums.items()}
-        self._sums = {}
-        examples = sums.pop("examples")
-        self.log_dict({name: value / examples for name, value in sums.items()})
+        """Sum over ranks; accuracies in percent and the robust count, on which checkpoints are selected."""
         counts = self.trainer.strategy.reduce(self.val_counts.clone(), reduce_op="sum")
         size, correct, robust, fgsm = (float(count) for count in counts)
         accuracies = {"val_clean_acc": correct, "val_robust_acc": robust, "val_fgsm_acc": fgsm}

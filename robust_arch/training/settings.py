@@ -1,5 +1,6 @@
 """How and where a run trains, as the group `trainer` says."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,8 +16,9 @@ from robust_arch.errors import invalid, require_flag
 class TrainerSettings:
     """How and where to train; all but epochs, precision, devices and the batch limit change rounding at most.
 
-    accelerator: auto, cpu or gpu. devices: processes, one device each. precision: 32 or bf16-mixed, as Lightning names
-    them; auto becomes what the hardware is made for. compile: of the inner loop; auto is decided by the run.
+    accelerator: auto, cpu or gpu. devices: processes, one device each. gpus: which ones, None for those with the fewest
+    runs on them. precision: 32 or bf16-mixed, as Lightning names them; auto becomes what the hardware
+    is made for. compile: of the inner loop; auto is decided by the run.
     fold: attacks see BatchNorm folded and weights prepared once a step. channels_last: of weights in memory,
     which activations follow. data: auto keeps the images on the device where they fit, stream fetches every batch.
     keep_memory: freed memory stays with the process. threads: CPU threads, None for torch's default.
@@ -26,6 +28,7 @@ class TrainerSettings:
     max_epochs: int
     accelerator: str = "auto"
     devices: int = 1
+    gpus: Sequence[int] | None = None
     precision: str | int = "auto"
     compile: bool | str = "auto"
     fold: bool = True
@@ -46,6 +49,7 @@ class TrainerSettings:
             raise invalid("trainer.accelerator", self.accelerator, "auto, cpu or gpu")
         if self.data not in PLACES:
             raise invalid("trainer.data", self.data, f"one of {', '.join(PLACES)}")
+        self._check_gpus()
         self._check_precision()
         self._check_compile()
         available = torch.cuda.device_count()
@@ -61,6 +65,13 @@ class TrainerSettings:
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 allowed = "an integer of at least 1" + (", or null" if optional else "")
                 raise invalid(f"trainer.{key}", value, allowed)
+
+    def _check_gpus(self) -> None:
+        if self.gpus is None:
+            return
+        whole = all(isinstance(index, int) and not isinstance(index, bool) and index >= 0 for index in self.gpus)
+        if not whole or len(set(self.gpus)) != self.devices:
+            raise invalid("trainer.gpus", self.gpus, f"as many numbers as trainer.devices, {self.devices}, or null")
 
     def _check_precision(self) -> None:
         if str(self.precision) not in ("auto", *PRECISIONS):
@@ -97,4 +108,6 @@ class TrainerSettings:
     def device(self) -> torch.device:
         """Where a single process computes."""
         use_gpu = self.accelerator == "gpu" or (self.accelerator == "auto" and torch.cuda.is_available())
-        return torch.device("cuda" if use_gpu else "cpu")
+        if not use_gpu:
+            return torch.device("cpu")
+        return torch.device("cuda", self.gpus[0]) if self.gpus else torch.device("cuda")

@@ -9,7 +9,12 @@ log = logging.getLogger(__name__)
 
 
 class Tracker:
-    """Takes rows and a summary and does nothing with them: `logger=csv`, where metrics.csv is the record."""
+    """Takes rows and a summary and does nothing with them: `logger=csv`, where metrics.csv is the record.
+
+    problem: what went wrong with tracking, for the run's record.
+    """
+
+    problem: str | None = None
 
     def start(self, rows: Sequence[Mapping[str, float]]) -> None:
         """Open, and take over the rows of the epochs that an interrupted attempt already did."""
@@ -48,8 +53,12 @@ class WandbTracker(Tracker):
         return {**self.__dict__, "_run": None}
 
     def start(self, rows: Sequence[Mapping[str, float]]) -> None:
-        """Open, and replay `rows`."""
+        """Open, and replay `rows`; what cannot be uploaded is recorded offline."""
         self._guarded("start", self._open)
+        if self._run is None and self.mode == "online":
+            self.mode = "offline"
+            self._guarded("start", self._open)
+            self.problem = f"{self.problem}; recorded offline, `wandb sync` uploads it"
         if getattr(self._run, "resumed", False):  # online, the rows are there already
             return
         for row in rows:
@@ -97,5 +106,6 @@ class WandbTracker(Tracker):
         try:
             action()
         except Exception as error:  # wandb is never a reason for a run to fail
-            log.warning("wandb %s failed, the run goes on without: %s: %s", what, type(error).__name__, error)
+            self.problem = f"wandb {what} failed: {type(error).__name__}: {error}"
+            log.warning("%s; the run goes on without", self.problem)
             self._run = None

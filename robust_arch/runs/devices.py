@@ -1,0 +1,39 @@
+"""Which GPUs a run takes: jobs that run beside each other on one machine take different ones by themselves."""
+
+import contextlib
+import getpass
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from itertools import count as counting
+from pathlib import Path
+
+from robust_arch.runs import lock
+
+
+def visible_gpus(number: int) -> list[str]:
+    """A name for each of the `number` GPUs that torch sees, the same in every process of the machine."""
+    listed = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
+    return (listed if len(listed) >= number else [str(index) for index in range(number)])[:number]
+
+
+@contextlib.contextmanager
+def claimed(names: Sequence[str], wanted: int, folder: Path | None = None) -> Iterator[tuple[int, ...]]:
+    """Hold `wanted` of the named GPUs, those with the fewest runs on them first; yields their positions in `names`.
+
+    A claim is a file lock, which ends with the process. With more runs than GPUs they share them evenly.
+    CUDA_VISIBLE_DEVICES is only read: it no longer counts once torch is initialised, whichever import did that.
+    folder: where the locks are; by default in the machine's temporary folder.
+    """
+    folder = folder or Path(tempfile.gettempdir()) / f"robust_arch-gpus-{getpass.getuser()}"
+    taken: list[int] = []
+    with contextlib.ExitStack() as claims:
+        for place in counting():  # the first run on each GPU, then the second on each, ...
+            for index, name in enumerate(names):
+                if len(taken) < wanted and index not in taken:
+                    claim = lock.held(folder / f"{name}.{place}", patience=0)
+                    if claims.enter_context(claim):
+                        taken.append(index)
+            if len(taken) == min(wanted, len(names)):
+                break
+        yield tuple(sorted(taken))
