@@ -213,7 +213,8 @@ class RunFolder:
     def evaluation_records(self) -> Iterator[dict[str, Any]]:
         """Every whole evaluation record; a foreign or half-written file is none."""
         try:
-            names = sorted(name for name in os.listdir(self.evaluations) if name.endswith(".json"))
+            with os.scandir(self.evaluations) as entries:
+                names = sorted(entry.name for entry in entries if entry.name.endswith(".json"))
         except OSError:
             return
         for name in names:

@@ -155,10 +155,19 @@ def load_study(path: str | Path) -> pd.DataFrame:
     Raises:
         InputError: if there is no such folder.
     """
+    return to_frame(open_study(path).rows())
+
+
+def open_study(path: str | Path) -> StudyFolder:
+    """The study in the folder `path`, which must be one.
+
+    Raises:
+        InputError: if there is no such folder.
+    """
     folder = Path(path)
     if not (folder / "runs").is_dir():
         raise InputError(f"study = {str(path)!r}: a study's folder, with runs/ inside; {_studies_beside(folder)}")
-    return to_frame(StudyFolder(folder).rows())
+    return StudyFolder(folder)
 
 
 def _studies_beside(folder: Path) -> str:
