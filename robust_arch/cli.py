@@ -216,7 +216,7 @@ def merge(
         _console().print(table)
     conflicting = len({conflict.run_id for conflict in outcome.conflicts})
     print(
-        f"merged into {target}: {len(outcome.added)} added, {len(outcome.replaced)} replaced by a run that got further, "
+        f"merged into {target}: {len(outcome.added)} added, {len(outcome.replaced)} replaced by one that got further, "
         f"{len(outcome.united)} with more evaluations, {len(outcome.same)} there already, {len(outcome.skipped)} "
         f"skipped, {conflicting} in conflict"
     )

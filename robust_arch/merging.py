@@ -1,6 +1,7 @@
 """Studies that were run on several machines, joined into one folder of records."""
 
 import filecmp
+import json
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,8 +13,8 @@ import numpy as np
 
 from robust_arch.analysis.card import write_card
 from robust_arch.errors import InputError, invalid
-from robust_arch.evaluation.record import write_pair
-from robust_arch.files import read_arrays, read_json, write_json
+from robust_arch.evaluation.record import SCHEMA, write_pair
+from robust_arch.files import read_arrays, read_json
 from robust_arch.runs import RunFolder, StudyFolder, lock, open_study
 from robust_arch.runs.folder import ELSEWHERE
 
@@ -29,7 +30,7 @@ _CIRCUMSTANCES = frozenset(
 _DERIVED = frozenset({"worst_case", "invalid", "warnings"})  # of an evaluation: they follow from the rest
 _SHOWN = 3  # differences of a file
 
-Arrays = Mapping[str, np.ndarray]
+Pair = tuple[dict[str, Any], Mapping[str, np.ndarray]]  # an evaluation record: its JSON and its arrays
 
 
 @dataclass(frozen=True)
@@ -146,7 +147,7 @@ def _copy(run: RunFolder, status: Mapping[str, Any], copied: RunFolder) -> None:
                 shutil.copyfile(path, copied.evaluations / path.name)
     # a run that has to be done again is done from its start, so only a completed one needs weights
     mark = {"weights": ELSEWHERE} if run.state_in(status) == "completed" and run.result is not None else {}
-    write_json(copied.path / "status.json", {**status, **mark})
+    (copied.path / "status.json").write_text(json.dumps({**status, **mark}, indent=2) + "\n", encoding="utf-8")
 
 
 def _unite(run: RunFolder, own: RunFolder, source: Path, outcome: MergeOutcome) -> None:
@@ -173,13 +174,14 @@ def _unite(run: RunFolder, own: RunFolder, source: Path, outcome: MergeOutcome) 
         outcome.same.append(run.run_id)
 
 
-def _add_evaluations(own: RunFolder, additions: Sequence[tuple[Path, tuple[dict[str, Any], Arrays]]]) -> None:
+def _add_evaluations(own: RunFolder, additions: Sequence[tuple[Path, Pair]]) -> None:
     with own.lock() as mine:
         if not mine:
             raise _BusyError(f"a process works on it in {own.path.parents[1]}")
         for path, (content, arrays) in additions:
             write_pair(path, content, arrays)
-        write_card(own)
+        if own.config.is_file():
+            write_card(own)
 
 
 def _same_files(path: Path, other: Path) -> bool:
@@ -188,28 +190,27 @@ def _same_files(path: Path, other: Path) -> bool:
     return all(one.is_file() and two.is_file() and filecmp.cmp(one, two, shallow=False) for one, two in pairs)
 
 
-def _pair(path: Path) -> tuple[dict[str, Any], Arrays] | None:
+def _pair(path: Path) -> Pair | None:
     """An evaluation record, or None if one of its files is missing or torn."""
     content, arrays = read_json(path), read_arrays(path.with_suffix(".npz"))
-    if content is None or arrays is None or not {"attacks", "clean", "preflight"} <= set(content):
+    if content is None or arrays is None or content.get("schema") != SCHEMA or "clean" not in content:
         return None
     return (content, arrays) if {"clean", *content["attacks"]} <= set(arrays) else None
 
 
-def _disagreements(theirs: tuple[dict[str, Any], Arrays], ours: tuple[dict[str, Any], Arrays]) -> Iterator[str]:
+def _disagreements(theirs: Pair, ours: Pair) -> Iterator[str]:
     """Shared numbers of two evaluations that are not the same."""
-    shared = (set(theirs[0]) & set(ours[0])) - _DERIVED - {"attacks"}
-    yield from _different(*({key: _without(content[key]) for key in sorted(shared)} for content, _ in (theirs, ours)))
-    for name in sorted(set(theirs[0]["attacks"]) & set(ours[0]["attacks"])):
-        yield from _different(*(_without(content["attacks"][name]) for content, _ in (theirs, ours)), f"attacks.{name}")
+    for key in sorted((set(theirs[0]) & set(ours[0])) - _DERIVED - {"attacks"}):
+        yield from _different(_without(theirs[0][key]), _without(ours[0][key]), key)
+    attacks, own = theirs[0]["attacks"], ours[0]["attacks"]
+    for name in sorted(set(attacks) & set(own)):
+        yield from _different(_without(attacks[name]), _without(own[name]), f"attacks.{name}")
     for name in sorted(set(theirs[1]) & set(ours[1])):
         if not np.array_equal(theirs[1][name], ours[1][name]):
             yield f"{name}: other examples in the .npz"
 
 
-def _united(
-    theirs: tuple[dict[str, Any], Arrays], ours: tuple[dict[str, Any], Arrays]
-) -> tuple[dict[str, Any], Arrays] | None:
+def _united(theirs: Pair, ours: Pair) -> Pair | None:
     """Both evaluations in one, or None if the second holds the first."""
     attacks = {**theirs[0]["attacks"], **ours[0]["attacks"]}
     content = {**theirs[0], **ours[0], "attacks": attacks}
