@@ -47,10 +47,11 @@ lint: $(READY) ## check style and types
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-bench: $(READY) ## measure speed, its price in accuracy, and evaluation; CIFAR=<folder> adds CIFAR-10 images; see benchmarks/
+bench: $(READY) ## measure speed, its price in accuracy, evaluation and reading many runs; CIFAR=<folder> adds CIFAR-10 images; see benchmarks/
 	$(BIN)/python benchmarks/training.py
 	$(BIN)/python benchmarks/accuracy.py $(if $(CIFAR),--cifar $(CIFAR))
 	$(BIN)/python benchmarks/evaluation.py
+	$(BIN)/python benchmarks/records.py
 
 clean: ## remove the environment and caches; results stay
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist

@@ -2,8 +2,7 @@
 
 import os
 import sys
-from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,13 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
+from typer.core import TyperCommand
 
-from robust_arch.errors import InputError
+from robust_arch.errors import InputError, invalid
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    from robust_arch.runs import RunFolder
 
 app = typer.Typer(
     help="The tools around a study: plan it, follow it, read it.",
@@ -27,6 +26,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 StudyArgument = Annotated[str, typer.Argument(help="a study's name inside the results folder, or its path")]
+_MANY_ROWS = 100  # of a table on the screen; results.csv has them all
+_WATCH_SECONDS = "5"
+_LONGEST_WATCH = 86_400  # seconds, a day
 ResultsDir = Annotated[Path, typer.Option("--results-dir", help="where studies are")]
 
 
@@ -70,54 +72,57 @@ def plan(context: typer.Context) -> None:
             _console().print(table)
 
 
-@app.command()
+class _WatchCommand(TyperCommand):
+    """`--watch` with or without its number of seconds."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Put the default after a `--watch` that no number follows."""
+        given = []
+        for position, argument in enumerate(args):
+            given.append(argument)
+            if argument == "--watch" and not _is_number(*args[position + 1 : position + 2]):
+                given.append(_WATCH_SECONDS)
+        return super().parse_args(ctx, given)
+
+
+def _is_number(text: str = "") -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+@app.command(cls=_WatchCommand)
 @_reports_errors
-def status(study: StudyArgument, results_dir: ResultsDir = Path("results")) -> None:
-    """Show how far a study is: each run of the plan with its state.
+def status(
+    study: StudyArgument,
+    results_dir: ResultsDir = Path("results"),
+    every_run: Annotated[bool, typer.Option("--all", help="list every run, also of a study of more than 100")] = False,
+    watch: Annotated[
+        float | None,
+        typer.Option(
+            "--watch",
+            metavar="[SECONDS]",
+            help=f"show it again every so many seconds, {_WATCH_SECONDS} unless said, until every run has ended",
+        ),
+    ] = None,
+) -> None:
+    """Show how far a study is: counts, time left, best so far, then its runs, those that need attention first.
 
-    Example: robust-arch status demo
+    Example: robust-arch status demo --watch
     """
-    from robust_arch.runs import StudyFolder, load_study
+    from robust_arch.runs import open_study
+    from robust_arch.runs.progress import StudyProgress
+    from robust_arch.status import follow, show
 
-    path = _study_path(study, results_dir)
-    load_study(path)  # says what is wrong with the path
-    folder = StudyFolder(path)
-    planned = {row["run_id"]: row for row in folder.read_plan()}
-    others = [run.run_id for run in folder.runs() if run.run_id not in planned]
-    table = Table(title=f"study {folder.name}")
-    for column in ("run", "architecture", "seed", "state", "attempts", "held-out robust", "note"):
-        table.add_column(column, overflow="fold")
-    states: Counter[str] = Counter()
-    for run_id in [*planned, *others]:
-        run = folder.run(run_id)
-        states[run.state] += 1
-        remark = "" if run_id in planned else "not in the current plan"
-        table.add_row(*_status_row(run, planned.get(run_id, {}), remark))
-    console = _console()
-    console.print(table)
-    console.print(", ".join(f"{count} {state}" for state, count in states.items()))
-
-
-def _status_row(run: "RunFolder", planned: Mapping[str, Any], remark: str) -> tuple[str, ...]:
-    """A run as `status` shows it; notes are the last line of its error, the flags of its training and `remark`.
-
-    planned: its row of plan.csv, for a run that has not begun.
-    """
-    record, result = run.status, run.result or {}
-    facts = record.get("run", planned)
-    voided = [why for evaluation in run.evaluation_records() for why in evaluation.get("invalid", [])]
-    notes = [run.last_error, *result.get("flags", []), *(f"invalid evaluation: {why}" for why in voided), remark]
-    held_out = f"{result['best_val_robust_acc']:.1f}% of {result['selection_images']}" if result else ""
-    attempts = str(record.get("attempts", 0))
-    return (
-        run.run_id,
-        facts.get("arch", ""),
-        str(facts.get("seed", "")),
-        run.state,
-        attempts,
-        held_out,
-        "; ".join(filter(None, notes)),
-    )
+    folder = open_study(_study_path(study, results_dir))
+    if watch is None:
+        _console().print(show(StudyProgress.read(folder), every_run=every_run))
+        return
+    if not 0 < watch <= _LONGEST_WATCH:
+        raise invalid("--watch", watch, f"seconds, above 0 and at most {_LONGEST_WATCH}")
+    follow(folder, _console(), seconds=watch, every_run=every_run)
 
 
 @app.command()
@@ -126,6 +131,7 @@ def results(
     study: StudyArgument,
     results_dir: ResultsDir = Path("results"),
     mixed: Annotated[bool, typer.Option("--mixed", help="one table, though its rows may not be compared")] = False,
+    every_row: Annotated[bool, typer.Option("--all", help="print every row, also of a table of more than 100")] = False,
 ) -> None:
     """Rebuild results.csv from the records and print it, rows that may not be compared in tables of their own.
 
@@ -137,15 +143,18 @@ def results(
     path = _study_path(study, results_dir)
     frame = load_study(path)
     written = StudyFolder(path).write_results(frame)
+    tables = {}
     if mixed:
-        _console().print(_results_table(f"study {path.name}, mixed: see recipe, threat and checkpoint", frame))
+        tables["mixed: see recipe, threat and checkpoint"] = frame
     else:
-        for group in groups(frame):
-            _console().print(
-                _results_table(f"study {path.name}: {group}", group.rows.drop(columns=list(GROUP_COLUMNS)))
-            )
+        tables |= {str(group): group.rows.drop(columns=list(GROUP_COLUMNS)) for group in groups(frame)}
         if len(lost := frame[frame["clean_acc"].isna()]):
-            _console().print(_results_table(f"study {path.name}: without numbers", lost))
+            tables["without numbers"] = lost
+    for title, rows in tables.items():
+        shown = rows if every_row else rows.head(_MANY_ROWS)
+        _console().print(_results_table(f"study {path.name}: {title}", shown))
+        if len(shown) < len(rows):
+            print(f"{len(rows) - len(shown):,} more rows; --all prints them, and the file has them")
     print(f"written: {written}")
 
 
@@ -175,6 +184,44 @@ def report(study: StudyArgument, results_dir: ResultsDir = Path("results")) -> N
 
     written = write_study_report(_study_path(study, results_dir))
     print(f"report: {written.resolve()}")
+
+
+@app.command()
+@_reports_errors
+def merge(
+    sources: Annotated[
+        list[str], typer.Argument(help="studies by name or path, like results/demo", metavar="SOURCE...")
+    ],
+    into: Annotated[str, typer.Option("--into", help="the study that they are merged into, which need not exist")],
+    results_dir: ResultsDir = Path("results"),
+) -> None:
+    """Join studies that were run on several machines: their records, without weights; no source is changed.
+
+    A run that two of them completed with other numbers is reported and left as it is; exit status is then 1.
+
+    Example: robust-arch merge machine-a/results/demo machine-b/results/demo --into results/demo
+    """
+    from robust_arch.merging import merge_studies
+
+    target = _study_path(into, results_dir)
+    outcome = merge_studies([_study_path(source, results_dir) for source in sources], target)
+    for run_id, source, why in outcome.skipped:
+        print(f"skipped: run {run_id} of {source}: {why}")
+    if outcome.conflicts:
+        table = Table(title="conflicts, left as they are: two completed records with other numbers")
+        for column in ("run", "source", "file", "in the target, against the source"):
+            table.add_column(column, overflow="fold")
+        for conflict in outcome.conflicts:
+            table.add_row(conflict.run_id, str(conflict.source), conflict.file, Text(conflict.what))
+        _console().print(table)
+    conflicting = len({conflict.run_id for conflict in outcome.conflicts})
+    print(
+        f"merged into {target}: {len(outcome.added)} added, {len(outcome.replaced)} replaced by one that got further, "
+        f"{len(outcome.united)} with more evaluations, {len(outcome.same)} there already, {len(outcome.skipped)} "
+        f"skipped, {conflicting} in conflict"
+    )
+    if outcome.conflicts:
+        sys.exit(1)
 
 
 @app.command()

@@ -41,6 +41,8 @@ def evaluate(cfg: DictConfig) -> EvaluationRecord:
     if cfg.checkpoint is None:
         raise invalid("checkpoint", None, "a file, like results/demo/runs/<run_id>/checkpoints/best.ckpt")
     path, rerun = Path(str(cfg.checkpoint)).expanduser(), edge.read_rerun(cfg)
+    if not path.is_file():
+        RunFolder(path.parent.parent).require_weights()  # of a merged run: says which machine has them
     given = {key: value for key, value in edge.plain(cfg.arch, "arch").items() if value is not None}
     net, spec, trained = _load(path, given)
     dataset, threat, settings = _task(cfg, trained)

@@ -36,10 +36,11 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
-def read_json(path: Path) -> dict[str, Any] | None:
+def read_json(path: Path | str) -> dict[str, Any] | None:
     """The object in the file, or None if there is no such file or it holds no whole object."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        with open(path, "rb", buffering=0) as handle:  # noqa: PTH123  (a study is thousands of small files)
+            content = json.loads(handle.read().decode())
     except (OSError, ValueError):
         return None
     return content if isinstance(content, dict) else None

@@ -62,11 +62,16 @@ def execute(run: Run) -> str:
             warn_of_other_version(folder)
             log.info("run %s is done already: %s", run.run_id, folder.path)
             return "completed"
+        else:
+            folder.require_weights()
         with _on_free_gpus(run) as placed:
             state = _execute_locked(placed, folder)
     if run.settings.stop_on_failure and state in ("failed", "diverged"):
         run.study.stop()
-    run.study.write_results()
+    if run.settings.launcher is None:
+        run.study.write_results()
+    else:  # the sweep does it at its end
+        run.study.refresh_results()
     return state
 
 

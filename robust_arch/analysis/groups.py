@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,9 +74,8 @@ def evaluations(frame: pd.DataFrame) -> pd.DataFrame:
 def groups(frame: pd.DataFrame) -> list[Group]:
     """Every evaluation in exactly one group; groups and rows inside them in the order of `frame`."""
     rows = evaluations(frame)
-    keys = [_key(row) for row in rows.to_dict("records")]
     members: dict[tuple[Any, ...], list[int]] = {}
-    for position, key in enumerate(keys):
+    for position, key in enumerate(_keys(rows)):
         members.setdefault(key, []).append(position)
     return [Group(key, rows.iloc[positions]) for key, positions in members.items()]
 
@@ -101,14 +100,13 @@ def only_group(frame: pd.DataFrame) -> Group:
     return found[0]
 
 
-def _key(row: dict[Hashable, Any]) -> tuple[Any, ...]:
-    attacks = tuple(
-        str(name).removesuffix("_acc")
-        for name, value in row.items()
-        if str(name).endswith("_acc") and name not in _NOT_ATTACKS and pd.notna(value)
-    )
+def _keys(rows: pd.DataFrame) -> Iterator[tuple[Any, ...]]:
+    names = [str(name) for name in rows.columns if str(name).endswith("_acc") and name not in _NOT_ATTACKS]
     # NaN is unequal to itself: rows without an entry would each be a group of their own
-    return (*(None if pd.isna(row[name]) else row[name] for name in GROUP_COLUMNS), attacks)
+    entries = [rows[name].astype(object).where(rows[name].notna(), None) for name in GROUP_COLUMNS]
+    for *key, computed in zip(*entries, rows[names].notna().to_numpy(), strict=True):
+        attacks = tuple(name.removesuffix("_acc") for name, there in zip(names, computed, strict=True) if there)
+        yield (*key, attacks)
 
 
 def _text(value: Any) -> str:

@@ -200,42 +200,7 @@ class EvaluationRecord:
 
     def write(self) -> None:
         """Replace both files, with the worst case and the verdicts that follow from what they hold."""
-        self._update_worst_case()
-        self._update_verdicts()
-        # arrays first: a JSON file then never speaks of an attack whose booleans are not there
-        write_arrays(self.arrays_path, self.arrays)
-        write_json(self.json_path, self.content)
-
-    def _update_worst_case(self) -> None:
-        """Point-wise over every recorded attack: robust is who was correct at x and under each of them."""
-        if attacks := self.content["attacks"]:
-            worst = np.logical_and.reduce([self.arrays[name] for name in attacks])
-            self.content["worst_case"] = {**share(torch.from_numpy(worst)), "attacks": sorted(attacks)}
-
-    def _update_verdicts(self) -> None:
-        preflight, attacks = self.content["preflight"], self.content["attacks"]
-        by_state = {
-            state: [f"{check['name']}: {check['detail']}" for check in preflight if check["state"] == state]
-            for state in ("failed", "warning")
-        }
-        self.content["invalid"] = by_state["failed"] + _told(attacks, "problems")
-        flagged = [
-            f"gradient masking, {verdict['name']}: {verdict['text']}"
-            for verdict in self.content.get("diagnostics", {}).get("verdicts", [])
-            if not verdict["ok"]
-        ]
-        warnings = [*by_state["warning"], *_told(attacks, "warnings"), *self._one_step_beats_many(), *flagged]
-        self.content["warnings"] = warnings
-
-    def _one_step_beats_many(self) -> Iterator[str]:
-        if not {"fgsm", SMOOTHNESS_ATTACK} <= set(self.arrays):
-            return
-        pair = compare_paired(self.arrays[SMOOTHNESS_ATTACK], self.arrays["fgsm"])
-        if pair.difference > 0 and pair.p_value < _SUSPICIOUS_P:
-            yield (
-                f"one step of fgsm breaks {pair.only_first} examples that {SMOOTHNESS_ATTACK} does not, of {pair.n}, "
-                f"and the reverse is true of {pair.only_second}: gradients may be masked"
-            )
+        write_pair(self.json_path, self.content, self.arrays)
 
     def summary(self) -> str:
         """One line with every accuracy and n, or why there is none."""
@@ -246,6 +211,48 @@ class EvaluationRecord:
             parts["worst case"] = self.content["worst_case"]
         return (
             ", ".join(f"{name} {part['percent']:.1f}%" for name, part in parts.items()) + f" (n={len(self.examples)})"
+        )
+
+
+def write_pair(json_path: Path, content: dict[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
+    """Replace a record's two files; worst case and verdicts in `content` become what follows from the rest."""
+    _update_worst_case(content, arrays)
+    _update_verdicts(content, arrays)
+    # arrays first: a JSON file then never speaks of an attack whose booleans are not there
+    write_arrays(json_path.with_suffix(".npz"), arrays)
+    write_json(json_path, content)
+
+
+def _update_worst_case(content: dict[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
+    """Point-wise over every recorded attack: robust is who was correct at x and under each of them."""
+    if attacks := content["attacks"]:
+        worst = np.logical_and.reduce([arrays[name] for name in attacks])
+        content["worst_case"] = {**share(torch.from_numpy(worst)), "attacks": sorted(attacks)}
+
+
+def _update_verdicts(content: dict[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
+    preflight, attacks = content["preflight"], content["attacks"]
+    by_state = {
+        state: [f"{check['name']}: {check['detail']}" for check in preflight if check["state"] == state]
+        for state in ("failed", "warning")
+    }
+    content["invalid"] = by_state["failed"] + _told(attacks, "problems")
+    flagged = [
+        f"gradient masking, {verdict['name']}: {verdict['text']}"
+        for verdict in content.get("diagnostics", {}).get("verdicts", [])
+        if not verdict["ok"]
+    ]
+    content["warnings"] = [*by_state["warning"], *_told(attacks, "warnings"), *_one_step_beats_many(arrays), *flagged]
+
+
+def _one_step_beats_many(arrays: Mapping[str, np.ndarray]) -> Iterator[str]:
+    if not {"fgsm", SMOOTHNESS_ATTACK} <= set(arrays):
+        return
+    pair = compare_paired(arrays[SMOOTHNESS_ATTACK], arrays["fgsm"])
+    if pair.difference > 0 and pair.p_value < _SUSPICIOUS_P:
+        yield (
+            f"one step of fgsm breaks {pair.only_first} examples that {SMOOTHNESS_ATTACK} does not, of {pair.n}, "
+            f"and the reverse is true of {pair.only_second}: gradients may be masked"
         )
 
 

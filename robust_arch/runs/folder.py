@@ -4,6 +4,7 @@ import contextlib
 import os
 import shutil
 import socket
+import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
@@ -14,12 +15,15 @@ from typing import Any
 import yaml
 
 from robust_arch import __version__
+from robust_arch.errors import invalid
 from robust_arch.files import read_json, write_json
 from robust_arch.runs import lock
 
 SCHEMA = 1
 _RECORD_KEYS = frozenset({"checkpoint", "weights", "threat", "data", "n_test", "clean", "attacks"})
 STATES = ("planned", "running", "completed", "failed", "diverged")
+ELSEWHERE = "elsewhere"
+"""What status.json of a merged run says of its weights."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,14 +54,44 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.checkpoints = path / "checkpoints"
-        self.evaluations = path / "evaluations"
-        self.config = path / "config.yaml"
-        self.metrics = path / "metrics.csv"
-        self.log = path / "train.log"
-        self._status = path / "status.json"
-        self._result = path / "result.json"
-        self._lock = path / ".lock"
+
+    # paths are made when they are asked for: of thousands of runs that are read, most never are
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of best.ckpt and last.ckpt."""
+        return self.path / "checkpoints"
+
+    @property
+    def evaluations(self) -> Path:
+        """The folder of the evaluation records."""
+        return self.path / "evaluations"
+
+    @property
+    def config(self) -> Path:
+        """The whole configuration as it was used."""
+        return self.path / "config.yaml"
+
+    @property
+    def metrics(self) -> Path:
+        """One row an epoch."""
+        return self.path / "metrics.csv"
+
+    @property
+    def log(self) -> Path:
+        """Everything that was logged."""
+        return self.path / "train.log"
+
+    @property
+    def _status(self) -> Path:
+        return self.path / "status.json"
+
+    @property
+    def _result(self) -> Path:
+        return self.path / "result.json"
+
+    @property
+    def _lock(self) -> Path:
+        return self.path / ".lock"
 
     @property
     def run_id(self) -> str:
@@ -81,16 +115,37 @@ class RunFolder:
     @property
     def last_error(self) -> str:
         """The last line of the error that status.json holds, or nothing."""
-        lines = (self.status.get("error") or "").strip().splitlines()
-        return str(lines[-1]) if lines else ""
+        return last_line(self.status.get("error"))
 
     @property
     def state(self) -> str:
         """One of STATES; a run that says running while no process holds its lock was cut off and is planned again."""
-        state = self.status.get("state", "planned")
+        return self.state_in(self.status)
+
+    def state_in(self, status: Mapping[str, Any]) -> str:
+        """The state that follows from `status`, which was read from status.json; one of STATES."""
+        state = status.get("state", "planned")
         if state == "running" and not self.is_locked:
             return "planned"
         return str(state) if state in STATES else "planned"
+
+    @property
+    def end(self) -> str | None:
+        """How the last attempt ended, like `out_of_memory`; None if it goes on or that is not recorded."""
+        return self.end_in(self.status)
+
+    def end_in(self, status: Mapping[str, Any]) -> str | None:
+        """The end that follows from `status`; `killed` where it says running and no process holds the lock."""
+        if status.get("state") == "running":
+            return None if self.is_locked else "killed"
+        end = status.get("end")
+        return end if isinstance(end, str) else None
+
+    @property
+    def launcher(self) -> str | None:
+        """What started the last attempt, like `joblib`; None if that is not recorded."""
+        launcher = self.status.get("launcher")
+        return launcher if isinstance(launcher, str) else None
 
     @property
     def stamp(self) -> int:
@@ -132,14 +187,6 @@ class RunFolder:
         )
 
     @property
-    def end(self) -> str | None:
-        """How the last attempt ended, one of ENDS; None if it goes on or that is not recorded."""
-        status = self.status
-        if status.get("state") == "running":
-            return None if self.is_locked else "killed"
-        return status.get("end")
-
-    @property
     def recorded_config(self) -> dict[str, Any]:
         """What config.yaml holds, or nothing if there is none or it cannot be read."""
         try:
@@ -159,9 +206,27 @@ class RunFolder:
 
     @property
     def trained(self) -> bool:
-        """Whether training is over and both checkpoints are there."""
-        files = (self.checkpoint("best"), self.checkpoint("last"))
-        return self.result is not None and all(file.is_file() for file in files)
+        """Whether training is over, and both checkpoints are whole or on the machine that the run was merged from."""
+        if self.result is None:
+            return False
+        return self._has_weights or self.status.get("weights") == ELSEWHERE
+
+    @property
+    def _has_weights(self) -> bool:
+        # a checkpoint is a zip file, whose end is its table of contents: one that was cut short has none
+        return all(zipfile.is_zipfile(self.checkpoint(which)) for which in ("best", "last"))
+
+    def require_weights(self) -> None:
+        """Ask before the checkpoints of a trained run are needed.
+
+        Raises:
+            InputError: if the run was merged without them; it names the machine that has them.
+        """
+        status = self.status
+        if status.get("weights") == ELSEWHERE and not self._has_weights:
+            host = status.get("host", "another machine")
+            allowed = f"only its records were merged; its weights are on {host}: evaluate there and merge again"
+            raise invalid("checkpoint", str(self.checkpoint("best")), allowed)
 
     def checkpoint(self, which: str) -> Path:
         """The file of `best` or `last`."""
@@ -169,8 +234,13 @@ class RunFolder:
 
     def evaluation_records(self) -> Iterator[dict[str, Any]]:
         """Every whole evaluation record; a foreign or half-written file is none."""
-        for path in sorted(self.evaluations.glob("*.json")):
-            if (record := read_json(path)) is not None and set(record) >= _RECORD_KEYS:
+        try:
+            with os.scandir(self.evaluations) as entries:
+                names = sorted(entry.name for entry in entries if entry.name.endswith(".json"))
+        except OSError:
+            return
+        for name in names:
+            if (record := read_json(f"{self.path}/evaluations/{name}")) is not None and set(record) >= _RECORD_KEYS:
                 yield record
 
     def clear(self) -> None:
@@ -184,3 +254,9 @@ class RunFolder:
             else:
                 with contextlib.suppress(FileNotFoundError):
                     path.unlink()
+
+
+def last_line(error: str | None) -> str:
+    """The last line of a traceback, or nothing."""
+    lines = (error or "").strip().splitlines()
+    return lines[-1] if lines else ""

@@ -2,6 +2,8 @@
 
 import csv
 import io
+import os
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,7 @@ _TEXT_COLUMNS = frozenset(
         "checkpoint", "weights", "threat", "status",
     }
 )  # fmt: skip
+_REBUILD_SHARE = 20  # a rebuild by a job waits until this many times what the last one took has passed
 PLAN_COLUMNS = ("run_id", "arch", "params", "macs", "seed")
 
 
@@ -36,6 +39,7 @@ class StudyFolder:
         self.results_path = path / "results.csv"
         self._stop = path / ".stop"
         self.report_path = path / "report" / "index.html"
+        self._rebuilt_path = path / ".rebuilt.json"
 
     @property
     def name(self) -> str:
@@ -48,9 +52,14 @@ class StudyFolder:
 
     def runs(self) -> Iterator[RunFolder]:
         """Every run that has a folder, by run_id."""
-        for path in sorted((self.path / "runs").glob("*")):
-            if path.is_dir():
-                yield RunFolder(path)
+        runs = self.path / "runs"
+        try:
+            with os.scandir(runs) as entries:
+                names = sorted(entry.name for entry in entries if entry.is_dir())
+        except OSError:
+            return
+        for name in names:
+            yield RunFolder(runs / name)
 
     @property
     def is_stopped(self) -> bool:
@@ -92,19 +101,38 @@ class StudyFolder:
 
     def write_results(self, frame: pd.DataFrame | None = None) -> Path:
         """Rebuild results.csv from the records, or from the `frame` that they were just read into."""
+        started = time.perf_counter()
+        whole_study = frame is None
         if frame is None:
             frame = to_frame(self.rows())
         whole = dict.fromkeys(("params", "macs", "seed", "epochs", "n_test"), "Int64")
         write_text(self.results_path, frame.astype(whole).to_csv(index=False))
+        if whole_study:
+            write_json(self._rebuilt_path, {"seconds": time.perf_counter() - started})
         return self.results_path
+
+    def refresh_results(self) -> None:
+        """Rebuild results.csv, unless the last rebuild took more than a twentieth of the time that has passed since.
+
+        For each of many jobs, which together spend at most that share of their time on it; who starts them calls
+        `write_results` at the end.
+        """
+        try:
+            passed = time.time() - self._rebuilt_path.stat().st_mtime
+            recent = 0 <= passed < _REBUILD_SHARE * float((read_json(self._rebuilt_path) or {})["seconds"])
+        except (OSError, KeyError, TypeError, ValueError):
+            recent = False
+        if not (recent and self.results_path.is_file()):
+            self.write_results()
 
 
 def run_rows(run: RunFolder) -> list[dict[str, Any]]:
     """The rows of results.csv that one run gives."""
-    facts = run.status.get("run")
+    status = run.status
+    facts = status.get("run")
     if facts is None:
         return []
-    state = run.state
+    state = run.state_in(status)
     shared = {**facts, "train_seconds": (run.result or {}).get("train_seconds"), "status": state}
     if state in ("failed", "diverged"):
         return [shared]
@@ -141,10 +169,19 @@ def load_study(path: str | Path) -> pd.DataFrame:
     Raises:
         InputError: if there is no such folder.
     """
+    return to_frame(open_study(path).rows())
+
+
+def open_study(path: str | Path) -> StudyFolder:
+    """The study in the folder `path`, which must be one.
+
+    Raises:
+        InputError: if there is no such folder.
+    """
     folder = Path(path)
     if not (folder / "runs").is_dir():
         raise InputError(f"study = {str(path)!r}: a study's folder, with runs/ inside; {_studies_beside(folder)}")
-    return to_frame(StudyFolder(folder).rows())
+    return StudyFolder(folder)
 
 
 def _studies_beside(folder: Path) -> str:

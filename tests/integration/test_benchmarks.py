@@ -19,6 +19,7 @@ BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
             {"throughput", "switches", "evaluation", "loading", "overhead", "batch_sizes", "two_processes"},
         ),
         ("accuracy", {"digits"}),
+        ("records", {"load_study", "status", "results", "report", "merge", "merge_again", "merged_run"}),
     ],
 )
 def test_a_benchmark_runs_and_leaves_the_recorded_figures_alone(script, parts):
@@ -31,7 +32,7 @@ def test_a_benchmark_runs_and_leaves_the_recorded_figures_alone(script, parts):
     assert recorded == {path: path.read_bytes() for path in BENCHMARKS.glob("*.json")}
 
 
-@pytest.mark.parametrize("name", ["accuracy", "evaluation", "training"])
+@pytest.mark.parametrize("name", ["accuracy", "evaluation", "records", "training"])
 def test_recorded_figures_name_their_hardware_and_versions(name):
     provenance = json.loads((BENCHMARKS / f"{name}.json").read_text())["provenance"]
     assert provenance["hardware"]["processor"]

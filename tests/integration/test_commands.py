@@ -1,5 +1,6 @@
 """The tools around a study, on a finished one."""
 
+import json
 import shutil
 
 import pytest
@@ -43,7 +44,7 @@ def invoke(*arguments):
 def test_help_lists_only_what_works():
     result = invoke("--help")
     assert result.exit_code == 0
-    for name in ("plan", "status", "results", "report"):
+    for name in ("plan", "status", "results", "report", "merge"):
         assert name in result.output
         helped = invoke(name, "--help")
         assert helped.exit_code == 0
@@ -223,3 +224,41 @@ def test_a_run_of_images_in_folders(tmp_path, composed):
     frame = load_study(tmp_path / "results" / "single")
     assert set(frame["data"]) == {"pets"}
     assert set(frame["n_test"]) == {16}
+
+
+def test_a_merged_run_is_done_and_its_weights_are_elsewhere(tmp_path, composed):
+    def run(*overrides):
+        return Run.load(read_settings(composed("trainer.max_epochs=1", *overrides)))
+
+    asked, more = "evaluate.attacks=[fgsm]", "evaluate.attacks=[fgsm,cw40]"
+    first = run(asked)
+    assert execute(first) == "completed"
+    merged = tmp_path / "merged" / "single"
+    done = invoke("merge", first.folder.path.parents[1], "--into", merged)
+    assert done.exit_code == 0, done.output
+    there = f"results_dir={merged.parent}"
+    assert run(there, asked).is_done()
+    assert not run(there, more).is_done()
+    before = {path: path.read_bytes() for path in merged.rglob("*") if path.is_file()}
+    with pytest.raises(InputError, match=r"checkpoint = .*its weights are on"):
+        run(there, more).folder.require_weights()
+    checkpoint = run(there).folder.checkpoint("best")
+    with pytest.raises(InputError, match=r"checkpoint = .*its weights are on"):
+        evaluate(composed(f"checkpoint={checkpoint}", config="evaluate", small=False))
+    assert before == {path: path.read_bytes() for path in merged.rglob("*") if path.is_file()}
+
+
+def test_of_a_long_table_a_hundred_rows_are_printed(tmp_path, study, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "240")
+    copied = StudyFolder(tmp_path / "many")
+    (run, *_) = StudyFolder(study).runs()
+    for number in range(60):  # two rows each, of the checkpoints best and last
+        name = f"run{number:02}"
+        shutil.copytree(run.path / "evaluations", copied.run(name).evaluations)
+        status = json.loads((run.path / "status.json").read_text())
+        status["run"] = {**status["run"], "run_id": name}
+        (copied.run(name).path / "status.json").write_text(json.dumps(status))
+    short, whole = (invoke("results", copied.path, "--mixed", *options).output for options in ((), ("--all",)))
+    assert (short.count("run"), whole.count("run")) == (100 + 1, 120 + 1)  # and the column's name
+    assert "20 more rows; --all prints them" in short
+    assert len(load_study(copied.path)) == len(copied.results_path.read_text().splitlines()) - 1 == 120

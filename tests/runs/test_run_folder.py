@@ -4,8 +4,10 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 import robust_arch
+from robust_arch.errors import InputError
 from robust_arch.runs import RunFacts, RunFolder
 
 HOLD = """
@@ -139,7 +141,7 @@ def finish(folder, *checkpoints):
     folder.write_result({"train_seconds": 1.5})
     folder.checkpoints.mkdir()
     for which in checkpoints:
-        folder.checkpoint(which).write_bytes(b"weights")
+        torch.save({"weights": torch.zeros(50)}, folder.checkpoint(which))
 
 
 @pytest.mark.parametrize(
@@ -148,6 +150,74 @@ def finish(folder, *checkpoints):
 def test_a_run_is_trained_with_both_checkpoints(folder, checkpoints, trained):
     finish(folder, *checkpoints)
     assert folder.trained is trained
+
+
+@pytest.mark.parametrize("which", ["best", "last"])
+def test_wherever_a_checkpoint_was_cut_short_the_run_is_not_trained(folder, which):
+    finish(folder, "best", "last")
+    content = folder.checkpoint(which).read_bytes()
+    for length in (0, 1, 30, len(content) // 2, len(content) - 100, len(content) - 1):
+        folder.checkpoint(which).write_bytes(content[:length])
+        assert not folder.trained, length
+    folder.checkpoint(which).write_bytes(content)
+    assert folder.trained
+
+
+def mark_as_merged(folder):
+    status = folder.status | {"weights": "elsewhere", "host": "node7"}
+    (folder.path / "status.json").write_text(json.dumps(status))
+
+
+def test_a_merged_run_is_trained_without_checkpoints(folder):
+    folder.write_state("completed", FACTS)
+    folder.write_result({"train_seconds": 1.5})
+    assert not folder.trained
+    mark_as_merged(folder)
+    assert folder.trained
+    # only a training that is over
+    (folder.path / "result.json").unlink()
+    assert not folder.trained
+
+
+def test_who_needs_the_weights_of_a_merged_run_is_told_where_they_are(folder):
+    folder.write_state("completed", FACTS)
+    folder.require_weights()  # of a run that is not merged nothing is said
+    mark_as_merged(folder)
+    with pytest.raises(InputError, match=r"checkpoint = '.*best.ckpt'.* on node7"):
+        folder.require_weights()
+    finish(folder, "best", "last")  # copied by hand
+    folder.require_weights()
+
+
+def write_status(folder, **changes):
+    folder.write_state("completed", FACTS)
+    (folder.path / "status.json").write_text(json.dumps(folder.status | changes))
+
+
+@pytest.mark.parametrize("end", ["completed", "error", "out_of_memory", "not_finite", "interrupted"])
+def test_how_an_attempt_ended_is_what_was_recorded(folder, end):
+    write_status(folder, state="failed", end=end)
+    assert folder.end == end
+
+
+def test_records_of_earlier_versions_say_neither_end_nor_launcher(folder):
+    write_status(folder)
+    assert (folder.end, folder.launcher) == (None, None)
+    write_status(folder, end=3, launcher=["joblib"])
+    assert (folder.end, folder.launcher) == (None, None)
+
+
+def test_what_started_a_run_is_what_was_recorded(folder):
+    write_status(folder, launcher="joblib")
+    assert folder.launcher == "joblib"
+
+
+def test_running_without_a_process_was_killed_whatever_the_attempt_before_ended_in(folder, elsewhere):
+    write_status(folder, state="running", end="disk_full")
+    assert folder.end is None
+    elsewhere.kill()
+    elsewhere.communicate()
+    assert folder.end == "killed"
 
 
 def test_a_run_is_not_trained_without_a_whole_result(folder):

@@ -1,11 +1,14 @@
+import os
+import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from robust_arch.errors import InputError
-from robust_arch.files import write_json
+from robust_arch.files import read_json, write_json
 from robust_arch.runs import RunFacts, StudyFolder, load_study
 
 # as the documentation promises them, in this order
@@ -259,6 +262,59 @@ def test_results_csv_is_rebuilt_from_the_records(study):
     add(study, "b", "completed", record("best", pgd20=30.0), train_seconds=1.0)
     study.write_results()
     assert pd.read_csv(study.results_path)["pgd20_acc"].tolist() == [40.0, 30.0]
+
+
+def runs_in(path):
+    return pd.read_csv(path)["run_id"].tolist()
+
+
+@pytest.mark.parametrize(("passed", "rebuilt"), [(0, False), (1990, False), (2010, True), (-60, True)])
+def test_a_job_rebuilds_when_twenty_times_what_a_rebuild_takes_has_passed(study, passed, rebuilt):
+    add(study, "a", "failed")
+    study.write_results()
+    (kept,) = (path for path in study.path.iterdir() if path.name == ".rebuilt.json")
+    write_json(kept, {"seconds": 100.0})
+    then = time.time() - passed
+    os.utime(kept, (then, then))  # of the future where the clocks of two machines differ
+    add(study, "b", "failed")
+    StudyFolder(study.path).refresh_results()
+    assert runs_in(study.results_path) == (["a", "b"] if rebuilt else ["a"])
+    # who starts the jobs always does
+    study.write_results()
+    assert runs_in(study.results_path) == ["a", "b"]
+
+
+@pytest.mark.parametrize("content", [None, "", '{"sec', "{}", '{"seconds": "long"}', '{"seconds": null}'])
+def test_a_job_rebuilds_where_it_is_not_known_what_that_takes(study, content):
+    add(study, "a", "failed")
+    study.write_results()
+    if content is None:
+        (study.path / ".rebuilt.json").unlink()
+    else:
+        (study.path / ".rebuilt.json").write_text(content)
+    add(study, "b", "failed")
+    study.refresh_results()
+    assert runs_in(study.results_path) == ["a", "b"]
+
+
+def test_a_job_rebuilds_a_table_that_is_gone(study):
+    add(study, "a", "failed")
+    study.write_results()
+    write_json(study.path / ".rebuilt.json", {"seconds": 100.0})
+    study.results_path.unlink()
+    study.refresh_results()
+    assert runs_in(study.results_path) == ["a"]
+
+
+def test_each_file_of_a_run_is_read_once_and_no_lock_is_asked_for(study, monkeypatch):
+    for run_id in "abc":
+        add(study, run_id, "completed", record("best"), record("last"), train_seconds=1.0)
+    read = []
+    for module in ("robust_arch.runs.folder", "robust_arch.runs.study"):
+        monkeypatch.setattr(f"{module}.read_json", lambda path: read.append(str(path)) or read_json(path))
+    monkeypatch.setattr("robust_arch.runs.folder.lock.is_held", lambda path: pytest.fail("asked for a lock"))
+    assert len(load_study(study.path)) == 6
+    assert sorted(Path(path) for path in read) == sorted((study.path / "runs").rglob("*.json"))
 
 
 def test_the_plan_comes_back_with_its_columns(study):

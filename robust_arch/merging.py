@@ -1,0 +1,269 @@
+"""Studies that were run on several machines, joined into one folder of records."""
+
+import filecmp
+import json
+import secrets
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from robust_arch.analysis.card import write_card
+from robust_arch.errors import InputError, invalid
+from robust_arch.evaluation.record import SCHEMA, write_pair
+from robust_arch.files import read_arrays, read_json
+from robust_arch.runs import RunFolder, StudyFolder, lock, open_study
+from robust_arch.runs.folder import ELSEWHERE
+
+_FILES = ("config.yaml", "result.json", "metrics.csv", "train.log")  # status.json is written anew
+_RANKS = {"completed": 3, "diverged": 2, "failed": 1}
+# what two machines may record differently for one answer: times, hosts, versions and paths
+_CIRCUMSTANCES = frozenset(
+    {
+        "about", "command", "commit", "device", "finished", "hardware", "images", "implementation", "package_version",
+        "seconds", "torch_version", "train_seconds", "versions",
+    }
+)  # fmt: skip
+_DERIVED = frozenset({"worst_case", "invalid", "warnings"})  # of an evaluation: they follow from the rest
+_SHOWN = 3  # differences of a file
+
+Pair = tuple[dict[str, Any], Mapping[str, np.ndarray]]  # an evaluation record: its JSON and its arrays
+
+
+@dataclass(frozen=True)
+class Conflict:
+    """Two completed records of one run with other numbers. what: how they differ, the target's number first."""
+
+    run_id: str
+    source: Path
+    file: str
+    what: str
+
+
+@dataclass
+class MergeOutcome:
+    """Runs by what was done with them; `same` were there already. skipped: (run, source, why)."""
+
+    added: list[str] = field(default_factory=list)
+    replaced: list[str] = field(default_factory=list)
+    united: list[str] = field(default_factory=list)
+    same: list[str] = field(default_factory=list)
+    skipped: list[tuple[str, Path, str]] = field(default_factory=list)
+    conflicts: list[Conflict] = field(default_factory=list)
+
+    @property
+    def changed(self) -> bool:
+        """Whether anything was written."""
+        return bool(self.added or self.replaced or self.united)
+
+
+class _BusyError(RuntimeError):
+    """Another process works on the run."""
+
+
+def merge_studies(sources: Sequence[Path], target: Path) -> MergeOutcome:
+    """Copy the records of the studies into `target`, which need not exist; no checkpoints, and no source is changed.
+
+    Raises:
+        InputError: for a source that is no study, a target among the sources, or one that is being merged into.
+    """
+    studies = [open_study(source) for source in sources]
+    if target.exists() and not target.is_dir():
+        raise invalid("--into", str(target), "a study's folder, which need not exist")
+    if target.resolve() in {source.resolve() for source in sources}:
+        raise invalid("--into", str(target), "another folder than the sources")
+    with lock.held(target / ".merge.lock") as mine:
+        if not mine:
+            raise InputError(f"--into = {str(target)!r}: another process is merging into it")
+        return _merge(studies, StudyFolder(target))
+
+
+def _merge(studies: Sequence[StudyFolder], target: StudyFolder) -> MergeOutcome:
+    outcome = MergeOutcome()
+    for left in target.path.glob(".merging-*"):  # by a merge that was killed
+        shutil.rmtree(left)
+    scratch = target.path / f".merging-{secrets.token_hex(4)}"
+    scratch.mkdir()
+    (target.path / "runs").mkdir(exist_ok=True)
+    try:
+        for study in studies:
+            for run in study.runs():
+                _merge_run(run, study, target, scratch, outcome)
+    finally:
+        shutil.rmtree(scratch)
+    _merge_plans(studies, target)
+    if outcome.changed or not target.results_path.is_file():
+        target.write_results()
+    return outcome
+
+
+def _merge_run(run: RunFolder, study: StudyFolder, target: StudyFolder, scratch: Path, outcome: MergeOutcome) -> None:
+    own, status = target.run(run.run_id), run.status
+    if not status.get("run"):
+        return
+    try:
+        if run.is_locked:
+            raise _BusyError(f"a process works on it in {study.path}")
+        recorded = bool(own.status.get("run"))
+        if recorded and run.state_in(status) == own.state == "completed":
+            _unite(run, own, study.path, outcome)
+        elif recorded and _RANKS.get(run.state_in(status), 0) <= _RANKS.get(own.state, 0):
+            outcome.same.append(run.run_id)
+        else:
+            _copy_in(run, status, own, scratch)
+            (outcome.replaced if recorded else outcome.added).append(run.run_id)
+    except _BusyError as busy:
+        outcome.skipped.append((run.run_id, study.path, str(busy)))
+
+
+def _copy_in(run: RunFolder, status: Mapping[str, Any], own: RunFolder, scratch: Path) -> None:
+    """Put a copy of the run's records where `own` is, as a whole."""
+    copied = RunFolder(scratch / run.run_id)
+    _copy(run, status, copied)
+    if run.is_locked or run.status != status:
+        shutil.rmtree(copied.path)
+        raise _BusyError("a process has begun to work on it")
+    if not own.path.exists():
+        copied.path.rename(own.path)
+        return
+    with own.lock() as mine:
+        if not mine:
+            raise _BusyError(f"a process works on it in {own.path.parents[1]}")
+        own.path.rename(scratch / f"{run.run_id}.before")
+        copied.path.rename(own.path)
+
+
+def _copy(run: RunFolder, status: Mapping[str, Any], copied: RunFolder) -> None:
+    copied.evaluations.mkdir(parents=True)
+    for name in _FILES:
+        if (run.path / name).is_file():
+            shutil.copyfile(run.path / name, copied.path / name)
+    if run.evaluations.is_dir():
+        for path in run.evaluations.iterdir():
+            if path.suffix in (".json", ".npz") or path.name == "card.md":
+                shutil.copyfile(path, copied.evaluations / path.name)
+    # a run that has to be done again is done from its start, so only a completed one needs weights
+    mark = {"weights": ELSEWHERE} if run.state_in(status) == "completed" and run.result is not None else {}
+    (copied.path / "status.json").write_text(json.dumps({**status, **mark}, indent=2) + "\n", encoding="utf-8")
+
+
+def _unite(run: RunFolder, own: RunFolder, source: Path, outcome: MergeOutcome) -> None:
+    """Add the evaluations that `own` lacks, if both completed records agree in every number they share."""
+    found = list(_different(_without(run.result or {}), _without(own.result or {})))
+    conflicts = [Conflict(run.run_id, source, "result.json", _told(found))] if found else []
+    additions = []
+    for path in sorted(run.evaluations.glob("*.json")):
+        mine = own.evaluations / path.name
+        if _same_files(path, mine) or (theirs := _pair(path)) is None:
+            continue
+        if (ours := _pair(mine)) is None:
+            additions.append((mine, theirs))
+        elif found := list(_disagreements(theirs, ours)):
+            conflicts.append(Conflict(run.run_id, source, f"evaluations/{path.name}", _told(found)))
+        elif (united := _united(theirs, ours)) is not None:
+            additions.append((mine, united))
+    if conflicts:
+        outcome.conflicts.extend(conflicts)
+    elif additions:
+        _add_evaluations(own, additions)
+        outcome.united.append(run.run_id)
+    else:
+        outcome.same.append(run.run_id)
+
+
+def _add_evaluations(own: RunFolder, additions: Sequence[tuple[Path, Pair]]) -> None:
+    with own.lock() as mine:
+        if not mine:
+            raise _BusyError(f"a process works on it in {own.path.parents[1]}")
+        for path, (content, arrays) in additions:
+            write_pair(path, content, arrays)
+        if own.config.is_file():
+            write_card(own)
+
+
+def _same_files(path: Path, other: Path) -> bool:
+    """Whether both records are the same to the byte, which spares reading them."""
+    pairs = ((path, other), (path.with_suffix(".npz"), other.with_suffix(".npz")))
+    return all(one.is_file() and two.is_file() and filecmp.cmp(one, two, shallow=False) for one, two in pairs)
+
+
+def _pair(path: Path) -> Pair | None:
+    """An evaluation record, or None if one of its files is missing or torn."""
+    content, arrays = read_json(path), read_arrays(path.with_suffix(".npz"))
+    if content is None or arrays is None or content.get("schema") != SCHEMA or "clean" not in content:
+        return None
+    return (content, arrays) if {"clean", *content["attacks"]} <= set(arrays) else None
+
+
+def _disagreements(theirs: Pair, ours: Pair) -> Iterator[str]:
+    """Shared numbers of two evaluations that are not the same."""
+    for key in sorted((set(theirs[0]) & set(ours[0])) - _DERIVED - {"attacks"}):
+        yield from _different(_without(theirs[0][key]), _without(ours[0][key]), key)
+    attacks, own = theirs[0]["attacks"], ours[0]["attacks"]
+    for name in sorted(set(attacks) & set(own)):
+        yield from _different(_without(attacks[name]), _without(own[name]), f"attacks.{name}")
+    for name in sorted(set(theirs[1]) & set(ours[1])):
+        if not np.array_equal(theirs[1][name], ours[1][name]):
+            yield f"{name}: other examples in the .npz"
+
+
+def _united(theirs: Pair, ours: Pair) -> Pair | None:
+    """Both evaluations in one, or None if the second holds the first."""
+    attacks = {**theirs[0]["attacks"], **ours[0]["attacks"]}
+    content = {**theirs[0], **ours[0], "attacks": attacks}
+    if set(attacks) == set(ours[0]["attacks"]) and set(content) == set(ours[0]):
+        return None
+    return content, {**theirs[1], **ours[1]}
+
+
+def _without(node: Any) -> Any:
+    """What is recorded, without the circumstances under which it was."""
+    if isinstance(node, dict):
+        return {key: _without(value) for key, value in node.items() if key not in _CIRCUMSTANCES}
+    return [_without(value) for value in node] if isinstance(node, list) else node
+
+
+def _different(theirs: Any, ours: Any, where: str = "") -> Iterator[str]:
+    """Each place in which two records differ, like `clean.count: 41 against 43`."""
+    if isinstance(theirs, dict) and isinstance(ours, dict):
+        for key in sorted({*theirs, *ours}):
+            yield from _different(theirs.get(key), ours.get(key), f"{where}.{key}" if where else key)
+    elif theirs != ours:
+        yield f"{where}: {ours} against {theirs}"
+
+
+def _told(found: Sequence[str]) -> str:
+    more = f"; and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+    return "; ".join(found[:_SHOWN]) + more
+
+
+def _merge_plans(studies: Sequence[StudyFolder], target: StudyFolder) -> None:
+    """plan.csv is the union in order of first appearance; study.json keeps what each plan rests on."""
+    planned: dict[str, dict[str, str]] = {}
+    parts: list[dict[str, Any]] = []
+    for study in (target, *studies):
+        for row in study.read_plan():
+            planned.setdefault(row["run_id"], row)
+        about = study.about
+        for part in about.get("merged", [about] if about else []):
+            if part not in parts:
+                parts.append(part)
+    about = _about(parts)
+    if planned and (list(planned.values()) != target.read_plan() or about != target.about):
+        target.write_plan(list(planned.values()), about)
+
+
+def _about(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """study.json of several plans; of one its own."""
+    if len(parts) < 2:
+        return dict(*parts)
+    return {
+        "command": "\n".join(dict.fromkeys(part["command"] for part in parts if part.get("command"))),
+        "budgets": sorted({budget for part in parts for budget in part.get("budgets", [])}),
+        "considered": sum(part.get("considered", 0) for part in parts),
+        "rejected": sum(part.get("rejected", 0) for part in parts),
+        "merged": list(parts),
+    }

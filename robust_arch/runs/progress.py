@@ -1,0 +1,157 @@
+"""How far a study is: its runs with what is recorded of them, counts, the best so far, the time left."""
+
+import statistics
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import Any
+
+from robust_arch.runs.folder import ELSEWHERE, RunFolder, last_line
+from robust_arch.runs.metrics import read_rows
+from robust_arch.runs.study import StudyFolder
+
+ENDED = ("completed", "failed", "diverged")
+
+
+@dataclass(frozen=True)
+class RunProgress:
+    """One run, each of its files read at most once. planned: its row of plan.csv, empty for a run outside the plan."""
+
+    run: RunFolder
+    planned: Mapping[str, str]
+    status: Mapping[str, Any]
+    result: Mapping[str, Any] | None
+    state: str
+    end: str | None
+
+    @classmethod
+    def read(cls, run: RunFolder, planned: Mapping[str, str]) -> "RunProgress":
+        """As the run is now."""
+        status = run.status
+        result = run.result if status else None
+        return cls(run, planned, status, result, run.state_in(status), run.end_in(status))
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """What is known of the run before it starts; of one that has not begun what the plan says."""
+        return self.status.get("run") or self.planned
+
+    @property
+    def lost(self) -> bool:
+        """Whether the last attempt came to nothing: failed, diverged or killed."""
+        return self.state in ("failed", "diverged") or self.end == "killed"
+
+    @cached_property
+    def epochs_done(self) -> int:
+        """Epochs of the training that are behind it, of one that is not over as metrics.csv has them."""
+        if self.result is not None:
+            return int(self.result["last_epoch"]) + 1
+        return len(read_rows(self.run.metrics)) if self.status else 0
+
+    def seconds_since_start(self, now: datetime) -> float | None:
+        """Of a running one, since its attempt began; None for any other."""
+        try:
+            started = datetime.fromisoformat(self.status["updated"])
+        except (KeyError, TypeError, ValueError):
+            return None
+        return (now - started).total_seconds() if self.state == "running" else None
+
+    @property
+    def held_out(self) -> tuple[float, int] | None:
+        """Best robust accuracy on held-out images in percent, and how many these are."""
+        if self.result is None:
+            return None
+        return float(self.result["best_val_robust_acc"]), int(self.result["selection_images"])
+
+    @property
+    def error(self) -> str:
+        """The last line of the recorded error, or nothing."""
+        return last_line(self.status.get("error"))
+
+    @property
+    def weights_at(self) -> str | None:
+        """The machine that has the weights of a merged run; None for any other."""
+        return self.status.get("host") if self.status.get("weights") == ELSEWHERE else None
+
+    @property
+    def _seconds_per_work(self) -> float | None:
+        """Of a completed training, per multiply-accumulate and epoch."""
+        work = int(self.facts.get("macs") or 0) * self.epochs_done
+        if self.state != "completed" or self.result is None or not work:
+            return None
+        return float(self.result["train_seconds"]) / work
+
+    def seconds_left(self, rate: float, epochs: int) -> float:
+        """Of training, by `rate` seconds per multiply-accumulate and epoch; epochs: where the run does not say."""
+        if self.state in ENDED or self.result is not None:
+            return 0.0
+        left = int(self.facts.get("epochs") or epochs) - self.epochs_done
+        return max(0, left) * int(self.facts.get("macs") or 0) * rate
+
+
+@dataclass(frozen=True)
+class TimeLeft:
+    """Seconds until all is trained, from `completed` runs, if as many go on `at_once` as do now."""
+
+    seconds: float
+    completed: int
+    at_once: int
+
+
+@dataclass(frozen=True)
+class StudyProgress:
+    """The runs of the plan in its order, then the others, at one moment."""
+
+    name: str
+    runs: Sequence[RunProgress]
+    now: datetime
+
+    @classmethod
+    def read(cls, study: StudyFolder) -> "StudyProgress":
+        """As the study is now."""
+        planned = {row["run_id"]: row for row in study.read_plan()}
+        rows: dict[str, Mapping[str, str]] = dict(planned)
+        for run in study.runs():
+            rows.setdefault(run.run_id, {})
+        runs = [RunProgress.read(study.run(run_id), row) for run_id, row in rows.items()]
+        return cls(study.name, runs, datetime.now(UTC))
+
+    @cached_property
+    def states(self) -> Counter[str]:
+        """Runs by state."""
+        return Counter(run.state for run in self.runs)
+
+    @cached_property
+    def killed(self) -> int:
+        """Runs that count as planned because their process was killed."""
+        return sum(run.end == "killed" for run in self.runs)
+
+    @cached_property
+    def launchers(self) -> Counter[str]:
+        """Runs by what started their last attempt, where that is recorded."""
+        return Counter(name for run in self.runs if isinstance(name := run.status.get("launcher"), str))
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing is planned or running."""
+        return all(run.state in ENDED for run in self.runs)
+
+    @property
+    def best(self) -> RunProgress | None:
+        """The completed run of highest held-out robust accuracy; of equals the first."""
+        completed = [run for run in self.runs if run.state == "completed" and run.held_out]
+        return max(completed, key=lambda run: run.held_out or (0.0, 0), default=None)
+
+    @cached_property
+    def time_left(self) -> TimeLeft | None:
+        """By the median speed of the completed runs; None without one, or with nothing left."""
+        rates = {run.run.run_id: rate for run in self.runs if (rate := run._seconds_per_work) is not None}
+        if not rates:
+            return None
+        rate = statistics.median(rates.values())
+        epochs = statistics.mode(int(run.facts["epochs"]) for run in self.runs if run.run.run_id in rates)
+        at_once = max(1, self.states["running"])
+        seconds = sum(run.seconds_left(rate, epochs) for run in self.runs) / at_once
+        return TimeLeft(seconds, len(rates), at_once) if seconds else None
