@@ -21,6 +21,11 @@ def replacing(path: Path) -> Iterator[Path]:
         with temporary.open("rb") as handle:
             os.fsync(handle.fileno())
         temporary.replace(path)
+    except OSError as error:
+        error.filename = error.filename or str(
+            path
+        )  # a full disk is met in writing, where Python does not name the file
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -48,6 +48,8 @@ def launch_until_settled(launcher: Launcher, runs: Sequence[PlannedRun]) -> None
     A run that failed or was killed has `study.retries` further attempts; one that did not begin because a killed worker
     took the launcher down with it has used none. Ends early where the study is stopped on failure.
     """
+    if not runs:
+        return
     waiting = [planned for planned in runs if planned.run.settings.rerun or not planned.is_settled]
     for planned in runs:
         if planned not in waiting:
@@ -57,7 +59,7 @@ def launch_until_settled(launcher: Launcher, runs: Sequence[PlannedRun]) -> None
     while waiting:
         begun = _attempt(launcher, waiting)
         tries.update(planned.run.run_id for planned in begun)
-        if not begun or (runs and runs[0].run.study.is_stopped):
+        if not begun or runs[0].run.study.is_stopped:
             return
         untouched = [planned for planned in waiting if planned not in begun]
         again = [planned for planned in begun if tries[planned.run.run_id] <= planned.run.settings.retries]
