@@ -16,6 +16,7 @@ from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig, open_dict, read_write
 
 from robust_arch import configuration as edge
+from robust_arch.architectures import ArchSpec
 from robust_arch.errors import InputError
 from robust_arch.run import Run
 from robust_arch.runner import warn_of_other_version
@@ -67,19 +68,21 @@ def plan_study(cfg: DictConfig, overrides: Sequence[str]) -> StudyPlan:
         raise InputError(
             f"search.budget = {budget}: none of the {members.considered} points of search.space meets it{nearest}"
         )
-    runs = []
-    for spec in members.specs:
-        for seed in seeds:
-            run = Run(base.settings.with_member(spec, seed), base.splits, base.training_fingerprint)
-            member = (
-                # decided here once: whoever does the run does the one that is planned
-                edge.as_override("trainer.precision", base.settings.trainer.precision),
-                edge.as_override("arch.depths", spec.depths),
-                edge.as_override("arch.widths", spec.widths),
-                edge.as_override("seed", seed),
-            )
-            runs.append(PlannedRun(run, (*overrides, *member)))
+    runs = [planned_run(base, spec, seed, overrides) for spec in members.specs for seed in seeds]
     return StudyPlan(tuple(runs), members, budget, StudyFolder(base.settings.study_path))
+
+
+def planned_run(base: Run, spec: ArchSpec, seed: int, overrides: Sequence[str]) -> PlannedRun:
+    """The same question as `base` for an architecture and a seed; overrides: what `base` was composed with."""
+    member = (
+        # decided here once: whoever does the run does the one that is planned
+        edge.as_override("trainer.precision", base.settings.trainer.precision),
+        edge.as_override("arch.depths", spec.depths),
+        edge.as_override("arch.widths", spec.widths),
+        edge.as_override("seed", seed),
+    )
+    run = Run(base.settings.with_member(spec, seed), base.splits, base.training_fingerprint)
+    return PlannedRun(run, (*overrides, *member))
 
 
 def combinations(arguments: Sequence[str], loader: ConfigLoader | None = None) -> list[list[str]]:
@@ -88,7 +91,7 @@ def combinations(arguments: Sequence[str], loader: ConfigLoader | None = None) -
     return BasicSweeper.split_arguments(overrides, None)[0]
 
 
-def _configurations(
+def configurations(
     config: DictConfig, loader: ConfigLoader, arguments: Sequence[str]
 ) -> Iterator[tuple[DictConfig, list[str]]]:
     """One composed configuration, with its overrides, for each combination."""
@@ -113,10 +116,10 @@ def sweep(config: DictConfig, loader: ConfigLoader, launcher: Launcher, argument
         sys.exit(f"error: {error}")
     study = plans[0].study
     _record_plan(study, plans, runs, arguments)
-    _launch_until_settled(launcher, runs)
+    launch_until_settled(launcher, runs)
     trained = [planned for planned in runs if planned.run.folder.trained]
-    chosen = _finalist_runs(trained, finalists) if finalists is not None else []
-    _launch_until_settled(launcher, chosen)
+    chosen = finalist_runs(trained, finalists) if finalists is not None else []
+    launch_until_settled(launcher, chosen)
     study.write_results()
     undone = [planned for planned in [*runs, *chosen] if not planned.run.is_done()]
     completed = sum(planned.run.is_done() for planned in runs)
@@ -134,7 +137,7 @@ def _plans(
     """The plan of each combination, and the finalists' evaluation, all checked."""
     plans = []
     finalists = None
-    for composed, combination in _configurations(config, loader, arguments):
+    for composed, combination in configurations(config, loader, arguments):
         plans.append(plan_study(composed, combination))
         finalists = edge.read_finalists(composed)
         if finalists is not None:
@@ -162,7 +165,7 @@ def _distinct(plans: Sequence[StudyPlan]) -> list[PlannedRun]:
     return list({planned.run.run_id: planned for plan in plans for planned in plan.runs}.values())
 
 
-def _launch_until_settled(launcher: Launcher, runs: Sequence[PlannedRun]) -> None:
+def launch_until_settled(launcher: Launcher, runs: Sequence[PlannedRun]) -> None:
     """Launch what is not done; where another process has a run, wait for it and do what it left undone."""
     _launch(launcher, runs)
     while busy := [planned for planned in runs if not planned.run.is_done() and planned.run.folder.is_locked]:
@@ -196,7 +199,7 @@ def _launch(launcher: Launcher, runs: Sequence[PlannedRun]) -> None:
             log.error("job of run %s failed: %s: %s", planned.run.run_id, type(error).__name__, error)
 
 
-def _finalist_runs(trained: Sequence[PlannedRun], finalists: edge.Finalists) -> list[PlannedRun]:
+def finalist_runs(trained: Sequence[PlannedRun], finalists: edge.Finalists) -> list[PlannedRun]:
     """The best runs by robust accuracy on held-out data, to be evaluated again under the finalists' attacks."""
 
     def held_out(planned: PlannedRun) -> float:
