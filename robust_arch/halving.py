@@ -209,7 +209,7 @@ class _Search:
         images = (done[0].run.folder.result or {}).get("selection_images") if done else None
         ended = "finished" if rung is self.plan.rungs[-1] else "promoted"
         log.info(
-            "rung %d of %d, %s=%d: %d of %d architectures %s, by held-out robust accuracy (n=%s), mean over %d seeds: %s",
+            "rung %d of %d, %s=%d: %d of %d architectures %s; held-out robust accuracy (n=%s), mean of %d seeds: %s",
             rung.number, len(self.plan.rungs), self.plan.options.resource, rung.value, len(decision.promoted),
             len(specs), ended, images, len(self.plan.seeds), "; ".join(_described(decision, i) for i in decision.order),
         )  # fmt: skip
@@ -245,13 +245,13 @@ def _of(runs: Sequence[PlannedRun], values: Mapping[str, float | None], spec: Ar
 
 
 def _described(decision: Decision, position: int) -> str:
-    """An architecture with its value, like `wide_resnet-d1-1-1-w4-8-8 41.3 (tied, 40.9 over 5 seeds) promoted`."""
+    """An architecture with its value in percent, like `net 41.3 (tied, 40.9 with further seeds)`."""
     mean, spec = decision.means[position], decision.specs[position]
     words = [arch_name(spec), "failed" if mean is None else f"{mean:.1f}"]
     if position in decision.tie_means:
         tie_mean = decision.tie_means[position]
         words.append("(tied, failed)" if tie_mean is None else f"(tied, {tie_mean:.1f} with further seeds)")
-    return " ".join([*words, *(["promoted"] if spec in decision.promoted else [])])
+    return " ".join(words)
 
 
 def _rows(decision: Decision, resource: str, *, last: bool) -> list[dict[str, Any]]:

@@ -21,7 +21,8 @@ from robust_arch.errors import InputError
 from robust_arch.run import Run
 from robust_arch.runner import warn_of_other_version
 from robust_arch.runs import StudyFolder
-from robust_arch.search import Budget, Members
+from robust_arch.search import Budget, Halving, Members
+from robust_arch.suggestion import refuse_allocation
 
 log = logging.getLogger(__name__)
 
@@ -43,12 +44,16 @@ class PlannedRun:
 
 @dataclass(frozen=True)
 class StudyPlan:
-    """The runs of one configuration: members of the space inside the budget, times seeds."""
+    """The runs of one configuration: members of the space inside the budget, times seeds.
+
+    halving: of which rungs they are the first, if they are.
+    """
 
     runs: tuple[PlannedRun, ...]
     members: Members
     budget: Budget
     study: StudyFolder
+    halving: Halving | None = None
 
 
 def plan_study(cfg: DictConfig, overrides: Sequence[str]) -> StudyPlan:
@@ -59,6 +64,7 @@ def plan_study(cfg: DictConfig, overrides: Sequence[str]) -> StudyPlan:
     Raises:
         InputError: if a value is not allowed, or no architecture of the space meets the budget.
     """
+    refuse_allocation(cfg)
     base = Run.load(edge.read_settings(cfg))
     space, budget, seeds = edge.read_space(cfg), edge.read_budget(cfg), edge.read_seeds(cfg)
     train = base.splits.train

@@ -1,4 +1,4 @@
-"""`hydra/sweeper=halving`: Hydra's door to robust_arch.halving. Imports nothing heavy, as Hydra imports every plugin."""
+"""`hydra/sweeper=halving`: Hydra's door to robust_arch.halving. Imports nothing heavy, as Hydra imports plugins."""
 
 from dataclasses import dataclass, field
 from typing import Any
