@@ -42,7 +42,7 @@ def train(cfg: DictConfig) -> tuple[str, tuple[float, ...] | None]:
 
 
 def job(cfg: DictConfig) -> tuple[float, ...] | None:
-    """One Hydra job, which returns the study's objectives; how it ended is its exit status, in a sweep its exception."""
+    """One Hydra job, which returns the objectives; how it ended is its exit status, in a sweep its exception."""
     set_up_logging()
     # SIGTERM unwinds like Ctrl-C does, so that what was going on is recorded as interrupted
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
