@@ -226,10 +226,10 @@ class _Search:
 
 def _require_ended(runs: Sequence[PlannedRun]) -> None:
     """Stop the search at a run that was cut off: whom to promote would follow from chance."""
-    states = {planned: planned.run.folder.state for planned in runs if not planned.run.is_done()}
-    open_runs = [planned for planned, state in states.items() if state not in ("failed", "diverged")]
-    for planned in open_runs:
-        log.error("run %s is not done (%s): %s", planned.run.run_id, states[planned], planned.run.folder.path)
+    undone = [planned.run for planned in runs if not planned.run.is_done()]
+    open_runs = [run for run in undone if run.folder.state not in ("failed", "diverged")]
+    for run in open_runs:
+        log.error("run %s is not done (%s): %s", run.run_id, run.folder.state, run.folder.path)
     if open_runs:
         sys.exit(1)
 
