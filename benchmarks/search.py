@@ -1,13 +1,13 @@
 """How much of a full grid's compute a search needs to find its best architecture, replayed on recorded runs.
 
 Rests on search/records.csv: every architecture of a small grid, trained for each number of epochs with each seed
-(search/record.sh made it; `--collect FOLDER` writes it from that study). Compute is epochs times MACs, as a share of the
-grid's. A search sees held-out robust accuracy; what it chose is judged by robust accuracy on the test set, mean over
-all seeds at the most epochs. It has found the best once that is within the noise of the grid's best, and stays so: noise
-is one standard error of a difference of two such means, s * sqrt(2 / seeds), s the standard deviation over seeds pooled
-over architectures. After its last rung halving goes on with full runs in order of rank, so that it gets there too;
-repetitions that never do count with the whole grid. Repetitions draw one seed an architecture (or take all) and the
-order. Writes search.json beside this file.
+(search/record.sh trained them; `--collect FOLDER` writes the records of that study). Compute is epochs times MACs, as a
+share of the grid's. A search sees held-out robust accuracy; what it chose is judged by robust accuracy on the test set,
+mean over all seeds at the most epochs. It has found the best once that is within the noise of the grid's best, and
+stays so: noise is one standard error of a difference of two such means, s * sqrt(2 / seeds), s the standard deviation
+over seeds pooled over architectures. After its last rung halving goes on with full runs in order of rank, so that it
+gets there too; repetitions that never do count with the whole grid. A repetition draws an order and one seed for each
+architecture, or takes the mean over all seeds. Writes search.json beside this file.
 """
 
 import argparse
@@ -37,7 +37,7 @@ COLUMNS = (
     "train_seconds",
 )  # fmt: skip
 SAMPLERS = ("TPESampler", "NSGAIISampler", "RandomSampler")
-TRIALS = 100  # suggestions an optimiser makes at most; those that are recorded already cost nothing
+TRIALS = 60  # suggestions an optimiser makes at most; those that are recorded already cost nothing
 
 Choices = Iterator[tuple[float, int]]  # compute so far and the position of the architecture chosen then
 
@@ -244,15 +244,15 @@ def replayed(
     }
 
 
-def searches(grid: Grid) -> dict[str, tuple[Callable[[Grid, Draw], Choices], bool]]:
-    """Every search by name, and whether it ends by itself."""
+def searches(grid: Grid, *, single: bool) -> dict[str, tuple[Callable[[Grid, Draw], Choices], bool]]:
+    """Every search by name, and whether it ends by itself; single: there are further seeds to break ties with."""
     found: dict[str, tuple[Callable[[Grid, Draw], Choices], bool]] = {"random_search": (random_search, False)}
     low, middle, high = sorted(grid.held_out)
     for rungs in ((low, high), (middle, high), (low, middle, high)):
         for eta in (2, 3, 4):
             name = f"halving_{'-'.join(map(str, rungs))}_eta{eta}"
             found[name] = (partial(halving, rungs=rungs, eta=eta), True)
-            if len(rungs) == 3:
+            if single and len(rungs) == 3:
                 found[f"{name}_ties"] = (partial(halving, rungs=rungs, eta=eta, tie_points=3.0), True)
     try:
         import optuna  # noqa: F401
@@ -282,7 +282,7 @@ def facts(grid: Grid) -> dict[str, Any]:
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repetitions", type=int, default=200, help="random orders and seeds")
+    parser.add_argument("--repetitions", type=int, default=100, help="random orders and seeds")
     parser.add_argument("--collect", type=Path, metavar="FOLDER", help="write the records from this study, and end")
     parser.add_argument("--smoke", action="store_true", help="three repetitions on made-up records; writes nothing")
     arguments = parser.parse_args()
@@ -296,7 +296,7 @@ def main() -> None:
     print("grid", json.dumps(found["grid"]), flush=True)
     for label, single in (("one_seed", True), ("all_seeds", False)):
         found[label] = {}
-        for name, (search, stops) in searches(grid).items():
+        for name, (search, stops) in searches(grid, single=single).items():
             found[label][name] = replayed(grid, search, repetitions, single=single, stops=stops)
             print(name, label, json.dumps(found[label][name]), flush=True)
     if not arguments.smoke:
