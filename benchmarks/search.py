@@ -1,13 +1,14 @@
 """How much of a full grid's compute a search needs to find its best architecture, replayed on recorded runs.
 
 Rests on search/records.csv: every architecture of a small grid, trained for each number of epochs with each seed
-(search/record.sh trained them; `--collect FOLDER` writes the records of that study). Compute is epochs times MACs, as a
-share of the grid's. A search sees held-out robust accuracy; what it chose is judged by robust accuracy on the test set,
-mean over all seeds at the most epochs. It has found the best once that is within the noise of the grid's best, and
-stays so: noise is one standard error of a difference of two such means, s * sqrt(2 / seeds), s the standard deviation
-over seeds pooled over architectures. After its last rung halving goes on with full runs in order of rank, so that it
-gets there too; repetitions that never do count with the whole grid. A repetition draws an order and one seed for each
-architecture, or takes the mean over all seeds. Writes search.json beside this file.
+(search/record.sh trained them; `--collect FOLDER` writes the records of that study). Compute is epochs times MACs, as
+a share of the grid's. A search sees held-out robust accuracy; what it chose is judged by robust accuracy on the test
+set, mean over all seeds at the most epochs. It has found the best once that is within the noise of the grid's best,
+and stays so until the search ends: noise is one standard error of a difference of two such means, s * sqrt(2 / seeds),
+s the standard deviation over seeds pooled over architectures. Repetitions that end outside it count with the whole
+grid. As no search knows when it has found the best, the share of repetitions that are there at a given compute is told
+too: halving has no choice before its end, where it stops; the others could be stopped anywhere. A repetition draws an
+order and one seed for each architecture, or takes the mean over all seeds. Writes search.json beside this file.
 """
 
 import argparse
@@ -37,6 +38,7 @@ COLUMNS = (
     "train_seconds",
 )  # fmt: skip
 SAMPLERS = ("TPESampler", "NSGAIISampler", "RandomSampler")
+SHARES = (0.25, 0.4, 0.5, 0.75, 1.0)  # of the grid's compute, at which searches are compared
 TRIALS = 60  # suggestions an optimiser makes at most; those that are recorded already cost nothing
 
 Choices = Iterator[tuple[float, int]]  # compute so far and the position of the architecture chosen then
@@ -149,19 +151,14 @@ def draw(grid: Grid, seed: int, *, single: bool) -> Draw:
     return Draw(one if single else everything, everything, rng.permutation(count), seed)
 
 
-def in_turn(
-    grid: Grid, seen: Draw, positions: Iterator[int], spent: float = 0.0, done: tuple[int, ...] = ()
-) -> Choices:
-    """Full runs of these architectures, those of `done` aside; the choice is the best held-out one."""
+def in_turn(grid: Grid, seen: Draw, positions: Iterator[int]) -> Choices:
+    """Full runs of these architectures, each once; the choice is the best held-out one so far."""
     full = seen.held_out[grid.epochs]
-    trained = list(done)
-    if trained:
-        yield spent, max(trained, key=lambda i: full[i])
+    trained: list[int] = []
     for position in positions:
         if position not in trained:
             trained.append(position)
-            spent += grid.epochs * grid.macs[position]
-            yield spent, max(trained, key=lambda i: full[i])
+            yield float(grid.epochs * grid.macs[trained].sum()), max(trained, key=lambda i: full[i])
 
 
 def random_search(grid: Grid, seen: Draw) -> Choices:
@@ -171,7 +168,7 @@ def random_search(grid: Grid, seen: Draw) -> Choices:
 
 def halving(grid: Grid, seen: Draw, rungs: tuple[int, ...], eta: int, tie_points: float | None = None) -> Choices:
     """Successive halving as hydra/sweeper=halving decides; tie_points: ties get every seed that there is."""
-    remaining, dropped, spent = seen.order.tolist(), [], 0.0
+    remaining, spent = seen.order.tolist(), 0.0
     for epochs in rungs[:-1]:
         values = [float(seen.held_out[epochs][i]) for i in remaining]
         spent += epochs * grid.macs[remaining].sum()
@@ -182,11 +179,10 @@ def halving(grid: Grid, seen: Draw, rungs: tuple[int, ...], eta: int, tie_points
             further = grid.test.shape[1] - 1
             spent += further * epochs * sum(grid.macs[remaining[i]] for i in positions)
             with_ties = {i: float(seen.all_seeds[epochs][remaining[i]]) for i in positions}
-        order = [remaining[i] for i in ranking(values, keep, tie_points or 0.0, with_ties)]
-        dropped = [*order[keep:], *dropped]
-        remaining = order[:keep]
+        order = ranking(values, keep, tie_points or 0.0, with_ties)[:keep]
+        remaining = [remaining[i] for i in sorted(order)]
     spent += rungs[-1] * grid.macs[remaining].sum()
-    return in_turn(grid, seen, iter(dropped), spent, tuple(remaining))
+    yield spent, max(remaining, key=lambda i: seen.held_out[rungs[-1]][i])
 
 
 def suggested(grid: Grid, seen: Draw, sampler: str) -> Choices:
@@ -222,44 +218,48 @@ def needed(grid: Grid, choices: list[tuple[float, int]]) -> float | None:
     return found
 
 
-def replayed(
-    grid: Grid, search: Callable[[Grid, Draw], Choices], repetitions: int, *, single: bool, stops: bool
-) -> dict[str, Any]:
-    """Mean and spread over repetitions. stops: the search has an end of its own, its first choice."""
-    shares, ended, first = [], [], []
-    for seed in range(repetitions):
-        choices = list(search(grid, draw(grid, seed, single=single)))
-        shares.append(needed(grid, choices))
-        ended.append(choices[0] if stops else choices[-1])
-        first.append(grid.regret[ended[-1][1]])
+def there_at(grid: Grid, choices: list[tuple[float, int]], share: float) -> bool:
+    """Whether the choice at this share of the grid's compute is within the noise of the best."""
+    made = [chosen for spent, chosen in choices if spent <= share * grid.compute * (1 + 1e-9)]
+    return bool(made) and bool(grid.regret[made[-1]] <= grid.noise)
+
+
+def replayed(grid: Grid, search: Callable[[Grid, Draw], Choices], repetitions: int, *, single: bool) -> dict[str, Any]:
+    """Mean and spread over repetitions."""
+    runs = [list(search(grid, draw(grid, seed, single=single))) for seed in range(repetitions)]
+    shares = [needed(grid, choices) for choices in runs]
     spent = np.array([1.0 if share is None else share for share in shares])
+    regrets = np.array([grid.regret[choices[-1][1]] for choices in runs])
     return {
         "share_needed": round(float(spent.mean()), 3),
         "standard_deviation": round(float(spent.std(ddof=1)), 3),
         "from_5_to_95_percent": [round(float(value), 3) for value in np.quantile(spent, [0.05, 0.95])],
-        "never": round(sum(share is None for share in shares) / repetitions, 3),
-        "share_at_its_end": round(float(np.mean([end for end, _ in ended])) / grid.compute, 3),
-        "within_noise_at_its_end": round(float(np.mean([value <= grid.noise for value in first])), 3),
-        "points_below_best_at_its_end": round(float(np.mean(first)), 2),
+        "share_at_its_end": round(float(np.mean([choices[-1][0] for choices in runs])) / grid.compute, 3),
+        "within_noise_at_its_end": round(float(np.mean(regrets <= grid.noise)), 3),
+        "points_below_best_at_its_end": round(float(regrets.mean()), 2),
+        "within_noise_at_share": {
+            str(share): round(float(np.mean([there_at(grid, choices, share) for choices in runs])), 3)
+            for share in SHARES
+        },
     }
 
 
-def searches(grid: Grid, *, single: bool) -> dict[str, tuple[Callable[[Grid, Draw], Choices], bool]]:
-    """Every search by name, and whether it ends by itself; single: there are further seeds to break ties with."""
-    found: dict[str, tuple[Callable[[Grid, Draw], Choices], bool]] = {"random_search": (random_search, False)}
+def searches(grid: Grid, *, single: bool) -> dict[str, Callable[[Grid, Draw], Choices]]:
+    """Every search by name; single: there are further seeds to break ties with."""
+    found: dict[str, Callable[[Grid, Draw], Choices]] = {"random_search": random_search}
     low, middle, high = sorted(grid.held_out)
     for rungs in ((low, high), (middle, high), (low, middle, high)):
         for eta in (2, 3, 4):
             name = f"halving_{'-'.join(map(str, rungs))}_eta{eta}"
-            found[name] = (partial(halving, rungs=rungs, eta=eta), True)
+            found[name] = partial(halving, rungs=rungs, eta=eta)
             if single and len(rungs) == 3:
-                found[f"{name}_ties"] = (partial(halving, rungs=rungs, eta=eta, tie_points=3.0), True)
+                found[f"{name}_ties"] = partial(halving, rungs=rungs, eta=eta, tie_points=3.0)
     try:
         import optuna  # noqa: F401
     except ImportError:
         print("optuna is not installed (pip install -e '.[optuna]'): its samplers are left out")
         return found
-    return found | {f"optuna_{name}": (partial(suggested, sampler=name), False) for name in SAMPLERS}
+    return found | {f"optuna_{name}": partial(suggested, sampler=name) for name in SAMPLERS}
 
 
 def facts(grid: Grid) -> dict[str, Any]:
@@ -296,8 +296,8 @@ def main() -> None:
     print("grid", json.dumps(found["grid"]), flush=True)
     for label, single in (("one_seed", True), ("all_seeds", False)):
         found[label] = {}
-        for name, (search, stops) in searches(grid, single=single).items():
-            found[label][name] = replayed(grid, search, repetitions, single=single, stops=stops)
+        for name, search in searches(grid, single=single).items():
+            found[label][name] = replayed(grid, search, repetitions, single=single)
             print(name, label, json.dumps(found[label][name]), flush=True)
     if not arguments.smoke:
         write_json(RESULT, found)
