@@ -35,9 +35,10 @@ class Runs:
     """Stands for launcher and training: records the number that the table gives, and counts; stops after `stop`."""
 
     def __init__(self, tables, stop=None, error=None):
-        self.tables, self.stop, self.error, self.done = tables, stop, error, []
+        self.tables, self.stop, self.error, self.done, self.asked = tables, stop, error, [], []
 
     def __call__(self, launcher, runs):
+        self.asked.append(list(runs))
         for planned in runs:
             if planned.run.is_done() or planned.run.folder.state == "diverged":
                 continue
@@ -131,6 +132,24 @@ def test_cut_off_in_the_middle_of_a_rung_it_goes_on_and_decides_the_same(search,
     search(again, *TIES)
     assert len(again.done) == 18 - stop
     assert rungs(tmp_path) == rungs(tmp_path / "undisturbed")
+
+
+def test_the_best_run_of_the_last_rung_is_evaluated_as_a_finalist(search):
+    runs = Runs({2: FIRST, 4: LAST})
+    search(runs, *TIES, "study.finalists={top: 1, attacks: [cw40], n: 40}")
+    (finalist,) = runs.asked[-1]
+    assert (finalist.run.settings.spec.widths[-1], finalist.run.settings.seed) == (16, 0)  # 60, the most at 4 epochs
+    assert finalist.run.settings.trainer.max_epochs == 4
+    assert [named.name for named in finalist.run.settings.evaluation.attacks] == ["cw40"]
+    assert "evaluate.attacks=[cw40]" in finalist.overrides
+
+
+def test_lower_rungs_evaluate_clean_images_alone(search):
+    runs = Runs({2: FIRST, 4: LAST})
+    search(runs)
+    first, last = (asked[0].run.settings.evaluation for asked in runs.asked)
+    assert (first.attacks, first.cascade, first.checkpoints) == ((), (), ("best",))
+    assert [named.name for named in last.attacks] == ["fgsm", "pgd20"]
 
 
 def test_a_run_that_is_neither_done_nor_failed_stops_the_search(search, tmp_path):
