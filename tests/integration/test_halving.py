@@ -193,6 +193,13 @@ def test_the_plan_shows_the_rungs_and_their_cost():
     assert [list(column.cells) for column in schedule.columns][3:] == [["12", "4"], ["12", "16"]]
 
 
+def test_a_part_of_the_data_can_be_the_resource():
+    arguments = [*SMALL, *GRID, "hydra.sweeper.resource=trainer.limit_train_batches", "hydra.sweeper.rungs=[1,7]"]
+    (plan,) = plans_from_command(arguments)
+    assert {planned.run.settings.trainer.limit_train_batches for planned in plan.runs} == {1}
+    assert {planned.run.settings.trainer.max_epochs for planned in plan.runs} == {2}  # as SMALL says
+
+
 def test_the_command_ends_with_the_last_rung_evaluated_and_again_it_does_nothing(tmp_path):
     arguments = (
         "robust_arch.train", "-m", *SMALL, "hydra/sweeper=halving", "hydra.sweeper.rungs=[1,2]", "hydra.sweeper.eta=2",
