@@ -7,6 +7,7 @@ from typing import Any
 
 from robust_arch.errors import InputError, invalid
 
+_DIGITS = 4  # of percent; accuracies are recorded in single precision, in which equal counts of images can differ
 RESOURCES = ("trainer.max_epochs", "trainer.limit_train_batches")
 
 
@@ -106,7 +107,7 @@ def kept(count: int, eta: int) -> int:
 def mean_or_none(values: Sequence[float | None]) -> float | None:
     """The mean over seeds, in the unit of the values; None if a run failed or diverged."""
     numbers = [value for value in values if value is not None]
-    return math.fsum(numbers) / len(numbers) if numbers and len(numbers) == len(values) else None
+    return round(math.fsum(numbers) / len(numbers), _DIGITS) if numbers and len(numbers) == len(values) else None
 
 
 def tied(values: Sequence[float | None], keep: int, tie_points: float) -> tuple[int, ...]:
@@ -120,8 +121,8 @@ def tied(values: Sequence[float | None], keep: int, tie_points: float) -> tuple[
     if not above or not below:
         return ()
     worst, best = _value(values, above[-1]), _value(values, below[0])
-    near_above = [i for i in above if _value(values, i) - best <= tie_points]
-    near_below = [i for i in below if worst - _value(values, i) <= tie_points]
+    near_above = [i for i in above if round(_value(values, i) - best, _DIGITS) <= tie_points]
+    near_below = [i for i in below if round(worst - _value(values, i), _DIGITS) <= tie_points]
     return tuple(sorted([*near_above, *near_below]))
 
 

@@ -35,6 +35,12 @@ def test_the_mean_is_over_all_seeds_or_there_is_none():
     assert mean_or_none([]) is None
 
 
+def test_equal_counts_of_images_are_equal_in_single_precision():
+    third, two_thirds = 33.33333206176758, 66.66666412353516  # of 100, as float32
+    assert mean_or_none([third, two_thirds]) == mean_or_none([0.0, 100.0])
+    assert tied([two_thirds, third], 1, 33.3333) == (0, 1)
+
+
 def test_without_ties_the_order_is_that_of_the_values_and_failures_are_last():
     assert ranking(VALUES, 2, 0.0, {}) == (1, 2, 3, 0, 5, 4)
 
