@@ -64,7 +64,7 @@ class Settings:
     """Everything one run needs, as checked objects.
 
     resolved: the configuration as plain data; command: what does this run; launcher: what a sweep started it with; all
-    for the record.
+    for the record. planned: a sweeper of this package started it, which rebuilds results.csv at its end.
     """
 
     spec: ArchSpec
@@ -82,6 +82,7 @@ class Settings:
     retries: int
     stop_on_failure: bool
     launcher: str | None
+    planned: bool
     logger: Mapping[str, Any]
     resolved: Mapping[str, Any]
     command: str
@@ -192,7 +193,8 @@ def read_settings(cfg: DictConfig) -> Settings:
         rerun=read_rerun(cfg),
         retries=read_retries(cfg),
         stop_on_failure=read_stop_on_failure(cfg),
-        launcher=_launcher(),
+        launcher=_choice("hydra/launcher"),
+        planned=_choice("hydra/sweeper") in ("budget", "halving"),
         logger=read_logger(cfg.logger),
         resolved=resolved,
         command=train_command(list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []),
@@ -245,11 +247,11 @@ def read_retries(cfg: DictConfig) -> int:
     return retries
 
 
-def _launcher() -> str | None:
-    """The name of Hydra's launcher, in a sweep."""
+def _choice(group: str) -> str | None:
+    """In a sweep, what was chosen for a group of Hydra's own, like its launcher."""
     if not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.MULTIRUN:
         return None
-    return str(HydraConfig.get().runtime.choices["hydra/launcher"])
+    return str(HydraConfig.get().runtime.choices[group])
 
 
 def read_logger(node: DictConfig) -> dict[str, Any]:

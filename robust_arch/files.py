@@ -22,9 +22,7 @@ def replacing(path: Path) -> Iterator[Path]:
             os.fsync(handle.fileno())
         temporary.replace(path)
     except OSError as error:
-        error.filename = error.filename or str(
-            path
-        )  # a full disk is met in writing, where Python does not name the file
+        error.filename = error.filename or str(path)  # a full disk shows in a write, which names no file
         raise
     finally:
         temporary.unlink(missing_ok=True)

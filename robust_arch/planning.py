@@ -1,6 +1,7 @@
 """The plan of a study as a person reads it."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from hydra import compose, initialize_config_dir
@@ -12,8 +13,10 @@ from rich.table import Table
 
 from robust_arch.architectures import arch_name
 from robust_arch.errors import InputError
+from robust_arch.halving import read_halving, rung_overrides
 from robust_arch.paths import conf_dir
 from robust_arch.resolvers import register_resolvers
+from robust_arch.search import Halving
 from robust_arch.sweep import StudyPlan, combinations, plan_study
 
 
@@ -43,10 +46,16 @@ def plans_from_command(arguments: Sequence[str]) -> list[StudyPlan]:
 
 def _plan(composed_with: Sequence[str], overrides: Sequence[str]) -> StudyPlan:
     cfg = compose("train", overrides=list(composed_with), return_hydra_config=True)
+    halving = None
+    if cfg.hydra.runtime.choices["hydra/sweeper"] == "halving":
+        halving = read_halving(cfg.hydra.sweeper)
+        first = rung_overrides(halving, 0)
+        cfg = compose("train", overrides=[*composed_with, *first], return_hydra_config=True)
+        overrides = [*overrides, *first]
     HydraConfig.instance().set_config(cfg)
     with read_write(cfg), open_dict(cfg):
         del cfg["hydra"]
-    return plan_study(cfg, overrides)
+    return replace(plan_study(cfg, overrides), halving=halving)
 
 
 def plan_tables(plan: StudyPlan) -> list[Table | str]:
@@ -67,14 +76,30 @@ def plan_tables(plan: StudyPlan) -> list[Table | str]:
             run.folder.state,
         )
     members = plan.members
+    tables: list[Table | str] = [runs] if plan.halving is None else [runs, _schedule(plan, plan.halving)]
     if not members.rejected_count:
-        return [runs]
+        return tables
     rejected = Table(title=f"{members.rejected_count:,} of {members.considered:,} rejected")
     rejected.add_column("nearest of them" if members.rejected_count > len(members.rejected) else "what")
     rejected.add_column("why")
     for item in members.rejected:
         rejected.add_row(item.description, item.reason)
-    return [runs, rejected]
+    return [*tables, rejected]
+
+
+def _schedule(plan: StudyPlan, halving: Halving) -> Table:
+    """The rungs with the runs that they have if none fails, ties aside, and what all cost against the full grid."""
+    seeds = len(plan.runs) // len(plan.members.specs)
+    counts = halving.schedule(len(plan.members.specs))
+    rows = [(count * seeds, value) for count, value in zip(counts, halving.values, strict=True)]
+    total, grid = sum(runs * value for runs, value in rows), len(plan.runs) * halving.values[-1]
+    title = f"rungs of {halving.resource}: {total:,} in all, {total / grid:.0%} of the full grid's {grid:,}"
+    table = Table(title=f"{title}; the runs above are the first rung's")
+    for column in ("rung", halving.resource, "architectures", "runs", "sum"):
+        table.add_column(column, justify="right")
+    for number, (count, (runs, value)) in enumerate(zip(counts, rows, strict=True), start=1):
+        table.add_row(str(number), str(value), str(count), str(runs), f"{runs * value:,}")
+    return table
 
 
 def _shares(shares: Sequence[float]) -> str:

@@ -68,10 +68,10 @@ def execute(run: Run) -> str:
             state = _execute_locked(placed, folder)
     if run.settings.stop_on_failure and state in ("failed", "diverged"):
         run.study.stop()
-    if run.settings.launcher is None:
-        run.study.write_results()
-    else:  # the sweep does it at its end
+    if run.settings.planned:
         run.study.refresh_results()
+    else:
+        run.study.write_results()
     return state
 
 

@@ -13,23 +13,29 @@ from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig, open_dict, read_write
 
 from robust_arch import configuration as edge
+from robust_arch.architectures import ArchSpec
 from robust_arch.errors import InputError
 from robust_arch.launching import PlannedRun, launch_until_settled
 from robust_arch.run import Run
 from robust_arch.runs import StudyFolder
-from robust_arch.search import Budget, Members
+from robust_arch.search import Budget, Halving, Members
+from robust_arch.suggestion import refuse_allocation
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class StudyPlan:
-    """The runs of one configuration: members of the space inside the budget, times seeds."""
+    """The runs of one configuration: members of the space inside the budget, times seeds.
+
+    halving: of which rungs they are the first, if they are.
+    """
 
     runs: tuple[PlannedRun, ...]
     members: Members
     budget: Budget
     study: StudyFolder
+    halving: Halving | None = None
 
 
 def plan_study(cfg: DictConfig, overrides: Sequence[str]) -> StudyPlan:
@@ -40,6 +46,7 @@ def plan_study(cfg: DictConfig, overrides: Sequence[str]) -> StudyPlan:
     Raises:
         InputError: if a value is not allowed, or no architecture of the space meets the budget.
     """
+    refuse_allocation(cfg)
     base = Run.load(edge.read_settings(cfg))
     space, budget, seeds = edge.read_space(cfg), edge.read_budget(cfg), edge.read_seeds(cfg)
     train = base.splits.train
@@ -49,19 +56,21 @@ def plan_study(cfg: DictConfig, overrides: Sequence[str]) -> StudyPlan:
         raise InputError(
             f"search.budget = {budget}: none of the {members.considered} points of search.space meets it{nearest}"
         )
-    runs = []
-    for spec in members.specs:
-        for seed in seeds:
-            run = Run(base.settings.with_member(spec, seed), base.splits, base.training_fingerprint)
-            member = (
-                # decided here once: whoever does the run does the one that is planned
-                edge.as_override("trainer.precision", base.settings.trainer.precision),
-                edge.as_override("arch.depths", spec.depths),
-                edge.as_override("arch.widths", spec.widths),
-                edge.as_override("seed", seed),
-            )
-            runs.append(PlannedRun(run, (*overrides, *member)))
+    runs = [planned_run(base, spec, seed, overrides) for spec in members.specs for seed in seeds]
     return StudyPlan(tuple(runs), members, budget, StudyFolder(base.settings.study_path))
+
+
+def planned_run(base: Run, spec: ArchSpec, seed: int, overrides: Sequence[str]) -> PlannedRun:
+    """The same question as `base` for an architecture and a seed; overrides: what `base` was composed with."""
+    member = (
+        # decided here once: whoever does the run does the one that is planned
+        edge.as_override("trainer.precision", base.settings.trainer.precision),
+        edge.as_override("arch.depths", spec.depths),
+        edge.as_override("arch.widths", spec.widths),
+        edge.as_override("seed", seed),
+    )
+    run = Run(base.settings.with_member(spec, seed), base.splits, base.training_fingerprint)
+    return PlannedRun(run, (*overrides, *member))
 
 
 def combinations(arguments: Sequence[str], loader: ConfigLoader | None = None) -> list[list[str]]:
@@ -70,7 +79,7 @@ def combinations(arguments: Sequence[str], loader: ConfigLoader | None = None) -
     return BasicSweeper.split_arguments(overrides, None)[0]
 
 
-def _configurations(
+def configurations(
     config: DictConfig, loader: ConfigLoader, arguments: Sequence[str]
 ) -> Iterator[tuple[DictConfig, list[str]]]:
     """One composed configuration, with its overrides, for each combination."""
@@ -98,7 +107,7 @@ def sweep(config: DictConfig, loader: ConfigLoader, launcher: Launcher, argument
     _record_plan(study, plans, runs, arguments)
     launch_until_settled(launcher, runs)
     trained = [planned for planned in runs if planned.run.folder.trained]
-    chosen = _finalist_runs(trained, finalists) if finalists is not None and not study.is_stopped else []
+    chosen = finalist_runs(trained, finalists) if finalists is not None and not study.is_stopped else []
     launch_until_settled(launcher, chosen)
     study.write_results()
     undone = [planned for planned in [*runs, *chosen] if not planned.run.is_done()]
@@ -120,7 +129,7 @@ def _plans(
     """The plan of each combination, and the finalists' evaluation, all checked."""
     plans = []
     finalists = None
-    for composed, combination in _configurations(config, loader, arguments):
+    for composed, combination in configurations(config, loader, arguments):
         plans.append(plan_study(composed, combination))
         finalists = edge.read_finalists(composed)
         if finalists is not None:
@@ -148,7 +157,7 @@ def _distinct(plans: Sequence[StudyPlan]) -> list[PlannedRun]:
     return list({planned.run.run_id: planned for plan in plans for planned in plan.runs}.values())
 
 
-def _finalist_runs(trained: Sequence[PlannedRun], finalists: edge.Finalists) -> list[PlannedRun]:
+def finalist_runs(trained: Sequence[PlannedRun], finalists: edge.Finalists) -> list[PlannedRun]:
     """The best runs by robust accuracy on held-out data, to be evaluated again under the finalists' attacks."""
 
     def held_out(planned: PlannedRun) -> float:

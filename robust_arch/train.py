@@ -24,30 +24,30 @@ class RunNotCompletedError(RuntimeError):
     """What a job of a sweep ends with when its run failed or diverged; details are recorded with the run."""
 
 
-def train(cfg: DictConfig) -> str:
-    """Train, select, evaluate and record one run; returns its state.
+def train(cfg: DictConfig) -> tuple[str, tuple[float, ...] | None]:
+    """Train, select, evaluate and record one run; returns its state, and the study's objectives if it has some.
 
     Raises:
         InputError: for a value that is not allowed, before anything is written.
     """
-    from robust_arch.configuration import read_settings
-    from robust_arch.run import Run
     from robust_arch.runner import execute
+    from robust_arch.suggestion import execute_or_wait, load_run, objective_values, read_objectives
 
-    run = Run.load(read_settings(cfg))
-    state = execute(run)
-    if state == "completed":
-        log.info("recorded in %s", run.folder.path)
-    return state
+    run, objectives = load_run(cfg), read_objectives(cfg)
+    state = execute_or_wait(run) if objectives else execute(run)
+    if state != "completed":
+        return state, None
+    log.info("recorded in %s", run.folder.path)
+    return state, objective_values(run, objectives) if objectives else None
 
 
-def job(cfg: DictConfig) -> None:
-    """One Hydra job; how it ended is its exit status, or in a sweep its exception."""
+def job(cfg: DictConfig) -> tuple[float, ...] | None:
+    """One Hydra job, which returns the objectives; how it ended is its exit status, in a sweep its exception."""
     set_up_logging()
     exit_on_sigterm()
     in_sweep = HydraConfig.get().mode == RunMode.MULTIRUN
     try:
-        state = train(cfg)
+        state, objectives = train(cfg)
     except (InputError, OSError) as error:  # OSError: a disk is full, or a folder cannot be written
         if in_sweep:
             raise
@@ -56,6 +56,7 @@ def job(cfg: DictConfig) -> None:
         if in_sweep:
             raise RunNotCompletedError(state)
         sys.exit(1)
+    return objectives
 
 
 def main() -> None:

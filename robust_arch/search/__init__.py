@@ -2,6 +2,7 @@
 
 from robust_arch.search.allocation import allocate
 from robust_arch.search.budget import Budget
+from robust_arch.search.rungs import Halving
 from robust_arch.search.space import Members, Rejected, Space
 
-__all__ = ["Budget", "Members", "Rejected", "Space", "allocate"]
+__all__ = ["Budget", "Halving", "Members", "Rejected", "Space", "allocate"]

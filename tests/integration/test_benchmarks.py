@@ -10,15 +10,16 @@ import pytest
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("script", "parts"),
     [
-        (
+        pytest.param(
             "training",
             {"throughput", "switches", "evaluation", "loading", "overhead", "batch_sizes", "two_processes"},
+            marks=pytest.mark.slow,
         ),
-        ("accuracy", {"digits"}),
+        pytest.param("accuracy", {"digits"}, marks=pytest.mark.slow),
+        ("search", {"grid", "random_search", "halving_1-4_eta3", "halving_1-2-4_eta3_ties"}),
         ("records", {"load_study", "status", "results", "report", "merge", "merge_again", "merged_run"}),
     ],
 )
@@ -32,7 +33,7 @@ def test_a_benchmark_runs_and_leaves_the_recorded_figures_alone(script, parts):
     assert recorded == {path: path.read_bytes() for path in BENCHMARKS.glob("*.json")}
 
 
-@pytest.mark.parametrize("name", ["accuracy", "evaluation", "records", "training"])
+@pytest.mark.parametrize("name", ["accuracy", "evaluation", "records", "search", "training"])
 def test_recorded_figures_name_their_hardware_and_versions(name):
     provenance = json.loads((BENCHMARKS / f"{name}.json").read_text())["provenance"]
     assert provenance["hardware"]["processor"]
