@@ -22,7 +22,8 @@ def replacing(path: Path) -> Iterator[Path]:
             os.fsync(handle.fileno())
         temporary.replace(path)
     except OSError as error:
-        error.filename = error.filename or str(path)  # a full disk shows in a write, which names no file
+        if error.errno is not None and error.filename is None:  # a full disk shows in a write, which names no file
+            error.filename = str(path)
         raise
     finally:
         temporary.unlink(missing_ok=True)
