@@ -41,6 +41,15 @@ def train(cfg: DictConfig) -> tuple[str, tuple[float, ...] | None]:
     return state, objective_values(run, objectives) if objectives else None
 
 
+def forget_run() -> None:
+    """Let the next run of this process inherit neither memory nor images."""
+    from robust_arch.engine import release_memory
+    from robust_arch.evaluation import select_examples
+
+    select_examples.cache_clear()
+    release_memory()
+
+
 def job(cfg: DictConfig) -> tuple[float, ...] | None:
     """One Hydra job, which returns the objectives; how it ended is its exit status, in a sweep its exception."""
     set_up_logging()
@@ -52,6 +61,8 @@ def job(cfg: DictConfig) -> tuple[float, ...] | None:
         if in_sweep:
             raise
         sys.exit(f"error: {error}")
+    finally:
+        forget_run()
     if state != "completed":
         if in_sweep:
             raise RunNotCompletedError(state)

@@ -9,7 +9,7 @@ ENDS = ("completed", "error", "out_of_memory", "not_finite", "disk_full", "kille
 _DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 # what torch says where it raises a plain RuntimeError; its writer of checkpoints hides the error number
 _MEMORY_WORDS = ("out of memory", "can't allocate memory", "cannot allocate memory")
-_DISK_WORDS = ("no space left on device", "disk quota exceeded", "file write failed")
+_DISK_WORDS = ("no space left on device", "disk quota exceeded", "file write failed", "iostream error")
 
 
 def how_it_ended(error: BaseException | None) -> str:
