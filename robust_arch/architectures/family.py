@@ -60,6 +60,16 @@ def staged_terms(
     )
 
 
+def feature_pixels(image_shape: ImageShape, strides: Sequence[int]) -> tuple[int, ...]:
+    """Positions of the feature map before the stages and after each of them, whose first blocks have these strides."""
+    _, height, width = image_shape
+    pixels = [height * width]
+    for stride in strides:
+        height, width = -(-height // stride), -(-width // stride)
+        pixels.append(height * width)
+    return tuple(pixels)
+
+
 @dataclass(frozen=True)
 class KeyNames:
     """A layout of published checkpoints: for each of our state-dict keys the name that it has there.
@@ -108,6 +118,14 @@ class Family(Protocol):
         image_shape: ImageShape,
     ) -> CostTerms:
         """Closed-form cost; depths and widths may be int64 arrays, for many architectures at once."""
+
+    def kept_activations(self, spec: "ArchSpec", image_shape: ImageShape) -> int:
+        """Numbers an image that one forward pass in training mode keeps for the backward pass to the weights.
+
+        Counted is every distinct tensor with an entry an image that autograd saves, from the normalised image to the
+        pooled features; not parameters, statistics of BatchNorm and the loss. Dropout counts as on a CPU, where its
+        mask is of numbers.
+        """
 
     def build(self, spec: "ArchSpec", num_classes: int, channels: int) -> nn.Module:
         """A network from normalised images (B, channels, H, W) to logits (B, num_classes).
