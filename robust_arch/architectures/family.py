@@ -4,6 +4,7 @@ import importlib
 import pkgutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from torch import nn
@@ -141,6 +142,13 @@ def family_names() -> list[str]:
 
 def get_family(name: str) -> Family:
     """The family of that name; an unknown one raises InputError."""
+    if not isinstance(name, str):
+        raise invalid("arch.family", name, f"one of {', '.join(family_names())}")
+    return _family(name)
+
+
+@cache  # asked for once for every spec, of which a plan has many thousands
+def _family(name: str) -> Family:
     if name not in family_names():
         raise invalid("arch.family", name, f"one of {', '.join(family_names())}")
     module = importlib.import_module(f"{families.__name__}.{name}")

@@ -26,7 +26,9 @@ class Budget:
             if value is None:
                 continue
             if isinstance(value, bool) or not isinstance(value, int | float) or not 1 <= value == value // 1:
-                raise invalid(f"search.budget.{key}", value, "an integer of at least 1, null, arch, or the name of a preset")
+                raise invalid(
+                    f"search.budget.{key}", value, "an integer of at least 1, null, arch, or the name of a preset"
+                )
             object.__setattr__(self, key, int(value))
         if not isinstance(self.tolerance, int | float) or not 0 <= self.tolerance < 1:
             raise invalid("search.budget.tolerance", self.tolerance, "at least 0 and below 1")

@@ -52,7 +52,7 @@ class Limits:
         return inside, miss
 
     def reason(self, cost: Cost) -> str:
-        """Each limit that a cost misses, like "macs 12.3% over, last stage 62.0% of params, above 50%"; empty if none."""
+        """Each limit that a cost misses, like "macs 12.3% over, last stage 62.0% of params, above 50%"; else empty."""
         reasons = [self.budget.reason(cost)]
         if self.last_share is not None:
             resource = self.budget.counted

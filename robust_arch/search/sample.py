@@ -39,9 +39,7 @@ class Sample:
         specs = members.specs
         ranks = coordinates(specs, num_classes, image_shape, resource)
         chosen = spread(ranks, strata(ranks), self.count, np.random.default_rng(self.seed))
-        return replace(
-            members, specs=Specs(specs.template, specs.points[chosen]), not_sampled=len(specs) - self.count
-        )
+        return replace(members, specs=Specs(specs.template, specs.points[chosen]), not_sampled=len(specs) - self.count)
 
 
 def coordinates(specs: Specs, num_classes: int, image_shape: ImageShape, resource: str) -> np.ndarray:

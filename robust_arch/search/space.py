@@ -3,7 +3,7 @@
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -42,7 +42,7 @@ class Space:
     shares: tuple[tuple[float, ...], ...] | None = None
     vary: Vary | None = None
     width_step: int = 8
-    tie: Tie = Tie()
+    tie: Tie = field(default_factory=Tie)
     last_share: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
@@ -204,15 +204,13 @@ def _describe(spec: ArchSpec) -> str:
 def _divisions(shares: Any, stages: int) -> tuple[tuple[float, ...], ...]:
     """Divisions of a budget: those of a list, or with {parts: n} all into n equal parts, at least one a stage."""
     if isinstance(shares, Mapping):
-        parts = shares.get("parts")
+        parts: Any = shares.get("parts")
         if set(shares) != {"parts"} or not is_count(parts) or parts < stages:
             raise invalid("search.space.shares", dict(shares), f"{{parts: n}} with an integer of at least {stages}")
         if (count := math.comb(parts - 1, stages - 1)) > _MAX_DIVISIONS:
             raise invalid("search.space.shares", dict(shares), f"at most {_MAX_DIVISIONS:,} divisions, not {count:,}")
         cuts = itertools.combinations(range(1, parts), stages - 1)
-        return tuple(
-            tuple((high - low) / parts for low, high in itertools.pairwise((0, *cut, parts))) for cut in cuts
-        )
+        return tuple(tuple((high - low) / parts for low, high in itertools.pairwise((0, *cut, parts))) for cut in cuts)
     if not isinstance(shares, list | tuple) or not all(isinstance(share, list | tuple) for share in shares):
         raise invalid("search.space.shares", shares, "a list of divisions, like [[0.2,0.3,0.5]], or {parts: n}")
     return tuple(check_shares(share, stages) for share in shares)

@@ -73,10 +73,11 @@ class Vary:
             who = f"stage {changed[0] + 1}" if len(changed) == 1 else "stages " + "+".join(str(i + 1) for i in changed)
             for name, step in (("widths", width_step), ("depths", 1)):
                 for factor in getattr(self, name):
-                    values = list(getattr(base, name))
+                    numbers = {"depths": list(base.depths), "widths": list(base.widths)}
                     for stage in changed:
-                        values[stage] = _scaled(values[stage], factor, step)
-                    yield Variant(f"{who}, {name} x {factor:g}", replace(base, **{name: tuple(values)}), changed)
+                        numbers[name][stage] = _scaled(numbers[name][stage], factor, step)
+                    spec = replace(base, depths=tuple(numbers["depths"]), widths=tuple(numbers["widths"]))
+                    yield Variant(f"{who}, {name} x {factor:g}", spec, changed)
 
 
 def _factors(key: str, factors: Any) -> tuple[float, ...]:
