@@ -1,4 +1,4 @@
-"""The studies of the paper as a user starts them, at each of their sizes; costs are counted on networks without memory."""
+"""The studies of the paper as a user starts them, at each of their sizes; costs are counted on built networks."""
 
 import csv
 import re
@@ -21,7 +21,14 @@ FAMILIES = {"tiny": "wrn_16_half,resnet10_narrow", "small": "wrn_16_1,resnet10_n
 # Architectures by plan. The base and three stages of three factors; the base, four widths and three depths; the base,
 # three widths and a depth; divisions into 8 parts over 3 stages: 7 * 6 / 2; into 6 over 3: 5 * 4 / 2, and over 4:
 # 5 * 4 * 3 / 6
-COUNTS = {"stage_width": [10], "stage_depth": [10], "capacity": [8], "last_stage": [5, 5], "budget": [21], "families": [10, 10]}  # fmt: skip
+COUNTS = {
+    "stage_width": [10],
+    "stage_depth": [10],
+    "capacity": [8],
+    "last_stage": [5, 5],
+    "budget": [21],
+    "families": [10, 10],
+}
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +94,11 @@ def test_every_study_plans_at_every_size(study, scale, images):
 def test_the_size_decides_data_recipe_and_epochs(scale, images):
     (plan,) = plans_from_command(arguments("capacity", scale, images))
     settings = plan.runs[0].run.settings
-    expected = {"tiny": ("digits", "digits", 10), "small": ("cifar10", "huang2021", 30), "paper": ("cifar10", "huang2021", 100)}  # fmt: skip
+    expected = {
+        "tiny": ("digits", "digits", 10),
+        "small": ("cifar10", "huang2021", 30),
+        "paper": ("cifar10", "huang2021", 100),
+    }
     assert (settings.dataset.name, settings.recipe.name, settings.trainer.max_epochs) == expected[scale]
 
 
