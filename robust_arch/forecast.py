@@ -110,11 +110,15 @@ class Load:
 
 def load_of(run: Run, epochs: int | None = None) -> Load:
     """The load of a run's training and validation, for all its epochs unless said otherwise."""
+    return _load(run, *_passes(run), epochs or run.settings.trainer.max_epochs)
+
+
+def _passes(run: Run) -> tuple[float, float]:
+    """Passes an image of a training step, and of an epoch's validation."""
     settings, train = run.settings, run.splits.train
     task = (settings.threat, train.num_classes, train.image_shape)
-    training = training_passes(settings.objective, *task).total
-    selection = selection_passes(settings.selection.attack, *task).total
-    return _load(run, training, selection, epochs or settings.trainer.max_epochs)
+    training = training_passes(settings.objective, *task)
+    return training.total, selection_passes(settings.selection.attack, *task).total
 
 
 def _load(run: Run, training: float, selection: float, epochs: int) -> Load:
@@ -164,16 +168,13 @@ class Forecast:
 
     def __init__(self, runs: Sequence[Run], study: StudyFolder) -> None:
         self.rate = _recorded_rate(runs[0], study)
-        settings, train = runs[0].settings, runs[0].splits.train
-        task = (settings.threat, train.num_classes, train.image_shape)
-        self._training = training_passes(settings.objective, *task).total
-        self._selection = selection_passes(settings.selection.attack, *task).total
+        self._passes = _passes(runs[0])  # the runs of a plan differ in architecture and seed alone
 
     def seconds(self, run: Run) -> float | None:
         """How long a run of the plan will train, in seconds."""
         if self.rate is None:
             return None
-        return self.rate.seconds(_load(run, self._training, self._selection, run.settings.trainer.max_epochs))
+        return self.rate.seconds(_load(run, *self._passes, run.settings.trainer.max_epochs))
 
 
 def _recorded_rate(planned: Run, study: StudyFolder) -> Rate | None:
@@ -191,7 +192,7 @@ def _recorded(folder: RunFolder, planned: Run) -> tuple[Load, float] | None:
         run = Run(settings, planned.splits, planned.training_fingerprint)
     except (InputError, AttributeError):  # recorded by another version, or what it names is gone
         return None
-    if run.run_id != folder.run_id or _how(settings.trainer) != _how(planned.settings.trainer):
+    if run.run_id != folder.run_id or _speed_settings(settings.trainer) != _speed_settings(planned.settings.trainer):
         return None
     return load_of(run, int(result["last_epoch"]) + 1), float(result["train_seconds"])
 
@@ -202,6 +203,6 @@ def _same_machine(folder: RunFolder, result: dict[str, Any]) -> bool:
     return folder.status.get("host") == socket.gethostname() and recorded == here
 
 
-def _how(trainer: TrainerSettings) -> tuple[Any, ...]:
+def _speed_settings(trainer: TrainerSettings) -> tuple[Any, ...]:
     """What of the trainer decides how fast it is."""
     return (trainer.device, trainer.devices, trainer.precision, trainer.threads, trainer.fold, trainer.channels_last)

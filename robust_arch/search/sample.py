@@ -12,6 +12,8 @@ from robust_arch.search.limits import last_shares
 from robust_arch.search.members import Members, Specs
 
 BINS = 4  # quartiles of each coordinate; their combinations are the strata
+_CHUNK = 250_000  # members whose cost is computed at once
+_POOL = 5_000  # of a stratum: so many at random cover it as well as all of them, and distances to them take no time
 
 
 @dataclass(frozen=True)
@@ -38,19 +40,25 @@ class Sample:
             return members
         specs = members.specs
         ranks = coordinates(specs, num_classes, image_shape, resource)
-        chosen = spread(ranks, strata(ranks), self.count, np.random.default_rng(self.seed))
+        rng = np.random.default_rng(self.seed)
+        groups = strata(ranks)
+        pool = _pool(groups, max(_POOL, self.count), rng)
+        chosen = pool[spread(ranks[pool], groups[pool], self.count, rng)]
         return replace(members, specs=Specs(specs.template, specs.points[chosen]), not_sampled=len(specs) - self.count)
 
 
 def coordinates(specs: Specs, num_classes: int, image_shape: ImageShape, resource: str) -> np.ndarray:
     """Ranks, in [0, 1], of the last stage's share and of log(sum of depths / sum of widths): (M, 2)."""
     stages = len(specs.template.depths)
-    columns = specs.points.T.astype(np.int64)
-    depths, widths = columns[:stages], columns[stages:]
     family = get_family(specs.template.family)
-    terms = family.cost_terms(list(depths), list(widths), specs.template.stem_width, num_classes, image_shape)
-    shape = np.log(depths.sum(axis=0) / widths.sum(axis=0))
-    return np.stack([_ranks(last_shares(terms, resource)), _ranks(shape)], axis=1)
+    values = np.empty((2, len(specs)))
+    for start in range(0, len(specs), _CHUNK):
+        columns = specs.points[start : start + _CHUNK].T.astype(np.int64)
+        depths, widths = list(columns[:stages]), list(columns[stages:])
+        terms = family.cost_terms(depths, widths, specs.template.stem_width, num_classes, image_shape)
+        values[0, start : start + _CHUNK] = last_shares(terms, resource)
+        values[1, start : start + _CHUNK] = np.log(sum(depths) / sum(widths))
+    return np.stack([_ranks(axis) for axis in values], axis=1)
 
 
 def _ranks(values: np.ndarray) -> np.ndarray:
@@ -64,6 +72,15 @@ def strata(ranks: np.ndarray) -> np.ndarray:
     """The stratum of each member, (M,), from its ranks, (M, 2)."""
     bins = np.minimum((ranks * BINS).astype(np.int64), BINS - 1)
     return np.asarray(bins[:, 0] * BINS + bins[:, 1])
+
+
+def _pool(groups: np.ndarray, most: int, rng: np.random.Generator) -> np.ndarray:
+    """Positions, ascending, of at most `most` members of each group, drawn at random where it has more."""
+    kept = []
+    for group in np.unique(groups):
+        members = np.flatnonzero(groups == group)
+        kept.append(members if len(members) <= most else rng.choice(members, most, replace=False))
+    return np.sort(np.concatenate(kept))
 
 
 def spread(points: np.ndarray, groups: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
