@@ -58,7 +58,10 @@ def _study_path(study: str, results_dir: Path) -> Path:
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 @_reports_errors
-def plan(context: typer.Context) -> None:
+def plan(
+    context: typer.Context,
+    sample: Annotated[int | None, typer.Option("--sample", help="plan this many architectures, spread evenly")] = None,
+) -> None:
     """Show the plan of a study, and what was rejected and why; trains and writes nothing.
 
     Takes the arguments of `python -m robust_arch.train -m`, --config-dir too.
@@ -67,7 +70,8 @@ def plan(context: typer.Context) -> None:
     """
     from robust_arch.planning import plan_tables, plans_from_command
 
-    for planned in plans_from_command(context.args):
+    arguments = context.args if sample is None else [*context.args, f"search.sample={sample}"]
+    for planned in plans_from_command(arguments):
         for table in plan_tables(planned):
             _console().print(table)
 

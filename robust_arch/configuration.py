@@ -16,7 +16,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from robust_arch.architectures import ArchSpec
+from robust_arch.architectures import PRESETS, ArchSpec, ImageShape, cost
 from robust_arch.attacks import Attack, ThreatModel
 from robust_arch.attacks.base import require_inside
 from robust_arch.data import Dataset
@@ -26,7 +26,7 @@ from robust_arch.evaluation.record import RESERVED_NAMES
 from robust_arch.identity import describe, short_hash
 from robust_arch.objectives import Objective
 from robust_arch.paths import conf_dir
-from robust_arch.search import Budget, Space
+from robust_arch.search import Budget, Sample, Space, Tie, Vary
 from robust_arch.training.fit import require_equal_shares
 from robust_arch.training.recipe import Recipe
 from robust_arch.training.settings import TrainerSettings
@@ -305,9 +305,15 @@ def read_attack(name: str, key: str = "attacks") -> NamedAttack:
     return NamedAttack(name, attack, describe(attack))
 
 
-def read_budget(cfg: DictConfig) -> Budget:
-    """The group `search.budget`."""
-    return Budget(**plain(cfg.search.budget, "search.budget"))
+def read_budget(cfg: DictConfig, num_classes: int, image_shape: ImageShape) -> Budget:
+    """The group `search.budget`; the word arch, or a preset's name, is what that network costs on this task."""
+    budget = plain(cfg.search.budget, "search.budget")
+    for resource in ("params", "macs"):
+        named = budget[resource]
+        if named == "arch" or (isinstance(named, str) and named in PRESETS):
+            spec = read_spec(cfg.arch) if named == "arch" else PRESETS[named]
+            budget[resource] = getattr(cost(spec, num_classes, image_shape), resource)
+    return Budget(**budget)
 
 
 def read_space(cfg: DictConfig) -> Space:
@@ -317,12 +323,18 @@ def read_space(cfg: DictConfig) -> Space:
     """
     space = plain(cfg.search.space, "search.space")
     spec = read_spec(cfg.arch)
+    tie, vary = Tie(**(space.pop("tie") or {})), space.pop("vary") or {}
+    if any(value not in (None, False) for value in vary.values()):
+        return Space(template=spec, tie=tie, vary=Vary(**vary), **space)
     if all(space[key] is None for key in ("depths", "widths", "shares")):
         depths, widths = (tuple((value,) for value in values) for values in (spec.depths, spec.widths))
-        return Space(template=spec, depths=depths, widths=widths)
-    if space["depths"] is None:
-        raise invalid("search.space.depths", None, "for each stage a list of integers, like [[1,2],[1,2],[1]]")
-    return Space(template=spec, **space)
+        space |= {"depths": depths, "widths": widths}
+    return Space(template=spec, tie=tie, **space)
+
+
+def read_sample(cfg: DictConfig) -> Sample:
+    """`search.sample` and `search.sample_seed`."""
+    return Sample(cfg.search.sample, cfg.search.sample_seed)
 
 
 def read_seeds(cfg: DictConfig) -> tuple[int, ...]:

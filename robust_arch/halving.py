@@ -137,7 +137,7 @@ def halve(config: DictConfig, loader: ConfigLoader, launcher: Launcher, argument
         sys.exit(f"error: {error}")
     hydra_overrides = [item for item in config.hydra.overrides.hydra if not item.startswith("hydra.mode=")]
     search = _Search(plan, launcher, edge.train_command([*hydra_overrides, *arguments], multirun=True))
-    specs = plan.study.members.specs
+    specs = tuple(plan.study.members.specs)
     search.study.go_on()
     for rung in plan.rungs:
         decision = search.decide(rung, specs)

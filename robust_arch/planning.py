@@ -2,7 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
+from typing import Literal
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
@@ -11,12 +13,14 @@ from hydra.errors import HydraException
 from omegaconf import open_dict, read_write
 from rich.table import Table
 
-from robust_arch.architectures import arch_name
+from robust_arch.architectures import activation_bytes, arch_name
 from robust_arch.errors import InputError
+from robust_arch.forecast import Forecast
 from robust_arch.halving import read_halving, rung_overrides
 from robust_arch.paths import conf_dir
 from robust_arch.resolvers import register_resolvers
-from robust_arch.search import Halving
+from robust_arch.run import Run
+from robust_arch.search import Halving, Members
 from robust_arch.sweep import StudyPlan, combinations, plan_study
 
 
@@ -59,32 +63,74 @@ def _plan(composed_with: Sequence[str], overrides: Sequence[str]) -> StudyPlan:
 
 
 def plan_tables(plan: StudyPlan) -> list[Table | str]:
-    """The runs with their cost and shares, and what was left out with the reason."""
-    runs = Table(title=f"study {plan.study.name}: {len(plan.runs)} runs inside {plan.budget}")
-    for column in ("run", "architecture", "params", "MACs", "stage shares of params", "of MACs", "seed", "state"):
-        runs.add_column(column, justify="right" if column in ("params", "MACs", "seed") else "left", overflow="fold")
+    """The runs with what they cost, what is left to train, and what was left out with the reason."""
+    forecast = Forecast([planned.run for planned in plan.runs], plan.study)
+    members = plan.members
+    tables: list[Table | str] = [_runs_table(plan, forecast), _left_to_train(plan, forecast)]
+    if plan.halving is not None:
+        tables.append(_schedule(plan, plan.halving))
+    if members.not_sampled:
+        tables.append(f"{members.not_sampled:,} more architectures inside were not sampled (search.sample)")
+    if members.rejected_count:
+        tables.append(_rejected_table(members))
+    return tables
+
+
+_COLUMNS: dict[str, Literal["left", "right"]] = {
+    "run": "left", "architecture": "left", "params": "right", "MACs": "right", "stage shares of params": "left",
+    "of MACs": "left", "activations, MiB": "right", "training time": "right", "seed": "right", "state": "left",
+}  # fmt: skip
+
+
+def _runs_table(plan: StudyPlan, forecast: Forecast) -> Table:
+    table = Table(title=f"study {plan.study.name}: {len(plan.runs)} runs inside {plan.budget}")
+    for column, side in _COLUMNS.items():
+        table.add_column(column, justify=side, overflow="fold")
     for planned in plan.runs:
         run = planned.run
-        runs.add_row(
+        table.add_row(
             run.run_id,
             arch_name(run.settings.spec),
             f"{run.cost.params:,}",
             f"{run.cost.macs:,}",
             _shares(run.cost.shares("params")),
             _shares(run.cost.shares("macs")),
+            f"{_activation_mib(run):,.1f}",
+            _duration(forecast.seconds(run)),
             str(run.settings.seed),
             run.folder.state,
         )
-    members = plan.members
-    tables: list[Table | str] = [runs] if plan.halving is None else [runs, _schedule(plan, plan.halving)]
-    if not members.rejected_count:
-        return tables
-    rejected = Table(title=f"{members.rejected_count:,} of {members.considered:,} rejected")
-    rejected.add_column("nearest of them" if members.rejected_count > len(members.rejected) else "what")
-    rejected.add_column("why")
+    return table
+
+
+def _activation_mib(run: Run) -> float:
+    """What a forward pass over one batch keeps for the backward pass, in float32."""
+    image_shape, batch_size = run.splits.train.image_shape, run.settings.recipe.batch_size
+    return batch_size * activation_bytes(run.settings.spec, image_shape) / 2**20
+
+
+def _duration(seconds: float | None) -> str:
+    """Hours, minutes and seconds."""
+    return "-" if seconds is None else str(timedelta(seconds=round(seconds)))
+
+
+def _left_to_train(plan: StudyPlan, forecast: Forecast) -> str:
+    left = [planned.run for planned in plan.runs if not planned.run.folder.trained]
+    if not left:
+        return "nothing is left to train"
+    seconds = [forecast.seconds(run) for run in left]
+    if any(each is None for each in seconds):
+        return f"{len(left)} runs left to train; times appear once a run of the study is recorded on this machine"
+    return f"{len(left)} runs left to train: {_duration(sum(filter(None, seconds)))} in all, one after the other"
+
+
+def _rejected_table(members: Members) -> Table:
+    table = Table(title=f"{members.rejected_count:,} of {members.considered:,} rejected")
+    table.add_column("nearest of them" if members.rejected_count > len(members.rejected) else "what")
+    table.add_column("why")
     for item in members.rejected:
-        rejected.add_row(item.description, item.reason)
-    return [*tables, rejected]
+        table.add_row(item.description, item.reason)
+    return table
 
 
 def _schedule(plan: StudyPlan, halving: Halving) -> Table:

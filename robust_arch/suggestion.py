@@ -46,7 +46,7 @@ def load_run(cfg: DictConfig) -> Run:
     if not isinstance(depths, list | tuple) or len(depths) != len(template.depths):
         raise invalid("search.allocation.depths", depths, f"a list of {len(template.depths)} integers, or null")
     allocated = allocate(
-        edge.read_budget(cfg),
+        edge.read_budget(cfg, train.num_classes, train.image_shape),
         stick_breaking(check_cuts(allocation["cuts"], len(depths))),
         depths,
         cfg.search.space.width_step,

@@ -48,14 +48,16 @@ def plan_study(cfg: DictConfig, overrides: Sequence[str]) -> StudyPlan:
     """
     refuse_allocation(cfg)
     base = Run.load(edge.read_settings(cfg))
-    space, budget, seeds = edge.read_space(cfg), edge.read_budget(cfg), edge.read_seeds(cfg)
     train = base.splits.train
-    members = space.members(budget, train.num_classes, train.image_shape)
+    task = (train.num_classes, train.image_shape)
+    space, budget, seeds = edge.read_space(cfg), edge.read_budget(cfg, *task), edge.read_seeds(cfg)
+    members = edge.read_sample(cfg).of(space.members(budget, *task), *task, budget.counted)
     if not members.specs:
         nearest = f"; nearest: {members.rejected[0].description}: {members.rejected[0].reason}" * bool(members.rejected)
         raise InputError(
             f"search.budget = {budget}: none of the {members.considered} points of search.space meets it{nearest}"
         )
+    members.require_plannable(len(seeds))
     runs = [planned_run(base, spec, seed, overrides) for spec in members.specs for seed in seeds]
     return StudyPlan(tuple(runs), members, budget, StudyFolder(base.settings.study_path))
 
@@ -146,6 +148,7 @@ def _record_plan(
         "budgets": sorted({str(plan.budget) for plan in plans}),
         "considered": sum(plan.members.considered for plan in plans),
         "rejected": sum(plan.members.rejected_count for plan in plans),
+        "not_sampled": sum(plan.members.not_sampled for plan in plans),
     }
     study.write_plan([planned.row() for planned in runs], about)
 

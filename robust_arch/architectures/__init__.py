@@ -1,9 +1,9 @@
 """What a network is, what it costs, and how it is built."""
 
 from robust_arch.architectures.build import Classifier, build
-from robust_arch.architectures.cost import Cost, cost
+from robust_arch.architectures.cost import Cost, activation_bytes, cost
 from robust_arch.architectures.family import ImageShape
 from robust_arch.architectures.presets import PRESETS, arch_name
 from robust_arch.architectures.spec import ArchSpec
 
-__all__ = ["PRESETS", "ArchSpec", "Classifier", "Cost", "ImageShape", "arch_name", "build", "cost"]
+__all__ = ["PRESETS", "ArchSpec", "Classifier", "Cost", "ImageShape", "activation_bytes", "arch_name", "build", "cost"]

@@ -45,3 +45,13 @@ def cost(spec: ArchSpec, num_classes: int = 10, image_shape: ImageShape = (3, 32
         stage_params=tuple(int(part) for part in terms.stage_params),
         stage_macs=tuple(int(part) for part in terms.stage_macs),
     )
+
+
+def activation_bytes(spec: ArchSpec, image_shape: ImageShape = (3, 32, 32)) -> int:
+    """Bytes an image of what one forward pass in training keeps for the backward pass, in float32.
+
+    What is counted is said at `Family.kept_activations`; an objective of two forward passes keeps twice as much.
+    image_shape: (C, H, W).
+    """
+    check_task(2, image_shape)
+    return 4 * get_family(spec.family).kept_activations(spec, image_shape)

@@ -4,6 +4,7 @@ import importlib
 import pkgutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from torch import nn
@@ -60,6 +61,16 @@ def staged_terms(
     )
 
 
+def feature_pixels(image_shape: ImageShape, strides: Sequence[int]) -> tuple[int, ...]:
+    """Positions of the feature map before the stages and after each of them, whose first blocks have these strides."""
+    _, height, width = image_shape
+    pixels = [height * width]
+    for stride in strides:
+        height, width = -(-height // stride), -(-width // stride)
+        pixels.append(height * width)
+    return tuple(pixels)
+
+
 @dataclass(frozen=True)
 class KeyNames:
     """A layout of published checkpoints: for each of our state-dict keys the name that it has there.
@@ -109,6 +120,14 @@ class Family(Protocol):
     ) -> CostTerms:
         """Closed-form cost; depths and widths may be int64 arrays, for many architectures at once."""
 
+    def kept_activations(self, spec: "ArchSpec", image_shape: ImageShape) -> int:
+        """Numbers an image that one forward pass in training mode keeps for the backward pass to the weights.
+
+        Counted is every distinct tensor with an entry an image that autograd saves, from the normalised image to the
+        pooled features; not parameters, statistics of BatchNorm and the loss. Dropout counts as on a CPU, where its
+        mask is of numbers.
+        """
+
     def build(self, spec: "ArchSpec", num_classes: int, channels: int) -> nn.Module:
         """A network from normalised images (B, channels, H, W) to logits (B, num_classes).
 
@@ -123,6 +142,13 @@ def family_names() -> list[str]:
 
 def get_family(name: str) -> Family:
     """The family of that name; an unknown one raises InputError."""
+    if not isinstance(name, str):
+        raise invalid("arch.family", name, f"one of {', '.join(family_names())}")
+    return _family(name)
+
+
+@cache  # asked for once for every spec, of which a plan has many thousands
+def _family(name: str) -> Family:
     if name not in family_names():
         raise invalid("arch.family", name, f"one of {', '.join(family_names())}")
     module = importlib.import_module(f"{families.__name__}.{name}")

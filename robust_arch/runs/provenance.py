@@ -44,17 +44,22 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), **{name: version(name) for name in packages}}
 
 
+def hardware() -> dict[str, Any]:
+    """Processor, cores, GPUs, threads in use and system, as plain data."""
+    return {
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+        "threads": torch.get_num_threads(),
+        "system": platform.platform(),
+    }
+
+
 def provenance() -> dict[str, Any]:
     """Commit, versions and hardware, as plain data."""
     return {
         "commit": _commit(),
         "torch_version": torch.__version__,
         "versions": versions(),
-        "hardware": {
-            "processor": _processor(),
-            "cores": os.cpu_count(),
-            "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
-            "threads": torch.get_num_threads(),
-            "system": platform.platform(),
-        },
+        "hardware": hardware(),
     }

@@ -2,7 +2,11 @@
 
 from robust_arch.search.allocation import allocate
 from robust_arch.search.budget import Budget
+from robust_arch.search.choices import Tie
+from robust_arch.search.members import Members, Rejected, Specs
 from robust_arch.search.rungs import Halving
-from robust_arch.search.space import Members, Rejected, Space
+from robust_arch.search.sample import Sample
+from robust_arch.search.space import Space
+from robust_arch.search.vary import Vary
 
-__all__ = ["Budget", "Halving", "Members", "Rejected", "Space", "allocate"]
+__all__ = ["Budget", "Halving", "Members", "Rejected", "Sample", "Space", "Specs", "Tie", "Vary", "allocate"]

@@ -26,7 +26,9 @@ class Budget:
             if value is None:
                 continue
             if isinstance(value, bool) or not isinstance(value, int | float) or not 1 <= value == value // 1:
-                raise invalid(f"search.budget.{key}", value, "an integer of at least 1, or null")
+                raise invalid(
+                    f"search.budget.{key}", value, "an integer of at least 1, null, arch, or the name of a preset"
+                )
             object.__setattr__(self, key, int(value))
         if not isinstance(self.tolerance, int | float) or not 0 <= self.tolerance < 1:
             raise invalid("search.budget.tolerance", self.tolerance, "at least 0 and below 1")
@@ -35,6 +37,11 @@ class Budget:
     def resources(self) -> tuple[str, ...]:
         """The resources that are set, in the order params, macs."""
         return tuple(key for key in ("params", "macs") if getattr(self, key) is not None)
+
+    @property
+    def counted(self) -> str:
+        """The resource in which shares are counted: parameters, or MACs where only they are set."""
+        return "macs" if self.resources == ("macs",) else "params"
 
     def bounds(self, resource: str) -> tuple[int, int]:
         """Smallest and largest cost inside, exactly."""

@@ -1,9 +1,9 @@
-"""Which architectures a study considers: a grid of choices a stage, or divisions of the budget."""
+"""Which architectures a study considers: a grid of choices, divisions of the budget, or changes of one network."""
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -13,82 +13,137 @@ from robust_arch.architectures.family import get_family
 from robust_arch.errors import InputError, invalid
 from robust_arch.search.allocation import allocate, check_shares
 from robust_arch.search.budget import Budget
+from robust_arch.search.choices import Grid, Tie, is_count, stage_choices
+from robust_arch.search.limits import Limits, check_last_share
+from robust_arch.search.members import Members, Rejected, Specs, spec_at
+from robust_arch.search.vary import Vary, refilled
 
-_CHUNK = 1_000_000  # grid points whose cost is computed at once: some 100 MB
-_NEAREST = 20  # rejected points that are kept, to show how the budget was missed
+_CHUNK = 250_000  # grid points whose cost is computed at once: some 50 MB
+_NEAREST = 20  # rejected points that are kept, to show how the limits were missed
+_MAX_DIVISIONS = 100_000
 
-
-@dataclass(frozen=True)
-class Rejected:
-    """A point of the space that is not in the plan, with the reason."""
-
-    description: str
-    reason: str
-
-
-@dataclass(frozen=True)
-class Members:
-    """The architectures of a space inside a budget, and what was left out.
-
-    considered: points of the space; rejected: the nearest of those outside; rejected_count: how many there are.
-    """
-
-    specs: tuple[ArchSpec, ...]
-    considered: int
-    rejected: tuple[Rejected, ...]
-    rejected_count: int
+Point = tuple[str, ArchSpec | InputError]
+"""What a point is called, and its architecture or why it has none."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Space:
     """Choices for each stage. template: family and everything that is not depth or width.
 
-    depths: for each stage the depths to try. widths: for each stage the widths to try; or shares: divisions of the
-    budget over the stages, from which widths in multiples of `width_step` follow.
+    depths: for each stage the depths to try, the template's unless given. widths: for each stage the widths to try; or
+    shares: divisions of the budget over the stages, from which widths in multiples of `width_step` follow, {parts: n}
+    for all divisions into n equal parts; or vary: changes of the template. tie: stages whose choices move together.
+    last_share: bounds of the last stage's share.
     """
 
     template: ArchSpec
-    depths: tuple[tuple[int, ...], ...]
+    depths: tuple[tuple[int, ...], ...] | None = None
     widths: tuple[tuple[int, ...], ...] | None = None
     shares: tuple[tuple[float, ...], ...] | None = None
+    vary: Vary | None = None
     width_step: int = 8
+    tie: Tie = field(default_factory=Tie)
+    last_share: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
+        if not is_count(self.width_step):
+            raise invalid("search.space.width_step", self.width_step, "an integer of at least 1")
+        if self.last_share is not None:
+            object.__setattr__(self, "last_share", check_last_share(self.last_share))
+        if self.vary is not None:
+            self._check_vary(self.vary)
+            return
         if (self.widths is None) == (self.shares is None):
-            raise InputError("search.space: set either widths (choices a stage) or shares (divisions of the budget)")
-        object.__setattr__(self, "depths", _choices("search.space.depths", self.depths))
-        if self.widths is not None:
-            object.__setattr__(self, "widths", _choices("search.space.widths", self.widths))
-            if len(self.widths) != len(self.depths):
-                raise invalid("search.space.widths", self.widths, f"as many stages as depths, {len(self.depths)}")
+            raise InputError(
+                "search.space: set either widths (choices a stage) or shares (divisions of the budget), or vary"
+            )
+        self._check_choices()
         if self.shares is not None:
-            is_list = isinstance(self.shares, list | tuple)
-            if not is_list or not all(isinstance(share, list | tuple) for share in self.shares):
-                raise invalid("search.space.shares", self.shares, "a list of divisions, like [[0.2,0.3,0.5]]")
-            shares = tuple(check_shares(share, len(self.depths)) for share in self.shares)
-            object.__setattr__(self, "shares", shares)
-        self.template_with([stage[0] for stage in self.depths], [stage[0] for stage in self.widths or self.depths])
+            object.__setattr__(self, "shares", _divisions(self.shares, len(self._depths)))
+        first = [stage[0] for stage in self._depths]
+        replace(self.template, depths=tuple(first), widths=tuple(stage[0] for stage in self.widths or self._depths))
 
-    def template_with(self, depths: Sequence[int], widths: Sequence[int]) -> ArchSpec:
-        """The template at these depths and widths."""
-        return replace(self.template, depths=tuple(depths), widths=tuple(widths))
+    def _check_vary(self, vary: Vary) -> None:
+        if any(choice is not None for choice in (self.depths, self.widths, self.shares)):
+            raise InputError("search.space.vary: set it without depths, widths and shares, or them without it")
+        if self.tie != Tie():
+            raise InputError("search.space.tie: ties choices of depths and widths; vary has its own key, together")
+        vary.positions(len(self.template.depths))
+
+    def _check_choices(self) -> None:
+        if self.depths is None:
+            if self.shares is None:
+                raise invalid("search.space.depths", None, "for each stage a list of integers, like [[1,2],[1,2],[1]]")
+            object.__setattr__(self, "depths", tuple((depth,) for depth in self.template.depths))
+        object.__setattr__(self, "depths", stage_choices("search.space.depths", self.depths))
+        self.tie.dimensions("depths", self._depths)
+        if self.widths is None:
+            if self.tie.widths:
+                raise invalid("search.space.tie.widths", self.tie.widths, "nothing where shares decide the widths")
+            return
+        object.__setattr__(self, "widths", stage_choices("search.space.widths", self.widths, self.width_step))
+        if len(self.widths) != len(self._depths):
+            raise invalid("search.space.widths", self.widths, f"as many stages as depths, {len(self._depths)}")
+        self.tie.dimensions("widths", self.widths)
+
+    @property
+    def _depths(self) -> tuple[tuple[int, ...], ...]:
+        return self.depths or ()
 
     def members(self, budget: Budget, num_classes: int, image_shape: ImageShape) -> Members:
-        """What of the space is inside the budget for this task."""
-        if self.shares is not None:
-            return self._allocations(budget, num_classes, image_shape)
-        return self._grid_members(budget, num_classes, image_shape)
+        """What of the space is inside the budget, and inside last_share, for this task."""
+        if self.vary is not None:
+            points = self._variants(self.vary, budget, num_classes, image_shape)
+        elif self.shares is not None:
+            points = self._allocations(self.shares, budget, num_classes, image_shape)
+        else:
+            return self._grid_members(Limits(budget, self.last_share), num_classes, image_shape)
+        return self._listed_members(points, Limits(budget, self.last_share), num_classes, image_shape)
 
-    def _allocations(self, budget: Budget, num_classes: int, image_shape: ImageShape) -> Members:
+    def _listed_members(
+        self, points: Iterator[Point], limits: Limits, num_classes: int, image_shape: ImageShape
+    ) -> Members:
+        """Members of a space whose points are named one by one; equal architectures count once."""
         specs: dict[ArchSpec, str] = {}
         rejected = []
-        points = list(itertools.product(itertools.product(*self.depths), self.shares or ()))
-        for depths, shares in points:
-            description = f"depths {'-'.join(map(str, depths))}, shares {'-'.join(f'{share:g}' for share in shares)}"
+        count = 0
+        for description, spec in points:
+            count += 1
+            reason = str(spec) if isinstance(spec, InputError) else ""
+            if not isinstance(spec, InputError):
+                if spec in specs:
+                    reason = f"the same {'network' if self.vary else 'widths'} as {specs[spec]}"
+                else:
+                    reason = limits.reason(cost(spec, num_classes, image_shape))
+                if not reason:
+                    specs[spec] = description
+            if reason:
+                rejected.append(Rejected(description, reason))
+        return Members(Specs.of(self.template, list(specs)), count, tuple(rejected), len(rejected))
+
+    def _variants(self, vary: Vary, budget: Budget, num_classes: int, image_shape: ImageShape) -> Iterator[Point]:
+        for variant in vary.variants(self.template, self.width_step):
+            if not (vary.refill and variant.changed):
+                yield f"{variant.description}: {_describe(variant.spec)}", variant.spec
+                continue
+            try:
+                spec = refilled(variant, self.template, budget, self.width_step, num_classes, image_shape)
+            except InputError as error:
+                yield f"{variant.description}: {_describe(variant.spec)}", error
+            else:
+                yield f"{variant.description}: {_describe(spec)}", spec
+
+    def _allocations(
+        self, shares: Sequence[Sequence[float]], budget: Budget, num_classes: int, image_shape: ImageShape
+    ) -> Iterator[Point]:
+        grid = Grid(self._depths, tuple(self.tie.dimensions("depths", self._depths)))
+        depth_choices = [tuple(int(depth) for depth in point) for point in grid.points(0, len(grid)).T]
+        for depths, division in itertools.product(depth_choices, shares):
+            description = f"depths {'-'.join(map(str, depths))}, shares {'-'.join(f'{share:g}' for share in division)}"
             try:
                 allocated = allocate(
                     budget,
-                    shares,
+                    division,
                     depths,
                     self.width_step,
                     family=self.template.family,
@@ -97,71 +152,65 @@ class Space:
                     image_shape=image_shape,
                 )
             except InputError as error:
-                rejected.append(Rejected(description, str(error)))
-                continue
-            spec = self.template_with(allocated.depths, allocated.widths)
-            if spec in specs:
-                rejected.append(Rejected(description, f"the same widths as {specs[spec]}"))
-            specs.setdefault(spec, description)
-        return Members(tuple(specs), len(points), tuple(rejected), len(rejected))
+                yield description, error
+            else:
+                yield description, replace(self.template, depths=allocated.depths, widths=allocated.widths)
 
-    def _grid_members(self, budget: Budget, num_classes: int, image_shape: ImageShape) -> Members:
-        axes = [np.asarray(stage, dtype=np.int64) for stage in (*self.depths, *(self.widths or ()))]
-        shape = tuple(len(axis) for axis in axes)
-        specs: list[ArchSpec] = []
-        outside: list[tuple[float, ArchSpec]] = []
-        for point, inside, distance in self._costed(axes, shape, budget, num_classes, image_shape):
-            specs += [self._spec_at(point, int(column)) for column in np.flatnonzero(inside)]
-            nearest = np.argsort(np.where(inside, np.inf, distance), kind="stable")[:_NEAREST]
-            outside += [(float(distance[i]), self._spec_at(point, int(i))) for i in nearest if not inside[i]]
-        outside.sort(key=lambda item: item[0])
-        rejected = tuple(
-            Rejected(_describe(spec), budget.reason(cost(spec, num_classes, image_shape)))
-            for _, spec in outside[:_NEAREST]
-        )
-        considered = math.prod(shape)
-        return Members(tuple(specs), considered, rejected, considered - len(specs))
+    def _grid_members(self, limits: Limits, num_classes: int, image_shape: ImageShape) -> Members:
+        inside_points = []
+        outside: list[tuple[float, tuple[int, ...]]] = []
+        grid = self._grid()
+        for points, inside, miss in self._judged(grid, limits, num_classes, image_shape):
+            inside_points.append(points[:, inside].T.astype(np.int32))
+            nearest = np.flatnonzero(~inside)
+            if len(nearest) > _NEAREST:  # ties to the earlier point, as a stable sort of all would have it
+                bound = np.partition(miss[nearest], _NEAREST - 1)[_NEAREST - 1]
+                nearest = nearest[miss[nearest] <= bound]
+            nearest = nearest[np.argsort(miss[nearest], kind="stable")][:_NEAREST]
+            outside += [(float(miss[i]), tuple(points[:, i].tolist())) for i in nearest]
+            outside = sorted(outside, key=lambda item: item[0])[:_NEAREST]
+        specs = Specs(self.template, np.concatenate(inside_points))
+        rejected = []
+        for _, point in outside:
+            spec = spec_at(self.template, np.asarray(point))
+            rejected.append(Rejected(_describe(spec), limits.reason(cost(spec, num_classes, image_shape))))
+        return Members(specs, len(grid), tuple(rejected), len(grid) - len(specs))
 
-    def _costed(
-        self, axes: list[np.ndarray], shape: tuple[int, ...], budget: Budget, num_classes: int, image_shape: ImageShape
+    def _grid(self) -> Grid:
+        widths = self.widths or ()
+        stages = len(self._depths)
+        leaders = self.tie.dimensions("depths", self._depths)
+        leaders += [stages + leader for leader in self.tie.dimensions("widths", widths)]
+        return Grid((*self._depths, *widths), tuple(leaders))
+
+    def _judged(
+        self, grid: Grid, limits: Limits, num_classes: int, image_shape: ImageShape
     ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        """Chunks of the grid: points (2 * stages, M), whether inside (M,), largest relative distance (M,)."""
-        stages = len(self.depths)
+        """Chunks of the grid: points (2 * stages, M), whether inside (M,), by how much a limit is missed (M,)."""
+        stages = len(self._depths)
         family = get_family(self.template.family)
-        for start in range(0, math.prod(shape), _CHUNK):
-            flat = np.arange(start, min(start + _CHUNK, math.prod(shape)))
-            point = np.stack([axis[i] for axis, i in zip(axes, np.unravel_index(flat, shape), strict=True)])
+        for start in range(0, len(grid), _CHUNK):
+            points = grid.points(start, min(start + _CHUNK, len(grid)))
             terms = family.cost_terms(
-                list(point[:stages]), list(point[stages:]), self.template.stem_width, num_classes, image_shape
+                list(points[:stages]), list(points[stages:]), self.template.stem_width, num_classes, image_shape
             )
-            costs: dict[str, Any] = {
-                "params": sum(terms.stage_params) + terms.outside_params,
-                "macs": sum(terms.stage_macs) + terms.outside_macs,
-            }
-            inside = np.broadcast_to(budget.contains(**costs), flat.shape)
-            distance = np.zeros(flat.shape)
-            for resource in budget.resources:
-                distance = np.maximum(distance, np.abs(costs[resource] / getattr(budget, resource) - 1))
-            yield point, inside, distance
-
-    def _spec_at(self, point: np.ndarray, column: int) -> ArchSpec:
-        values = [int(value) for value in point[:, column]]
-        stages = len(self.depths)
-        return self.template_with(values[:stages], values[stages:])
+            yield points, *limits.judge(terms)
 
 
 def _describe(spec: ArchSpec) -> str:
     return f"depths {'-'.join(map(str, spec.depths))}, widths {'-'.join(map(str, spec.widths))}"
 
 
-def _choices(key: str, stages: Any) -> tuple[tuple[int, ...], ...]:
-    """For each stage a tuple of distinct integers of at least 1."""
-    try:
-        choices = tuple(tuple(stage) for stage in stages)
-    except TypeError:
-        raise invalid(key, stages, "for each stage a list of integers, like [[1,2],[1,2],[1]]") from None
-    for stage in choices:
-        wrong = [value for value in stage if isinstance(value, bool) or not isinstance(value, int) or value < 1]
-        if not stage or wrong or len(set(stage)) != len(stage):
-            raise invalid(key, [list(stage) for stage in choices], "distinct integers of at least 1 for each stage")
-    return choices
+def _divisions(shares: Any, stages: int) -> tuple[tuple[float, ...], ...]:
+    """Divisions of a budget: those of a list, or with {parts: n} all into n equal parts, at least one a stage."""
+    if isinstance(shares, Mapping):
+        parts: Any = shares.get("parts")
+        if set(shares) != {"parts"} or not is_count(parts) or parts < stages:
+            raise invalid("search.space.shares", dict(shares), f"{{parts: n}} with an integer of at least {stages}")
+        if (count := math.comb(parts - 1, stages - 1)) > _MAX_DIVISIONS:
+            raise invalid("search.space.shares", dict(shares), f"at most {_MAX_DIVISIONS:,} divisions, not {count:,}")
+        cuts = itertools.combinations(range(1, parts), stages - 1)
+        return tuple(tuple((high - low) / parts for low, high in itertools.pairwise((0, *cut, parts))) for cut in cuts)
+    if not isinstance(shares, list | tuple) or not all(isinstance(share, list | tuple) for share in shares):
+        raise invalid("search.space.shares", shares, "a list of divisions, like [[0.2,0.3,0.5]], or {parts: n}")
+    return tuple(check_shares(share, stages) for share in shares)

@@ -12,7 +12,7 @@ from typing import Any, cast
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from robust_arch.architectures.family import CostTerms, ImageShape, KeyNames, staged_terms
+from robust_arch.architectures.family import CostTerms, ImageShape, KeyNames, feature_pixels, staged_terms
 from robust_arch.architectures.initialisation import initialise_convolutions
 from robust_arch.architectures.layers import GlobalAveragePool, activation_lipschitz
 from robust_arch.architectures.spec import ArchSpec
@@ -138,6 +138,22 @@ class ResNetFamily:
         terms = staged_terms(_stage, STRIDES, depths, widths, stem_width, num_classes, image_shape)
         # BatchNorm behind the stem
         return replace(terms, outside_params=terms.outside_params + 2 * stem_width)
+
+    def kept_activations(self, spec: ArchSpec, image_shape: ImageShape) -> int:
+        """Numbers an image kept for the backward pass, from the layers' shapes."""
+        pixels = feature_pixels(image_shape, STRIDES)
+        # ReLU keeps its output, which the next convolution keeps anyway; the others keep their input besides
+        activated = 1 if spec.activation == "relu" else 2
+        kept = image_shape[0] * pixels[0] + (1 + activated) * spec.stem_width * pixels[0]
+        c_in = spec.stem_width
+        for depth, c, stride, after in zip(spec.depths, spec.widths, STRIDES, pixels[1:], strict=True):
+            projects = c_in != c or stride != 1
+            # two convolutions' outputs and two activations; the projection's output, which its BatchNorm keeps
+            kept += (depth * 2 * (1 + activated) + projects) * c * after
+            c_in = c
+        if spec.activation != "relu":
+            kept -= c_in * pixels[-1]  # the last output: the mean behind it keeps nothing
+        return kept + c_in
 
     def build(self, spec: ArchSpec, num_classes: int, channels: int) -> nn.Module:
         """A freshly initialised ResNet; draws from torch's global random state."""

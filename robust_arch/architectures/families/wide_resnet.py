@@ -14,7 +14,7 @@ from typing import Any, cast
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from robust_arch.architectures.family import CostTerms, ImageShape, KeyNames, staged_terms
+from robust_arch.architectures.family import CostTerms, ImageShape, KeyNames, feature_pixels, staged_terms
 from robust_arch.architectures.initialisation import initialise_convolutions
 from robust_arch.architectures.layers import GlobalAveragePool, activation_lipschitz
 from robust_arch.architectures.spec import ArchSpec
@@ -154,6 +154,22 @@ class WideResNetFamily:
         terms = staged_terms(_stage, STRIDES, depths, widths, stem_width, num_classes, image_shape)
         # BatchNorm behind the last stage
         return replace(terms, outside_params=terms.outside_params + 2 * widths[-1])
+
+    def kept_activations(self, spec: ArchSpec, image_shape: ImageShape) -> int:
+        """Numbers an image kept for the backward pass, from the layers' shapes."""
+        pixels = feature_pixels(image_shape, STRIDES)
+        # ReLU keeps its output, which the next convolution keeps anyway; the others keep their input besides
+        activated = 1 if spec.activation == "relu" else 2
+        # inside a block: BatchNorm's input, what the activation keeps; dropout: its mask and what conv2 then keeps
+        inner = 4 if spec.dropout else 1 + activated
+        kept = image_shape[0] * pixels[0]
+        c_in, before = spec.stem_width, pixels[0]
+        for depth, c, after in zip(spec.depths, spec.widths, pixels[1:], strict=True):
+            entering = c_in * before + (depth - 1) * c * after
+            kept += (1 + activated) * entering + inner * depth * c * after
+            c_in, before = c, after
+        # input of the last BatchNorm and what the last activation keeps; the linear layer keeps the pooled features
+        return kept + 2 * c_in * before + c_in
 
     def build(self, spec: ArchSpec, num_classes: int, channels: int) -> nn.Module:
         """A freshly initialised WideResNet; draws from torch's global random state."""

@@ -1,0 +1,208 @@
+"""How long the runs of a plan will train, from the runs of the study that are recorded on this machine."""
+
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+import torch
+from omegaconf import OmegaConf
+from torch import Tensor, nn
+
+from robust_arch.architectures import ImageShape
+from robust_arch.attacks import Attack, ThreatModel
+from robust_arch.configuration import read_settings
+from robust_arch.errors import InputError
+from robust_arch.objectives import Objective
+from robust_arch.run import Run
+from robust_arch.runs import RunFolder, StudyFolder
+from robust_arch.runs.provenance import hardware
+from robust_arch.training.module import ONE_STEP
+from robust_arch.training.settings import TrainerSettings
+
+_IMAGES = 4  # of the batch on which passes are counted
+
+
+@dataclass
+class Passes:
+    """How often an image goes through the layers of a network, by what is computed; each costs the network's MACs."""
+
+    forward: float = 0.0
+    to_inputs: float = 0.0
+    to_weights: float = 0.0
+
+    @property
+    def total(self) -> float:
+        """All of them."""
+        return self.forward + self.to_inputs + self.to_weights
+
+
+class _CountedLayer(torch.autograd.Function):
+    """x (B, D) times weight (K, D), whose uses are added to a `Passes`."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, passes: Passes) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.passes = passes
+        passes.forward += len(x) / _IMAGES
+        return x @ weight.T
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        x, weight = ctx.saved_tensors
+        (gradient,) = gradients
+        to_input, to_weight, _ = ctx.needs_input_grad
+        ctx.passes.to_inputs += to_input * len(x) / _IMAGES
+        ctx.passes.to_weights += to_weight * len(x) / _IMAGES
+        return gradient @ weight if to_input else None, gradient.T @ x if to_weight else None, None
+
+
+class _CountingNetwork(nn.Module):
+    """A first layer, and behind it a counted one, which stands for all others.
+
+    A step on the weights sends gradients to the counted layer's input too, as in any network of several layers.
+    """
+
+    def __init__(self, num_classes: int, image_shape: ImageShape) -> None:
+        super().__init__()
+        self.passes = Passes()
+        self.first = nn.Parameter(torch.ones(()))
+        weight = torch.linspace(-1, 1, num_classes * int(np.prod(image_shape))).sin()
+        self.weight = nn.Parameter(weight.reshape(num_classes, -1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: (B, C, H, W). Returns logits (B, K)."""
+        return cast(Tensor, _CountedLayer.apply((x * self.first).flatten(1), self.weight, self.passes))
+
+
+def _batch(num_classes: int, image_shape: ImageShape) -> tuple[Tensor, Tensor, Tensor]:
+    x = torch.rand(_IMAGES, *image_shape, generator=torch.Generator().manual_seed(0))
+    index = torch.arange(_IMAGES)
+    return x, index % num_classes, index
+
+
+def training_passes(objective: Objective, threat: ThreatModel, num_classes: int, image_shape: ImageShape) -> Passes:
+    """Passes an image of one training step, counted by doing one."""
+    net = _CountingNetwork(num_classes, image_shape).train()
+    x, y, index = _batch(num_classes, image_shape)
+    torch.autograd.backward(objective(net, x, y, threat, 0, index).total)
+    return net.passes
+
+
+def selection_passes(attack: Attack, threat: ThreatModel, num_classes: int, image_shape: ImageShape) -> Passes:
+    """Passes a held-out image of one epoch's validation: clean, under `attack` and under one step."""
+    net = _CountingNetwork(num_classes, image_shape).eval()
+    x, y, index = _batch(num_classes, image_shape)
+    net(x)
+    for each in (attack, ONE_STEP):
+        net(each(net, x, y, threat, index=index))
+    return net.passes
+
+
+@dataclass(frozen=True)
+class Load:
+    """What a training is to do. images: seen, over all epochs; work: multiply-accumulates."""
+
+    images: float
+    work: float
+
+
+def load_of(run: Run, epochs: int | None = None) -> Load:
+    """The load of a run's training and validation, for all its epochs unless said otherwise."""
+    return _load(run, *_passes(run), epochs or run.settings.trainer.max_epochs)
+
+
+def _passes(run: Run) -> tuple[float, float]:
+    """Passes an image of a training step, and of an epoch's validation."""
+    settings, train = run.settings, run.splits.train
+    task = (settings.threat, train.num_classes, train.image_shape)
+    training = training_passes(settings.objective, *task)
+    return training.total, selection_passes(settings.selection.attack, *task).total
+
+
+def _load(run: Run, training: float, selection: float, epochs: int) -> Load:
+    """The load, from passes an image of a training step and of a validation."""
+    fitted = min(run.steps_per_epoch * run.settings.recipe.batch_size, len(run.splits.train))
+    held_out = min(run.settings.selection.images, len(run.splits.val))
+    work = (fitted * training + held_out * selection) * run.cost.macs
+    return Load(images=epochs * (fitted + held_out), work=epochs * work)
+
+
+@dataclass(frozen=True)
+class Rate:
+    """Seconds an image and seconds a multiply-accumulate."""
+
+    an_image: float
+    a_mac: float
+
+    def seconds(self, load: Load) -> float:
+        """How long a load takes."""
+        return self.an_image * load.images + self.a_mac * load.work
+
+
+def fit_rate(loads: Sequence[Load], seconds: Sequence[float]) -> Rate:
+    """The least-squares rate that is not negative in either part; by work alone where the loads tell no difference."""
+    table = np.array([[load.images, load.work] for load in loads], dtype=np.float64)
+    scale = table.max(axis=0)
+    table, target = table / scale, np.asarray(seconds, dtype=np.float64)
+    answers = []
+    for columns in ([1], [0], [0, 1]):  # of equals the first is taken: work explains what images explain as well
+        found, _, rank, _ = np.linalg.lstsq(table[:, columns], target, rcond=1e-9)
+        if rank == len(columns) and found.min() >= 0:
+            rates = np.zeros(2)
+            rates[columns] = found
+            error = float(np.square(table @ rates - target).sum())
+            answers.append((error, rates / scale))
+    least = min(error for error, _ in answers)
+    negligible = 1e-18 * float(np.square(target).sum())
+    an_image, a_mac = next(rates for error, rates in answers if error <= least + negligible)
+    return Rate(float(an_image), float(a_mac))
+
+
+class Forecast:
+    """Training times of the runs of a plan; None where no run of the study is recorded on this machine.
+
+    Recorded runs count if they trained on the device and with the precision and threads of those planned.
+    """
+
+    def __init__(self, runs: Sequence[Run], study: StudyFolder) -> None:
+        self.rate = _recorded_rate(runs[0], study)
+        self._passes = _passes(runs[0])  # the runs of a plan differ in architecture and seed alone
+
+    def seconds(self, run: Run) -> float | None:
+        """How long a run of the plan will train, in seconds."""
+        if self.rate is None:
+            return None
+        return self.rate.seconds(_load(run, *self._passes, run.settings.trainer.max_epochs))
+
+
+def _recorded_rate(planned: Run, study: StudyFolder) -> Rate | None:
+    recorded = [found for folder in study.runs() if (found := _recorded(folder, planned)) is not None]
+    return fit_rate([load for load, _ in recorded], [seconds for _, seconds in recorded]) if recorded else None
+
+
+def _recorded(folder: RunFolder, planned: Run) -> tuple[Load, float] | None:
+    """Load and seconds of a recorded training, if it ran as the planned one would, on this machine and data."""
+    result = folder.result
+    if result is None or not _same_machine(folder, result):
+        return None
+    try:
+        settings = read_settings(OmegaConf.create(folder.recorded_config))
+        run = Run(settings, planned.splits, planned.training_fingerprint)
+    except (InputError, AttributeError):  # recorded by another version, or what it names is gone
+        return None
+    if run.run_id != folder.run_id or _speed_settings(settings.trainer) != _speed_settings(planned.settings.trainer):
+        return None
+    return load_of(run, int(result["last_epoch"]) + 1), float(result["train_seconds"])
+
+
+def _same_machine(folder: RunFolder, result: dict[str, Any]) -> bool:
+    """Whether hostname and hardware are those of this process; threads are the trainer's own setting."""
+    recorded, here = ({**facts, "threads": None} for facts in (result.get("hardware", {}), hardware()))
+    return folder.status.get("host") == socket.gethostname() and recorded == here
+
+
+def _speed_settings(trainer: TrainerSettings) -> tuple[Any, ...]:
+    """What of the trainer decides how fast it is."""
+    return (trainer.device, trainer.devices, trainer.precision, trainer.threads, trainer.fold, trainer.channels_last)

@@ -1,0 +1,89 @@
+"""What of a space is in a plan, and what was left out."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import overload
+
+import numpy as np
+
+from robust_arch.architectures import ArchSpec
+from robust_arch.errors import InputError
+
+MAX_RUNS = 100_000  # of one plan
+
+
+class Specs(Sequence[ArchSpec]):
+    """Many architectures as numbers, (M, 2 * stages): depths, then widths; each is built when it is asked for."""
+
+    def __init__(self, template: ArchSpec, points: np.ndarray) -> None:
+        self.template, self.points = template, points
+
+    @classmethod
+    def of(cls, template: ArchSpec, specs: Sequence[ArchSpec]) -> "Specs":
+        """Those of a list."""
+        rows = [[*spec.depths, *spec.widths] for spec in specs]
+        return cls(template, np.array(rows, dtype=np.int32).reshape(len(rows), 2 * len(template.depths)))
+
+    def __len__(self) -> int:
+        return len(self.points)
+
+    @overload
+    def __getitem__(self, index: int) -> ArchSpec: ...
+    @overload
+    def __getitem__(self, index: slice) -> "Specs": ...
+    def __getitem__(self, index: int | slice) -> "ArchSpec | Specs":
+        if isinstance(index, slice):
+            return Specs(self.template, self.points[index])
+        return spec_at(self.template, self.points[index])
+
+    def __iter__(self) -> Iterator[ArchSpec]:
+        return (spec_at(self.template, point) for point in self.points)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Sequence):
+            return NotImplemented
+        return len(self) == len(other) and all(mine == theirs for mine, theirs in zip(self, other, strict=True))
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"<{len(self)} architectures of family {self.template.family}>"
+
+
+def spec_at(template: ArchSpec, point: np.ndarray) -> ArchSpec:
+    """The template with the depths and widths of a point, (2 * stages,)."""
+    values = [int(value) for value in point]
+    stages = len(values) // 2
+    return replace(template, depths=tuple(values[:stages]), widths=tuple(values[stages:]))
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """A point of the space that is not in the plan, with the reason."""
+
+    description: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Members:
+    """The architectures of a space inside its limits, and what was left out.
+
+    considered: points of the space; rejected: the nearest of those outside; rejected_count: how many there are;
+    not_sampled: how many inside were left out by search.sample.
+    """
+
+    specs: Specs
+    considered: int
+    rejected: tuple[Rejected, ...]
+    rejected_count: int
+    not_sampled: int = 0
+
+    def require_plannable(self, seeds: int) -> None:
+        """Raise InputError where there are more runs than a plan can hold. seeds: runs an architecture."""
+        if (runs := len(self.specs) * seeds) > MAX_RUNS:
+            raise InputError(
+                f"search.space: {runs:,} runs ({len(self.specs):,} architectures, {seeds} seeds each), at most "
+                f"{MAX_RUNS:,} in one plan; search.sample=<N> plans N architectures that fill the space, and a smaller "
+                "search.budget.tolerance leaves fewer inside"
+            )
