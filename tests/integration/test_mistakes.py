@@ -687,6 +687,7 @@ SLOWEST = ("evaluate", "evaluate.diagnostics")
 # what decides the plan of a study, on top of the grid or the shares
 GRID = ("search.space.depths=[[1],[1],[1]]", "search.space.widths=[[4,8],[8],[8,16]]")
 SHARES = (GRID[0], "search.space.shares=[[0.2,0.3,0.5]]", "search.budget.params=20000", "search.budget.tolerance=0.1")
+VARY = "search.space.vary.widths=[2]"
 PLAN = {
     "search.space.depths": ([[1], [1, 2], [1]], *GRID),
     "search.space.widths": ([[4], [8], [8, 16]], *GRID),
@@ -696,12 +697,23 @@ PLAN = {
     "search.budget.macs": (90_000, *GRID, "search.budget.tolerance=0.2"),
     "search.budget.tolerance": (0.5, *GRID, "search.budget.params=3242"),
     "search.seeds": ([0, 1], *GRID),
+    "search.space.tie.depths": ([[1, 3]], "search.space.depths=[[1,2],[1],[1,2]]", GRID[1]),
+    "search.space.tie.widths": ([[1, 3]], *GRID),
+    "search.space.last_share": ([0.0, 0.6], *GRID),
+    "search.space.vary.widths": ([2],),
+    "search.space.vary.depths": ([2],),
+    "search.space.vary.stages": (["last"], VARY),
+    "search.space.vary.together": (True, VARY),
+    "search.space.vary.refill": (True, VARY, "search.budget.params=arch", "search.budget.tolerance=0.9"),
+    "search.sample": (2, *GRID),
+    "search.sample_seed": (1, GRID[0], "search.space.widths=[[4,8,12],[4,8,12],[4,8,12]]", "search.sample=5"),
 }
 # what names a class, a device or a service: a value that is none of those is refused
 REFUSED = {
     "arch.family",
     "trainer.accelerator",
     "trainer.devices",  # two of them train in a test above
+    "trainer.gpus",
     "logger.name",
     "logger.mode",
     "data.source",
@@ -718,13 +730,19 @@ REFUSED = {
     "selection.attack._target_",
     "trainer._target_",
 }
-# what has a test of its own below
+# what has a test of its own, below or with its part of the package
 SEEN = {
     "evaluate.checkpoints",
     "results_dir",
     "rerun",
     "study.name",
     "study.finalists",
+    "study.base",
+    "study.retries",
+    "study.stop_on_failure",
+    "study.objectives",
+    "search.allocation.cuts",
+    "search.allocation.depths",
     "recipe.name",
     "objective.name",
     "data.name",
@@ -766,6 +784,7 @@ EVALUATE_UNREAD = {
     "trainer.limit_train_batches": "nothing is trained",
     "trainer.precision": "evaluation is float32",
     "trainer.devices": "evaluation is one process",
+    "trainer.gpus": "nothing runs beside it",
     "trainer.progress_bar": "attacks log how far they are",
 }
 
