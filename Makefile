@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV   ?= .venv
 STUDY  ?= demo
+# What is installed beside the package: add submitit, ray or optuna where they are wanted.
+EXTRAS ?= dev,onnx
 # Address of a package index with CPU-only PyTorch wheels, for small downloads where there is no GPU.
 TORCH_INDEX ?=
 
@@ -26,7 +28,7 @@ ifeq ($(TORCH_INDEX),)
 else
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --index-url $(TORCH_INDEX) torch torchvision
 endif
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,onnx]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[$(EXTRAS)]'
 	@touch $@
 
 study: $(READY) ## run the demo study (digits, CPU, some minutes) and write its report
@@ -47,11 +49,12 @@ lint: $(READY) ## check style and types
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-bench: $(READY) ## measure speed, its price in accuracy, evaluation and reading many runs; CIFAR=<folder> adds CIFAR-10 images; see benchmarks/
+bench: $(READY) ## measure speed and its price, evaluation, many records, searches; CIFAR=<folder> adds CIFAR-10; see benchmarks/
 	$(BIN)/python benchmarks/training.py
 	$(BIN)/python benchmarks/accuracy.py $(if $(CIFAR),--cifar $(CIFAR))
 	$(BIN)/python benchmarks/evaluation.py
 	$(BIN)/python benchmarks/records.py
+	$(BIN)/python benchmarks/search.py
 
 clean: ## remove the environment and caches; results stay
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
