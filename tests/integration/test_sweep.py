@@ -156,3 +156,34 @@ def test_a_study_of_its_own_by_config_dir(tmp_path):
     frame = load_study(tmp_path / "results" / "own")
     assert frame["pgd3_acc"].notna().all()
     assert len(frame) == 4
+
+
+# the second of the three needs terabytes
+BROKEN = ("search.space.depths=[[1],[1],[1]]", "search.space.widths=[[4],[4,2000000,8],[4]]")
+    "search.space.depths=[[1],[1],[1]]",
+    "search.space.widths=[[4],[4,2000000,8],[4]]",
+)  # the second needs terabytes
+
+
+def test_an_architecture_without_room_in_memory_is_recorded_and_the_others_are_done(tmp_path):
+    process = command("robust_arch.train", "-m", *SMALL, "hydra/sweeper=budget", *BROKEN, cwd=tmp_path)
+    assert process.returncode == 1
+    runs = StudyFolder(tmp_path / "results" / "single").runs()
+    ends = {run.status["run"]["widths"]: (run.state, run.end, run.status["attempts"]) for run in runs}
+    assert ends == {
+        "4-4-4": ("completed", "completed", 1),
+        "4-2000000-4": ("failed", "out_of_memory", 2),
+        "4-8-4": ("completed", "completed", 1),
+    }
+
+
+def test_stopped_on_failure_what_has_not_begun_does_not_begin(tmp_path):
+    arguments = ("robust_arch.train", "-m", *SMALL, "hydra/sweeper=budget", *BROKEN)
+    process = command(*arguments, "--stop-on-failure", cwd=tmp_path)
+    assert process.returncode == 1
+    assert "stopped on failure" in process.stderr
+    study = StudyFolder(tmp_path / "results" / "single")
+    assert [run.state for run in study.runs()].count("completed") == 1
+    assert len(list(study.runs())) == 2
+    command(*arguments, cwd=tmp_path)  # another sweep, not told to stop, goes on
+    assert sorted(run.state for run in study.runs()) == ["completed", "completed", "failed"]

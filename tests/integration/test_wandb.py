@@ -79,3 +79,22 @@ def test_wandb_is_never_a_reason_to_fail(run, monkeypatch, caplog, broken):
         monkeypatch.setattr(wandb.Run, "log", refuse)
     assert execute(run()) == "completed"
     assert "no space left on device" in caplog.text
+
+
+def test_where_wandb_cannot_be_reached_the_run_is_recorded_offline(run, monkeypatch):
+    real = wandb.init
+
+    def unreachable(**options):
+        if options["mode"] == "online":
+            raise wandb.errors.CommError("Run initialization has timed out after 30.0 sec")
+        return real(**options)
+
+    monkeypatch.setattr(wandb, "init", unreachable)
+    done = run("logger.mode=online")
+    assert execute(done) == "completed"
+    (offline,) = offline_runs(done)
+    assert steps(offline) == [3, 6]
+    status = done.folder.status
+    assert (status["state"], status["end"]) == ("completed", "completed")
+    assert status["tracking"].startswith("wandb start failed: CommError: Run initialization has timed out")
+    assert "recorded offline" in status["tracking"]
