@@ -160,9 +160,6 @@ def test_a_study_of_its_own_by_config_dir(tmp_path):
 
 # the second of the three needs terabytes
 BROKEN = ("search.space.depths=[[1],[1],[1]]", "search.space.widths=[[4],[4,2000000,8],[4]]")
-    "search.space.depths=[[1],[1],[1]]",
-    "search.space.widths=[[4],[4,2000000,8],[4]]",
-)  # the second needs terabytes
 
 
 def test_an_architecture_without_room_in_memory_is_recorded_and_the_others_are_done(tmp_path):
