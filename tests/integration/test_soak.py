@@ -92,3 +92,14 @@ def test_after_thirty_rounds_the_results_are_those_of_an_undisturbed_sweep(undis
                 for path in (run.checkpoint(which), other / f"{which}.ckpt")
             ]
             assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
+
+
+@pytest.mark.slow
+def test_two_sweeps_started_at_once_share_the_work_and_do_nothing_twice(undisturbed, tmp_path):
+    both = [start(tmp_path) for _ in range(2)]
+    outputs = [process.communicate(timeout=300)[1] for process in both]
+    assert [process.returncode for process in both] == [0, 0], outputs
+    runs = list(StudyFolder(tmp_path / "results" / "single").runs())
+    assert [run.status["attempts"] for run in runs] == [1] * 4
+    assert len({run.status["pid"] for run in runs}) > 1
+    pd.testing.assert_frame_equal(results(tmp_path), results(undisturbed))
