@@ -45,7 +45,7 @@ def read_json(path: Path | str) -> dict[str, Any] | None:
     try:
         with open(path, "rb", buffering=0) as handle:  # noqa: PTH123  (a study is thousands of small files)
             content = json.loads(handle.read().decode())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return content if isinstance(content, dict) else None
 

@@ -59,6 +59,9 @@ def launch_until_settled(launcher: Launcher, runs: Sequence[PlannedRun]) -> None
     while waiting:
         begun = _attempt(launcher, waiting)
         tries.update(planned.run.run_id for planned in begun)
+        if all(planned.run.folder.end == "disk_full" for planned in begun) and begun:
+            log.error("the disk is full: nothing is tried again")
+            return
         if not begun or runs[0].run.study.is_stopped:
             return
         untouched = [planned for planned in waiting if planned not in begun]

@@ -27,6 +27,7 @@ from robust_arch.run import Run
 from robust_arch.runs import RunFolder, metrics
 from robust_arch.runs.devices import claimed, visible_gpus
 from robust_arch.runs.ends import how_it_ended
+from robust_arch.runs.folder import last_line
 from robust_arch.runs.provenance import provenance
 from robust_arch.runs.study import run_rows
 from robust_arch.training.datamodule import StudyData
@@ -46,7 +47,8 @@ def execute(run: Run) -> str:
         OSError: if nothing can be recorded, on a full disk for example.
     """
     folder = run.folder
-    if run.settings.stop_on_failure and run.study.is_stopped:
+    stops = run.settings.planned and run.settings.stop_on_failure  # a mark that only a sweep takes back
+    if stops and run.study.is_stopped:
         log.warning("run %s does not begin: the study is stopped on failure", run.run_id)
         return folder.state
     with folder.lock() as mine:
@@ -66,7 +68,7 @@ def execute(run: Run) -> str:
             folder.require_weights()
         with _on_free_gpus(run) as placed:
             state = _execute_locked(placed, folder)
-    if run.settings.stop_on_failure and state in ("failed", "diverged"):
+    if stops and state in ("failed", "diverged"):
         run.study.stop()
     if run.settings.planned:
         run.study.refresh_results()
@@ -96,12 +98,14 @@ def warn_of_other_version(folder: RunFolder) -> None:
 
 def _execute_locked(run: Run, folder: RunFolder) -> str:
     """Attempt the run, and write at once how it ended."""
+    folder.sweep_up()
     asked, run = run, with_choices(run, folder)
     # what is completed stays so while an attack is added to it, also if that fails
     before = "completed" if folder.trained and folder.state == "completed" else "planned"
     notes = {"launcher": run.settings.launcher}
     folder.write_state("completed" if before == "completed" else "running", run.facts, attempt=True, notes=notes)
     write_text(folder.config, yaml.safe_dump(_resolved_config(run), sort_keys=False))
+    folder.reserve_room()
     tracker = _tracker(run, folder)
     state, outcome, error = before, "interrupted", None
     raised: BaseException | None = None
@@ -126,6 +130,9 @@ def _execute_locked(run: Run, folder: RunFolder) -> str:
             if outcome in ("failed", "diverged"):
                 log.error("run %s %s (%s):\n%s", run.run_id, outcome, end, error)
             with _unless_disk_full(run):
+                folder.release_room()
+                if end == "disk_full" and error is not None:
+                    error = last_line(error)
                 tracker.finish(_summary(folder, outcome), failed=outcome != "completed")
                 notes["tracking"] = tracker.problem
                 folder.write_state(state, run.facts, error=error, end=end, notes=notes)
@@ -275,7 +282,7 @@ def _resumable_rows(folder: RunFolder) -> list[dict[str, float]]:
     last, interrupted = folder.checkpoint("last"), folder.checkpoint("interrupted")
     epochs = _epoch(last) + 1
     rows = metrics.keep_epochs_before(folder.metrics, epochs)
-    if last.is_file() and not (0 < epochs == len(rows) and folder.checkpoint("best").is_file()):
+    if last.is_file() and not (0 < epochs == len(rows) and _epoch(folder.checkpoint("best")) >= 0):
         log.warning("run %s is not whole and starts again", folder.run_id)
         last.unlink()
         epochs, rows = 0, metrics.keep_epochs_before(folder.metrics, 0)

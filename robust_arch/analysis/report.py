@@ -164,7 +164,10 @@ def _flags(frame: pd.DataFrame, flags: Mapping[str, str]) -> Markup:
     heading = element("h2", "Warnings")
     if not flags:
         return joined(heading, element("p", "None."))
-    return joined(heading, element("ul", *(element("li", f"{names[run]}, run {run}: {flags[run]}") for run in flags)))
+    return joined(
+        heading,
+        element("ul", *(element("li", f"{names.get(run, 'unknown')}, run {run}: {flags[run]}") for run in flags)),
+    )
 
 
 def _reproduction(details: StudyDetails) -> Markup:

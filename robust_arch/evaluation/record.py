@@ -17,6 +17,7 @@ from robust_arch.evaluation.scoring import Outcome
 from robust_arch.evaluation.settings import EvaluationSettings, NamedAttack
 from robust_arch.files import read_arrays, read_json, write_arrays, write_json
 from robust_arch.identity import short_hash
+from robust_arch.runs.wholeness import is_evaluation
 from robust_arch.statistics import compare_paired, wilson_interval
 
 SCHEMA = 2
@@ -75,6 +76,8 @@ class EvaluationRecord:
         """Take over what is recorded; a torn or half-written pair counts as nothing recorded."""
         content, arrays = read_json(self.json_path), read_arrays(self.arrays_path)
         if content is None or arrays is None or content.get("schema") != SCHEMA:
+            return
+        if not is_evaluation({"clean": {"percent": 0.0}, **content}):  # clean accuracy may not have come yet
             return
         if set(content["attacks"]) | {"index", "clean"} <= set(arrays):
             self.content, self.arrays = content, arrays
@@ -269,7 +272,7 @@ def cascade_settings(cascade: Sequence[NamedAttack]) -> list[dict[str, Any]]:
 
 
 def _same(recorded: Mapping[str, Any], settings: object, seed: int) -> bool:
-    return bool(recorded["settings"] == settings and recorded["seed"] == seed)
+    return bool(recorded.get("settings") == settings and recorded.get("seed") == seed)
 
 
 def _mean(values: Tensor) -> dict[str, Any]:

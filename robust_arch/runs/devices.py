@@ -1,7 +1,6 @@
 """Which GPUs a run takes: jobs that run beside each other on one machine take different ones by themselves."""
 
 import contextlib
-import getpass
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -25,7 +24,7 @@ def claimed(names: Sequence[str], wanted: int, folder: Path | None = None) -> It
     CUDA_VISIBLE_DEVICES is only read: it no longer counts once torch is initialised, whichever import did that.
     folder: where the locks are; by default in the machine's temporary folder.
     """
-    folder = folder or Path(tempfile.gettempdir()) / f"robust_arch-gpus-{getpass.getuser()}"
+    folder = folder or Path(tempfile.gettempdir()) / f"robust_arch-gpus-{os.getuid()}"
     taken: list[int] = []
     with contextlib.ExitStack() as claims:
         for place in counting():  # the first run on each GPU, then the second on each, ...

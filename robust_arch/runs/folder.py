@@ -18,10 +18,11 @@ from robust_arch import __version__
 from robust_arch.errors import invalid
 from robust_arch.files import read_json, write_json
 from robust_arch.runs import lock
+from robust_arch.runs.wholeness import is_evaluation, is_result, is_status
 
 SCHEMA = 1
-_RECORD_KEYS = frozenset({"checkpoint", "weights", "threat", "data", "n_test", "clean", "attacks"})
 STATES = ("planned", "running", "completed", "failed", "diverged")
+_ROOM = 16 * 1024
 ELSEWHERE = "elsewhere"
 """What status.json of a merged run says of its weights."""
 
@@ -90,6 +91,10 @@ class RunFolder:
         return self.path / "result.json"
 
     @property
+    def _reserve(self) -> Path:
+        return self.path / ".reserve"
+
+    @property
     def _lock(self) -> Path:
         return self.path / ".lock"
 
@@ -110,7 +115,8 @@ class RunFolder:
     @property
     def status(self) -> dict[str, Any]:
         """What status.json says, or nothing if there is none or it is torn."""
-        return read_json(self._status) or {}
+        content = read_json(self._status)
+        return content if content is not None and is_status(content) else {}
 
     @property
     def last_error(self) -> str:
@@ -198,7 +204,8 @@ class RunFolder:
     @property
     def result(self) -> dict[str, Any] | None:
         """What result.json says of a finished training, or None."""
-        return read_json(self._result)
+        content = read_json(self._result)
+        return content if content is not None and is_result(content) else None
 
     def write_result(self, result: Mapping[str, Any]) -> None:
         """Replace result.json, with schema and package version in front."""
@@ -213,8 +220,7 @@ class RunFolder:
 
     @property
     def _has_weights(self) -> bool:
-        # a checkpoint is a zip file, whose end is its table of contents: one that was cut short has none
-        return all(zipfile.is_zipfile(self.checkpoint(which)) for which in ("best", "last"))
+        return self.has_checkpoint("best") and self.has_checkpoint("last")
 
     def require_weights(self) -> None:
         """Ask before the checkpoints of a trained run are needed.
@@ -228,6 +234,11 @@ class RunFolder:
             allowed = f"only its records were merged; its weights are on {host}: evaluate there and merge again"
             raise invalid("checkpoint", str(self.checkpoint("best")), allowed)
 
+    def has_checkpoint(self, which: str) -> bool:
+        """Whether the file of `best` or `last` is there as a whole."""
+        # a checkpoint is a zip file, whose end is its table of contents: one that was cut short has none
+        return zipfile.is_zipfile(self.checkpoint(which))
+
     def checkpoint(self, which: str) -> Path:
         """The file of `best` or `last`."""
         return self.checkpoints / f"{which}.ckpt"
@@ -240,8 +251,22 @@ class RunFolder:
         except OSError:
             return
         for name in names:
-            if (record := read_json(f"{self.path}/evaluations/{name}")) is not None and set(record) >= _RECORD_KEYS:
+            if (record := read_json(f"{self.path}/evaluations/{name}")) is not None and is_evaluation(record):
                 yield record
+
+    def reserve_room(self) -> None:
+        """Keep some kilobytes of the disk for telling how the run ended, should it be full by then."""
+        self._reserve.write_bytes(bytes(_ROOM))
+
+    def release_room(self) -> None:
+        """Give them back."""
+        self._reserve.unlink(missing_ok=True)
+
+    def sweep_up(self) -> None:
+        """Remove what a killed process left half-written; only for who holds the lock."""
+        for folder in (self.path, self.checkpoints, self.evaluations):
+            for left in folder.glob("*.tmp"):
+                left.unlink(missing_ok=True)
 
     def clear(self) -> None:
         """Remove everything but the lock, for a run that is done again."""

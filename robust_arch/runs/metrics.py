@@ -2,6 +2,7 @@
 
 import csv
 import io
+import math
 from pathlib import Path
 
 from robust_arch.files import write_text
@@ -26,7 +27,7 @@ def _whole_lines(path: Path) -> list[str]:
     """The lines without their ends; one that a killed process left half-written is none."""
     if not path.is_file():
         return []
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
     return [line.removesuffix("\n") for line in lines if line.endswith("\n")]
 
 
@@ -43,7 +44,7 @@ def read_rows(path: Path) -> list[dict[str, float]]:
 
 def keep_epochs_before(path: Path, epoch: int) -> list[dict[str, float]]:
     """Drop the rows of `epoch` and later, which a resumed run writes again; returns what is kept."""
-    kept = [row for row in read_rows(path) if row["epoch"] < epoch]
+    kept = [row for row in read_rows(path) if row.get("epoch", math.inf) < epoch]
     text = io.StringIO()
     if kept:
         writer = csv.DictWriter(text, fieldnames=list(kept[0]))

@@ -72,7 +72,8 @@ class StudyFolder:
 
     def go_on(self) -> None:
         """Take `stop` back."""
-        self._stop.unlink(missing_ok=True)
+        if self.is_stopped:
+            self._stop.unlink()
 
     def write_plan(self, rows: Sequence[Mapping[str, Any]], about: Mapping[str, Any]) -> None:
         """Replace plan.csv, and study.json with what the plan rests on."""
@@ -92,8 +93,8 @@ class StudyFolder:
         """The rows of plan.csv; none if there is no plan."""
         if not self.plan_path.is_file():
             return []
-        with self.plan_path.open(encoding="utf-8", newline="") as handle:
-            return list(csv.DictReader(handle))
+        with self.plan_path.open(encoding="utf-8", errors="replace", newline="") as handle:
+            return [row for row in csv.DictReader(handle) if all(row.get(column) for column in PLAN_COLUMNS)]
 
     def rows(self) -> list[dict[str, Any]]:
         """One row an evaluation record, one empty row for a failed or diverged run."""
@@ -179,7 +180,7 @@ def open_study(path: str | Path) -> StudyFolder:
         InputError: if there is no such folder.
     """
     folder = Path(path)
-    if not (folder / "runs").is_dir():
+    if not (folder / "runs").is_dir() and not StudyFolder(folder).plan_path.is_file():
         raise InputError(f"study = {str(path)!r}: a study's folder, with runs/ inside; {_studies_beside(folder)}")
     return StudyFolder(folder)
 

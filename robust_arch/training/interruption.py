@@ -62,15 +62,17 @@ class SaveOnSignal(Callback):
         """Save and obey, unless the epoch is over anyway."""
         if self.received is None or batch_idx + 1 >= trainer.num_training_batches:
             return
-        with replacing(self.path) as temporary:
-            trainer.save_checkpoint(temporary)
-        log.info("stopped by signal %d after step %d, which is saved", self.received, trainer.global_step)
+        try:
+            with replacing(self.path) as temporary:
+                trainer.save_checkpoint(temporary)
+            log.info("stopped by signal %d after step %d, which is saved", self.received, trainer.global_step)
+        except (OSError, RuntimeError) as error:  # no room, say: the epoch is lost, but not the signal
+            log.error("step %d cannot be saved: %s", trainer.global_step, error)
         self._hand_on(None)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:  # noqa: ARG002
         """Obey, as the epoch's checkpoint is written; this callback comes after the one that does it."""
-        if self.received is not None:
-            self._hand_on(None)
+        self._obey()
 
     def _hand_on(self, frame: FrameType | None) -> None:
         """Do what would have been done; a handler that returns lets training go on."""
@@ -84,10 +86,16 @@ class SaveOnSignal(Callback):
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:  # noqa: ARG002
         """Stop listening, before Lightning gives the signals back that it took over."""
         self._restore()
+        self._obey()
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:  # noqa: ARG002
-        """Stop listening."""
+        """Stop listening; a signal that came before is obeyed all the same."""
         self._restore()
+        self._obey()
+
+    def _obey(self) -> None:
+        if self.received is not None:
+            self._hand_on(None)
 
     def _restore(self) -> None:
         for number, handler in self._replaced.items():

@@ -36,6 +36,9 @@ RESULT = {
     "command": "python -m robust_arch.train arch=wrn_34_r objective=trades 'data.root=/my data'",
     "train_seconds": 123_456.7,
     "best_epoch": 75,  # counted from 0
+    "last_epoch": 99,
+    "best_val_robust_acc": 55.5,
+    "finished": "2026-01-01T00:00:00+00:00",
     "selection_images": 512,
     "flags": ["collapsed: held-out clean accuracy 10.2% (n=512) is at chance level, 10.0%"],
     "data": {"name": "cifar10", "fingerprint": "feed", "train": 45_000, "val": 5_000, "test": 10_000},

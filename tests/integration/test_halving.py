@@ -7,6 +7,7 @@ import torch
 from commands import SMALL, command
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from whole_result import WHOLE
 
 from robust_arch import halving
 from robust_arch.paths import conf_dir
@@ -54,7 +55,7 @@ class Runs:
         value = self.tables[settings.trainer.max_epochs][settings.spec.widths[-1]][settings.seed]
         self.done.append((settings.trainer.max_epochs, settings.spec.widths[-1], settings.seed))
         if value is not None:
-            folder.write_result({"best_val_robust_acc": value, "selection_images": 20})
+            folder.write_result({**WHOLE, "best_val_robust_acc": value})
             folder.checkpoints.mkdir(parents=True)
             for which in ("best", "last"):
                 torch.save({}, folder.checkpoint(which))

@@ -1,6 +1,7 @@
 """A suggested division of the budget becomes a run, and the run its objectives."""
 
 import pytest
+from whole_result import WHOLE
 
 from robust_arch.architectures import cost
 from robust_arch.configuration import read_settings
@@ -68,7 +69,7 @@ def test_objectives_that_are_not_allowed_are_refused(composed, value):
 def test_objectives_are_what_the_records_say(composed):
     cfg = composed("study.objectives=[macs,held_out_robust_acc,params]")
     run = load_run(cfg)
-    run.folder.write_result({"best_val_robust_acc": 41.25})
+    run.folder.write_result({**WHOLE, "best_val_robust_acc": 41.25})
     costs = cost(run.settings.spec, 10, (1, 8, 8))
     assert objective_values(run, read_objectives(cfg)) == (costs.macs, 41.25, costs.params)
     assert read_objectives(composed()) == ()

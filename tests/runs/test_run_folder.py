@@ -5,6 +5,7 @@ import sys
 
 import pytest
 import torch
+from whole_result import WHOLE
 
 import robust_arch
 from robust_arch.errors import InputError
@@ -138,7 +139,7 @@ def test_the_lock_is_claimed_once(folder, elsewhere, monkeypatch):
 
 
 def finish(folder, *checkpoints):
-    folder.write_result({"train_seconds": 1.5})
+    folder.write_result(WHOLE)
     folder.checkpoints.mkdir()
     for which in checkpoints:
         torch.save({"weights": torch.zeros(50)}, folder.checkpoint(which))
@@ -170,7 +171,7 @@ def mark_as_merged(folder):
 
 def test_a_merged_run_is_trained_without_checkpoints(folder):
     folder.write_state("completed", FACTS)
-    folder.write_result({"train_seconds": 1.5})
+    folder.write_result(WHOLE)
     assert not folder.trained
     mark_as_merged(folder)
     assert folder.trained
@@ -229,15 +230,10 @@ def test_a_run_is_not_trained_without_a_whole_result(folder):
 
 
 def test_the_result_names_schema_and_version(folder):
-    folder.write_result({"train_seconds": 1.5, "best_epoch": 3})
+    folder.write_result({**WHOLE, "best_epoch": 3})
     result = json.loads((folder.path / "result.json").read_text())
     assert result == folder.result
-    assert result == {
-        "schema": 1,
-        "package_version": robust_arch.__version__,
-        "train_seconds": 1.5,
-        "best_epoch": 3,
-    }
+    assert result == {"schema": 1, "package_version": robust_arch.__version__, **WHOLE, "best_epoch": 3}
 
 
 def test_files_stand_where_they_are_said_to(folder):
@@ -250,7 +246,8 @@ def test_files_stand_where_they_are_said_to(folder):
 
 def test_only_whole_evaluation_records_are_read(folder):
     folder.evaluations.mkdir(parents=True)
-    whole = dict.fromkeys(("checkpoint", "weights", "threat", "data", "n_test", "clean", "attacks"))
+    whole = dict.fromkeys(("checkpoint", "weights", "threat", "data", "n_test"))
+    whole |= {"clean": {"percent": 90.0}, "attacks": {"fgsm": {"percent": 50.0}}}
     for name in "ba":
         (folder.evaluations / f"{name}.json").write_text(json.dumps({"eval_id": name, **whole}))
     (folder.evaluations / "foreign.json").write_text('{"eval_id": "d"}')

@@ -9,6 +9,7 @@ import pytest
 from rich.console import Console
 from test_run_folder import FACTS
 from typer.testing import CliRunner
+from whole_result import WHOLE
 
 from robust_arch import status
 from robust_arch.cli import app
@@ -47,7 +48,7 @@ def begin(study, run_id, state, macs=MACS, epochs_done=0, error=None, **changes)
 def complete(study, run_id, seconds, held_out=50.0, macs=MACS, **changes):
     run = begin(study, run_id, "completed", macs, **changes)
     numbers = {"best_val_robust_acc": held_out, "selection_images": 240, "last_epoch": EPOCHS - 1, "flags": []}
-    run.write_result({"train_seconds": seconds, **numbers})
+    run.write_result({**WHOLE, "train_seconds": seconds, **numbers})
     return run
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from whole_result import WHOLE
 
 from robust_arch.errors import InputError
 from robust_arch.files import read_json, write_json
@@ -99,7 +100,7 @@ def add(study, run_id, state, *records, train_seconds=None, **changes):
     run = study.run(run_id)
     run.write_state(state, facts(run_id, **changes))
     if train_seconds is not None:
-        run.write_result({"train_seconds": train_seconds})
+        run.write_result({**WHOLE, "train_seconds": train_seconds})
     for i, content in enumerate(records):
         write_json(run.evaluations / f"{i}.json", content)
     return run
