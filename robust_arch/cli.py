@@ -33,13 +33,15 @@ ResultsDir = Annotated[Path, typer.Option("--results-dir", help="where studies a
 
 
 def _reports_errors(command: Callable[..., None]) -> Callable[..., None]:
-    """An InputError is one line on standard error and exit status 1."""
+    """An InputError, or a file that cannot be read or written, is one line on standard error and exit status 1."""
 
     @wraps(command)
     def wrapped(*args: Any, **kwargs: Any) -> None:
         try:
             command(*args, **kwargs)
-        except InputError as error:
+        except BrokenPipeError:  # `| head` has read enough: typer ends quietly
+            raise
+        except (InputError, OSError) as error:
             sys.exit(f"error: {error}")
 
     return wrapped

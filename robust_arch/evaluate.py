@@ -197,7 +197,7 @@ def job(cfg: DictConfig) -> None:
     set_up_logging()
     try:
         record = evaluate(cfg)
-    except InputError as error:
+    except (InputError, OSError) as error:  # OSError: a disk is full, or a folder cannot be written
         sys.exit(f"error: {error}")
     log.info("recorded in %s", record.json_path)
     if record.invalid:

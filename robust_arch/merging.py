@@ -29,6 +29,9 @@ _CIRCUMSTANCES = frozenset(
 )  # fmt: skip
 _DERIVED = frozenset({"worst_case", "invalid", "warnings"})  # of an evaluation: they follow from the rest
 _SHOWN = 3  # differences of a file
+_BEFORE = "before"  # inside a run that was replaced: what the target had of it
+# a file where a folder belongs, or the other way round, and what is removed while it is read; not a full disk
+_MISSHAPEN = (FileExistsError, FileNotFoundError, IsADirectoryError, NotADirectoryError)
 
 Pair = tuple[dict[str, Any], Mapping[str, np.ndarray]]  # an evaluation record: its JSON and its arrays
 
@@ -60,80 +63,149 @@ class MergeOutcome:
         return bool(self.added or self.replaced or self.united)
 
 
-class _BusyError(RuntimeError):
-    """Another process works on the run."""
+class _SkippedError(RuntimeError):
+    """The run is left as it is; why, in words."""
 
 
 def merge_studies(sources: Sequence[Path], target: Path) -> MergeOutcome:
     """Copy the records of the studies into `target`, which need not exist; no checkpoints, and no source is changed.
 
     Raises:
-        InputError: for a source that is no study, a target among the sources, or one that is being merged into.
+        InputError: for a source that is no study, a target that is, holds or lies in a source, or one that is being
+            merged into.
     """
     studies = [open_study(source) for source in sources]
     if target.exists() and not target.is_dir():
         raise invalid("--into", str(target), "a study's folder, which need not exist")
-    if target.resolve() in {source.resolve() for source in sources}:
-        raise invalid("--into", str(target), "another folder than the sources")
+    for source in sources:
+        _require_apart(source, target)
     with lock.held(target / ".merge.lock") as mine:
         if not mine:
             raise InputError(f"--into = {str(target)!r}: another process is merging into it")
         return _merge(studies, StudyFolder(target))
 
 
+def _require_apart(source: Path, target: Path) -> None:
+    """Raise InputError where what is written into the target would be written into the source."""
+    for one in (source.resolve(), (source / "runs").resolve()):
+        for other in (target.resolve(), (target / "runs").resolve()):
+            if one.is_relative_to(other) or other.is_relative_to(one):
+                allowed = f"another folder than the sources, neither inside one nor around it, as with {source}"
+                raise invalid("--into", str(target), allowed)
+
+
 def _merge(studies: Sequence[StudyFolder], target: StudyFolder) -> MergeOutcome:
     outcome = MergeOutcome()
+    (target.path / "runs").mkdir(exist_ok=True)
     for left in target.path.glob(".merging-*"):  # by a merge that was killed
-        shutil.rmtree(left)
+        _clean_up(left, target)
     scratch = target.path / f".merging-{secrets.token_hex(4)}"
     scratch.mkdir()
-    (target.path / "runs").mkdir(exist_ok=True)
     try:
         for study in studies:
+            outcome.skipped.extend((name, study.path, "it is no folder") for name in _no_folders(study))
             for run in study.runs():
                 _merge_run(run, study, target, scratch, outcome)
     finally:
-        shutil.rmtree(scratch)
+        _clean_up(scratch, target)
     _merge_plans(studies, target)
     if outcome.changed or not target.results_path.is_file():
         target.write_results()
     return outcome
 
 
+def _clean_up(scratch: Path, target: StudyFolder) -> None:
+    """Remove the scratch folder, once the runs of the target that were moved there are back."""
+    for before in scratch.glob(f"*.{_BEFORE}"):
+        own = target.run(before.name.removesuffix(f".{_BEFORE}"))
+        if own.path.exists():
+            _keep(before, own)
+        else:
+            before.rename(own.path)
+    shutil.rmtree(scratch)
+
+
+def _no_folders(study: StudyFolder) -> list[str]:
+    """What stands where a run's folder belongs, like a link into a disk that is not there."""
+    entries = (path for path in (study.path / "runs").iterdir() if not path.name.startswith("."))
+    return sorted(path.name for path in entries if not path.is_dir())
+
+
 def _merge_run(run: RunFolder, study: StudyFolder, target: StudyFolder, scratch: Path, outcome: MergeOutcome) -> None:
     own, status = target.run(run.run_id), run.status
-    if not status.get("run"):
-        return
     try:
         if run.is_locked:
-            raise _BusyError(f"a process works on it in {study.path}")
-        recorded = bool(own.status.get("run"))
-        if recorded and run.state_in(status) == own.state == "completed":
-            _unite(run, own, study.path, outcome)
-        elif recorded and _RANKS.get(run.state_in(status), 0) <= _RANKS.get(own.state, 0):
-            outcome.same.append(run.run_id)
-        else:
-            _copy_in(run, status, own, scratch)
-            (outcome.replaced if recorded else outcome.added).append(run.run_id)
-    except _BusyError as busy:
-        outcome.skipped.append((run.run_id, study.path, str(busy)))
+            raise _SkippedError(f"a process works on it in {study.path}")
+        if isinstance(status.get("run"), dict):
+            _merge_recorded(run, status, own, scratch, study.path, outcome)
+        elif any(path.name != ".lock" for path in run.path.iterdir()):
+            raise _SkippedError("its status.json cannot be read")
+    except (_SkippedError, *_MISSHAPEN) as error:
+        outcome.skipped.append((run.run_id, study.path, str(error)))
+
+
+def _merge_recorded(
+    run: RunFolder, status: Mapping[str, Any], own: RunFolder, scratch: Path, source: Path, outcome: MergeOutcome
+) -> None:
+    recorded, works = bool(own.status.get("run")), _holds_work(own.path)
+    state, own_state = _state(run, status), _state(own, own.status)
+    if recorded and state == own_state == "completed":
+        _unite(run, own, source, outcome)
+    elif recorded and _RANKS.get(state, 0) <= _RANKS.get(own_state, 0):
+        outcome.same.append(run.run_id)
+    elif works and state != "completed":
+        raise _SkippedError(f"it is not completed there, and {own.path} holds checkpoints or evaluations of it")
+    else:
+        _copy_in(run, status, own, scratch)
+        (outcome.replaced if recorded or works else outcome.added).append(run.run_id)
+
+
+def _state(run: RunFolder, status: Mapping[str, Any]) -> str:
+    """The run's state; a training that says completed while its result cannot be read has to be done again."""
+    state = run.state_in(status)
+    # a checkpoint from elsewhere was only evaluated: it has no objective, and no result
+    lacks_result = (status.get("run") or {}).get("objective") is not None and run.result is None
+    return "planned" if state == "completed" and lacks_result else state
+
+
+def _holds_work(path: Path) -> bool:
+    """Whether a run's folder holds what only computing brings back: weights, or evaluations."""
+    run = RunFolder(path)
+    if run.checkpoints.is_symlink() or any(path.glob(f"{_BEFORE}*")):  # a link: to weights on another disk
+        return True
+    return any(run.checkpoints.glob("*.ckpt")) or any(run.evaluations.glob("*.json"))
 
 
 def _copy_in(run: RunFolder, status: Mapping[str, Any], own: RunFolder, scratch: Path) -> None:
     """Put a copy of the run's records where `own` is, as a whole."""
-    copied = RunFolder(scratch / run.run_id)
+    if own.path.is_symlink() and not own.path.exists():
+        raise _SkippedError(f"{own.path} is a link to nothing")
+    copied = RunFolder(scratch / "new" / run.run_id)
+    if copied.path.exists():  # from a source in which it could not be copied whole
+        shutil.rmtree(copied.path)
     _copy(run, status, copied)
     if run.is_locked or run.status != status:
-        shutil.rmtree(copied.path)
-        raise _BusyError("a process has begun to work on it")
+        raise _SkippedError("a process has begun to work on it")
     if not own.path.exists():
         copied.path.rename(own.path)
         return
     with own.lock() as mine:
         if not mine:
-            raise _BusyError(f"a process works on it in {own.path.parents[1]}")
-        own.path.rename(scratch / f"{run.run_id}.before")
+            raise _SkippedError(f"a process works on it in {own.path.parents[1]}")
+        before = scratch / f"{run.run_id}.{_BEFORE}"
+        own.path.rename(before)
         copied.path.rename(own.path)
+        _keep(before, own)
+
+
+def _keep(before: Path, own: RunFolder) -> None:
+    """Move what the target had of a run into the run's new folder, if it holds work.
+
+    Not its checkpoints alone, to where checkpoints are: they are of another training than the records.
+    """
+    if _holds_work(before):
+        name = f"{_BEFORE}-{secrets.token_hex(4)}" if (own.path / _BEFORE).exists() else _BEFORE
+        before.rename(own.path / name)
 
 
 def _copy(run: RunFolder, status: Mapping[str, Any], copied: RunFolder) -> None:
@@ -143,7 +215,7 @@ def _copy(run: RunFolder, status: Mapping[str, Any], copied: RunFolder) -> None:
             shutil.copyfile(run.path / name, copied.path / name)
     if run.evaluations.is_dir():
         for path in run.evaluations.iterdir():
-            if path.suffix in (".json", ".npz") or path.name == "card.md":
+            if path.is_file() and (path.suffix in (".json", ".npz") or path.name == "card.md"):
                 shutil.copyfile(path, copied.evaluations / path.name)
     # a run that has to be done again is done from its start, so only a completed one needs weights
     mark = {"weights": ELSEWHERE} if run.state_in(status) == "completed" and run.result is not None else {}
@@ -157,7 +229,7 @@ def _unite(run: RunFolder, own: RunFolder, source: Path, outcome: MergeOutcome) 
     additions = []
     for path in sorted(run.evaluations.glob("*.json")):
         mine = own.evaluations / path.name
-        if _same_files(path, mine) or (theirs := _pair(path)) is None:
+        if _is_settled(path, mine) or (theirs := _pair(path)) is None:
             continue
         if (ours := _pair(mine)) is None:
             additions.append((mine, theirs))
@@ -177,11 +249,16 @@ def _unite(run: RunFolder, own: RunFolder, source: Path, outcome: MergeOutcome) 
 def _add_evaluations(own: RunFolder, additions: Sequence[tuple[Path, Pair]]) -> None:
     with own.lock() as mine:
         if not mine:
-            raise _BusyError(f"a process works on it in {own.path.parents[1]}")
+            raise _SkippedError(f"a process works on it in {own.path.parents[1]}")
         for path, (content, arrays) in additions:
             write_pair(path, content, arrays)
         if own.config.is_file():
             write_card(own)
+
+
+def _is_settled(path: Path, mine: Path) -> bool:
+    """Whether nothing can be added: the records are the same, or a folder stands where `mine` would be written."""
+    return mine.is_dir() or mine.with_suffix(".npz").is_dir() or _same_files(path, mine)
 
 
 def _same_files(path: Path, other: Path) -> bool:
