@@ -15,6 +15,7 @@ from robust_arch.architectures import ImageShape
 from robust_arch.attacks import Attack, ThreatModel
 from robust_arch.configuration import read_settings
 from robust_arch.errors import InputError
+from robust_arch.identity import describe, short_hash
 from robust_arch.objectives import Objective
 from robust_arch.run import Run
 from robust_arch.runs import RunFolder, StudyFolder
@@ -24,7 +25,9 @@ from robust_arch.training.settings import TrainerSettings
 
 _IMAGES = 4  # of the batch on which passes are counted
 _RECORDS = 50  # so many runs tell a rate of two numbers as well as thousands
-_READ = 200  # records whose configuration is built, at some 25 ms each, where many are of other settings
+_READ = 200  # records whose configuration is built, at tens of milliseconds each, where many are of other settings
+
+_counted: dict[str, tuple[float, float]] = {}  # passes by what decides them: most runs of a study share them
 
 
 @dataclass
@@ -120,8 +123,12 @@ def _passes(run: Run) -> tuple[float, float]:
     """Passes an image of a training step, and of an epoch's validation."""
     settings, train = run.settings, run.splits.train
     task = (settings.threat, train.num_classes, train.image_shape)
-    training = training_passes(settings.objective, *task)
-    return training.total, selection_passes(settings.selection.attack, *task).total
+    parts = [describe(part) for part in (settings.objective, settings.selection.attack, settings.threat)]
+    key = short_hash([*parts, train.num_classes, list(train.image_shape)])
+    if key not in _counted:
+        training = training_passes(settings.objective, *task)
+        _counted[key] = training.total, selection_passes(settings.selection.attack, *task).total
+    return _counted[key]
 
 
 def _load(run: Run, training: float, selection: float, epochs: int) -> Load:
