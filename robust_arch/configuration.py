@@ -1,8 +1,8 @@
 """The edge: Hydra's configuration in, checked objects out. Nothing further inside reads a config."""
 
 import shlex
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -132,14 +132,39 @@ def instantiate(node: DictConfig, key: str) -> Any:
         raise InputError(f"{key}: cannot be built from this configuration: {reason}") from error
 
 
-def plain(node: DictConfig, key: str) -> dict[str, Any]:
-    """A resolved node; a missing or broken value is an InputError that names it."""
-    try:
-        content = OmegaConf.to_container(node, resolve=True, throw_on_missing=True)
-    except OmegaConfBaseException as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"{getattr(error, 'full_key', None) or key}: {reason}") from None
-    return {str(name): value for name, value in content.items()} if isinstance(content, dict) else {}
+def plain(node: Any, key: str) -> dict[str, Any]:
+    """A resolved node; what is no mapping, and a missing or broken value, is an InputError that names it."""
+    content = node
+    if OmegaConf.is_config(node):
+        try:
+            content = OmegaConf.to_container(node, resolve=True, throw_on_missing=True)
+        except OmegaConfBaseException as error:
+            reason = str(error).splitlines()[0]
+            raise InputError(f"{getattr(error, 'full_key', None) or key}: {reason}") from None
+    if not isinstance(content, dict):
+        raise invalid(key, content, "a group of keys")
+    return {str(name): value for name, value in content.items()}
+
+
+def known_keys(content: Any, key: str, names: Iterable[str]) -> dict[str, Any]:
+    """Plain data of the group `key`, whose keys must be these `names`; all others, and missing ones, are named."""
+    if not isinstance(content, dict):
+        raise invalid(key, content, "a group of keys")
+    allowed = sorted(names)
+    if unknown := sorted(set(content) - set(allowed)):
+        raise InputError(f"{key}: unknown {', '.join(unknown)}; keys are {', '.join(allowed)}")
+    if missing := sorted(set(allowed) - set(content)):
+        raise InputError(f"{key}: {', '.join(missing)} missing")
+    return content
+
+
+def search_group(cfg: DictConfig, name: str, names: Iterable[str]) -> dict[str, Any]:
+    """The group `search.<name>` as plain data, with these keys."""
+    return known_keys(plain(cfg.search[name], f"search.{name}"), f"search.{name}", names)
+
+
+def _field_names(kind: Any) -> set[str]:
+    return {each.name for each in fields(kind)}
 
 
 def _seed(value: Any, key: str) -> int:
@@ -307,7 +332,7 @@ def read_attack(name: str, key: str = "attacks") -> NamedAttack:
 
 def read_budget(cfg: DictConfig, num_classes: int, image_shape: ImageShape) -> Budget:
     """The group `search.budget`; the word arch, or a preset's name, is what that network costs on this task."""
-    budget = plain(cfg.search.budget, "search.budget")
+    budget = search_group(cfg, "budget", _field_names(Budget))
     for resource in ("params", "macs"):
         named = budget[resource]
         if named == "arch" or (isinstance(named, str) and named in PRESETS):
@@ -321,15 +346,22 @@ def read_space(cfg: DictConfig) -> Space:
 
     A space that says nothing is the one point `arch`, so that architectures can be swept over by name.
     """
-    space = plain(cfg.search.space, "search.space")
+    space = search_group(cfg, "space", _field_names(Space) - {"template"})
     spec = read_spec(cfg.arch)
-    tie, vary = Tie(**(space.pop("tie") or {})), space.pop("vary") or {}
+    tie, vary = (
+        _optional(space.pop(name), f"search.space.{name}", kind) for name, kind in (("tie", Tie), ("vary", Vary))
+    )
     if any(value not in (None, False) for value in vary.values()):
-        return Space(template=spec, tie=tie, vary=Vary(**vary), **space)
+        return Space(template=spec, tie=Tie(**tie), vary=Vary(**vary), **space)
     if all(space[key] is None for key in ("depths", "widths", "shares")):
         depths, widths = (tuple((value,) for value in values) for values in (spec.depths, spec.widths))
         space |= {"depths": depths, "widths": widths}
-    return Space(template=spec, tie=tie, **space)
+    return Space(template=spec, tie=Tie(**tie), **space)
+
+
+def _optional(content: Any, key: str, kind: Any) -> dict[str, Any]:
+    """The keys of a group inside a group, which may be null."""
+    return {} if content is None else known_keys(content, key, _field_names(kind))
 
 
 def read_sample(cfg: DictConfig) -> Sample:

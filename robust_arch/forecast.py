@@ -1,7 +1,8 @@
 """How long the runs of a plan will train, from the runs of the study that are recorded on this machine."""
 
+import itertools
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -14,6 +15,7 @@ from robust_arch.architectures import ImageShape
 from robust_arch.attacks import Attack, ThreatModel
 from robust_arch.configuration import read_settings
 from robust_arch.errors import InputError
+from robust_arch.identity import describe, short_hash
 from robust_arch.objectives import Objective
 from robust_arch.run import Run
 from robust_arch.runs import RunFolder, StudyFolder
@@ -22,6 +24,10 @@ from robust_arch.training.module import ONE_STEP
 from robust_arch.training.settings import TrainerSettings
 
 _IMAGES = 4  # of the batch on which passes are counted
+_RECORDS = 50  # so many runs tell a rate of two numbers as well as thousands
+_READ = 200  # records whose configuration is built, at tens of milliseconds each, where many are of other settings
+
+_counted: dict[str, tuple[float, float]] = {}  # passes by what decides them: most runs of a study share them
 
 
 @dataclass
@@ -117,8 +123,12 @@ def _passes(run: Run) -> tuple[float, float]:
     """Passes an image of a training step, and of an epoch's validation."""
     settings, train = run.settings, run.splits.train
     task = (settings.threat, train.num_classes, train.image_shape)
-    training = training_passes(settings.objective, *task)
-    return training.total, selection_passes(settings.selection.attack, *task).total
+    parts = [describe(part) for part in (settings.objective, settings.selection.attack, settings.threat)]
+    key = short_hash([*parts, train.num_classes, list(train.image_shape)])
+    if key not in _counted:
+        training = training_passes(settings.objective, *task)
+        _counted[key] = training.total, selection_passes(settings.selection.attack, *task).total
+    return _counted[key]
 
 
 def _load(run: Run, training: float, selection: float, epochs: int) -> Load:
@@ -163,7 +173,8 @@ def fit_rate(loads: Sequence[Load], seconds: Sequence[float]) -> Rate:
 class Forecast:
     """Training times of the runs of a plan; None where no run of the study is recorded on this machine.
 
-    Recorded runs count if they trained on the device and with the precision and threads of those planned.
+    Recorded runs count if they trained on the device and with the precision and threads of those planned: the newest 50
+    of them, among the newest 200 that were recorded on this machine.
     """
 
     def __init__(self, runs: Sequence[Run], study: StudyFolder) -> None:
@@ -178,15 +189,30 @@ class Forecast:
 
 
 def _recorded_rate(planned: Run, study: StudyFolder) -> Rate | None:
-    recorded = [found for folder in study.runs() if (found := _recorded(folder, planned)) is not None]
+    candidates = itertools.islice(_finished_here(study), _READ)
+    found = (_recorded(folder, result, planned) for folder, result in candidates)
+    recorded = list(itertools.islice((each for each in found if each is not None), _RECORDS))
     return fit_rate([load for load, _ in recorded], [seconds for _, seconds in recorded]) if recorded else None
 
 
-def _recorded(folder: RunFolder, planned: Run) -> tuple[Load, float] | None:
-    """Load and seconds of a recorded training, if it ran as the planned one would, on this machine and data."""
-    result = folder.result
-    if result is None or not _same_machine(folder, result):
-        return None
+def _finished_here(study: StudyFolder) -> Iterator[tuple[RunFolder, dict[str, Any]]]:
+    """The runs that were trained on this machine, with their results, the newest first."""
+    host, here = socket.gethostname(), _without_threads(hardware())
+    for folder in sorted(study.runs(), key=lambda folder: folder.stamp, reverse=True):
+        if folder.status.get("host") != host:
+            continue
+        result = folder.result
+        if result is not None and _without_threads(result.get("hardware", {})) == here:
+            yield folder, result
+
+
+def _without_threads(facts: dict[str, Any]) -> dict[str, Any]:
+    """The hardware alone; threads are the trainer's own setting."""
+    return {**facts, "threads": None}
+
+
+def _recorded(folder: RunFolder, result: dict[str, Any], planned: Run) -> tuple[Load, float] | None:
+    """Load and seconds of a recorded training, if it ran as the planned one would, on this data."""
     try:
         settings = read_settings(OmegaConf.create(folder.recorded_config))
         run = Run(settings, planned.splits, planned.training_fingerprint)
@@ -195,12 +221,6 @@ def _recorded(folder: RunFolder, planned: Run) -> tuple[Load, float] | None:
     if run.run_id != folder.run_id or _speed_settings(settings.trainer) != _speed_settings(planned.settings.trainer):
         return None
     return load_of(run, int(result["last_epoch"]) + 1), float(result["train_seconds"])
-
-
-def _same_machine(folder: RunFolder, result: dict[str, Any]) -> bool:
-    """Whether hostname and hardware are those of this process; threads are the trainer's own setting."""
-    recorded, here = ({**facts, "threads": None} for facts in (result.get("hardware", {}), hardware()))
-    return folder.status.get("host") == socket.gethostname() and recorded == here
 
 
 def _speed_settings(trainer: TrainerSettings) -> tuple[Any, ...]:

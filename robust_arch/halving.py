@@ -9,7 +9,7 @@ import io
 import logging
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from hydra.core.config_loader import ConfigLoader
@@ -35,6 +35,7 @@ _LOWER_EVALUATION = (
     "evaluate.attacks=[]", "evaluate.cascade=[]", "evaluate.checkpoints=[best]", "evaluate.diagnostics=null",
     "evaluate.smoothness=null", "evaluate.save_images=false",
 )  # fmt: skip
+ONE_VALUE = "hydra/sweeper=halving: one value for each key; sweep over values in studies of their own"
 RUNG_COLUMNS = (
     "rung", "resource", "value", "run_id", "arch", "seed", "held_out_robust_acc", "mean_held_out_robust_acc",
     "tie_mean", "rank", "promoted", "state",
@@ -86,7 +87,8 @@ class Decision:
 
 def read_halving(node: DictConfig) -> Halving:
     """The group `hydra/sweeper=halving`."""
-    options = edge.plain(node, "hydra.sweeper")
+    names = {"_target_", *(each.name for each in fields(Halving))}
+    options = edge.known_keys(edge.plain(node, "hydra.sweeper"), "hydra.sweeper", names)
     del options["_target_"]
     return Halving(**options)
 
@@ -108,7 +110,7 @@ def plan_halving(config: DictConfig, loader: ConfigLoader, arguments: Sequence[s
     for number, value in enumerate(options.values):
         composed = list(configurations(config, loader, [*arguments, *rung_overrides(options, number)]))
         if len(composed) > 1:
-            raise InputError("hydra/sweeper=halving: one value for each key; sweep over values in studies of their own")
+            raise InputError(ONE_VALUE)
         cfg, overrides = composed[0]
         if not rungs:
             study = plan_study(cfg, overrides)

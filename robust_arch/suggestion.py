@@ -36,7 +36,7 @@ def load_run(cfg: DictConfig) -> Run:
         InputError: if a value is not allowed, or no widths on the grid meet the budget.
     """
     run = Run.load(edge.read_settings(cfg))
-    allocation = edge.plain(cfg.search.allocation, "search.allocation")
+    allocation = _allocation(cfg)
     if allocation["cuts"] is None:
         if allocation["depths"] is not None:
             raise invalid("search.allocation.depths", allocation["depths"], "null where search.allocation.cuts is null")
@@ -59,12 +59,18 @@ def load_run(cfg: DictConfig) -> Run:
     return replace(run, settings=run.settings.with_member(spec, run.settings.seed))
 
 
+def _allocation(cfg: DictConfig) -> dict[str, Any]:
+    """The group `search.allocation`."""
+    return edge.search_group(cfg, "allocation", ("cuts", "depths"))
+
+
 def refuse_allocation(cfg: DictConfig) -> None:
     """Raise InputError if an allocation is set where a study plans its architectures itself."""
-    if cfg.search.allocation.cuts is not None or cfg.search.allocation.depths is not None:
+    allocation = _allocation(cfg)
+    if any(value is not None for value in allocation.values()):
         raise invalid(
             "search.allocation",
-            edge.plain(cfg.search.allocation, "search.allocation"),
+            allocation,
             "null values where the sweeper plans the architectures; search.space.shares divides the budget there",
         )
 

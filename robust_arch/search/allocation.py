@@ -10,6 +10,7 @@ from robust_arch.architectures import ArchSpec, ImageShape
 from robust_arch.architectures.family import CostTerms, Family, get_family
 from robust_arch.errors import InputError, invalid
 from robust_arch.search.budget import Budget
+from robust_arch.search.choices import MAX_VALUE, check_value
 
 _SPREADS = (0.002, 0.01, 0.05, 0.2, 1.0)  # how far a share may deviate, tried in turn: most searches end at the first
 
@@ -44,6 +45,8 @@ class _Stages:
         top = step
         while self.parts([step] * stage + [top] * (len(self.depths) - stage))[stage] <= limit:
             top *= 2
+            if top > MAX_VALUE:
+                raise InputError(f"search.budget: a cost of {limit:,} needs a stage wider than {MAX_VALUE:,}")
         return np.arange(step, top + 1, step, dtype=np.int64)
 
 
@@ -81,9 +84,10 @@ def allocate(
     """
     if not budget.resources:
         raise invalid("search.budget", str(budget), "params or macs")
-    if isinstance(width_step, bool) or not isinstance(width_step, int) or width_step < 1:
-        raise invalid("search.space.width_step", width_step, "an integer of at least 1")
+    check_value("search.space.width_step", width_step)
     template = ArchSpec(family, tuple(depths), (1,) * len(tuple(depths)), stem_width=stem_width)
+    for key, values in (("depths", template.depths), ("arch.stem_width", (stem_width,))):
+        check_value(key, max(values))
     shares = check_shares(shares, len(template.depths))
     resource = budget.resources[0]
     stages = _Stages(get_family(family), template.depths, stem_width, num_classes, image_shape, resource)

@@ -8,6 +8,8 @@ from typing import Any
 from robust_arch.architectures import Cost
 from robust_arch.errors import invalid
 
+MAX_COST = 10**17  # sums of several such costs still fit into 64 bits
+
 
 @dataclass(frozen=True)
 class Budget:
@@ -29,6 +31,8 @@ class Budget:
                 raise invalid(
                     f"search.budget.{key}", value, "an integer of at least 1, null, arch, or the name of a preset"
                 )
+            if value > MAX_COST:
+                raise invalid(f"search.budget.{key}", value, f"at most {MAX_COST:,}")
             object.__setattr__(self, key, int(value))
         if not isinstance(self.tolerance, int | float) or not 0 <= self.tolerance < 1:
             raise invalid("search.budget.tolerance", self.tolerance, "at least 0 and below 1")

@@ -11,6 +11,7 @@ from robust_arch.errors import InputError, invalid
 
 _MAX_POINTS = 1_000_000_000  # of a grid: some ten minutes of filtering
 _MAX_CHOICES = 100_000  # of one stage
+MAX_VALUE = 2**24  # of a depth or a width: far beyond what fits into memory, and inside 32 bits
 
 
 def stage_choices(key: str, stages: Any, step: int = 1) -> tuple[tuple[int, ...], ...]:
@@ -26,6 +27,9 @@ def stage_choices(key: str, stages: Any, step: int = 1) -> tuple[tuple[int, ...]
     for stage in stages:
         if not stage or not all(is_count(value) for value in stage) or len(set(stage)) != len(stage):
             raise invalid(key, [list(each) for each in stages], "distinct integers of at least 1 for each stage")
+    for stage in stages:
+        if max(stage) > MAX_VALUE:
+            raise invalid(key, max(stage), f"integers of at most {MAX_VALUE:,}")
     return tuple(tuple(stage) for stage in stages)
 
 
@@ -36,6 +40,8 @@ def _range(key: str, stage: Mapping[Any, Any], step: int) -> tuple[int, ...]:
     low, high, step = stage["min"], stage["max"], stage.get("step", step)
     if not all(is_count(value) for value in (low, high, step)) or high < low or (high - low) % step:
         raise invalid(key, {"min": low, "max": high, "step": step}, allowed)
+    if high > MAX_VALUE:
+        raise invalid(key, dict(stage), f"integers of at most {MAX_VALUE:,}")
     if (high - low) // step >= _MAX_CHOICES:
         raise invalid(key, dict(stage), f"at most {_MAX_CHOICES:,} choices for a stage")
     return tuple(range(low, high + 1, step))
@@ -44,6 +50,15 @@ def _range(key: str, stage: Mapping[Any, Any], step: int) -> tuple[int, ...]:
 def is_count(value: object) -> bool:
     """Whether a value is an integer of at least 1."""
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def check_value(key: str, value: int) -> int:
+    """A depth, a width or a step of one; raises InputError unless it is an integer from 1 to the largest allowed."""
+    if not is_count(value):
+        raise invalid(key, value, "an integer of at least 1")
+    if value > MAX_VALUE:
+        raise invalid(key, value, f"an integer of at most {MAX_VALUE:,}")
+    return value
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,9 +73,11 @@ class Tie:
 
     def __post_init__(self) -> None:
         for name in ("depths", "widths"):
-            groups = getattr(self, name) or ()
+            groups = getattr(self, name)
+            groups = () if groups is None else groups
             key, allowed = f"search.space.tie.{name}", "groups of stages counted from 1, each in one, like [[1,2,3]]"
-            if not isinstance(groups, list | tuple) or not all(isinstance(group, list | tuple) for group in groups):
+            is_list = isinstance(groups, list | tuple)
+            if not is_list or not all(isinstance(group, list | tuple) and group for group in groups):
                 raise invalid(key, groups, allowed)
             members = [stage for group in groups for stage in group]
             if not all(is_count(stage) for stage in members) or len(set(members)) != len(members):

@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from robust_arch.architectures import Cost
+from robust_arch.architectures import ArchSpec, Cost, ImageShape, cost
 from robust_arch.architectures.family import CostTerms
-from robust_arch.errors import invalid
+from robust_arch.errors import InputError, invalid
 from robust_arch.search.budget import Budget
 
 
@@ -22,6 +22,18 @@ def check_last_share(bounds: Any) -> tuple[float, float]:
     if not 0 <= low < high <= 1:
         raise invalid("search.space.last_share", bounds, allowed)
     return low, high
+
+
+def require_countable(largest: ArchSpec, num_classes: int, image_shape: ImageShape) -> None:
+    """Raise InputError where costs up to those of `largest` may not fit into 64 bits, in which many are counted."""
+    found = cost(largest, num_classes, image_shape)  # of Python's integers, which have no end
+    # twice: a stage without a projection costs less than a narrower one with it, which adds less than the rest
+    if (most := 2 * max(found.params, found.macs)) >= 2**63:
+        widths = "-".join(map(str, largest.widths))
+        raise InputError(
+            f"search.space: depths {'-'.join(map(str, largest.depths))}, widths {widths}, stem {largest.stem_width}: "
+            f"costs of up to {most:.1e} are too large to be counted"
+        )
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from robust_arch.architectures.family import get_family
 from robust_arch.errors import InputError, invalid
 from robust_arch.search.allocation import allocate, check_shares
 from robust_arch.search.budget import Budget
-from robust_arch.search.choices import Grid, Tie, is_count, stage_choices
-from robust_arch.search.limits import Limits, check_last_share
+from robust_arch.search.choices import Grid, Tie, check_value, is_count, stage_choices
+from robust_arch.search.limits import Limits, check_last_share, require_countable
 from robust_arch.search.members import Members, Rejected, Specs, spec_at
 from robust_arch.search.vary import Vary, refilled
 
@@ -46,8 +46,7 @@ class Space:
     last_share: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
-        if not is_count(self.width_step):
-            raise invalid("search.space.width_step", self.width_step, "an integer of at least 1")
+        check_value("search.space.width_step", self.width_step)
         if self.last_share is not None:
             object.__setattr__(self, "last_share", check_last_share(self.last_share))
         if self.vary is not None:
@@ -69,6 +68,8 @@ class Space:
         if self.tie != Tie():
             raise InputError("search.space.tie: ties choices of depths and widths; vary has its own key, together")
         vary.positions(len(self.template.depths))
+        for name in ("depths", "widths"):
+            check_value(f"arch.{name}", max(getattr(self.template, name)))
 
     def _check_choices(self) -> None:
         if self.depths is None:
@@ -109,6 +110,8 @@ class Space:
         count = 0
         for description, spec in points:
             count += 1
+            if isinstance(spec, ArchSpec):
+                require_countable(spec, num_classes, image_shape)
             reason = str(spec) if isinstance(spec, InputError) else ""
             if not isinstance(spec, InputError):
                 if spec in specs:
@@ -160,6 +163,8 @@ class Space:
         inside_points = []
         outside: list[tuple[float, tuple[int, ...]]] = []
         grid = self._grid()
+        largest = spec_at(self.template, np.array([max(values) for values in grid.lists]))
+        require_countable(largest, num_classes, image_shape)
         for points, inside, miss in self._judged(grid, limits, num_classes, image_shape):
             inside_points.append(points[:, inside].T.astype(np.int32))
             nearest = np.flatnonzero(~inside)
@@ -211,6 +216,7 @@ def _divisions(shares: Any, stages: int) -> tuple[tuple[float, ...], ...]:
             raise invalid("search.space.shares", dict(shares), f"at most {_MAX_DIVISIONS:,} divisions, not {count:,}")
         cuts = itertools.combinations(range(1, parts), stages - 1)
         return tuple(tuple((high - low) / parts for low, high in itertools.pairwise((0, *cut, parts))) for cut in cuts)
-    if not isinstance(shares, list | tuple) or not all(isinstance(share, list | tuple) for share in shares):
+    is_list = isinstance(shares, list | tuple) and len(shares) > 0
+    if not is_list or not all(isinstance(share, list | tuple) for share in shares):
         raise invalid("search.space.shares", shares, "a list of divisions, like [[0.2,0.3,0.5]], or {parts: n}")
     return tuple(check_shares(share, stages) for share in shares)

@@ -12,7 +12,8 @@ from robust_arch.architectures import ArchSpec, ImageShape
 from robust_arch.architectures.family import get_family
 from robust_arch.errors import InputError, invalid, require_flag
 from robust_arch.search.budget import Budget
-from robust_arch.search.choices import is_count
+from robust_arch.search.choices import MAX_VALUE, is_count
+from robust_arch.search.limits import require_countable
 
 _AROUND = 4  # steps that a refilled stage may deviate from the common factor, to come inside the budget
 
@@ -75,7 +76,7 @@ class Vary:
                 for factor in getattr(self, name):
                     numbers = {"depths": list(base.depths), "widths": list(base.widths)}
                     for stage in changed:
-                        numbers[name][stage] = _scaled(numbers[name][stage], factor, step)
+                        numbers[name][stage] = _scaled(name, numbers[name][stage], factor, step)
                     spec = replace(base, depths=tuple(numbers["depths"]), widths=tuple(numbers["widths"]))
                     yield Variant(f"{who}, {name} x {factor:g}", spec, changed)
 
@@ -93,8 +94,12 @@ def _factors(key: str, factors: Any) -> tuple[float, ...]:
     return tuple(float(factor) for factor in factors)
 
 
-def _scaled(value: int, factor: float, step: int) -> int:
+def _scaled(name: str, value: int, factor: float, step: int) -> int:
     """The multiple of `step` nearest to value * factor, at least one step; halves go up."""
+    if factor > MAX_VALUE / value:
+        raise invalid(
+            f"search.space.vary.{name}", factor, f"factors that lead to at most {MAX_VALUE:,}, not {value} x it"
+        )
     return step * max(1, math.floor(value * factor / step + 0.5))
 
 
@@ -112,6 +117,7 @@ def refilled(
     others = [stage for stage in range(len(base.widths)) if stage not in variant.changed]
     if not others or not budget.resources:
         return variant.spec
+    require_countable(variant.spec, num_classes, image_shape)
     terms = get_family(base.family).cost_terms
 
     def totals(columns: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
@@ -125,6 +131,10 @@ def refilled(
         }
 
     columns = _near_a_common_factor([base.widths[stage] for stage in others], width_step, totals, budget)
+    largest = list(variant.spec.widths)
+    for stage, column in zip(others, columns, strict=True):
+        largest[stage] = int(column.max())
+    require_countable(replace(variant.spec, widths=tuple(largest)), num_classes, image_shape)
     costs = totals(columns)
     inside = np.flatnonzero(budget.contains(**costs))
     if not len(inside):
@@ -147,6 +157,8 @@ def _near_a_common_factor(base: Sequence[int], step: int, totals: Any, budget: B
     least = [np.array([step]) for _ in base]
     while totals([*least[:widest], np.array([top]), *least[widest + 1 :]])[resource][0] <= most:
         top *= 2
+        if top > MAX_VALUE:
+            raise InputError(f"search.budget = {budget}: needs a stage wider than {MAX_VALUE:,}")
     anchors = np.arange(step, top + 1, step, dtype=np.int64)
     steps = np.array(list(itertools.product(range(-_AROUND, _AROUND + 1), repeat=len(base) - 1)), dtype=np.int64)
     deviations = iter(steps.reshape(-1, len(base) - 1).T)

@@ -50,6 +50,20 @@ STUDY_CASES = [
     ((*GRID, "search.seeds=[-1]"), ["search.seeds", "-1", "at least 0"]),
     (("search.space.depths=[[1],[1],[0]]", GRID[1]), ["search.space.depths", "0", "at least 1"]),
     ((GRID[0], "search.space.shares=[[0.5,0.5,0.5]]", "search.budget.params=9000"), ["shares", "0.5", "sum 1"]),
+    (("search.space.shares=[]", "search.budget.params=9000"), ["search.space.shares", "[]", "a list of divisions"]),
+    ((*GRID, "search.space.tie.widths=[[]]"), ["search.space.tie.widths", "[[]]", "groups of stages"]),
+    ((*GRID, "+search.space.foo=1"), ["search.space", "unknown foo", "width_step"]),
+    ((*GRID, "+search.space.tie.foo=1"), ["search.space.tie", "unknown foo", "widths"]),
+    (("+search.space.vary.foo=1",), ["search.space.vary", "unknown foo", "refill"]),
+    ((*GRID, "+search.budget.foo=1"), ["search.budget", "unknown foo", "tolerance"]),
+    ((*GRID, "+search.allocation.foo=1"), ["search.allocation", "unknown foo", "cuts"]),
+    ((*GRID, "~search.space.width_step"), ["search.space", "width_step missing"]),
+    *(
+        ((f"search.{name}={value}",), [f"search.{name} = {shown}", "a group of keys"])
+        for name in ("space", "budget", "allocation", "space.tie", "space.vary")
+        for value, shown in (("5", "5"), ("null", "None"))
+        if "." not in name or shown != "None"  # a group inside a group may be null
+    ),
     ((GRID[0], "search.space.shares=[[0.2,0.3,0.5]]"), ["search.budget", "no budget", "params or macs"]),
 ]
 
@@ -63,7 +77,7 @@ def test_a_run_is_refused(composed, tmp_path, override, parts):
     assert not (tmp_path / "results").exists()
 
 
-@pytest.mark.parametrize(("overrides", "parts"), STUDY_CASES, ids=[str(case[1]) for case in STUDY_CASES])
+@pytest.mark.parametrize(("overrides", "parts"), STUDY_CASES, ids=[str(case[0]) for case in STUDY_CASES])
 def test_a_study_is_refused(composed, tmp_path, overrides, parts):
     with pytest.raises(InputError) as error:
         plan_study(composed(*overrides), [])

@@ -10,6 +10,7 @@ from hydra.core.global_hydra import GlobalHydra
 from whole_result import WHOLE
 
 from robust_arch import halving
+from robust_arch.errors import InputError
 from robust_arch.paths import conf_dir
 from robust_arch.planning import plan_tables, plans_from_command
 from robust_arch.resolvers import register_resolvers
@@ -184,6 +185,22 @@ def test_what_is_not_allowed_is_refused_before_any_run(search, tmp_path, overrid
         search(runs, override)
     assert message in str(exit_.value.code)
     assert runs.done == []
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("hydra.sweeper.rungs=[4,2]", r"hydra\.sweeper\.rungs = \[4, 2\]"),
+        ("hydra.sweeper.tie_seeds=[1]", r"hydra\.sweeper\.tie_seeds = \[1\]: other seeds"),
+        ("+hydra.sweeper.foo=1", r"hydra\.sweeper: unknown foo; keys are .*tie_seeds"),
+        (SWEPT, "one value for each key"),
+        # lower rungs evaluate under no attack
+        ("evaluate.attacks=[nothing]", r"evaluate\.attacks = 'nothing'"),
+    ],
+)
+def test_the_plan_refuses_what_the_search_refuses(override, message):
+    with pytest.raises(InputError, match=message):
+        plans_from_command([*SMALL, *GRID, "hydra.sweeper.rungs=[1,4]", override])
 
 
 def test_the_plan_shows_the_rungs_and_their_cost():

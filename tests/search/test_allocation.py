@@ -249,3 +249,18 @@ def test_a_budget_of_nothing_is_named():
 def test_bad_depths_are_named(depths):
     with pytest.raises(InputError, match=r"arch\.depths"):
         allocate(Budget(params=100_000), (0.2, 0.3, 0.5), depths)
+
+
+@pytest.mark.parametrize(
+    ("change", "key"),
+    [
+        ({"depths": (10**20, 1, 1)}, "depths = 100000000000000000000"),
+        ({"width_step": 10**30}, r"search\.space\.width_step"),
+        ({"stem_width": 10**20}, r"arch\.stem_width"),
+        ({"budget": Budget(params=10**17)}, r"search\.budget: a cost of .* needs a stage wider than 16,777,216"),
+    ],
+)
+def test_what_cannot_be_counted_is_refused(change, key):
+    asked = {"budget": Budget(params=20_000), "shares": (0.2, 0.3, 0.5), "depths": (1, 1, 1), "width_step": 8}
+    with pytest.raises(InputError, match=key):
+        allocate(**{**asked, **change})

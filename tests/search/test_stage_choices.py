@@ -2,6 +2,7 @@
 
 import itertools
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -15,7 +16,7 @@ ONE = [[1], [1], [1]]
 
 
 def members(budget=None, **choices):
-    return Space(template=TEMPLATE, **{"depths": ONE, **choices}).members(budget or Budget(), *TASK)
+    return Space(**{"template": TEMPLATE, "depths": ONE, **choices}).members(budget or Budget(), *TASK)
 
 
 def points(found):
@@ -98,6 +99,7 @@ def test_tied_depths_of_divisions():
 
 
 BAD_TIES = [
+    ({"widths": [[]]}, r"tie\.widths = \[\[\]\]: groups"),
     ({"depths": [1, 2]}, r"tie\.depths = \[1, 2\]: groups"),
     ({"widths": [[0, 1]]}, r"tie\.widths = \[\[0, 1\]\]: groups"),
     ({"widths": [[1, 2], [2, 3]]}, r"tie\.widths = .*: groups"),
@@ -178,6 +180,42 @@ def test_every_division_into_parts():
     by_hand = [(1, 1, 3), (1, 2, 2), (1, 3, 1), (2, 1, 2), (2, 2, 1), (3, 1, 1)]
     assert space.shares == tuple(tuple(part / 5 for part in parts) for parts in by_hand)
     assert space.depths == ((1,), (1,), (1,))  # the template's
+
+
+@pytest.mark.parametrize("shares", [[], 5, [0.2, 0.3, 0.5]], ids=str)
+def test_shares_that_are_no_divisions_are_named(shares):
+    with pytest.raises(InputError, match=r"search\.space\.shares = .*a list of divisions"):
+        Space(template=TEMPLATE, shares=shares)
+
+
+@pytest.mark.parametrize("value", [2**24 + 1, 4_294_967_298, 10**20])
+@pytest.mark.parametrize("name", ["depths", "widths"])
+def test_a_choice_beyond_the_bound_is_refused_and_not_wrapped(name, value):
+    # 4,294,967,298 is 2 in 32 bits
+    for stage in ([1, value], {"min": value, "max": value, "step": 1}):
+        with pytest.raises(InputError, match=rf"search\.space\.{name} = .*{value}.*16,777,216"):
+            members(**{"depths": ONE, "widths": ONE, name: [stage, [1], [1]]})
+
+
+def test_costs_of_the_widest_choice_are_exact():
+    (spec,) = members(widths=[[2**24], [2], [2**20]]).specs
+    assert spec.widths == (2**24, 2, 2**20)
+    found = cost(spec, *TASK)
+    assert list(members(Budget(params=found.params, tolerance=0), widths=[[2**24], [2], [2**20]]).specs) == [spec]
+    assert list(members(Budget(params=found.params - 1, tolerance=0), widths=[[2**24], [2], [2**20]]).specs) == []
+
+
+@pytest.mark.parametrize("choices", [{"depths": [[1, 2**24]] * 3}, {"widths": [[2**24]] * 3, "depths": [[64]] * 3}])
+def test_costs_beyond_64_bits_are_refused(choices):
+    with pytest.raises(InputError, match=r"search\.space: depths .* too large to be counted"):
+        members(**{"widths": [[2**20]] * 3, **choices})
+    with pytest.raises(InputError, match="too large to be counted"):
+        members(widths=ONE, template=replace(TEMPLATE, stem_width=10**18))
+
+
+def test_a_width_step_beyond_the_bound_is_refused():
+    with pytest.raises(InputError, match=r"search\.space\.width_step = 1000000000000: .*at most 16,777,216"):
+        members(widths=ONE, width_step=10**12)
 
 
 @pytest.mark.parametrize(

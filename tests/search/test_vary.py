@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -56,6 +57,21 @@ def test_widths_are_rounded_to_steps_and_both_have_a_least_value():
     found = members({"widths": [0.1, 0.8], "depths": [0.01], "stages": [2]}, width_step=8)
     # 3.2 to one step of 8, 25.6 to 24, 0.03 blocks to one
     assert [(spec.depths[1], spec.widths[1]) for spec in found.specs] == [(3, 32), (3, 8), (3, 24), (1, 32)]
+
+
+@pytest.mark.parametrize("name", ["widths", "depths"])
+@pytest.mark.parametrize("factor", [1e300, 2.0**24])
+def test_a_factor_beyond_the_bound_is_refused(name, factor):
+    with pytest.raises(InputError, match=rf"search\.space\.vary\.{name} = .*: factors that lead to at most 16,777,216"):
+        members({name: [factor]})
+    assert len(members({name: [2**18]}).specs) == 4
+
+
+@pytest.mark.parametrize("name", ["widths", "depths"])
+def test_a_base_beyond_the_bound_is_refused(name):
+    base = replace(BASE, **{name: (4_294_967_298, 2, 2)})
+    with pytest.raises(InputError, match=rf"arch\.{name} = 4294967298: .*at most 16,777,216"):
+        members({"widths": [0.5]}, base=base)
 
 
 def test_the_same_network_twice_is_one_member():
