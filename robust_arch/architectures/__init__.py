@@ -3,7 +3,18 @@
 from robust_arch.architectures.build import Classifier, build
 from robust_arch.architectures.cost import Cost, activation_bytes, cost
 from robust_arch.architectures.family import ImageShape
-from robust_arch.architectures.presets import PRESETS, arch_name
+from robust_arch.architectures.presets import PRESETS, arch_name, named_spec
 from robust_arch.architectures.spec import ArchSpec
 
-__all__ = ["PRESETS", "ArchSpec", "Classifier", "Cost", "ImageShape", "activation_bytes", "arch_name", "build", "cost"]
+__all__ = [
+    "PRESETS",
+    "ArchSpec",
+    "Classifier",
+    "Cost",
+    "ImageShape",
+    "activation_bytes",
+    "arch_name",
+    "build",
+    "cost",
+    "named_spec",
+]

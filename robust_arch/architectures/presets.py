@@ -1,5 +1,6 @@
 """Named architectures: conf/arch holds them, this module reads them."""
 
+import re
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from typing import Any
@@ -39,6 +40,10 @@ class Presets(Mapping[str, ArchSpec]):
 
 
 PRESETS = Presets()
+_NAME = re.compile(
+    r"(?P<family>\w+)-d(?P<depths>\d+(?:-\d+)*)-w(?P<widths>\d+(?:-\d+)*)"
+    r"(?:-stem(?P<stem_width>\d+))?(?:-(?P<activation>[a-z]+))??(?:-drop(?P<dropout>[\d.e-]+))?"
+)
 
 
 def arch_name(spec: ArchSpec) -> str:
@@ -57,3 +62,23 @@ def arch_name(spec: ArchSpec) -> str:
     if spec.dropout:
         name += f"-drop{spec.dropout}"
     return name
+
+
+def named_spec(name: str) -> ArchSpec:
+    """The architecture of which `arch_name` gives `name`: a preset's, or a spelt-out one.
+
+    Raises:
+        InputError: for a name that is neither.
+    """
+    if name in PRESETS:
+        return PRESETS[name]
+    found = _NAME.fullmatch(name)
+    if found is None:
+        raise invalid("arch", name, "a preset's name, or one like wide_resnet-d2-2-2-w16-32-64")
+    values: dict[str, Any] = {key: value for key, value in found.groupdict().items() if value is not None}
+    for key in ("depths", "widths"):
+        values[key] = tuple(int(part) for part in values[key].split("-"))
+    for key, kind in (("stem_width", int), ("dropout", float)):
+        if key in values:
+            values[key] = kind(values[key])
+    return ArchSpec(**values)

@@ -1,0 +1,73 @@
+"""Recorded results from wherever they are: a study's folder, or a results.csv that travels alone."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from robust_arch.architectures import ArchSpec, Cost, cost, named_spec
+from robust_arch.errors import InputError, invalid
+from robust_arch.runs import COLUMNS, load_study, to_frame
+
+
+def read_results(path: str | Path) -> pd.DataFrame:
+    """The rows of results.csv: read from the records of a study's folder, or from a file of that form.
+
+    A folder without records but with a results.csv, as `experiments/` holds them, is read from that file.
+
+    Raises:
+        InputError: for a path that is neither, or a file without the columns.
+    """
+    given = Path(path)
+    if given.is_file():
+        return _read_csv(given)
+    if not (given / "runs").is_dir() and (given / "results.csv").is_file():
+        return _read_csv(given / "results.csv")
+    return load_study(given)
+
+
+def _read_csv(path: Path) -> pd.DataFrame:
+    try:
+        rows = pd.read_csv(path, dtype=dict.fromkeys(("run_id", "depths", "widths"), str))
+    except (ValueError, UnicodeDecodeError) as error:
+        raise invalid("results", str(path), f"a results.csv ({error})") from None
+    if missing := [name for name in COLUMNS if name not in rows.columns]:
+        raise InputError(f"results = {str(path)!r}: a results.csv has the columns {', '.join(missing)} as well")
+    return to_frame([{str(name): value for name, value in row.items()} for row in rows.to_dict("records")])
+
+
+def stage_shares(row: Mapping[Hashable, Any], resource: str = "params") -> tuple[float, ...]:
+    """Each stage's part, in [0, 1], of the stages' `resource` ("params" or "macs"), in closed form.
+
+    The shares of MACs are those of 32x32 images; they are the same for every side that the network's strides divide.
+
+    Args:
+        row: of results.csv; its `arch` names the architecture, else `family`, `depths` and `widths` do.
+        resource: "params" or "macs".
+
+    Raises:
+        InputError: for a row that names no architecture of a known family.
+    """
+    return _cost(spec_of(row)).shares(resource)
+
+
+def spec_of(row: Mapping[Hashable, Any]) -> ArchSpec:
+    """The architecture of a row of results.csv; arguments and errors as above."""
+    return _spec(*(str(row[name]) for name in ("arch", "family", "depths", "widths")))
+
+
+@cache
+def _spec(arch: str, family: str, depths: str, widths: str) -> ArchSpec:
+    try:
+        return named_spec(arch)
+    except InputError:  # a name of the user's own: its columns say what it is
+        return named_spec(f"{family}-d{depths}-w{widths}")
+
+
+@cache
+def _cost(spec: ArchSpec) -> Cost:
+    return cost(spec)
