@@ -1,0 +1,5 @@
+"""The three claims of Huang et al. (NeurIPS 2021) as statements that a study's recorded runs can be asked."""
+
+from robust_arch.analysis.claims.finding import VERDICTS, Finding
+
+__all__ = ["VERDICTS", "Finding"]

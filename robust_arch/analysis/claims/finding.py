@@ -1,0 +1,36 @@
+"""What a study's runs say of one claim."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Verdict = Literal["supported", "not supported", "too few runs"]
+VERDICTS: tuple[Verdict, ...] = ("supported", "not supported", "too few runs")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One statement, what was computed for it, and the verdict.
+
+    claim: "C1", "C2" or "C3". setting: what is held fixed, in words, like "equal parameters". statement: what the
+    verdict is about, exactly. statistic: the name of what was computed. effect: its value in `unit`, with the bounds of
+    its 95% interval; None where it cannot be computed. p_value: that "supported" rests on. architectures, runs: behind
+    the statistic. seeds: of an architecture, as "3" or "1 to 3". why: the verdict in a sentence, with what would
+    settle it where runs are too few.
+    """
+
+    claim: str
+    setting: str
+    statement: str
+    statistic: str
+    unit: str
+    effect: float | None
+    low: float | None
+    high: float | None
+    p_value: float | None
+    architectures: int
+    runs: int
+    seeds: str
+    verdict: Verdict
+    why: str
