@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from fractions import Fraction
+from functools import cache
 from statistics import NormalDist, fmean, stdev
 from typing import NamedTuple
 
@@ -119,6 +120,14 @@ def normal_quantile(confidence: float) -> float:
     return NormalDist().inv_cdf((1 + confidence) / 2)
 
 
+def t_probability(t: float, degrees: int) -> float:
+    """P(|T| <= t) for Student's T with `degrees` >= 1 of freedom and t >= 0; 0.95 at (12.706, 1)."""
+    if degrees < 1:
+        raise invalid("degrees", degrees, "an integer of at least 1")
+    return _t_probability(math.atan2(t, math.sqrt(degrees)), degrees)
+
+
+@cache
 def t_quantile(degrees: int, confidence: float) -> float:
     """The t with P(|T| <= t) = confidence for Student's T with `degrees` >= 1 of freedom; 12.706 at (1, 0.95)."""
     if degrees < 1:

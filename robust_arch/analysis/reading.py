@@ -55,6 +55,12 @@ def stage_shares(row: Mapping[Hashable, Any], resource: str = "params") -> tuple
     return _cost(spec_of(row)).shares(resource)
 
 
+def stage_costs(spec: ArchSpec, resource: str = "params") -> tuple[int, ...]:
+    """Each stage's parameters, or multiply-accumulates for a 32x32 image, in closed form."""
+    found = _cost(spec)
+    return found.stage_params if resource == "params" else found.stage_macs
+
+
 def spec_of(row: Mapping[Hashable, Any]) -> ArchSpec:
     """The architecture of a row of results.csv; arguments and errors as above."""
     return _spec(*(str(row[name]) for name in ("arch", "family", "depths", "widths")))

@@ -13,11 +13,11 @@ VERDICTS: tuple[Verdict, ...] = ("supported", "not supported", "too few runs")
 class Finding:
     """One statement, what was computed for it, and the verdict.
 
-    claim: "C1", "C2" or "C3". setting: what is held fixed, in words, like "equal parameters". statement: what the
-    verdict is about, exactly. statistic: the name of what was computed. effect: its value in `unit`, with the bounds of
-    its 95% interval; None where it cannot be computed. p_value: that "supported" rests on. architectures, runs: behind
-    the statistic. seeds: of an architecture, as "3" or "1 to 3". why: the verdict in a sentence, with what would
-    settle it where runs are too few.
+    claim: "C1", "C2" or "C3". setting: what is compared, in words. statement: what the verdict is about, exactly.
+    statistic: the name of what was computed. effect: its value in `unit`, with the bounds of its 95% interval; None
+    where it cannot be computed. p_value: what "supported" rests on, at 0.05. architectures, runs: behind the
+    statistic. seeds: of an architecture, as "3" or "1 to 3". why: the verdict in words, with what would settle it where
+    runs are too few.
     """
 
     claim: str

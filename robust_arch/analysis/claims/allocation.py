@@ -1,0 +1,96 @@
+"""C3: under one budget some way to divide it over the stages is best for adversarial robustness."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+
+from robust_arch.analysis.claims.differences import Largest, Pairs
+from robust_arch.analysis.claims.finding import Finding
+from robust_arch.analysis.claims.measured import Measured
+from robust_arch.analysis.claims.question import ALPHA, NAMES, ONE_SEED, SMALLEST, Answer, Question, settled_by
+from robust_arch.architectures import ArchSpec
+
+_NEARLY_EQUAL = 0.1
+"""The most by which a share of the uniform allocation may differ from 1 / stages."""
+
+Choice = Callable[[Measured, np.ndarray], int | None]
+"""The uniform one among the positions of architectures of equal cost, if there is one."""
+
+
+def against_equal_shares(found: Measured, resource: str) -> Finding:
+    """C3 against the allocation that gives every stage the same share of `resource`, or comes nearest to it."""
+    return _finding(found, resource, "equal shares", partial(_equal_shares, resource))
+
+
+def against_equal_widening(found: Measured, resource: str) -> Finding:
+    """C3 against the usual proportions: equal depths, and widths that double from stage to stage."""
+    return _finding(found, resource, "equal widening factors", _equal_widening)
+
+
+def _finding(found: Measured, resource: str, reference: str, choose: Choice) -> Finding:
+    name = NAMES[resource]
+    question = Question(
+        claim="C3",
+        setting=f"equal {name}, against {reference}",
+        statement=f"At equal {name} some allocation over the stages is more robust than the one of {reference}, even "
+        "as the best of all that were tried.",
+        statistic="best allocation minus uniform, adjusted for having picked the best",
+    )
+    pairs = _pairs(found, resource, choose)
+    if not len(pairs):
+        why = f"No two architectures of equal {name}, one of them of {reference}; study=budget plans allocations."
+        return question.nothing(found, why)
+    return question.finding(found, pairs.members, _answer(found, pairs))
+
+
+def _pairs(found: Measured, resource: str, choose: Choice) -> Pairs:
+    """Every other architecture against its window's reference."""
+    first: list[int] = []
+    second: list[int] = []
+    for window in found.windows(resource):
+        uniform = choose(found, window)
+        if uniform is not None:
+            others = [int(position) for position in window if position != uniform]
+            first += others
+            second += [uniform] * len(others)
+    return Pairs(np.array(first, dtype=int), np.array(second, dtype=int))
+
+
+def _equal_shares(resource: str, found: Measured, window: np.ndarray) -> int | None:
+    stages = found.stages[resource][window]
+    away = np.abs(stages / stages.sum(axis=1, keepdims=True) - 1 / stages.shape[1]).max(axis=1)
+    nearest = int(np.argmin(away))
+    return int(window[nearest]) if away[nearest] <= _NEARLY_EQUAL else None
+
+
+def _equal_widening(found: Measured, window: np.ndarray) -> int | None:
+    usual = [int(position) for position in window if _is_usual(found.specs[position])]
+    return min(usual, key=lambda position: max(found.specs[position].depths), default=None)
+
+
+def _is_usual(spec: ArchSpec) -> bool:
+    doubled = all(after == 2 * before for before, after in zip(spec.widths, spec.widths[1:], strict=False))
+    return len(set(spec.depths)) == 1 and doubled
+
+
+def _answer(found: Measured, pairs: Pairs) -> Answer:
+    if found.sigma is None:
+        value = float(np.max(found.means[pairs.first] - found.means[pairs.second]))
+        return Answer("too few runs", f"Too few: {ONE_SEED}.", value)
+    largest = Largest(found, pairs)
+    best = largest.difference()
+    p_value = min(1.0, 2 * best.p_value)
+    chosen, uniform = largest.names()
+    if p_value <= ALPHA:
+        why = f"{chosen} is more robust than {uniform}, as the best of {len(pairs):,} allocations."
+        return Answer("supported", why, best.value, best.low, best.high, p_value)
+    if largest.bound() < SMALLEST:
+        why = f"A gain of {SMALLEST:g} point over {uniform} is excluded for each of {len(pairs):,} allocations."
+        return Answer("not supported", why, best.value, best.low, best.high, p_value)
+    needed = settled_by(
+        largest.seeds_for(SMALLEST), f"a gain of {SMALLEST:g} point for one of {len(pairs):,} allocations"
+    )
+    return Answer("too few runs", f"Too few: {needed}.", best.value, best.low, best.high, p_value)
