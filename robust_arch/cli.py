@@ -55,7 +55,7 @@ def _console() -> Console:
 def _study_path(study: str, results_dir: Path) -> Path:
     """A path as it is, a name inside the results folder."""
     given = Path(study)
-    return given if (given / "runs").is_dir() or "/" in study else results_dir / study
+    return given if (given / "runs").is_dir() or given.is_file() or "/" in study else results_dir / study
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
@@ -190,6 +190,37 @@ def report(study: StudyArgument, results_dir: ResultsDir = Path("results")) -> N
 
     written = write_study_report(_study_path(study, results_dir))
     print(f"report: {written.resolve()}")
+
+
+@app.command()
+@_reports_errors
+def claims(
+    studies: Annotated[
+        list[str], typer.Argument(help="studies by name or path, or results.csv files, read as one", metavar="STUDY...")
+    ],
+    results_dir: ResultsDir = Path("results"),
+) -> None:
+    """Test the claims C1 to C3 on recorded runs: statement, statistic with a 95% interval, and verdict for each.
+
+    C1: more capacity does not necessarily help. C2: a smaller last stage can improve robustness. C3: under one budget
+    some allocation is best. Each under parameters and under multiply-accumulates. Needs two seeds or more.
+
+    Example: robust-arch claims capacity last_stage budget
+    """
+    import pandas as pd
+
+    from robust_arch.analysis.claims import examine_all, heading, numbers
+    from robust_arch.analysis.reading import read_results
+
+    frames = [read_results(_study_path(study, results_dir)) for study in studies]
+    found = examine_all(pd.concat(frames, ignore_index=True))
+    if not found:
+        raise InputError("claims: no two architectures with comparable worst-case accuracies at the checkpoint best")
+    for examined in found:
+        print(f"{heading(examined)}\n")
+        for finding in examined.findings:
+            print(f"{finding.claim}, {finding.setting}: {finding.verdict.upper()}")
+            print(*(f"    {text}" for text in (finding.statement, numbers(finding), finding.why)), "", sep="\n")
 
 
 @app.command()

@@ -3,25 +3,65 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pandas as pd
 
 from robust_arch.analysis.claims.allocation import against_equal_shares, against_equal_widening
 from robust_arch.analysis.claims.capacity import capacity
 from robust_arch.analysis.claims.finding import Finding
 from robust_arch.analysis.claims.last_stage import last_stage_alone, last_stage_refilled
 from robust_arch.analysis.claims.measured import RESOURCES, Measured, measured
-from robust_arch.analysis.groups import Group
+from robust_arch.analysis.groups import Group, groups
 
 
-def examine(group: Group) -> dict[str, list[Finding]]:
-    """Kind of architecture (family, stem width, activation) to the findings on C1, C2 and C3.
+@dataclass(frozen=True)
+class Examined:
+    """What comparable runs of one kind of architecture (family, stem width, activation, dropout) say of the claims.
 
-    Architectures of different kinds are not compared with one another. Verdicts speak of the test images of the group;
+    sigma: standard deviation in points of a run about its architecture's mean, on `degrees` of freedom; None where no
+    architecture was trained twice.
+    """
+
+    group: Group
+    kind: str
+    sigma: float | None
+    degrees: int
+    findings: tuple[Finding, ...]
+
+
+def examine_all(frame: pd.DataFrame) -> list[Examined]:
+    """Every group of comparable rows at the checkpoint `best` that holds two architectures or more, largest first.
+
+    Args:
+        frame: rows of results.csv, of one study or of several; a run that several hold counts once.
+
+    Raises:
+        InputError: for an architecture of no known family.
+    """
+    once = frame.drop(columns="study").drop_duplicates().assign(study="")
+    found = sorted(filter(_can_be_asked, groups(once)), key=lambda group: -len(group.rows))
+    return [examined for group in found for examined in examine(group)]
+
+
+def _can_be_asked(group: Group) -> bool:
+    rows = group.rows
+    return group.checkpoint == "best" and bool(rows["worst_case_acc"].notna().all()) and len(set(rows["arch"])) > 1
+
+
+def examine(group: Group) -> list[Examined]:
+    """The claims asked of each kind of architecture in a group, the kind of most architectures first.
+
+    Architectures of different kinds are not compared with one another. Verdicts speak of the test images of the group:
     what other test images would give is no part of the intervals.
 
     Raises:
         InputError: for an architecture of no known family.
     """
-    return {kind: list(_findings(found)) for kind, found in measured(group.rows).items()}
+    return [
+        Examined(group, kind, found.sigma, found.degrees, tuple(_findings(found)))
+        for kind, found in measured(group.rows).items()
+    ]
 
 
 def _findings(found: Measured) -> Iterator[Finding]:
@@ -30,7 +70,6 @@ def _findings(found: Measured) -> Iterator[Finding]:
     yield last_stage_alone(found)
     for resource in RESOURCES:
         yield last_stage_refilled(found, resource)
-    for resource in RESOURCES:
-        yield against_equal_shares(found, resource)
-    for resource in RESOURCES:
-        yield against_equal_widening(found, resource)
+    for against in (against_equal_shares, against_equal_widening):
+        for resource in RESOURCES:
+            yield against(found, resource)
