@@ -1,0 +1,48 @@
+"""What `robust-arch claims` prints, and how it refuses."""
+
+import re
+from pathlib import Path
+
+import pytest
+from planted import planted
+from typer.testing import CliRunner
+
+from robust_arch.architectures import ArchSpec
+from robust_arch.cli import app
+
+SPECS = [ArchSpec("wide_resnet", (1, 1, 1), (8, 16, width)) for width in (8, 16, 24, 32, 40, 48)]
+DEMO = Path(__file__).parents[2] / "experiments" / "demo"
+
+
+def claims(*arguments: str | Path) -> str:
+    result = CliRunner().invoke(app, ["claims", *map(str, arguments)])
+    return result.output if result.exit_code == 0 else f"{result.exit_code}: {result.exception}"
+
+
+def test_a_file_of_results_is_asked_every_claim(tmp_path: Path) -> None:
+    path = tmp_path / "results.csv"
+    # a line through the widths: every smaller last stage is 0.5 points better for 8 channels
+    planted(SPECS, lambda spec, _: 60 - spec.widths[-1] / 16, seeds=3, sd=0.1).rows.to_csv(path, index=False)
+    text = claims(path)
+    assert re.findall(r"^(C\d), (.*): ([A-Z ]+)$", text, re.MULTILINE)[:3] == [
+        ("C1", "more parameters", "SUPPORTED"),
+        ("C1", "more multiply-accumulates", "SUPPORTED"),
+        ("C2", "smaller last stage, others kept", "SUPPORTED"),
+    ]
+    assert "6 architectures, 18 runs, seeds an architecture: 3" in text
+    # 15 pairs, 1 to 5 steps of 0.5 points apart: (5 x 1 + 4 x 2 + 3 x 3 + 2 x 4 + 1 x 5) / 15 x 0.5 = 1.17
+    effect = re.search(r"as the last stage shrinks: \+([\d.]+) points \[", text)
+    assert effect is not None
+    assert float(effect[1]) == pytest.approx(1.17, abs=0.2)
+
+
+def test_a_study_of_one_seed_is_too_few_runs() -> None:
+    text = claims(DEMO)
+    assert set(re.findall(r"^C\d, .*: ([A-Z ]+)$", text, re.MULTILINE)) == {"TOO FEW RUNS"}
+
+
+def test_there_must_be_something_to_compare(tmp_path: Path) -> None:
+    path = tmp_path / "results.csv"
+    planted(SPECS[:1], lambda spec, _: 60, seeds=3, sd=0.1).rows.to_csv(path, index=False)
+    assert claims(path).startswith("1: error: claims: no two architectures")
+    assert claims(tmp_path / "nothing").startswith("1: error: study")
