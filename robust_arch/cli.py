@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -220,7 +221,11 @@ def dashboard(
         print(f"published: {publish(page)}")
         return
     print(f"to see it in the project {page.project} of an account on wandb:")
-    for line in ("wandb login", f"wandb sync {path}/runs/*/wandb/offline-run-*", "this command with --publish"):
+    for line in (
+        "wandb login",
+        f"wandb sync {quote(str(path))}/runs/*/wandb/offline-run-*",
+        "this command with --publish",
+    ):
         print(f"  {line}")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _SMOOTHNESS = ("stability", "lipschitz")
 _TRAINING = ("robust_overfitting", "best_epoch", "train_seconds")
-_SIGNS = "=<>"
+_MISREAD = "=<>'"  # in the text of a filter, by wandb_workspaces 0.4
 
 
 def build_dashboard(path: Path, *, project: str | None = None, entity: str | None = None) -> Workspace:
@@ -41,31 +41,37 @@ def build_dashboard(path: Path, *, project: str | None = None, entity: str | Non
         ) from None
     frame = load_study(path)
     group = main_group(frame[frame["threat"] == frame["train_threat"]])
-    if group is None:
+    runs = [] if group is None else [StudyFolder(path).run(str(run_id)) for run_id in group.rows["run_id"]]
+    sizes = [result["data"]["test"] for run in runs if (result := run.result) is not None]
+    if group is None or not sizes:
         raise invalid("study", str(path), "a study with a run that is trained and attacked")
-    runs = [StudyFolder(path).run(str(run_id)) for run_id in group.rows["run_id"]]
-    shown = panels.Shown(**_shown(group, runs[0]))
+    shown = panels.Shown(**_shown(group, sizes[0]))
     return panels.workspace(shown, entity or "", project or _logged_project(path, runs))
 
 
-def _shown(group: Group, run: RunFolder) -> dict[str, Any]:
-    """The group as the fields of `panels.Shown`; `run` is one of its runs."""
-    first = group.rows.iloc[0]
-    name = str(first["study"])  # as the runs were logged, wherever the folder is now
-    if set(name) & set(_SIGNS):
-        raise invalid("study", name, f"a name without {' '.join(_SIGNS)}, which filters on wandb misread")
-    whole = (run.result or {})["data"]["test"]
+def _shown(group: Group, whole: int) -> dict[str, Any]:
+    """The group as the fields of `panels.Shown`; `whole` is the size of the test set."""
+    rows = group.rows.to_dict("records")
+    question = {name: rows[0][name] for name in ("study", *QUESTION)}  # as it was logged, wherever the folder is now
+    question["epochs"] = int(question["epochs"])
+    _require_readable(question)
     measured = [name for name in _SMOOTHNESS if group.rows[name].notna().all()]
     numbers = ["clean_acc", "worst_case_acc", *(f"{attack}_acc" for attack in group.attacks), *measured]
     clean, worst, *further = (summary_column(group.checkpoint, group.n_test, whole, number) for number in numbers)
     return {
-        "name": name,
-        "runs": {column: first[name] for name, column in QUESTION.items()},
+        "name": question["study"],
+        "runs": {column: question[name] for name, column in QUESTION.items()},
         "clean": clean,
         "worst": worst,
         "numbers": (*further, *_TRAINING),
-        "stages": min(len(spec_of(row).depths) for row in group.rows.to_dict("records")),
+        "stages": min(len(spec_of(row).depths) for row in rows),
     }
+
+
+def _require_readable(names: Mapping[str, Any]) -> None:
+    for key, value in names.items():
+        if set(str(value)) & set(_MISREAD):
+            raise invalid(key, value, f"a dashboard finds runs by names without {' '.join(_MISREAD)}")
 
 
 def _logged_project(path: Path, runs: Sequence[RunFolder]) -> str:

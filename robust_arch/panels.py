@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from wandb_workspaces import workspaces as ws
 from wandb_workspaces.reports import v2 as wr
+from wandb_workspaces.reports.v2.interface import Panel
 
 from robust_arch.tracked import ARCH, RESOURCES, last_share_column, stage_column
 
@@ -61,7 +62,7 @@ def workspace(shown: Shown, entity: str, project: str) -> ws.Workspace:
     )
 
 
-def _section(name: str, panels: list[wr.Panel]) -> ws.Section:
+def _section(name: str, panels: list[Panel]) -> ws.Section:
     return ws.Section(
         name=name,
         panels=panels,
@@ -81,7 +82,7 @@ def _table(shown: Shown) -> list[str]:
     return ["run:displayName", *(f"summary:{name}" for name in summary), *(f"config:{name}.value" for name in config)]
 
 
-def _pareto(shown: Shown) -> list[wr.Panel]:
+def _pareto(shown: Shown) -> list[Panel]:
     # the greatest accuracy so far, from left to right, is the Pareto front of few parameters or MACs and high accuracy
     return [
         wr.ScatterPlot(
@@ -96,7 +97,7 @@ def _pareto(shown: Shown) -> list[wr.Panel]:
     ]
 
 
-def _last_share(shown: Shown) -> list[wr.Panel]:
+def _last_share(shown: Shown) -> list[Panel]:
     return [
         wr.ScatterPlot(
             title=f"Worst-case accuracy against the last stage's share of {_LABELS[resource]}",
@@ -108,7 +109,7 @@ def _last_share(shown: Shown) -> list[wr.Panel]:
     ]
 
 
-def _stages(shown: Shown) -> list[wr.Panel]:
+def _stages(shown: Shown) -> list[Panel]:
     kinds = {
         "Widths and depths": ("width", "depth"),
         **{f"Shares of {_LABELS[resource]}": (f"{resource}_share",) for resource in RESOURCES},
@@ -127,7 +128,7 @@ def _names(shown: Shown, kinds: tuple[str, ...]) -> list[str]:
     return [stage_column(stage, kind) for kind in kinds for stage in range(1, shown.stages + 1)]
 
 
-def _architectures(shown: Shown) -> list[wr.Panel]:
+def _architectures(shown: Shown) -> list[Panel]:
     return [
         wr.BarPlot(
             title=f"{title} by architecture: mean, least and greatest over seeds",
@@ -142,7 +143,7 @@ def _architectures(shown: Shown) -> list[wr.Panel]:
     ]
 
 
-def _curves() -> list[wr.Panel]:
+def _curves() -> list[Panel]:
     return [
         wr.LinePlot(
             title=f"{title} by epoch, mean of each architecture",
