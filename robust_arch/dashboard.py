@@ -10,8 +10,8 @@ from robust_arch.analysis.groups import Group, main_group
 from robust_arch.analysis.reading import spec_of
 from robust_arch.errors import InputError, invalid
 from robust_arch.files import write_json
-from robust_arch.runs import RunFolder, StudyFolder, load_study
-from robust_arch.tracked import QUESTION, summary_column
+from robust_arch.runs import RunFolder, open_study, to_frame
+from robust_arch.tracked import QUESTION, logged_rows, summary_column
 
 if TYPE_CHECKING:
     from wandb_workspaces.workspaces import Workspace
@@ -39,9 +39,9 @@ def build_dashboard(path: Path, *, project: str | None = None, entity: str | Non
             "a dashboard needs the package wandb-workspaces: install the extra `dashboard`, like "
             "pip install 'robust-arch[dashboard]'"
         ) from None
-    frame = load_study(path)
-    group = main_group(frame[frame["threat"] == frame["train_threat"]])
-    runs = [] if group is None else [StudyFolder(path).run(str(run_id)) for run_id in group.rows["run_id"]]
+    study = open_study(path)
+    group = main_group(to_frame([row for run in study.runs() for row in logged_rows(run)]))
+    runs = [] if group is None else [study.run(str(run_id)) for run_id in group.rows["run_id"]]
     sizes = [result["data"]["test"] for run in runs if (result := run.result) is not None]
     if group is None or not sizes:
         raise invalid("study", str(path), "a study with a run that is trained and attacked")

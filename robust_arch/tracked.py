@@ -71,17 +71,22 @@ def summary_column(checkpoint: str, n_test: int, whole: int, number: str) -> str
 
 
 def run_summary(folder: RunFolder, state: str) -> dict[str, Any]:
-    """How the run ended, and the final numbers of its checkpoints under the threat and on the data of its training."""
+    """How the run ended, and the final numbers of its checkpoints."""
     summary: dict[str, Any] = {"state": state}
     result = folder.result
     if result is None:
         return summary
     summary |= {key: result[key] for key in _RESULT if key in result}  # earlier versions recorded fewer
-    facts = folder.status["run"]
-    for row in run_rows(folder):
-        if "checkpoint" in row and (row["threat"], row["data"]) == (facts.get("train_threat"), facts["data"]):
-            summary |= _numbers(row, result["data"]["test"])
+    for row in logged_rows(folder):
+        summary |= _numbers(row, result["data"]["test"])
     return summary
+
+
+def logged_rows(folder: RunFolder) -> list[dict[str, Any]]:
+    """The rows of results.csv whose numbers wandb holds: evaluations under the threat and on the data of training."""
+    facts = folder.status.get("run", {})
+    trained = (facts.get("train_threat"), facts.get("data"))
+    return [row for row in run_rows(folder) if "checkpoint" in row and (row["threat"], row["data"]) == trained]
 
 
 def _numbers(row: Mapping[str, Any], whole: int) -> dict[str, Any]:

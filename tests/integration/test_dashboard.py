@@ -146,6 +146,16 @@ def test_what_the_dashboard_shows(study):
     }
 
 
+def test_an_evaluation_that_is_not_logged_is_not_shown(study):
+    once = definition(study)
+    for path in study.glob("runs/*/evaluations/*.json"):
+        record = json.loads(path.read_text())
+        for key, value in (("threat", "linf-0.1"), ("data", "others")):
+            other = {**record, key: value, "n_test": 30}
+            path.with_name(f"0{key}-{path.name}").write_text(json.dumps(other))  # read before the logged ones
+    assert definition(study) == once
+
+
 def test_the_same_study_gives_the_same_file(study, tmp_path):
     once = definition(study)
     other = tmp_path / "elsewhere" / "page.json"
