@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -221,6 +222,42 @@ def claims(
         for finding in examined.findings:
             print(f"{finding.claim}, {finding.setting}: {finding.verdict.upper()}")
             print(*(f"    {text}" for text in (finding.statement, numbers(finding), finding.why)), "", sep="\n")
+
+
+@app.command()
+@_reports_errors
+def dashboard(
+    study: StudyArgument,
+    results_dir: ResultsDir = Path("results"),
+    project: Annotated[str | None, typer.Option("--project", help="on wandb; else the one its runs name")] = None,
+    entity: Annotated[str | None, typer.Option("--entity", help="user or team on wandb; else the account's")] = None,
+    online: Annotated[bool, typer.Option("--publish", help="save it on wandb: needs an account and network")] = False,
+    out: Annotated[Path | None, typer.Option("--out", help="the file; else report/dashboard.json")] = None,
+) -> None:
+    """Define a study's dashboard on wandb, write the definition as JSON, and publish it if asked to.
+
+    Needs the extra `dashboard`; only --publish needs an account and network.
+
+    Example: robust-arch dashboard demo
+    """
+    from robust_arch.dashboard import build_dashboard, publish, write_definition
+    from robust_arch.runs import StudyFolder
+
+    path = _study_path(study, results_dir)
+    page = build_dashboard(path, project=project, entity=entity)
+    written = out or StudyFolder(path).report_path.with_name("dashboard.json")
+    write_definition(page, written)
+    print(f"definition: {written.resolve()}")
+    if online:
+        print(f"published: {publish(page)}")
+        return
+    print(f"to see it in the project {page.project} of an account on wandb:")
+    for line in (
+        "wandb login",
+        f"wandb sync {quote(str(path))}/runs/*/wandb/offline-run-*",
+        "this command with --publish",
+    ):
+        print(f"  {line}")
 
 
 @app.command()

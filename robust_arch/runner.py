@@ -29,15 +29,13 @@ from robust_arch.runs.devices import claimed, visible_gpus
 from robust_arch.runs.ends import how_it_ended
 from robust_arch.runs.folder import last_line
 from robust_arch.runs.provenance import provenance
-from robust_arch.runs.study import run_rows
+from robust_arch.tracked import run_columns, run_name, run_summary, run_tags
 from robust_arch.training.datamodule import StudyData
 from robust_arch.training.fit import fit
 from robust_arch.training.module import AdversarialTraining
 from robust_arch.training.tracking import Tracker, WandbTracker
 
 log = logging.getLogger(__name__)
-
-_SMOOTHNESS = ("n_test", "stability", "lipschitz")
 
 
 def execute(run: Run) -> str:
@@ -133,7 +131,7 @@ def _execute_locked(run: Run, folder: RunFolder) -> str:
                 folder.release_room()
                 if end == "disk_full" and error is not None:
                     error = last_line(error)
-                tracker.finish(_summary(folder, outcome), failed=outcome != "completed")
+                tracker.finish(run_summary(folder, outcome), failed=outcome != "completed")
                 notes["tracking"] = tracker.problem
                 folder.write_state(state, run.facts, error=error, end=end, notes=notes)
     return outcome
@@ -197,9 +195,10 @@ def _tracker(run: Run, folder: RunFolder) -> Tracker:
     return WandbTracker(
         folder.path,
         run_id=run.run_id,
-        name=f"{facts.arch}-s{facts.seed}",
+        name=run_name(facts),
         group=facts.study,
-        config={**_resolved_config(run), "params": facts.params, "macs": facts.macs},
+        tags=run_tags(facts),
+        config={**_resolved_config(run), **run_columns(run)},
         project=logger["project"],
         mode=logger["mode"],
     )
@@ -436,18 +435,3 @@ def _evaluate(run: Run, folder: RunFolder) -> None:
         for warning in record.content["warnings"]:
             log.warning("run %s, %s checkpoint: %s", run.run_id, which, warning)
     write_card(folder)
-
-
-def _summary(folder: RunFolder, state: str) -> dict[str, Any]:
-    """Final numbers by checkpoint, like `best/pgd20_acc`, or `best-n120/pgd20_acc` on 120 test examples."""
-    summary: dict[str, Any] = {"state": state}
-    whole = 0
-    if (result := folder.result) is not None:
-        summary |= {key: result[key] for key in ("train_seconds", "best_epoch", "best_val_robust_acc")}
-        whole = result["data"]["test"]
-    for row in run_rows(folder):
-        if "checkpoint" in row:
-            part = "" if row["n_test"] == whole else f"-n{row['n_test']}"
-            numbers = {key: value for key, value in row.items() if key.endswith("_acc") or key in _SMOOTHNESS}
-            summary |= {f"{row['checkpoint']}{part}/{key}": value for key, value in numbers.items()}
-    return summary

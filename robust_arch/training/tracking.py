@@ -40,11 +40,12 @@ class WandbTracker(Tracker):
         run_id: str,
         name: str,
         group: str,
+        tags: Sequence[str],
         config: Mapping[str, Any],
         project: str,
         mode: str,
     ) -> None:
-        self.folder, self.run_id, self.name, self.group = folder, run_id, name, group
+        self.folder, self.run_id, self.name, self.group, self.tags = folder, run_id, name, group, tags
         self.config, self.project, self.mode = config, project, mode
         self._run: Any = None
 
@@ -73,6 +74,8 @@ class WandbTracker(Tracker):
             id=f"{self.run_id}-{self.group}",
             name=self.name,
             group=self.group,
+            job_type="train",
+            tags=list(self.tags),
             config=dict(self.config),
             dir=self.folder,
             mode="online" if self.mode == "online" else "offline",

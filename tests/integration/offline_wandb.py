@@ -35,7 +35,7 @@ def _items(items):
 
 
 class OfflineRun:
-    """Group, config, history, final summary and exit code of one offline run."""
+    """Name, group, tags, config, history, final summary and exit code of one offline run."""
 
     def __init__(self, folder):
         (path,) = folder.glob("*.wandb")
@@ -44,6 +44,8 @@ class OfflineRun:
             kind = record.WhichOneof("record_type")
             if kind == "run":
                 self.id, self.group = record.run.run_id, record.run.run_group
+                self.name, self.job_type = record.run.display_name, record.run.job_type
+                self.tags = list(record.run.tags)
                 self.config = _items(record.run.config.update)
             elif kind == "history":
                 self.history.append(_items(record.history.item))
