@@ -62,9 +62,7 @@ def cut(shown: int, count: int) -> str:
     """That a table holds only the first rows; nothing if it holds all."""
     if count <= shown:
         return ""
-    return (
-        f" The first {shown} of {count:,} rows; results.csv has them all, and this page where scripts run."
-    )
+    return f" The first {shown} of {count:,} rows; results.csv has them all, and this page where scripts run."
 
 
 def shown(main: Group) -> str:

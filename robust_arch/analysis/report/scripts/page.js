@@ -40,7 +40,8 @@ function chooseFacet(name, value) {
 
 function sortBy(place) {
   const again = view.column === place;
-  change({ column: place, descending: again && !view.descending });
+  Object.assign(view, { limit: PAGE, column: place, descending: again && !view.descending });
+  renderTable(shownRows());
   byId("rows").tHead.querySelector(`[data-column="${place}"]`).focus();
 }
 
@@ -52,7 +53,7 @@ function listenToControls() {
   for (const name of ["cost", "unit"]) byId(name).addEventListener("change", () => renderPlot(shownRows()));
   byId("more").addEventListener("click", () => {
     view.limit += PAGE;
-    renderTable(shownRows());
+    extendTable(shownRows());
   });
   byId("rows").addEventListener("click", (event) => {
     const { column, open } = event.target.dataset;
@@ -62,16 +63,16 @@ function listenToControls() {
 }
 
 function listenToPlot() {
-  const chart = byId("chart");
+  const plot = byId("plot"); // not the drawing itself: with a listener for focus it would be a stop of its own
   const onMark = (handle) => (event) => {
     const node = event.target.closest("[data-mark]");
     if (node) handle(node, event);
   };
-  chart.addEventListener("pointerover", onMark(tell));
-  chart.addEventListener("focusin", onMark(tell));
-  for (const event of ["pointerout", "focusout"]) chart.addEventListener(event, hideTip);
-  chart.addEventListener("click", onMark((node) => openCard(marks[node.dataset.mark].rows)));
-  chart.addEventListener("keydown", onMark(pressed));
+  plot.addEventListener("pointerover", onMark(tell));
+  plot.addEventListener("focusin", onMark(tell));
+  for (const event of ["pointerout", "focusout"]) plot.addEventListener(event, hideTip);
+  plot.addEventListener("click", onMark((node) => openCard(marks[node.dataset.mark].rows)));
+  plot.addEventListener("keydown", onMark(pressed));
   new ResizeObserver(redrawn).observe(byId("explorer"));
 }
 

@@ -7,14 +7,14 @@ function axis(low, high, from, to, logarithmic) {
   const span = by(high) - by(low) || 1;
   return {
     at: (value) => from + ((by(value) - by(low)) / span) * (to - from),
-    ticks: (logarithmic ? decades : steps)(low, high, Math.max(2, Math.floor(Math.abs(to - from) / 80))),
+    ticks: (logarithmic ? decades : steps)(low, high, Math.max(2, Math.floor(Math.abs(to - from) / 65))),
   };
 }
 
 function steps(low, high, most) {
   const rough = (high - low) / most;
   const power = 10 ** Math.floor(Math.log10(rough));
-  const step = [1, 2, 5, 10].map((factor) => factor * power).find((candidate) => candidate >= rough);
+  const step = [1, 2, 2.5, 5, 10].map((factor) => factor * power).find((candidate) => candidate >= rough);
   const first = Math.ceil(low / step);
   return Array.from({ length: Math.floor(high / step) - first + 1 }, (_, index) => (first + index) * step);
 }

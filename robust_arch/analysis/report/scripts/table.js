@@ -1,13 +1,23 @@
 // The table: a page of rows at a time, headings that sort.
 
 function renderTable(found) {
+  byId("rows").tHead.replaceChildren(make("tr", {}, ...columnsOf(found).map(heading)));
+  byId("rows").tBodies[0].replaceChildren();
+  extendTable(found);
+}
+
+// writes the rows that are within the limit and not in the table yet
+function extendTable(found) {
+  const written = byId("rows").tBodies[0].querySelectorAll("[data-row]").length;
   const shown = found.slice(0, view.limit);
-  const visible = columns.filter((column) => column.names || found.some((row) => texts[column.cells[row]] !== "-"));
-  byId("rows").tHead.replaceChildren(make("tr", {}, ...visible.map(heading)));
-  byId("rows").tBodies[0].replaceChildren(...body(shown, visible));
+  byId("rows").tBodies[0].append(...lines(shown, written, columnsOf(found)));
   byId("more").hidden = shown.length === found.length;
   byId("more").textContent = `Show more rows (${(found.length - shown.length).toLocaleString("en-US")} left)`;
   byId("count").textContent = counted(found, shown);
+}
+
+function columnsOf(found) {
+  return columns.filter((column) => column.names || found.some((row) => texts[column.cells[row]] !== "-"));
 }
 
 function heading(column) {
@@ -21,14 +31,14 @@ function kind(column) {
   return column.values ? "number" : "text";
 }
 
-function body(shown, visible) {
-  const lines = [];
-  shown.forEach((row, place) => {
-    const begins = place === 0 || rows.group[row] !== rows.group[shown[place - 1]];
-    if (view.group === EVERY && begins) lines.push(band(rows.group[row], visible.length));
-    lines.push(line(row, visible));
-  });
-  return lines;
+function lines(shown, from, visible) {
+  const added = [];
+  for (let place = from; place < shown.length; place += 1) {
+    const begins = place === 0 || rows.group[shown[place]] !== rows.group[shown[place - 1]];
+    if (view.group === EVERY && begins) added.push(band(rows.group[shown[place]], visible.length));
+    added.push(line(shown[place], visible));
+  }
+  return added;
 }
 
 function band(group, span) {

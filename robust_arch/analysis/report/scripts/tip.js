@@ -12,9 +12,12 @@ function tell(node) {
 function told(mark) {
   const [first] = mark.rows;
   const several = mark.rows.length > 1;
-  const entry = (column) => [column.heading, cellText(column, first)];
-  const spec = columns.filter((column) => column.part === "spec" && (!several || column.heading !== "seed")).map(entry);
-  if (!several) return [...spec, ...columns.filter((column) => column.part === "score").map(entry)];
+  const entries = (part) =>
+    columns
+      .filter((column) => column.part === part && texts[column.cells[first]] !== "-")
+      .map((column) => [column.heading, cellText(column, first)]);
+  const spec = entries("spec").filter(([name]) => !several || name !== "seed");
+  if (!several) return [...spec, ...entries("score")];
   const seed = columns.find((column) => column.heading === "seed");
   const seeds = mark.rows.map((row) => cellText(seed, row)).join(", ");
   return [...spec, ["seeds", seeds], ["worst case (%)", `mean of ${mark.rows.length} runs ${mark.text}`]];
