@@ -64,7 +64,7 @@ def write_study_report(path: Path) -> Path:
 
 
 def _details(study: StudyFolder, runs: Sequence[_Recorded], main: Group | None) -> StudyDetails:
-    records = [(run, record) for run in runs for record in run.evaluations]
+    records = [(run.run, record) for run in runs for record in run.evaluations]
     results = {run.run.run_id: run.result for run in runs if run.result is not None}
     newest = max(results.values(), key=lambda result: result["finished"], default={})
     return StudyDetails(
@@ -118,42 +118,42 @@ def _training(result: Record | None) -> Iterator[tuple[str, str]]:
         yield "flags", "; ".join(flags)
 
 
-def _name(run: _Recorded, record: Record) -> str:
+def _name(run: RunFolder, record: Record) -> str:
     """A network and its evaluation in words."""
     facts = run.status["run"]
     return (
-        f"{facts['arch']}, seed {facts['seed']}, run {run.run.run_id}, checkpoint {record['checkpoint']}, "
+        f"{facts['arch']}, seed {facts['seed']}, run {run.run_id}, checkpoint {record['checkpoint']}, "
         f"{record['threat']}, {record['n_test']} test images"
     )
 
 
-def _parts(records: Sequence[tuple[_Recorded, Record]], part: str) -> dict[str, Record]:
+def _parts(records: Sequence[tuple[RunFolder, Record]], part: str) -> dict[str, Record]:
     return {_name(run, record): record[part] for run, record in records if part in record}
 
 
-def _flags(results: Mapping[str, Record], records: Sequence[tuple[_Recorded, Record]]) -> dict[str, str]:
+def _flags(results: Mapping[str, Record], records: Sequence[tuple[RunFolder, Record]]) -> dict[str, str]:
     """What training and evaluations warn of, by run."""
     found: dict[str, list[str]] = {run_id: list(result.get("flags", [])) for run_id, result in results.items()}
     for run, record in records:
         where = f"checkpoint {record['checkpoint']}, {record['n_test']} test images"
-        found.setdefault(run.run.run_id, []).extend(f"{where}: {told}" for told in record.get("warnings", []))
+        found.setdefault(run.run_id, []).extend(f"{where}: {told}" for told in record.get("warnings", []))
     return {run_id: "; ".join(told) for run_id, told in found.items() if told}
 
 
-def _outcomes(records: Sequence[tuple[_Recorded, Record]], main: Group | None) -> dict[str, np.ndarray]:
+def _outcomes(records: Sequence[tuple[RunFolder, Record]], main: Group | None) -> dict[str, np.ndarray]:
     """Run to (n,) booleans, robust under every attack, for the runs of the main group."""
     if main is None:
         return {}
     members = {str(run_id) for run_id in main.rows["run_id"]}
-    held = [(run, record) for run, record in records if run.run.run_id in members and main.holds(record)]
+    held = [(run, record) for run, record in records if run.run_id in members and main.holds(record)]
     images = Counter(record.get("examples_fingerprint") for _, record in held)
     outcomes = {}
     for run, record in held:
         if record.get("examples_fingerprint") != images.most_common(1)[0][0]:
             continue  # other images under the same name, which cannot be paired
-        arrays = read_arrays(run.run.evaluations / f"{record['eval_id']}.npz")
+        arrays = read_arrays(run.evaluations / f"{record['eval_id']}.npz")
         if arrays is not None and set(main.attacks) <= set(arrays):
-            outcomes[run.run.run_id] = np.logical_and.reduce([arrays[name] for name in main.attacks])
+            outcomes[run.run_id] = np.logical_and.reduce([arrays[name] for name in main.attacks])
     return outcomes
 
 

@@ -45,7 +45,7 @@ def section(diagnoses: Mapping[str, Diagnosis]) -> Markup:
     if not diagnoses:
         return joined(heading, element("p", _NONE))
     # a flag must not be lost among hundreds of networks
-    ordered = sorted(diagnoses.items(), key=lambda item: not _flagged(item[1]))
+    ordered = sorted(diagnoses.items(), key=lambda item: len(diagnoses) > _DRAWN and not _flagged(item[1]))
     shown = [_network(name, diagnosis) for name, diagnosis in ordered[:_DRAWN]]
     return joined(heading, element("p", _LEAD), *shown, *_further(ordered[_DRAWN:]))
 

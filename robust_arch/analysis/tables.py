@@ -63,7 +63,7 @@ def accuracy(value: float, n: float) -> str:
 
 def accuracy_cell(value: Any, n: float) -> Cell:
     """A share in percent of `n` images, an accuracy for example, with its Wilson 95% interval."""
-    if pd.isna(value):
+    if pd.isna(value) or pd.isna(n):
         return Cell(ABSENT)
     low, high = percent_interval(float(value), int(n))
     return Cell(accuracy(value, n), f"[{accuracy(low, n)}, {accuracy(high, n)}]")
