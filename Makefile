@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV   ?= .venv
 STUDY  ?= demo
-# What is installed beside the package: add submitit, ray or optuna where they are wanted.
+# What is installed beside the package: add submitit, ray, optuna or dashboard where they are wanted.
 EXTRAS ?= dev,onnx
 # Address of a package index with CPU-only PyTorch wheels, for small downloads where there is no GPU.
 TORCH_INDEX ?=

@@ -1,7 +1,8 @@
 """From a study's folder to its report."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,35 @@ import numpy as np
 from robust_arch.analysis.figures import png, robust_against_last_share
 from robust_arch.analysis.groups import Group, main_group
 from robust_arch.analysis.report import StudyDetails, write_report
+from robust_arch.analysis.tables import operations
 from robust_arch.architectures import Cost
 from robust_arch.files import read_arrays
-from robust_arch.runs import RunFolder, StudyFolder, load_study
+from robust_arch.runs import RunFolder, StudyFolder, open_study, to_frame
+from robust_arch.runs.folder import last_line
+from robust_arch.runs.study import recorded_rows
 
 Record = Mapping[str, Any]
+_LOST = ("failed", "diverged")
+
+
+@dataclass(frozen=True)
+class _Recorded:
+    """One run, each of its files read once."""
+
+    run: RunFolder
+    status: Record
+    state: str
+    result: Record | None
+    evaluations: Sequence[Record]
+
+    @classmethod
+    def read(cls, run: RunFolder) -> "_Recorded":
+        status = run.status
+        return cls(run, status, run.state_in(status), run.result, list(run.evaluation_records()))
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        return recorded_rows(self.status, self.state, self.result, self.evaluations)
 
 
 def write_study_report(path: Path) -> Path:
@@ -25,11 +50,12 @@ def write_study_report(path: Path) -> Path:
     Raises:
         InputError: if `path` is no study's folder.
     """
-    frame = load_study(path)
-    study = StudyFolder(path)
+    study = open_study(path)
+    runs = [_Recorded.read(run) for run in study.runs()]
+    frame = to_frame([row for run in runs for row in run.rows])
     study.write_results(frame)
     group = main_group(frame)
-    details = _details(study, group)
+    details = _details(study, runs, group)
     written = write_report(frame, details, study.report_path)
     if group is not None:
         figure = robust_against_last_share(group.rows, details.stage_shares)
@@ -37,10 +63,9 @@ def write_study_report(path: Path) -> Path:
     return written
 
 
-def _details(study: StudyFolder, main: Group | None) -> StudyDetails:
-    runs = list(study.runs())
-    records = [(run, record) for run in runs for record in run.evaluation_records()]
-    results = {run.run_id: run.result for run in runs if run.result is not None}
+def _details(study: StudyFolder, runs: Sequence[_Recorded], main: Group | None) -> StudyDetails:
+    records = [(run.run, record) for run in runs for record in run.evaluations]
+    results = {run.run.run_id: run.result for run in runs if run.result is not None}
     newest = max(results.values(), key=lambda result: result["finished"], default={})
     return StudyDetails(
         name=study.name,
@@ -51,14 +76,46 @@ def _details(study: StudyFolder, main: Group | None) -> StudyDetails:
         versions=_versions(newest),
         hardware=_hardware(newest.get("hardware", {})),
         best_val={run_id: result["best_val_robust_acc"] for run_id, result in results.items()},
-        errors={run.run_id: run.last_error for run in runs if run.state in ("failed", "diverged")},
+        errors={run.run.run_id: last_line(run.status.get("error")) for run in runs if run.state in _LOST},
         flags=_flags(results, records),
         n_val=newest.get("selection_images"),
         outcomes=_outcomes(records, main),
         diagnoses=_parts(records, "diagnostics"),
         smoothness=_parts(records, "smoothness"),
         invalid={_name(run, record): "; ".join(why) for run, record in records if (why := record.get("invalid"))},
+        commands={run_id: result["command"] for run_id, result in results.items() if result.get("command")},
+        facts={run.run.run_id: list(_facts(run)) for run in runs if run.status},
+        cards={run.run.run_id: card for run in runs if (card := _card(run.run))},
     )
+
+
+def _card(run: RunFolder) -> str:
+    try:
+        return (run.evaluations / "card.md").read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return ""
+
+
+def _facts(run: _Recorded) -> Iterator[tuple[str, str]]:
+    """What the run's card does not say, or would say if the run had one."""
+    facts, error = run.status["run"], last_line(run.status.get("error"))
+    yield "state", f"{run.state}, attempt {run.status.get('attempts', 'unrecorded')}"
+    yield "network", f"{facts['family']}, depths {facts['depths']}, widths {facts['widths']}"
+    yield "cost", f"{facts['params']:,} parameters, {operations(facts['macs'])} multiply-accumulates an image"
+    yield from _training(run.result)
+    if error:
+        yield "error", error
+    yield "records", f"runs/{run.run.run_id}"
+
+
+def _training(result: Record | None) -> Iterator[tuple[str, str]]:
+    if result is None:
+        return
+    for which in ("best", "last"):
+        accuracy = f"{result[f'{which}_val_robust_acc']:.1f}% robust on {result['selection_images']:,} held-out images"
+        yield f"{which} epoch", f"{result[f'{which}_epoch'] + 1} of {result['epochs']}: {accuracy}"
+    if flags := result.get("flags"):
+        yield "flags", "; ".join(flags)
 
 
 def _name(run: RunFolder, record: Record) -> str:
@@ -100,14 +157,14 @@ def _outcomes(records: Sequence[tuple[RunFolder, Record]], main: Group | None) -
     return outcomes
 
 
-def _versions(result: dict[str, Any]) -> dict[str, str]:
+def _versions(result: Record) -> dict[str, str]:
     if not result:
         return {}
     commit = {"commit": result["commit"]} if result["commit"] else {}
     return {"robust_arch": result["package_version"], **commit, **result["versions"]}
 
 
-def _hardware(hardware: dict[str, Any]) -> str:
+def _hardware(hardware: Record) -> str:
     if not hardware:
         return ""
     gpus = ", ".join(hardware["gpus"]) or "no GPU"

@@ -16,6 +16,7 @@ from robust_arch.analysis.points import Point, points
 _WIDTH, _HEIGHT = 6.4, 4.2  # inches; at 100 dots an inch 640 x 420 pixels, saved at twice that
 _DPI = 200
 _BLUE, _ORANGE = "#0072B2", "#B34700"  # told apart with any colour vision (after Okabe and Ito 2008, darkened)
+_MOST_LABELLED = 100  # points
 # where a label may stand: what of the point it stands at, the offset in typographic points, and its alignment
 _PLACES: list[tuple[str, tuple[float, float], str, str]] = [
     ("accuracy", (6, 0), "left", "center"),
@@ -107,7 +108,12 @@ def _error_bars(axes: Axes, shown: list[tuple[float, Point]], colour: str, marke
 
 
 def _label(figure: Figure, axes: Axes, shown: list[tuple[float, Point]], labels: Mapping[str, str]) -> None:
-    """Writes each label in the first place where it covers nothing; a label without such a place is left out."""
+    """Writes each label in the first place where it covers nothing; a label without such a place is left out.
+
+    More than _MOST_LABELLED points get none: few would find a place, and the search takes the square of their number.
+    """
+    if len(shown) > _MOST_LABELLED:
+        return
     figure.draw_without_rendering()
     taken = [_occupied(axes, x, point) for x, point in shown]
     for x, point in shown:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from html import escape
 
 
@@ -23,15 +23,17 @@ def joined(*content: str) -> Markup:
     return Markup("".join(part if isinstance(part, Markup) else escape(part) for part in content))
 
 
-def simple_table(label: str, head: Sequence[str], rows: Sequence[Sequence[str]], *, message: int = -1) -> Markup:
-    """A table in a box that scrolls by itself; the first cell of a row heads it, column `message` may wrap."""
+def simple_table(
+    label: str, head: Sequence[str], rows: Sequence[Sequence[str]], *, messages: Collection[int] = ()
+) -> Markup:
+    """A table in a box that scrolls by itself; the first cell of a row heads it, the columns `messages` may wrap."""
     headings = element("tr", *(element("th", name, scope="col") for name in head))
     body = [
         element(
             "tr",
             element("th", row[0], scope="row"),
             *(
-                element("td", cell, **({"class_": "message"} if position == message else {}))
+                element("td", cell, **({"class_": "message"} if position in messages else {}))
                 for position, cell in enumerate(row[1:], start=1)
             ),
         )
@@ -39,6 +41,11 @@ def simple_table(label: str, head: Sequence[str], rows: Sequence[Sequence[str]],
     ]
     table = element("table", element("thead", headings), element("tbody", *body))
     return element("div", table, class_="scroll", role="region", aria_label=label, tabindex="0")
+
+
+def folded(summary: str, *content: str) -> Markup:
+    """What is shown when its summary is clicked."""
+    return element("details", element("summary", summary), *content)
 
 
 def picture(png: bytes, alt: str) -> Markup:

@@ -10,13 +10,14 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
 from robust_arch.analysis.figures import png
-from robust_arch.analysis.markup import Markup, element, joined, picture
+from robust_arch.analysis.markup import Markup, element, folded, joined, picture
 
 Diagnosis = Mapping[str, Any]
 """One network's diagnosis as it is recorded."""
 
 _WIDTH, _HEIGHT, _DPI = 7.2, 6.0, 200  # inches, and dots an inch
 _BLUE, _ORANGE = "#0072B2", "#B34700"  # told apart with any colour vision (after Okabe and Ito 2008, darkened)
+_DRAWN = 8  # networks with a figure, some 100 KB each
 _NORMS = {"linf": "l-inf", "l2": "l2"}
 _TITLES = {
     "eps": "Accuracy against eps",
@@ -43,8 +44,20 @@ def section(diagnoses: Mapping[str, Diagnosis]) -> Markup:
     heading = element("h2", "Gradient masking")
     if not diagnoses:
         return joined(heading, element("p", _NONE))
-    networks = [_network(name, diagnosis) for name, diagnosis in diagnoses.items()]
-    return joined(heading, element("p", _LEAD), *networks)
+    # a flag must not be lost among hundreds of networks
+    ordered = sorted(diagnoses.items(), key=lambda item: len(diagnoses) > _DRAWN and not _flagged(item[1]))
+    shown = [_network(name, diagnosis) for name, diagnosis in ordered[:_DRAWN]]
+    return joined(heading, element("p", _LEAD), *shown, *_further(ordered[_DRAWN:]))
+
+
+def _further(networks: Sequence[tuple[str, Diagnosis]]) -> list[Markup]:
+    """The networks for whose figures a page has no room."""
+    if not networks:
+        return []
+    flagged = sum(bool(_flagged(diagnosis)) for _, diagnosis in networks)
+    listed = [element("li", f"{name}: {_result(diagnosis)}") for name, diagnosis in networks]
+    summary = f"{len(networks):,} further networks, {flagged:,} of them flagged; their cards hold the verdicts"
+    return [folded(summary, element("ul", *listed))]
 
 
 def figure(diagnosis: Diagnosis) -> Figure:
@@ -64,8 +77,7 @@ def figure(diagnosis: Diagnosis) -> Figure:
 
 
 def _network(name: str, diagnosis: Diagnosis) -> Markup:
-    flagged = [_TITLES[verdict["name"]] for verdict in diagnosis["verdicts"] if not verdict["ok"]]
-    result = f"Flagged by: {', '.join(flagged)}." if flagged else "Nothing flagged."
+    result = _result(diagnosis)
     verdicts = [
         element("li", element("strong", _state(verdict)), f" {verdict['text']}") for verdict in diagnosis["verdicts"]
     ]
@@ -81,6 +93,15 @@ def _network(name: str, diagnosis: Diagnosis) -> Markup:
         element("ul", *verdicts),
         element("figure", image, element("figcaption", f"{title} Error bars: Wilson 95% intervals.")),
     )
+
+
+def _flagged(diagnosis: Diagnosis) -> list[str]:
+    return [_TITLES[verdict["name"]] for verdict in diagnosis["verdicts"] if not verdict["ok"]]
+
+
+def _result(diagnosis: Diagnosis) -> str:
+    flagged = _flagged(diagnosis)
+    return f"Flagged by: {', '.join(flagged)}." if flagged else "Nothing flagged."
 
 
 def _state(verdict: Mapping[str, Any]) -> str:

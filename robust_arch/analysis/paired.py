@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 
 from robust_arch.analysis.groups import Group
-from robust_arch.analysis.markup import Markup, element, joined, simple_table
+from robust_arch.analysis.markup import Markup, element, folded, joined, simple_table
 from robust_arch.errors import invalid
 from robust_arch.files import read_arrays, read_json
 from robust_arch.statistics import PairedComparison, compare_paired
 
 _LEVEL = 0.05
+_OPEN_ROWS, _MOST_ROWS = 30, 300  # of the table: as it is, and folded
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,17 @@ def section(main: Group | None, outcomes: Mapping[str, np.ndarray], selected: st
         "p (Holm)",
     )
     body = [_row(rows[pair.run_id], pair) for pair in pairs if pair.run_id in rows]
-    return joined(heading, element("p", lead), simple_table("Paired comparison", head, body))
+    return joined(heading, element("p", lead), *_tables(head, body))
+
+
+def _tables(head: Sequence[str], body: list[list[str]]) -> list[Markup]:
+    """All rows open if they are few; folded if they are more, at most the ones that stand out most."""
+    if len(body) <= _OPEN_ROWS:
+        return [simple_table("Paired comparison", head, body)]
+    # the smallest p comes first; sorted keeps the order of the table among equals
+    kept = sorted(body, key=lambda cells: float(cells[-2]))[:_MOST_ROWS]
+    summary = f"The {len(kept):,} of {len(body):,} networks with the smallest p"
+    return [folded(summary, simple_table("Paired comparison", head, kept))]
 
 
 def _row(row: Mapping[object, object], pair: Pair) -> list[str]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import islice
 from typing import Any
 
-from robust_arch.analysis.markup import Markup, element, joined, simple_table
+from robust_arch.analysis.markup import Markup, element, folded, joined, simple_table
 
 STAGE_COLUMNS = (
     "part",
@@ -14,6 +15,7 @@ STAGE_COLUMNS = (
     "largest of those",
     "bound of the part",
 )
+_OPEN_NETWORKS, _MOST_NETWORKS = 5, 100  # whose tables the report shows: as they are, and folded
 _NONE = "No stage's smoothness was asked for; the key evaluate.smoothness=200 asks for it on 200 test images a network."
 _LEAD = (
     "Change of each stage's features under pgd20, as a mean over test images: relative to the change of the image, and "
@@ -28,14 +30,18 @@ def section(found: Mapping[str, Mapping[str, Any]]) -> Markup:
     heading = element("h2", "Smoothness by stage")
     if not found:
         return joined(heading, element("p", _NONE))
-    parts = [heading, element("p", _LEAD)]
-    for name, smoothness in found.items():
-        title = f"{name}; measured on {smoothness['n']} of them"
-        parts += [
-            element("p", f"{title}.", class_="caption"),
-            simple_table(title, STAGE_COLUMNS, stage_rows(smoothness)),
-        ]
-    return joined(*parts)
+    lead = element("p", _LEAD)
+    tables = [_network(name, smoothness) for name, smoothness in islice(found.items(), _MOST_NETWORKS)]
+    if len(found) <= _OPEN_NETWORKS:
+        return joined(heading, lead, *tables)
+    left = f", of {len(found):,}; the cards of the runs hold the others" if len(found) > len(tables) else ""
+    return joined(heading, lead, folded(f"{len(tables):,} networks{left}", *tables))
+
+
+def _network(name: str, smoothness: Mapping[str, Any]) -> Markup:
+    title = f"{name}; measured on {smoothness['n']} of them"
+    table = simple_table(title, STAGE_COLUMNS, stage_rows(smoothness))
+    return joined(element("p", f"{title}.", class_="caption"), table)
 
 
 def stage_rows(smoothness: Mapping[str, Any]) -> list[list[str]]:

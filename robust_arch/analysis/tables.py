@@ -14,6 +14,8 @@ from robust_arch.analysis.points import percent_interval
 
 Row = dict[Hashable, Any]
 ABSENT = "-"
+ARCHITECTURE = "architecture"
+LAST_SHARE = "last stage's share (%)"
 _SI = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 
@@ -27,11 +29,11 @@ class Cell:
 
 @dataclass(frozen=True)
 class Column:
-    """A heading and what stands under it for a row of results.csv; `numeric` columns are aligned right."""
+    """A heading, what stands under it for a row of results.csv, and the number that it is sorted by; None for text."""
 
     heading: str
     cell: Callable[[Row], Cell]
-    numeric: bool = True
+    value: Callable[[Row], float | None] | None = None
 
 
 @dataclass(frozen=True)
@@ -54,16 +56,16 @@ def number(value: Any, digits: int) -> str:
     return ABSENT if pd.isna(value) else f"{float(value):,.{digits}f}"
 
 
-def accuracy(value: float, n: int) -> str:
+def accuracy(value: float, n: float) -> str:
     """An accuracy in percent, with the decimals that `n` images can fill."""
     return number(value, 1 if n < 1000 else 2)
 
 
-def accuracy_cell(value: Any, n: int) -> Cell:
+def accuracy_cell(value: Any, n: float) -> Cell:
     """A share in percent of `n` images, an accuracy for example, with its Wilson 95% interval."""
-    if pd.isna(value):
+    if pd.isna(value) or pd.isna(n):
         return Cell(ABSENT)
-    low, high = percent_interval(float(value), n)
+    low, high = percent_interval(float(value), int(n))
     return Cell(accuracy(value, n), f"[{accuracy(low, n)}, {accuracy(high, n)}]")
 
 
@@ -75,23 +77,39 @@ def operations(macs: Any) -> str:
     return f"{macs / scale:.2f} {prefix}" if prefix else f"{macs:.0f}"
 
 
+def last_share(row: Row, stage_shares: Mapping[str, tuple[float, ...]]) -> float | None:
+    """The last stage's share of the stages' parameters in percent, None where unrecorded."""
+    shares = stage_shares.get(str(row["run_id"]))
+    return 100 * shares[-1] if shares else None
+
+
 def columns(frame: pd.DataFrame, extras: Extras) -> list[Column]:
     """The columns for these rows: accuracies that no row has are left out."""
     return [
         *_identity(extras),
-        Column("test images", lambda row: Cell(number(row["n_test"], 0))),
+        _number_column("test images", "n_test"),
         *_held_out(extras),
-        *(_share_column(f"{_attack(name)} (%)", name) for name in accuracy_columns(frame)),
+        *(_share_column(accuracy_heading(name), name) for name in accuracy_columns(frame)),
         _share_column("stability (%)", "stability"),
-        Column("local Lipschitz", lambda row: Cell(number(row["lipschitz"], 2))),
-        Column("training (s)", lambda row: Cell(number(row["train_seconds"], 0))),
+        _number_column("local Lipschitz", "lipschitz", digits=2),
+        _number_column("training (s)", "train_seconds"),
     ]
 
 
-def html_table(group: Group, shown: list[Column], selected: str | None, caption: str) -> Markup:
-    """The rows of one group in a box that scrolls by itself; the row of the run `selected` at `best` is marked."""
+def accuracy_heading(name: str) -> str:
+    """What stands above a column of accuracies of results.csv, like `pgd20_acc`."""
+    return f"{name.removesuffix('_acc').replace('_', ' ')} (%)"
+
+
+def text_column(heading: str, name: str) -> Column:
+    """A column of results.csv as it stands there."""
+    return Column(heading, lambda row: Cell(ABSENT if pd.isna(row[name]) else str(row[name])))
+
+
+def html_table(rows: pd.DataFrame, shown: list[Column], selected: str | None, caption: str) -> Markup:
+    """Rows of one group in a box that scrolls by itself; the row of the run `selected` at `best` is marked."""
     head = element("tr", *(element("th", column.heading, scope="col", class_=_kind(column)) for column in shown))
-    body = [_html_row(row, shown, selected) for row in group.rows.to_dict("records")]
+    body = [_html_row(row, shown, selected) for row in rows.to_dict("records")]
     table = element("table", element("thead", head), element("tbody", *body))
     # outside the box: a caption inside it would scroll away with the columns
     title = element("p", caption, class_="caption")
@@ -108,18 +126,25 @@ def markdown_table(frame: pd.DataFrame, extras: Extras | None = None) -> str:
 
 
 def _identity(extras: Extras) -> list[Column]:
-    numbered = [Column("no.", lambda row: Cell(str(extras.numbers.get(str(row["arch"]), ABSENT))))]
-    shares = [Column("last stage's share (%)", lambda row: Cell(_last_share(row, extras.stage_shares)))]
+    numbers = extras.numbers
+    numbered = Column(
+        "no.", lambda row: Cell(str(numbers.get(str(row["arch"]), ABSENT))), lambda row: numbers.get(str(row["arch"]))
+    )
+    share = Column(
+        LAST_SHARE,
+        lambda row: Cell(number(last_share(row, extras.stage_shares), 1)),
+        lambda row: last_share(row, extras.stage_shares),
+    )
     return [
-        *(numbered if extras.numbers else []),
-        _text_column("architecture", "arch"),
-        _text_column("depths", "depths"),
-        _text_column("widths", "widths"),
-        Column("params", lambda row: Cell(number(row["params"], 0))),
-        Column("MACs", lambda row: Cell(operations(row["macs"]))),
-        *(shares if extras.stage_shares else []),
-        Column("seed", lambda row: Cell(number(row["seed"], 0))),
-        _text_column("checkpoint", "checkpoint"),
+        *([numbered] if extras.numbers else []),
+        text_column(ARCHITECTURE, "arch"),
+        text_column("depths", "depths"),
+        text_column("widths", "widths"),
+        _number_column("params", "params"),
+        Column("MACs", lambda row: Cell(operations(row["macs"])), _value_of("macs")),
+        *([share] if extras.stage_shares else []),
+        _number_column("seed", "seed"),
+        text_column("checkpoint", "checkpoint"),
     ]
 
 
@@ -129,28 +154,22 @@ def _held_out(extras: Extras) -> list[Column]:
     n = extras.n_val
     heading = f"held-out robust (%, n = {n or 'unrecorded'})"
 
-    def cell(row: Row) -> Cell:
-        value = extras.best_val.get(str(row["run_id"])) if row["checkpoint"] == "best" else None
-        return accuracy_cell(value, n) if n else Cell(number(value, 1))
+    def value(row: Row) -> float | None:
+        return extras.best_val.get(str(row["run_id"])) if row["checkpoint"] == "best" else None
 
-    return [Column(heading, cell)]
+    return [Column(heading, lambda row: accuracy_cell(value(row), n) if n else Cell(number(value(row), 1)), value)]
 
 
-def _text_column(heading: str, name: str) -> Column:
-    return Column(heading, lambda row: Cell(ABSENT if pd.isna(row[name]) else str(row[name])), numeric=False)
+def _number_column(heading: str, name: str, digits: int = 0) -> Column:
+    return Column(heading, lambda row: Cell(number(row[name], digits)), _value_of(name))
 
 
 def _share_column(heading: str, name: str) -> Column:
-    return Column(heading, lambda row: accuracy_cell(row[name], int(row["n_test"])))
+    return Column(heading, lambda row: accuracy_cell(row[name], row["n_test"]), _value_of(name))
 
 
-def _attack(name: str) -> str:
-    return name.removesuffix("_acc").replace("_", " ")
-
-
-def _last_share(row: Row, stage_shares: Mapping[str, tuple[float, ...]]) -> str:
-    shares = stage_shares.get(str(row["run_id"]))
-    return number(100 * shares[-1], 1) if shares else ABSENT
+def _value_of(name: str) -> Callable[[Row], float | None]:
+    return lambda row: None if pd.isna(row[name]) else float(row[name])
 
 
 def _html_row(row: Row, shown: list[Column], selected: str | None) -> Markup:
@@ -162,19 +181,19 @@ def _html_row(row: Row, shown: list[Column], selected: str | None) -> Markup:
 def _html_cell(column: Column, row: Row, marked: bool) -> Markup:
     cell = column.cell(row)
     small = joined(" ", element("small", cell.small)) if cell.small else Markup()
-    if column.heading == "architecture":  # what names the row to a screen reader
+    if column.heading == ARCHITECTURE:  # what names the row to a screen reader
         return element("th", cell.text, " ★" if marked else "", scope="row")
     return element("td", cell.text, small, class_=_kind(column))
 
 
 def _kind(column: Column) -> str:
-    return "number" if column.numeric else "text"
+    return "text" if column.value is None else "number"
 
 
 def _markdown_group(group: Group, shown: list[Column]) -> str:
     lines = [
         [column.heading for column in shown],
-        ["---:" if column.numeric else "---" for column in shown],
+        ["---" if column.value is None else "---:" for column in shown],
         *([_markdown_cell(column.cell(row)) for column in shown] for row in group.rows.to_dict("records")),
     ]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -4,7 +4,7 @@ import csv
 import io
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -130,14 +130,20 @@ class StudyFolder:
 def run_rows(run: RunFolder) -> list[dict[str, Any]]:
     """The rows of results.csv that one run gives."""
     status = run.status
+    return recorded_rows(status, run.state_in(status), run.result if status else None, run.evaluation_records())
+
+
+def recorded_rows(
+    status: Mapping[str, Any], state: str, result: Mapping[str, Any] | None, records: Iterable[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    """The same of what was read of a run: status.json and the state that follows, result.json, evaluation records."""
     facts = status.get("run")
     if facts is None:
         return []
-    state = run.state_in(status)
-    shared = {**facts, "train_seconds": (run.result or {}).get("train_seconds"), "status": state}
+    shared = {**facts, "train_seconds": (result or {}).get("train_seconds"), "status": state}
     if state in ("failed", "diverged"):
         return [shared]
-    return [{**shared, **_numbers(record)} for record in run.evaluation_records()]
+    return [{**shared, **_numbers(record)} for record in records]
 
 
 def _numbers(record: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,6 +1,8 @@
 """The page is read back with an HTML parser: it says what the planted study holds, and nothing it must not."""
 
 import base64
+import hashlib
+import json
 import re
 from collections.abc import Callable
 from html.parser import HTMLParser
@@ -10,13 +12,14 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from robust_arch.analysis.claims import Finding
 from robust_arch.analysis.groups import groups, main_group
 from robust_arch.analysis.points import points, verdict
 from robust_arch.analysis.report import StudyDetails, write_report
 from robust_arch.analysis.tables import markdown_table
 
 Rows = Callable[..., pd.DataFrame]
-VOID = {"meta", "img", "br"}
+VOID = {"meta", "img", "br", "input"}
 
 
 class Page(HTMLParser):
@@ -29,6 +32,7 @@ class Page(HTMLParser):
         self.words: list[str] = []
         self.tables: list[list[list[str]]] = []
         self.attributes: list[tuple[str, dict[str, str | None]]] = []
+        self.scripts: list[str] = []
         self.feed(source)
         self.close()
         assert not self.open
@@ -37,7 +41,9 @@ class Page(HTMLParser):
         self.attributes.append((tag, dict(attrs)))
         if tag not in VOID:
             self.open.append(tag)
-        if tag == "table":
+        if tag == "script":
+            self.scripts.append("")
+        if tag == "table" and "id" not in dict(attrs):  # the one with an id is empty until the script fills it
             self.tables.append([])
         elif tag == "tr":
             self.tables[-1].append([])
@@ -50,9 +56,25 @@ class Page(HTMLParser):
     def handle_data(self, data: str) -> None:
         if "style" in self.open:
             return
+        if "script" in self.open:
+            self.scripts[-1] += data
+            return
         self.words.append(data)
         if self.open and self.open[-1] in ("td", "th", "small") and "table" in self.open:
             self.tables[-1][-1][-1] += data
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """What the page's plot and table work on."""
+        content: dict[str, Any] = json.loads(self.scripts[0])
+        return content
+
+    def cells(self, heading: str) -> list[str]:
+        """The texts of a column of that data, with the small print."""
+        texts = self.data["texts"]
+        (column,) = [column for column in self.data["columns"] if column["heading"] == heading]
+        smalls = [texts[place] for place in column["small"]] if "small" in column else [""] * len(column["cells"])
+        return [f"{texts[place]} {small}".strip() for place, small in zip(column["cells"], smalls, strict=True)]
 
     @property
     def text(self) -> str:
@@ -228,7 +250,9 @@ def test_everything_is_escaped(planted: pd.DataFrame, tmp_path: Path) -> None:
     frame = planted.assign(arch=bad + planted["arch"], data=bad, recipe=bad, depths=bad, run_id=bad + planted["run_id"])
     texts = {"name": bad, "command": bad, "hardware": bad, "budget": bad, "versions": {bad: bad}}
     parsed = page(frame, tmp_path, **texts, errors={bad + "e": bad}, best_val={bad + "a": 60.0})
-    assert "script" not in [tag for tag, _ in parsed.attributes]
+    assert [tag for tag, _ in parsed.attributes].count("script") == 2
+    assert parsed.cells("architecture")[2] == bad + "net-b"
+    assert "<" not in parsed.scripts[0]
     assert parsed.column(0, "architecture")[1] == bad + "net-b"
     assert parsed.tables[-1][1][-1] == bad
     assert bad in parsed.words
@@ -242,11 +266,92 @@ def test_page_needs_nothing_outside_itself(parsed: Page) -> None:
         head, data = source.split(",", 1)
         assert head == "data:image/png;base64"
         assert base64.b64decode(data).startswith(b"\x89PNG")
-    assert not {"script", "link", "iframe"} & {tag for tag, _ in parsed.attributes}
+    assert not {"link", "iframe"} & {tag for tag, _ in parsed.attributes}
     assert not [attrs for _, attrs in parsed.attributes if "href" in attrs]
     written = re.sub(r"base64,[^\"]*", "", parsed.source)
     assert "url(" not in written
-    assert "http" not in written
+    assert not re.search("https?:|//[a-z]", written.replace("// ", ""))
+
+
+def test_the_page_s_policy_lets_its_own_script_run_and_no_other(parsed: Page) -> None:
+    (policy,) = [attrs["content"] for _, attrs in parsed.attributes if attrs.get("http-equiv")]
+    digest = base64.b64encode(hashlib.sha256(parsed.scripts[1].encode()).digest()).decode()
+    assert policy is not None
+    assert f"script-src 'sha256-{digest}'" in policy
+    assert "default-src 'none'" in policy
+
+
+def test_data_holds_every_row_in_its_group(parsed: Page) -> None:
+    data = parsed.data
+    assert parsed.cells("run") == ["a", "a", "b", "b", "b", "c", "c", "e", "d", "d"]  # by params
+    assert data["rows"]["group"] == [0, 1, 0, 1, 2, 0, 1, 3, 0, 1]  # best, last, the subset, without numbers
+    assert [group["main"] for group in data["groups"]] == [True, False, False]
+    assert data["groups"][1]["short"] == "checkpoint last instead of best"
+    assert parsed.cells("worst case (%)")[:2] == ["50.0 [44.9, 55.1]", "45.0 [39.9, 50.2]"]
+    assert parsed.cells("worst case (%)")[7] == "-"
+    assert data["rows"]["share"][:3] == [70, 70, 60]
+    assert data["rows"]["robust"][7] is None
+
+
+def test_data_has_a_point_an_architecture(rows: Rows, tmp_path: Path) -> None:
+    runs = [{"run_id": str(seed), "seed": seed, "worst_case_acc": 50.0 + 2 * seed} for seed in range(3)]
+    ((point,),) = [group["points"] for group in page(rows(*runs), tmp_path, best_val={}).data["groups"]]
+    # standard deviation 2, t at 2 degrees of freedom 4.303: 52 -+ 4.303 * 2 / sqrt(3)
+    assert point["rows"] == [0, 1, 2]
+    assert (point["robust"], point["low"], point["high"]) == pytest.approx((52, 47.032, 56.968), abs=1e-3)
+    assert point["text"] == "52.0 [47.0, 57.0]"
+
+
+def test_runs_come_with_command_facts_and_card(planted: pd.DataFrame, tmp_path: Path) -> None:
+    told = {
+        "commands": {"b": "train seed=0"},
+        "facts": {"b": [("state", "completed")]},
+        "cards": {"b": "# Card\n\ntext"},
+    }
+    data = page(planted, tmp_path, **told).data
+    texts = data["texts"]
+    run = data["runs"][1]
+    assert run["command"] == "train seed=0"
+    assert [texts[place] for place in run["facts"]] == ["state", "completed"]
+    assert [texts[place] for place in run["card"]] == ["# Card", "", "text"]
+    assert data["runs"][0] == {"command": ""}
+
+
+def test_static_tables_are_cut_and_say_so(rows: Rows, tmp_path: Path) -> None:
+    runs = [{"run_id": f"{number:03}", "arch": f"net{number}", "params": 1000 + number} for number in range(60)]
+    parsed = page(rows(*runs), tmp_path, best_val={})
+    assert parsed.column(0, "params") == [f"{1000 + number:,}" for number in range(50)]
+    assert "The first 50 of 60 rows" in parsed.text
+    assert len(parsed.cells("params")) == 60
+
+
+def finding(**changes: Any) -> Finding:
+    plain: dict[str, Any] = {"claim": "C2", "setting": "equal MACs", "statement": "narrow is better", "seeds": "3"}
+    plain |= {"statistic": "mean difference", "unit": "points", "effect": 1.25, "low": -0.5, "high": 3.0}
+    plain |= {
+        "p_value": 0.0421,
+        "architectures": 8,
+        "runs": 24,
+        "verdict": "not supported",
+        "why": "the interval has 0",
+    }
+    return Finding(**plain | changes)
+
+
+def test_verdicts_stand_before_the_results(planted: pd.DataFrame, tmp_path: Path) -> None:
+    unknown = finding(effect=None, low=None, high=None, p_value=None, verdict="too few runs", why="<b>needs seeds</b>")
+    parsed = page(planted, tmp_path, findings=[finding(), unknown])
+    assert parsed.tables[0][1] == [
+        *("C2", "equal MACs", "not supported", "mean difference 1.25 [-0.5, 3] points", "0.0421"),
+        *("8 architectures, 24 runs, seeds 3", "narrow is better", "the interval has 0"),
+    ]
+    assert parsed.tables[0][2][2:5] == ["too few runs", "-", "-"]
+    assert parsed.tables[0][2][-1] == "<b>needs seeds</b>"
+    assert parsed.text.index("Verdicts on the claims") < parsed.text.index("Results")
+
+
+def test_without_findings_no_verdict_is_given(parsed: Page) -> None:
+    assert "No claim was examined" in parsed.text
 
 
 def test_page_is_accessible(parsed: Page) -> None:

@@ -58,6 +58,13 @@ def tables(found: list[Group], extras: Extras) -> str:
     return text + (" ★ marks the run with the highest held-out robust accuracy." if extras.selected else "")
 
 
+def cut(shown: int, count: int) -> str:
+    """That a table holds only the first rows; nothing if it holds all."""
+    if count <= shown:
+        return ""
+    return f" The first {shown} of {count:,} rows; results.csv has them all, and this page where scripts run."
+
+
 def shown(main: Group) -> str:
     """Which rows the figures show."""
     return f"Both figures show the {_count(len(main.rows), 'row')} of one group and nothing else: {main}."

@@ -1,0 +1,180 @@
+"""What the page's plot and table work on: one block of JSON, in which every text stands once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+import pandas as pd
+
+from robust_arch.analysis.groups import Group, accuracy_columns, groups
+from robust_arch.analysis.points import Point, percent_interval, points
+from robust_arch.analysis.report.details import StudyDetails
+from robust_arch.analysis.tables import (
+    ARCHITECTURE,
+    LAST_SHARE,
+    Column,
+    Extras,
+    Row,
+    accuracy,
+    accuracy_heading,
+    columns,
+    last_share,
+    text_column,
+)
+
+FACETS = ("checkpoint", "objective", "status")
+_SPEC = ("depths", "widths", "params", "MACs", LAST_SHARE, "seed")
+_DIGITS = 6  # of an accuracy in percent: finer than one of a million images
+WITHOUT_NUMBERS = "without numbers: failed, diverged or invalid"
+
+
+class Texts:
+    """Each text once; elsewhere its place in the list."""
+
+    def __init__(self) -> None:
+        self._places: dict[str, int] = {}
+
+    def place(self, text: str) -> int:
+        """Where the text stands; it is added if it is new."""
+        return self._places.setdefault(text, len(self._places))
+
+    def listed(self) -> list[str]:
+        """All of them, by place."""
+        return list(self._places)
+
+
+def block(frame: pd.DataFrame, main: Group | None, extras: Extras, details: StudyDetails) -> str:
+    """The data as JSON that can stand inside a script element. frame: results.csv's columns, in the order to show."""
+    frame = frame.reset_index(drop=True)
+    found = ordered_groups(groups(frame), main)
+    texts = Texts()
+    run_ids = [str(run) for run in frame["run_id"].drop_duplicates()]
+    records: list[Row] = frame.to_dict("records")
+    content = {
+        "columns": [_column(column, records, texts, _part(column, frame)) for column in _columns(frame, extras)],
+        "rows": _rows(records, run_ids, _membership(frame, found), extras, texts),
+        "groups": [_group(group, main, extras) for group in found],
+        "runs": [_run(run, details, texts) for run in run_ids],
+        "without": WITHOUT_NUMBERS,
+        "selected": extras.selected,
+        "texts": texts.listed(),
+    }
+    # inside a script element only "<" can begin something else: the end of the element, or a comment
+    return json.dumps(content, allow_nan=False, separators=(",", ":"), ensure_ascii=False).replace("<", "\\u003c")
+
+
+def ordered_groups(found: list[Group], main: Group | None) -> list[Group]:
+    """The group of the figures first, then the others by size."""
+    return sorted(found, key=lambda group: (main is None or group.key != main.key, -len(group.rows)))
+
+
+def _columns(frame: pd.DataFrame, extras: Extras) -> list[Column]:
+    return [*columns(frame, extras), text_column("status", "status"), text_column("run", "run_id")]
+
+
+def _part(column: Column, frame: pd.DataFrame) -> str:
+    """What the column tells of a point: what it is, what came out, or nothing that belongs beside it."""
+    if column.heading in _SPEC:
+        return "spec"
+    return "score" if column.heading in map(accuracy_heading, accuracy_columns(frame)) else ""
+
+
+def _column(column: Column, records: list[Row], texts: Texts, part: str) -> dict[str, Any]:
+    cells = [column.cell(row) for row in records]
+    content: dict[str, Any] = {"heading": column.heading, "part": part, "names": column.heading == ARCHITECTURE}
+    content["cells"] = [texts.place(cell.text) for cell in cells]
+    if any(cell.small for cell in cells):
+        content["small"] = [texts.place(cell.small) for cell in cells]
+    if column.value is not None:
+        content["values"] = [_number(column.value(row)) for row in records]
+    return content
+
+
+def _rows(
+    records: list[Row], run_ids: list[str], membership: list[int], extras: Extras, texts: Texts
+) -> dict[str, list[Any]]:
+    places = {run: place for place, run in enumerate(run_ids)}
+    intervals = [_interval(row) for row in records]
+    return {
+        "run": [places[str(row["run_id"])] for row in records],
+        "group": membership,
+        **{name: [texts.place(_plain(row[name])) for row in records] for name in FACETS},
+        "params": [_number(row["params"]) for row in records],
+        "macs": [_number(row["macs"]) for row in records],
+        "share": [_number(last_share(row, extras.stage_shares)) for row in records],
+        "robust": [_number(row["worst_case_acc"]) for row in records],
+        "low": [low for low, _ in intervals],
+        "high": [high for _, high in intervals],
+    }
+
+
+def _interval(row: Row) -> tuple[float | None, float | None]:
+    if pd.isna(row["worst_case_acc"]):
+        return None, None
+    low, high = percent_interval(float(row["worst_case_acc"]), int(row["n_test"]))
+    return _number(low), _number(high)
+
+
+def _membership(frame: pd.DataFrame, found: list[Group]) -> list[int]:
+    """Each row's group; rows without numbers stand after the last."""
+    places = [len(found)] * len(frame)
+    for place, group in enumerate(found):
+        for position in group.rows.index:
+            places[position] = place
+    return places
+
+
+def _group(group: Group, main: Group | None, extras: Extras) -> dict[str, Any]:
+    if main is None or group.key == main.key:
+        short = f"checkpoint {group.checkpoint}, {group.n_test:,} test images"
+    else:
+        short = group.difference(main)
+    compared = group.rows["worst_case_acc"].notna().all()
+    members = group.rows.groupby("arch", sort=False).indices
+    positions = group.rows.index.to_numpy()
+    return {
+        "name": str(group),
+        "short": short,
+        "main": main is not None and group.key == main.key,
+        "points": [
+            _point(point, positions[members[point.arch]].tolist(), group.n_test)
+            for point in (points(group, extras.stage_shares) if compared else ())
+        ],
+    }
+
+
+def _point(point: Point, rows: list[int], n: int) -> dict[str, Any]:
+    mean, low, high = (accuracy(value, n) for value in (point.accuracy, point.low, point.high))
+    return {
+        "rows": rows,
+        "robust": _number(point.accuracy),
+        "low": _number(point.low),
+        "high": _number(point.high),
+        "text": f"{mean} [{low}, {high}]",
+    }
+
+
+def _run(run: str, details: StudyDetails, texts: Texts) -> dict[str, Any]:
+    content: dict[str, Any] = {"command": details.commands.get(run, "")}
+    if facts := details.facts.get(run):
+        content["facts"] = _places((part for fact in facts for part in fact), texts)
+    if card := details.cards.get(run):
+        content["card"] = _places(card.splitlines(), texts)
+    return content
+
+
+def _places(lines: Iterable[str], texts: Texts) -> list[int]:
+    return [texts.place(line) for line in lines]
+
+
+def _number(value: float | None) -> float | int | None:
+    if value is None or pd.isna(value):
+        return None
+    rounded = round(float(value), _DIGITS)
+    return int(rounded) if rounded.is_integer() else rounded
+
+
+def _plain(value: Any) -> str:
+    return "" if pd.isna(value) else str(value)

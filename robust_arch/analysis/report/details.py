@@ -1,0 +1,47 @@
+"""What a report says beyond results.csv."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from robust_arch.analysis.claims import Finding
+
+
+@dataclass(frozen=True)
+class StudyDetails:
+    """What a report says beyond results.csv.
+
+    command: what reproduces the study. stage_shares: run_id to each stage's share of the stages' parameters, in
+    [0, 1]. budget: in words, "60,000 parameters ±2%"; empty without one. planned: runs the plan holds. versions:
+    package to version. best_val: run_id to the robust accuracy in percent on `n_val` held-out images that selected
+    its checkpoint. errors: run_id of a failed or diverged run to the last line of its error. flags: run_id to
+    what a reader must know of its training and evaluation, like a collapse. outcomes: run_id to (n,) booleans, robust
+    in the worst case of the main group. diagnoses, smoothness, invalid: name of a network and its evaluation to what
+    was recorded of masked gradients, of its stages, and to why its numbers are invalid. findings: what the study's
+    runs say of the claims. commands: run_id to the command that trains it. facts: run_id to what is recorded of it,
+    as pairs of a term and its value. cards: run_id to its model card, Markdown.
+    """
+
+    name: str
+    command: str
+    stage_shares: Mapping[str, tuple[float, ...]]
+    budget: str
+    planned: int
+    versions: Mapping[str, str]
+    hardware: str
+    best_val: Mapping[str, float] = field(default_factory=dict)
+    errors: Mapping[str, str] = field(default_factory=dict)
+    flags: Mapping[str, str] = field(default_factory=dict)
+    n_val: int | None = None
+    outcomes: Mapping[str, np.ndarray] = field(default_factory=dict)
+    diagnoses: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    smoothness: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    invalid: Mapping[str, str] = field(default_factory=dict)
+    findings: Sequence[Finding] = ()
+    commands: Mapping[str, str] = field(default_factory=dict)
+    facts: Mapping[str, Sequence[tuple[str, str]]] = field(default_factory=dict)
+    cards: Mapping[str, str] = field(default_factory=dict)

@@ -1,0 +1,42 @@
+// What the page holds, and how elements are made. Texts become text nodes only: no name in the data can be markup.
+
+const study = JSON.parse(document.getElementById("study-data").textContent);
+const { texts, columns, rows, groups, runs } = study;
+const FACETS = ["checkpoint", "objective", "status"];
+const EVERY = -1;
+const WITHOUT_NUMBERS = groups.length;
+const naming = columns.find((column) => column.names);
+const runColumn = columns.find((column) => column.heading === "run");
+
+const byId = (id) => document.getElementById(id);
+const nameOf = (row) => texts[naming.cells[row]];
+const runIdOf = (row) => texts[runColumn.cells[row]];
+const isSelected = (row) => runIdOf(row) === study.selected && texts[rows.checkpoint[row]] === "best";
+const plural = (count, noun) => `${count.toLocaleString("en-US")} ${noun}${count === 1 ? "" : "s"}`;
+
+function make(tag, attributes, ...content) {
+  return filled(document.createElement(tag), attributes, content);
+}
+
+function draw(tag, attributes, ...content) {
+  return filled(document.createElementNS(byId("chart").namespaceURI, tag), attributes, content);
+}
+
+function filled(node, attributes, content) {
+  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
+  node.append(...content);
+  return node;
+}
+
+function option(value, label) {
+  return make("option", { value }, label);
+}
+
+function cellText(column, row) {
+  const small = column.small ? texts[column.small[row]] : "";
+  return small ? `${texts[column.cells[row]]} ${small}` : texts[column.cells[row]];
+}
+
+function pairs(entries) {
+  return make("dl", {}, ...entries.flatMap(([term, value]) => [make("dt", {}, term), make("dd", {}, value)]));
+}

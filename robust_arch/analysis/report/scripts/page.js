@@ -1,0 +1,103 @@
+// The controls: each changes the view, and the view is shown again.
+
+let drawnWidth = 0;
+
+function refresh() {
+  const found = shownRows();
+  byId("group").value = view.group;
+  byId("shown").textContent = view.group === EVERY ? "Shown: every group, one after another." : `Shown: ${groupName(view.group)}.`;
+  renderPlot(found);
+  renderTable(found);
+}
+
+function change(what) {
+  Object.assign(view, { limit: PAGE }, what);
+  refresh();
+}
+
+function fillControls() {
+  const counts = new Map();
+  rows.group.forEach((group) => counts.set(group, (counts.get(group) || 0) + 1));
+  const label = (group) => (group === WITHOUT_NUMBERS ? study.without : groups[group].short);
+  const present = [...counts.keys()].sort((one, other) => one - other);
+  byId("group").append(
+    ...present.map((group) => option(group, `${group === main ? "Main group: " : ""}${label(group)} (${plural(counts.get(group), "row")})`)),
+    option(EVERY, "Every group, one after another"),
+  );
+  for (const name of FACETS) {
+    const values = [...new Set(rows[name].map((place) => texts[place]))].filter((value) => value).sort();
+    byId(name).append(option("", "any"), ...values.map((value) => option(value, value)));
+    byId(name).addEventListener("change", (event) => chooseFacet(name, event.target.value));
+  }
+}
+
+// a value that no row of the group has asks for another group: every group is shown, each by itself
+function chooseFacet(name, value) {
+  view[name] = value;
+  const inGroup = rows.run.some((_, row) => passes(row));
+  change(inGroup || !value ? {} : { group: EVERY });
+}
+
+function sortBy(place) {
+  const again = view.column === place;
+  Object.assign(view, { limit: PAGE, column: place, descending: again && !view.descending });
+  renderTable(shownRows());
+  byId("rows").tHead.querySelector(`[data-column="${place}"]`).focus();
+}
+
+function listenToControls() {
+  byId("group").addEventListener("change", (event) => change({ group: Number(event.target.value) }));
+  byId("filter").addEventListener("input", (event) =>
+    change({ words: event.target.value.toLowerCase().split(/\s+/).filter((word) => word) }),
+  );
+  for (const name of ["cost", "unit"]) byId(name).addEventListener("change", () => renderPlot(shownRows()));
+  byId("more").addEventListener("click", () => {
+    view.limit += PAGE;
+    extendTable(shownRows());
+  });
+  byId("rows").addEventListener("click", (event) => {
+    const { column, open } = event.target.dataset;
+    if (column !== undefined) sortBy(Number(column));
+    if (open !== undefined) openCard([Number(open)]);
+  });
+}
+
+function listenToPlot() {
+  const plot = byId("plot"); // not the drawing itself: with a listener for focus it would be a stop of its own
+  const onMark = (handle) => (event) => {
+    const node = event.target.closest("[data-mark]");
+    if (node) handle(node, event);
+  };
+  plot.addEventListener("pointerover", onMark(tell));
+  plot.addEventListener("focusin", onMark(tell));
+  for (const event of ["pointerout", "focusout"]) plot.addEventListener(event, hideTip);
+  plot.addEventListener("click", onMark((node) => openCard(marks[node.dataset.mark].rows)));
+  plot.addEventListener("keydown", onMark(pressed));
+  new ResizeObserver(redrawn).observe(byId("explorer"));
+}
+
+// only another width asks for another drawing: a longer table must not take the focus from a point
+function redrawn() {
+  const width = byId("explorer").clientWidth;
+  if (width === drawnWidth) return;
+  drawnWidth = width;
+  renderPlot(shownRows());
+}
+
+function pressed(node, event) {
+  if (event.key === "Escape") hideTip();
+  const opens = event.key === "Enter" || event.key === " ";
+  if (opens) openCard(marks[node.dataset.mark].rows);
+  if (opens || step(node, event.key)) event.preventDefault();
+}
+
+if (rows.run.length) {
+  fillControls();
+  listenToControls();
+  byId("explorer").hidden = false;
+  byId("static").hidden = true;
+  byId("unit").value = groups.some((group) => group.points.some((point) => point.rows.length > 1)) ? "architecture" : "run";
+  drawnWidth = byId("explorer").clientWidth;
+  refresh();
+  listenToPlot();
+}

@@ -1,0 +1,135 @@
+// The plot: robust accuracy with its interval against a cost, and the front of what no other point beats in both.
+
+const TITLES = {
+  params: "Trainable parameters",
+  macs: "Multiply-accumulates for one image",
+  share: "Last stage's share of the stages' parameters (%)",
+};
+const MARGIN = { left: 52, right: 14, top: 12, bottom: 46 };
+let marks = [];
+
+function renderPlot(found) {
+  const group = view.group === EVERY ? main : view.group;
+  const cost = byId("cost").value;
+  const known = plotted(found, group, byId("unit").value).filter((mark) => mark.cost !== null && mark.robust !== null);
+  marks = known.sort((one, other) => one.cost - other.cost || one.robust - other.robust);
+  const front = cost === "share" ? new Set() : paretoFront(marks);
+  hideTip();
+  byId("chart").replaceChildren();
+  byId("legend").textContent = explained(group, cost, front);
+  byId("plot").hidden = !marks.length;
+  if (marks.length) drawMarks(front, cost);
+}
+
+function plotted(found, group, unit) {
+  const cost = rows[byId("cost").value];
+  if (!groups[group]) return [];
+  if (unit === "run") {
+    const members = found.filter((row) => rows.group[row] === group);
+    return members.map((row) => pointOf([row], rows.robust[row], rows.low[row], rows.high[row], cost));
+  }
+  const inside = new Set(found);
+  const points = groups[group].points.filter((point) => point.rows.some((row) => inside.has(row)));
+  return points.map((point) => ({ ...pointOf(point.rows, point.robust, point.low, point.high, cost), text: point.text }));
+}
+
+function pointOf(members, robust, low, high, cost) {
+  return { rows: members, robust, low, high, cost: cost[members[0]], selected: members.some(isSelected) };
+}
+
+// marks come by rising cost and, at one cost, by rising accuracy
+function paretoFront(sorted) {
+  const front = new Set();
+  let best = -Infinity;
+  for (let from = 0; from < sorted.length; ) {
+    const equal = sorted.filter((mark) => mark.cost === sorted[from].cost);
+    const top = Math.max(...equal.map((mark) => mark.robust));
+    if (top > best) equal.filter((mark) => mark.robust === top).forEach((mark) => front.add(mark));
+    best = Math.max(best, top);
+    from += equal.length;
+  }
+  return front;
+}
+
+function explained(group, cost, front) {
+  if (!marks.length) return "Nothing to draw: no row shown has a worst-case accuracy and this cost.";
+  const what = byId("unit").value === "run" ? "run" : "architecture";
+  const bars = marks.some((mark) => mark.rows.length > 1)
+    ? "circles: one run, Wilson 95% interval; squares: mean of several runs, Student's t 95% interval"
+    : "bars: Wilson 95% intervals";
+  const line =
+    cost === "share"
+      ? "A share is no cost, so no front is drawn."
+      : `Filled, on the dashed line: the ${front.size} that no other point shown beats in cost and accuracy (Pareto ` +
+        "front), which intervals that overlap do not tell apart from their neighbours.";
+  return `${plural(marks.length, what)} of ${view.group === EVERY ? "the main group" : "this group"}; robust accuracy in the worst case; ${bars}. ${line}`;
+}
+
+function drawMarks(front, cost) {
+  const width = Math.max(280, byId("plot").clientWidth);
+  const height = Math.round(Math.min(460, Math.max(300, 0.55 * width)));
+  const costs = marks.map((mark) => mark.cost);
+  const logarithmic = cost !== "share" && Math.max(...costs) > LOGARITHMIC_FROM * Math.min(...costs);
+  const x = axis(...spread(costs, logarithmic), MARGIN.left, width - MARGIN.right, logarithmic);
+  const [low, high] = spread(marks.flatMap((mark) => [mark.low, mark.high]), false);
+  const y = axis(Math.max(0, low), Math.min(100, high), height - MARGIN.bottom, MARGIN.top, false);
+  const chart = byId("chart");
+  chart.setAttribute("viewBox", `0 0 ${width} ${height}`);
+  chart.style.setProperty("--whisker", Math.min(0.8, Math.max(0.12, 30 / marks.length)));
+  chart.append(...frame(x, y, width, height, cost), ...frontLine(front, x, y));
+  chart.append(...marks.map((mark, place) => drawn(mark, place, x, y, front.has(mark))));
+}
+
+function frame(x, y, width, height, cost) {
+  const bottom = height - MARGIN.bottom;
+  const across = y.ticks.flatMap((tick) => [
+    draw("line", { class: "grid", x1: MARGIN.left, x2: width - MARGIN.right, y1: y.at(tick), y2: y.at(tick) }),
+    draw("text", { x: MARGIN.left - 6, y: y.at(tick) + 4, "text-anchor": "end" }, short(tick)),
+  ]);
+  const up = x.ticks.flatMap((tick) => [
+    draw("line", { class: "grid", x1: x.at(tick), x2: x.at(tick), y1: MARGIN.top, y2: bottom }),
+    draw("text", { x: x.at(tick), y: bottom + 17, "text-anchor": "middle" }, short(tick)),
+  ]);
+  const middle = (MARGIN.top + bottom) / 2;
+  return [
+    ...across,
+    ...up,
+    draw("text", { class: "title", x: (MARGIN.left + width) / 2, y: height - 6, "text-anchor": "middle" }, TITLES[cost]),
+    draw(
+      "text",
+      { class: "title", transform: `translate(13 ${middle}) rotate(-90)`, "text-anchor": "middle" },
+      "Robust accuracy (%)",
+    ),
+  ];
+}
+
+function frontLine(front, x, y) {
+  const corners = [...front].map((mark, place) => {
+    const [across, up] = [x.at(mark.cost), y.at(mark.robust)];
+    return place === 0 ? `M${across} ${up}` : `H${across} V${up}`;
+  });
+  return front.size > 1 ? [draw("path", { class: "front-line", d: corners.join(" ") })] : [];
+}
+
+function drawn(mark, place, x, y, onFront) {
+  const [across, up] = [x.at(mark.cost), y.at(mark.robust)];
+  const shape =
+    mark.rows.length > 1
+      ? draw("rect", { class: "shape", x: across - 4, y: up - 4, width: 8, height: 8 })
+      : draw("circle", { class: "shape", cx: across, cy: up, r: 4.5 });
+  const star = draw("text", { class: "star", x: across + 6, y: up - 6 }, "★");
+  const name = { class: onFront ? "mark front" : "mark", "data-mark": place, tabindex: place === 0 ? 0 : -1 };
+  return draw(
+    "g",
+    { ...name, role: "button", "aria-haspopup": "dialog", "aria-label": `${nameOf(mark.rows[0])}, ${robustText(mark)}` },
+    draw("line", { class: "whisker", x1: across, x2: across, y1: y.at(mark.low), y2: y.at(mark.high) }),
+    draw("circle", { class: "reach", cx: across, cy: up, r: 10 }),
+    shape,
+    ...(mark.selected ? [star] : []),
+  );
+}
+
+function robustText(mark) {
+  const worst = columns.find((column) => column.heading === "worst case (%)");
+  return mark.rows.length > 1 ? `mean of ${mark.rows.length} runs ${mark.text}%` : `robust ${cellText(worst, mark.rows[0])}%`;
+}
