@@ -11,12 +11,13 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from planted import planted as planted_study
 
-from robust_arch.analysis.claims import Finding
 from robust_arch.analysis.groups import groups, main_group
 from robust_arch.analysis.points import points, verdict
 from robust_arch.analysis.report import StudyDetails, write_report
 from robust_arch.analysis.tables import markdown_table
+from robust_arch.architectures import ArchSpec
 
 Rows = Callable[..., pd.DataFrame]
 VOID = {"meta", "img", "br", "input"}
@@ -36,6 +37,8 @@ class Page(HTMLParser):
         self.feed(source)
         self.close()
         assert not self.open
+        self.verdicts = [table for table in self.tables if table[0][0] == "claim"]
+        self.tables = [table for table in self.tables if table[0][0] != "claim"]
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.attributes.append((tag, dict(attrs)))
@@ -325,33 +328,19 @@ def test_static_tables_are_cut_and_say_so(rows: Rows, tmp_path: Path) -> None:
     assert len(parsed.cells("params")) == 60
 
 
-def finding(**changes: Any) -> Finding:
-    plain: dict[str, Any] = {"claim": "C2", "setting": "equal MACs", "statement": "narrow is better", "seeds": "3"}
-    plain |= {"statistic": "mean difference", "unit": "points", "effect": 1.25, "low": -0.5, "high": 3.0}
-    plain |= {
-        "p_value": 0.0421,
-        "architectures": 8,
-        "runs": 24,
-        "verdict": "not supported",
-        "why": "the interval has 0",
-    }
-    return Finding(**plain | changes)
-
-
-def test_verdicts_stand_before_the_results(planted: pd.DataFrame, tmp_path: Path) -> None:
-    unknown = finding(effect=None, low=None, high=None, p_value=None, verdict="too few runs", why="<b>needs seeds</b>")
-    parsed = page(planted, tmp_path, findings=[finding(), unknown])
-    assert parsed.tables[0][1] == [
-        *("C2", "equal MACs", "not supported", "mean difference 1.25 [-0.5, 3] points", "0.0421"),
-        *("8 architectures, 24 runs, seeds 3", "narrow is better", "the interval has 0"),
-    ]
-    assert parsed.tables[0][2][2:5] == ["too few runs", "-", "-"]
-    assert parsed.tables[0][2][-1] == "<b>needs seeds</b>"
+def test_verdicts_stand_before_the_results(tmp_path: Path) -> None:
+    specs = [ArchSpec("wide_resnet", (1, 1, 1), (8 * k, 16 * k, 32 * k)) for k in range(1, 7)]
+    frame = planted_study(specs, lambda spec, _: 60 - spec.widths[0] / 4, seeds=3, sd=0.1).rows
+    parsed = page(frame, tmp_path, best_val={})
+    assert parsed.verdicts[0][1][:3] == ["C1", "more parameters", "supported"]
+    assert parsed.verdicts[0][1][3].startswith("-1.00 [")  # every wider network is worse: tau is -1
+    assert parsed.verdicts[0][1][5] == "6 architectures, 18 runs, seeds 3"
     assert parsed.text.index("Verdicts on the claims") < parsed.text.index("Results")
 
 
-def test_without_findings_no_verdict_is_given(parsed: Page) -> None:
-    assert "No claim was examined" in parsed.text
+def test_networks_of_no_known_family_get_no_verdict_and_the_reason(planted: pd.DataFrame, tmp_path: Path) -> None:
+    parsed = page(planted.assign(family="unheard_of"), tmp_path)
+    assert "Nothing is said here of the claims C1, C2 and C3: arch.family" in parsed.text
 
 
 def test_page_is_accessible(parsed: Page) -> None:

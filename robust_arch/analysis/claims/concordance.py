@@ -11,7 +11,9 @@ from statistics import NormalDist
 import numpy as np
 
 _EXACT = 7  # up to so many architectures every order is counted
-_ORDERS = 4_999
+_ORDERS, _FEWEST_ORDERS = 4_999, 199
+_CHUNK = 4_000_000  # numbers held at once
+_WORK = 200_000_000  # pairs looked at over all orders: of very many architectures fewer orders are drawn
 _TAILS = (0.025, 0.975)
 
 
@@ -73,8 +75,8 @@ def _null(dearer: bytes, count: int, ranks: tuple[int, ...]) -> np.ndarray:
     matrix = np.frombuffer(dearer, dtype=bool).reshape(count, count)
     if count <= _EXACT:
         return _tau(matrix, np.array(list(permutations(ranks))))
-    generator = np.random.default_rng(0)
-    orders = generator.permuted(np.tile(np.array(ranks, dtype=np.int32), (_ORDERS, 1)), axis=1)
-    step = max(1, 4_000_000 // int(matrix.sum()))
-    parts = [_tau(matrix, orders[start : start + step]) for start in range(0, _ORDERS, step)]
-    return np.concatenate(parts)
+    generator, pairs = np.random.default_rng(0), int(matrix.sum())
+    total = max(_FEWEST_ORDERS, min(_ORDERS, _WORK // pairs))
+    orders = generator.permuted(np.tile(np.array(ranks, dtype=np.int32), (total, 1)), axis=1)
+    step = max(1, _CHUNK // pairs)
+    return np.concatenate([_tau(matrix, orders[start : start + step]) for start in range(0, total, step)])

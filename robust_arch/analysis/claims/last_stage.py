@@ -25,9 +25,9 @@ def last_stage_alone(found: Measured) -> Finding:
         "average over such pairs of architectures, or for one of them.",
         statistic=_STATISTIC,
     )
-    kept = [(spec.depths[:-1], spec.widths[:-1]) for spec in found.specs]
-    same = np.array([[one == other for other in kept] for one in kept])
-    return _finding(question, found, _pairs(same & _smaller_last(found, "params")))
+    kept = np.array([(*spec.depths[:-1], *spec.widths[:-1]) for spec in found.specs])
+    number = np.unique(kept, axis=0, return_inverse=True)[1].ravel()
+    return _finding(question, found, _pairs((number[:, None] == number) & _smaller_last(found, "params")))
 
 
 def last_stage_refilled(found: Measured, resource: str) -> Finding:
@@ -40,10 +40,11 @@ def last_stage_refilled(found: Measured, resource: str) -> Finding:
         "average over pairs of architectures, or for one of them.",
         statistic=_STATISTIC,
     )
-    stages, total = found.stages[resource], found.costs[resource]
-    equal = ~above(total[:, None], total[None, :]) & ~above(total[None, :], total[:, None])
-    grown = ~above(stages[None, :, :-1], stages[:, None, :-1]).any(axis=2)
-    return _finding(question, found, _pairs(equal & grown & _smaller_last(found, resource)))
+    chosen = _smaller_last(found, resource)
+    chosen &= ~found.dearer(resource) & ~found.dearer(resource).T
+    for stage in found.stages[resource][:, :-1].T:
+        chosen &= ~above(stage[None, :], stage[:, None])
+    return _finding(question, found, _pairs(chosen))
 
 
 def _smaller_last(found: Measured, resource: str) -> np.ndarray:

@@ -47,16 +47,16 @@ class Measured:
 
     def windows(self, resource: str) -> list[np.ndarray]:
         """Disjoint sets of at least two architectures that cost the same, the largest first."""
-        cost = self.costs[resource]
-        left = np.argsort(cost, kind="stable")
+        left = np.argsort(self.costs[resource], kind="stable")
         found = []
         while len(left):
-            sets = [left[(cost[left] >= cost[start]) & ~above(cost[left], cost[start])] for start in left]
-            best = max(sets, key=len)
-            if len(best) < 2:
+            cost = self.costs[resource][left]
+            ends = np.searchsorted(cost, cost * (1 + TOLERANCE) / (1 - TOLERANCE), side="right")
+            start = int(np.argmax(ends - np.arange(len(left))))
+            if ends[start] - start < 2:
                 break
-            found.append(best)
-            left = left[~np.isin(left, best)]
+            found.append(left[start : ends[start]])
+            left = np.delete(left, np.s_[start : ends[start]])
         return found
 
 

@@ -8,8 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from robust_arch.analysis.claims import Finding
-
 
 @dataclass(frozen=True)
 class StudyDetails:
@@ -21,9 +19,9 @@ class StudyDetails:
     its checkpoint. errors: run_id of a failed or diverged run to the last line of its error. flags: run_id to
     what a reader must know of its training and evaluation, like a collapse. outcomes: run_id to (n,) booleans, robust
     in the worst case of the main group. diagnoses, smoothness, invalid: name of a network and its evaluation to what
-    was recorded of masked gradients, of its stages, and to why its numbers are invalid. findings: what the study's
-    runs say of the claims. commands: run_id to the command that trains it. facts: run_id to what is recorded of it,
-    as pairs of a term and its value. cards: run_id to its model card, Markdown.
+    was recorded of masked gradients, of its stages, and to why its numbers are invalid. commands: run_id
+    to the command that trains it. facts: run_id to what is recorded of it, as pairs of a term and its value. cards:
+    run_id to its model card, Markdown.
     """
 
     name: str
@@ -41,7 +39,6 @@ class StudyDetails:
     diagnoses: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     smoothness: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     invalid: Mapping[str, str] = field(default_factory=dict)
-    findings: Sequence[Finding] = ()
     commands: Mapping[str, str] = field(default_factory=dict)
     facts: Mapping[str, Sequence[tuple[str, str]]] = field(default_factory=dict)
     cards: Mapping[str, str] = field(default_factory=dict)

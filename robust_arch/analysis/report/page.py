@@ -56,7 +56,7 @@ def _script() -> str:
 def _body(frame: pd.DataFrame, main: Group | None, extras: Extras, details: StudyDetails) -> Markup:
     return joined(
         element("p", *wording.summary(frame, main, extras, details.budget, details.planned)),
-        verdicts.section(details.findings),
+        verdicts.section(main),
         results.explorer(),
         results.section(frame, main, extras),
         pictures.section(frame, main, extras),

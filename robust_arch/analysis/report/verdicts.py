@@ -2,27 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 
-from robust_arch.analysis.claims import Finding
+from robust_arch.analysis.claims import Examined, Finding, estimate, examine, heading
+from robust_arch.analysis.groups import Group
 from robust_arch.analysis.markup import Markup, element, joined, simple_table
+from robust_arch.analysis.tables import ABSENT
+from robust_arch.errors import InputError
 
 _LEAD = (
     "The claims of Huang et al. (NeurIPS 2021), asked of this study's runs: C1, more parameters do not necessarily "
     "help adversarial robustness; C2, reducing the capacity of the last stage can improve it; C3, under one budget "
     "there is a best way to divide it over the stages. Effects stand with 95% intervals."
 )
-_NONE = "No claim was examined: nothing is said here of C1, C2 and C3."
-_HEAD = ("claim", "held fixed", "verdict", "effect", "p", "from", "statement", "why")
+_NONE = "Nothing is said here of the claims C1, C2 and C3"
+_HEAD = ("claim", "setting", "verdict", "effect", "p", "from", "statistic", "statement", "why")
 
 
-def section(findings: Sequence[Finding]) -> Markup:
-    """One row a finding, in the order given; a sentence where there is none."""
-    heading = element("h2", "Verdicts on the claims")
-    if not findings:
-        return joined(heading, element("p", _NONE))
-    rows = [_row(finding) for finding in findings]
-    return joined(heading, element("p", _LEAD), simple_table("Verdicts on the claims", _HEAD, rows, messages=(6, 7)))
+def section(main: Group | None) -> Markup:
+    """Verdicts on the rows of the main group, a table a kind of architecture; a sentence where none can be given."""
+    title = element("h2", "Verdicts on the claims")
+    if main is None or len(set(main.rows["arch"])) < 2:
+        return joined(title, element("p", f"{_NONE}: there are no two architectures to compare."))
+    try:
+        found = examine(main)
+    except InputError as error:
+        return joined(title, element("p", f"{_NONE}: {error}"))
+    return joined(title, element("p", _LEAD), *(part for examined in found for part in _tables(examined)))
+
+
+def _tables(examined: Examined) -> Iterator[Markup]:
+    yield element("p", heading(examined), class_="caption")
+    rows = [_row(finding) for finding in examined.findings]
+    yield simple_table(f"Verdicts on the claims, {examined.kind}", _HEAD, rows, messages=(6, 7, 8))
 
 
 def _row(finding: Finding) -> list[str]:
@@ -30,16 +42,10 @@ def _row(finding: Finding) -> list[str]:
         finding.claim,
         finding.setting,
         finding.verdict,
-        _effect(finding),
-        "-" if finding.p_value is None else f"{finding.p_value:.3g}",
+        estimate(finding) or ABSENT,
+        ABSENT if finding.p_value is None else f"{finding.p_value:.2g}",
         f"{finding.architectures:,} architectures, {finding.runs:,} runs, seeds {finding.seeds}",
+        finding.statistic,
         finding.statement,
         finding.why,
     ]
-
-
-def _effect(finding: Finding) -> str:
-    if finding.effect is None:
-        return "-"
-    interval = "" if finding.low is None or finding.high is None else f" [{finding.low:.3g}, {finding.high:.3g}]"
-    return f"{finding.statistic} {finding.effect:.3g}{interval} {finding.unit}".rstrip()
