@@ -4,6 +4,7 @@ Usage: python experiments/theory/figure.py
 """
 
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import pandas as pd
@@ -12,18 +13,23 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from robust_arch.architectures import PRESETS
-from robust_arch.statistics import mean_interval
 
 FOLDER = Path(__file__).parent
 BASE = PRESETS["wrn_16_half"]
 WIDTH, DPI = 6.8, 200  # inches; the page of a two-column paper
 # told apart with any colour vision (Okabe and Ito 2008), and by marker and line besides
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#555555"
-STYLES = {
+STYLES: dict[str, dict[str, Any]] = {
     "initial": {"linestyle": "--", "markerfacecolor": "white"},
     "trained": {"linestyle": "-"},
 }
-SETTINGS = {"font.size": 8, "axes.labelsize": 8, "axes.titlesize": 8, "legend.fontsize": 7, "xtick.labelsize": 7}
+SETTINGS: dict[Any, Any] = {
+    "font.size": 8,
+    "axes.labelsize": 8,
+    "axes.titlesize": 8,
+    "legend.fontsize": 7,
+    "xtick.labelsize": 7,
+}
 SETTINGS |= {"ytick.labelsize": 7, "pdf.fonttype": 42, "lines.markersize": 4, "lines.linewidth": 1.2}
 
 
@@ -57,9 +63,7 @@ def draw_series(frame: pd.DataFrame) -> Figure:
 def _states(axis: Axes, part: pd.DataFrame, column: str, quantities: dict[str, tuple[str, str]]) -> None:
     for state, style in STYLES.items():
         for quantity, (colour, marker) in quantities.items():
-            name = ("bound" if quantity.startswith("bound") else "measured") + (
-                ", initial" if state == "initial" else ", trained"
-            )
+            name = f"{'bound' if quantity.startswith('bound') else 'measured'}, {state}"
             _line(axis, part[part["state"] == state], column, quantity, name, colour, marker, **style)
     axis.set_yscale("log")
 
@@ -74,9 +78,9 @@ def _errors(axis: Axes, part: pd.DataFrame, column: str) -> None:
     axis.set_ylim(bottom=0)
 
 
-def _line(axis: Axes, part: pd.DataFrame, x: str, y: str, label: str, colour: str, marker: str, **style: str) -> None:
+def _line(axis: Axes, part: pd.DataFrame, x: str, y: str, label: str, colour: str, marker: str, **style: Any) -> None:
     """Means over seeds, and a dot a seed."""
-    means = part.groupby(x)[y].apply(lambda values: mean_interval(values.tolist()).mean)
+    means = part.groupby(x)[y].mean()
     axis.plot(means.index, means.to_numpy(), color=colour, marker=marker, label=label, **style)
     axis.plot(part[x], part[y], color=colour, marker=".", markersize=2, linestyle="none")
 
