@@ -209,17 +209,27 @@ def test_a_measured_network_agrees_with_its_own_stages(theory):
 # --- correlations and series ---
 
 
+def runs_of(theory, *rows):
+    """Rows of arch, robust error in percent of 360 and lipschitz, without the other quantities."""
+    runs = pd.DataFrame(rows, columns=["arch", "robust_error", "lipschitz"]).assign(n_test=360)
+    return runs.reindex(columns=[*runs.columns, *set(theory["correlate"].QUANTITIES) - {"lipschitz"}])
+
+
 def test_correlations_are_of_means_over_seeds(theory):
-    # tau of the means is -1, as a grows where robust error grows; single runs would give another one
-    runs = pd.DataFrame(
-        [("a", 10.0, 1.0), ("a", 30.0, 9.0), ("b", 22.0, 6.0), ("b", 24.0, 6.0), ("c", 40.0, 7.0), ("c", 40.0, 7.0)],
-        columns=["arch", "robust_error", "lipschitz"],
-    )
-    runs = runs.reindex(columns=[*runs.columns, *set(theory["correlate"].QUANTITIES) - {"lipschitz"}])
-    found = {row["quantity"]: row for row in theory["correlate"].correlations(runs)}
+    # the means rise together, so robust accuracy falls; single runs would give another tau
+    rows = [("a", 10.0, 1.0), ("a", 30.0, 9.0), ("b", 22.5, 6.0), ("b", 25.0, 6.0), ("c", 40.0, 7.0), ("c", 40.0, 7.0)]
+    found = {row["quantity"]: row for row in theory["correlate"].correlations(runs_of(theory, *rows))}
     assert found["lipschitz"]["tau"] == pytest.approx(-1)
     assert (found["lipschitz"]["architectures"], found["lipschitz"]["runs"]) == (3, 6)
     assert found["bound_network"]["tau"] is None
+
+
+def test_equal_errors_are_tied_though_percentages_are_rounded(theory):
+    # a and b fail on 109 images a seed, which 29.4444, 31.1111 and 30.2778 percent do not add up to exactly
+    rows = [("a", 29.4444, 1.0), ("a", 31.1111, 1.0), ("a", 30.2778, 1.0), ("b", 30.2778, 2.0), ("c", 50.0, 3.0)]
+    found = {row["quantity"]: row for row in theory["correlate"].correlations(runs_of(theory, *rows))}
+    # of three pairs one is tied on the side of the errors: -2 / sqrt(2 x 3)
+    assert found["lipschitz"]["tau"] == pytest.approx(-2 / math.sqrt(6))
 
 
 def test_the_recorded_series_move_one_thing_at_a_time(theory):

@@ -23,6 +23,7 @@ QUANTITIES = {
     "bound_stage_3": "bound of the last stage",
     "bound_network": "bound of the network",
 }
+COUNTED = ("natural_error", "instability", "robust_error")
 SOURCES = {"series": "the two series", "study": "the study"}
 
 
@@ -37,8 +38,10 @@ def sources() -> dict[str, pd.DataFrame]:
 
 def correlations(runs: pd.DataFrame) -> Iterator[dict[str, Any]]:
     """Kendall's tau of each quantity with robust accuracy, both as means over the seeds of an architecture."""
+    # percentages are rounded in the files: as whole numbers of test images, equal errors are equal
+    counts = {name: (runs[name] / 100 * runs["n_test"]).round() for name in COUNTED}
     for quantity in QUANTITIES:
-        known = runs[runs[quantity].notna() & runs["robust_error"].notna()]
+        known = runs.assign(**counts)[runs[quantity].notna() & runs["robust_error"].notna()]
         means = known.groupby("arch")[[quantity, "robust_error"]].mean()
         found = rank_correlation(means[quantity].tolist(), (-means["robust_error"]).tolist())
         yield {
