@@ -1,4 +1,4 @@
-"""Intervals for what is measured here: shares of test images, and means over seeds."""
+"""Intervals for what is measured here: shares of test images, means over seeds, orders of architectures."""
 
 from __future__ import annotations
 
@@ -18,6 +18,15 @@ class MeanInterval(NamedTuple):
     """A mean with the bounds of its interval, in the unit of the values; no bounds from fewer than two values."""
 
     mean: float
+    low: float | None
+    high: float | None
+
+
+class RankCorrelation(NamedTuple):
+    """Kendall's tau-b of n pairs, in [-1, 1], with the bounds of its interval; what is not defined is None."""
+
+    n: int
+    tau: float | None
     low: float | None
     high: float | None
 
@@ -86,6 +95,30 @@ def compare_paired(first: np.ndarray, second: np.ndarray, confidence: float = 0.
     centre, padded = (b - c) / (n + 2), b + c + 1
     half = normal_quantile(confidence) * math.sqrt(padded - (b - c) ** 2 / (n + 2)) / (n + 2)
     return PairedComparison(n, b, c, (b - c) / n, max(centre - half, -1.0), min(centre + half, 1.0), _mcnemar(b, c))
+
+
+def rank_correlation(first: Sequence[float], second: Sequence[float], confidence: float = 0.95) -> RankCorrelation:
+    """Kendall's tau-b (Kendall 1945) of pairs, with the interval of Fieller, Hartley and Pearson (1957).
+
+    The interval is tanh(atanh(tau) -+ z sqrt(0.437 / (n - 4))), found on pairs of normal variables with |tau| below
+    about 0.8: approximate. tau is undefined where one side is constant, the interval for n <= 4 or |tau| = 1.
+
+    Raises:
+        InputError: for sequences of different lengths, or a value that is not finite.
+    """
+    n = len(first)
+    if n != len(second) or not np.isfinite([*first, *second]).all():
+        raise invalid("pairs", (n, len(second)), "as many finite values on the one side as on the other")
+    rows, columns = np.triu_indices(n, k=1)
+    order = [np.sign(np.subtract.outer(side, side))[rows, columns] for side in (first, second)]
+    untied = [int(np.count_nonzero(signs)) for signs in order]
+    if not all(untied):
+        return RankCorrelation(n, None, None, None)
+    tau = float(order[0] @ order[1]) / math.sqrt(untied[0] * untied[1])
+    if n <= 4 or abs(tau) >= 1:
+        return RankCorrelation(n, tau, None, None)
+    half = normal_quantile(confidence) * math.sqrt(0.437 / (n - 4))
+    return RankCorrelation(n, tau, math.tanh(math.atanh(tau) - half), math.tanh(math.atanh(tau) + half))
 
 
 def _mcnemar(b: int, c: int) -> float:

@@ -2,10 +2,19 @@
 
 import math
 
+import numpy as np
 import pytest
+from scipy.stats import kendalltau
 
 from robust_arch.errors import InputError
-from robust_arch.statistics import mean_interval, normal_quantile, resolution, t_quantile, wilson_interval
+from robust_arch.statistics import (
+    mean_interval,
+    normal_quantile,
+    rank_correlation,
+    resolution,
+    t_quantile,
+    wilson_interval,
+)
 
 
 # Newcombe 1998, Statistics in Medicine 17, Table I, method 3 (score, no continuity correction)
@@ -107,3 +116,54 @@ def test_confidence_is_a_share(confidence: float) -> None:
             call()
     with pytest.raises(InputError):
         mean_interval([1.0, 2.0], confidence)
+
+
+def test_kendall_by_hand() -> None:
+    # of the pairs 12 13 14 23 24 34 only 23 is in the other order: (5 - 1) / 6
+    assert rank_correlation([1, 2, 3, 4], [1, 3, 2, 4]) == (4, pytest.approx(4 / 6), None, None)
+    # one of six pairs is tied on one side, the other five agree: 5 / sqrt(6 x 5)
+    assert rank_correlation([1, 2, 3, 4], [1, 2, 2, 4]).tau == pytest.approx(5 / math.sqrt(30))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_kendall_with_ties_equals_another_implementation(seed: int) -> None:
+    first, second = np.random.default_rng(seed).integers(0, 6, (2, 30))
+    second = second + first  # not independent
+    assert rank_correlation(first.tolist(), second.tolist()).tau == pytest.approx(kendalltau(first, second).statistic)
+
+
+def test_the_interval_of_kendall_by_hand_and_where_there_is_none() -> None:
+    # 21 values in rising order but for the largest three, which come first: 3 x 18 of 210 pairs are reversed
+    found = rank_correlation(range(21), [18, 19, 20, *range(18)])
+    tau = (210 - 2 * 54) / 210
+    assert found.tau == pytest.approx(tau)
+    half = 1.959964 * math.sqrt(0.437 / 17)
+    assert (found.low, found.high) == (
+        pytest.approx(math.tanh(math.atanh(tau) - half)),
+        pytest.approx(math.tanh(math.atanh(tau) + half)),
+    )
+    assert rank_correlation(range(9), range(9)) == (9, 1.0, None, None)
+    assert rank_correlation([1, 1, 1], [1, 2, 3]) == (3, None, None, None)
+    assert rank_correlation([], []) == (0, None, None, None)
+
+
+@pytest.mark.parametrize("correlation", [0.0, 0.6])
+def test_the_interval_of_kendall_holds_the_value_of_normal_variables(correlation: float) -> None:
+    # tau = 2 / pi asin(correlation) of two normal variables (Kendall 1949)
+    true = 2 / math.pi * math.asin(correlation)
+    generator = np.random.default_rng(0)
+    covered = 0
+    for _ in range(600):
+        first, other = generator.normal(size=(2, 21))
+        second = correlation * first + math.sqrt(1 - correlation**2) * other
+        found = rank_correlation(first.tolist(), second.tolist())
+        assert found.low is not None
+        assert found.high is not None
+        covered += found.low <= true <= found.high
+    assert 0.92 <= covered / 600 <= 0.98
+
+
+@pytest.mark.parametrize(("first", "second"), [([1, 2], [1]), ([1, math.nan], [1, 2])])
+def test_pairs_that_are_none_are_refused(first: list[float], second: list[float]) -> None:
+    with pytest.raises(InputError, match="pairs = "):
+        rank_correlation(first, second)

@@ -1,0 +1,90 @@
+"""What goes with robust accuracy over architectures: writes correlations.csv and prints it as a Markdown table.
+
+Usage: python experiments/theory/correlate.py
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from robust_arch.statistics import rank_correlation
+
+FOLDER = Path(__file__).parent
+RECORD = FOLDER / "correlations.csv"
+QUANTITIES = {
+    "natural_error": "natural error",
+    "instability": "instability",
+    "lipschitz": "local Lipschitz, l1 over l-inf",
+    "lipschitz_kl": "local Lipschitz, KL over l-inf",
+    "lipschitz_l2": "local Lipschitz, l2 over l2",
+    "alone_stage_3": "measured change of the last stage",
+    "bound_stage_3": "bound of the last stage",
+    "bound_network": "bound of the network",
+}
+COUNTED = ("natural_error", "instability", "robust_error")
+SOURCES = {"series": "the two series", "study": "the study"}
+
+
+def sources() -> dict[str, pd.DataFrame]:
+    """Runs by source: the trained networks of measured.csv, and study.csv where it was collected."""
+    measured = pd.read_csv(FOLDER / "measured.csv")
+    found = {"series": measured[measured["state"] == "trained"]}
+    if (FOLDER / "study.csv").is_file():
+        found["study"] = pd.read_csv(FOLDER / "study.csv")
+    return found
+
+
+def correlations(runs: pd.DataFrame) -> Iterator[dict[str, Any]]:
+    """Kendall's tau of each quantity with robust accuracy, both as means over the seeds of an architecture."""
+    # percentages are rounded in the files: as whole numbers of test images, equal errors are equal
+    counts = {name: (runs[name] / 100 * runs["n_test"]).round() for name in COUNTED}
+    for quantity in QUANTITIES:
+        known = runs.assign(**counts)[runs[quantity].notna() & runs["robust_error"].notna()]
+        means = known.groupby("arch")[[quantity, "robust_error"]].mean()
+        found = rank_correlation(means[quantity].tolist(), (-means["robust_error"]).tolist())
+        yield {
+            "quantity": quantity,
+            "architectures": found.n,
+            "runs": len(known),
+            "tau": found.tau,
+            "low": found.low,
+            "high": found.high,
+        }
+
+
+def table() -> pd.DataFrame:
+    """One row a source and quantity."""
+    found = [{"source": name} | row for name, runs in sources().items() for row in correlations(runs)]
+    return pd.DataFrame(found)
+
+
+def markdown(frame: pd.DataFrame) -> str:
+    """The table of the page: a line a quantity, a column a source."""
+    names = list(dict.fromkeys(frame["source"]))
+    counts = {name: frame[frame["source"] == name].iloc[0] for name in names}
+    heads = [f"{SOURCES[name]}: {row.architectures} architectures, {row.runs} runs" for name, row in counts.items()]
+    lines = ["| with robust accuracy | " + " | ".join(heads) + " |", "|" + "---|" * (1 + len(names))]
+    for quantity, words in QUANTITIES.items():
+        cells = [_cell(frame[(frame["source"] == name) & (frame["quantity"] == quantity)].iloc[0]) for name in names]
+        lines.append(f"| {words} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _cell(row: "pd.Series[Any]") -> str:
+    if pd.isna(row["tau"]):
+        return "-"
+    interval = "" if pd.isna(row["low"]) else f" [{row['low']:+.2f}, {row['high']:+.2f}]"
+    return f"{row['tau']:+.2f}{interval}"
+
+
+def main() -> None:
+    """The command."""
+    found = table()
+    found.to_csv(RECORD, index=False, float_format="%.4g")
+    print(markdown(found))
+
+
+if __name__ == "__main__":
+    main()
