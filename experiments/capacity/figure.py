@@ -11,7 +11,7 @@ from experiments.recorded import comparable, read
 from robust_arch.analysis.networks import Network, networks
 from robust_arch.analysis.plots.captions import ROBUST, conditions
 from robust_arch.analysis.plots.cost_front import Series, draw_costs
-from robust_arch.analysis.plots.marks import Mark
+from robust_arch.analysis.plots.marks import Mark, write_labels
 from robust_arch.analysis.plots.style import BLUE, GREEN, GREY, ORANGE, PURPLE, STYLE, WIDE, new_figure
 
 STUDIES = ("capacity", "stage_width", "stage_depth", "last_stage", "budget")
@@ -22,13 +22,16 @@ RULES = {"depth": (BLUE, "o"), "width": (ORANGE, "s"), "both": (GREEN, "D")}
 @rc_context(STYLE)
 def draw(results: Sequence[Path]) -> Figure:
     figure = new_figure(WIDE, 5.2)
-    above, below = figure.subfigures(2, 1)
+    grid = figure.add_gridspec(2, 1)
+    above, below = figure.add_subfigure(grid[0, 0]), figure.add_subfigure(grid[1, 0])
     group = comparable(results)
     found = networks(group)
     _panels(above, lambda resource: ours(found, set(read(results[:1])["arch"]), resource))
     _head(above, conditions(group, found), ROBUST)
     _panels(below, theirs)
     _head(below, f"CIFAR-10 test set, published, {THREAT}; other data and networks than above", "PGD-20 accuracy (%)")
+    for axes, resource in zip(below.axes, COSTS, strict=True):
+        write_labels(axes, [mark for series in theirs(resource) for mark in series.marks], fontsize=6, leaders=True)
     return figure
 
 
@@ -39,7 +42,7 @@ def ours(found: Sequence[Network], first: set[str], resource: str) -> list[Serie
     """The networks of the first study, and those of the others."""
     scaled, others = ([n for n in found if (n.arch in first) is inside] for inside in (True, False))
     return [
-        Series("one stage changed, or a budget divided otherwise", _marks(others, resource), GREY, "."),
+        Series("one stage changed, or a budget divided otherwise", _marks(others, resource), GREY, ".", width=0.4),
         Series("all stages scaled together", _marks(scaled, resource), BLUE, "o"),
     ]
 

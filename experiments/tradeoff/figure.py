@@ -23,18 +23,19 @@ CLEAN = "Clean accuracy (%)"
 def draw(results: Sequence[Path]) -> Figure:
     group = comparable(results)
     found = networks(group, ("worst_case_acc", "clean_acc"))
-    figure = new_figure(WIDE, 3.0)
+    figure = new_figure(WIDE, 3.2)
     left, right = figure.subplots(1, 2)
     draw_pairs(left, found, "clean_acc", "worst_case_acc", CLEAN, ROBUST)
     rho = rank_correlation(found, "clean_acc", "worst_case_acc")
     left.set_title(rf"{group.rows.iloc[0]['data']}: Spearman's $\rho$ = {rho:.2f} over {len(found)} networks")
-    _published(right)
+    marks = _published(right)
     figure.suptitle(f"Left: {conditions(group, found)}", fontsize=7, x=0.01, ha="left")
+    write_labels(right, marks, fontsize=6, leaders=True)
     return figure
 
 
-def _published(axes: Axes) -> None:
-    """AutoAttack accuracies of the literature."""
+def _published(axes: Axes) -> list[Mark]:
+    """AutoAttack accuracies of the literature, their labels not yet written."""
     rows = [(row["name"], row["cifar10"]) for row in published.comparison()]
     plain = [_mark(name, row["clean"], row["autoattack"]) for name, row in rows]
     more = [
@@ -48,7 +49,7 @@ def _published(axes: Axes) -> None:
     axes.set_ylabel("AutoAttack accuracy (%)")
     axes.margins(0.12)
     axes.legend(loc="upper left")
-    write_labels(axes, [*more, *plain], fontsize=6)
+    return [*more, *plain]
 
 
 def _mark(name: str, clean: float, robust: float) -> Mark:

@@ -16,11 +16,10 @@ _SPECIAL = {
 
 @dataclass(frozen=True)
 class Heading:
-    """The top of a column; `numeric` ones are aligned right, those with one `group` after another share its heading."""
+    """The top of a column; `numeric` ones are aligned right."""
 
     text: str
     numeric: bool = True
-    group: str = ""
 
 
 @dataclass(frozen=True)
@@ -42,9 +41,12 @@ class Grid:
 
 
 def markdown(grid: Grid) -> str:
-    """The table with one line of headings, as Markdown has no more: "group, text"."""
-    head = [f"{heading.group}, {heading.text}" if heading.group else heading.text for heading in grid.head]
-    lines = [head, ["---:" if heading.numeric else "---" for heading in grid.head], *grid.rows]
+    """The table; Markdown has no rules between rows."""
+    lines = [
+        [heading.text for heading in grid.head],
+        ["---:" if heading.numeric else "---" for heading in grid.head],
+        *grid.rows,
+    ]
     return "\n".join(f"| {' | '.join(map(plain, line))} |" for line in lines)
 
 
@@ -63,7 +65,6 @@ def latex(grid: Grid, caption: str, label: str) -> str:
         rf"\label{{{label}}}",
         rf"\begin{{tabular}}{{@{{}}{columns}@{{}}}}",
         r"\toprule",
-        *_groups(grid.head),
         _line([escaped(heading.text) for heading in grid.head]),
         r"\midrule",
         *_body(grid),
@@ -85,30 +86,6 @@ def _body(grid: Grid) -> Iterator[str]:
         if place in grid.rules:
             yield r"\midrule"
         yield _line([escaped(cell) for cell in row])
-
-
-def _groups(head: Sequence[Heading]) -> Iterator[str]:
-    """The upper line of headings and the rules under them, if a column has a group."""
-    if not any(heading.group for heading in head):
-        return
-    cells, rules, start = [], [], 1
-    for name, span in _spans(head):
-        cells.append(rf"\multicolumn{{{span}}}{{c}}{{{escaped(name)}}}" if name else " & ".join([""] * span))
-        if name:
-            rules.append(rf"\cmidrule(lr){{{start}-{start + span - 1}}}")
-        start += span
-    yield _line(cells)
-    yield "".join(rules)
-
-
-def _spans(head: Sequence[Heading]) -> list[tuple[str, int]]:
-    spans: list[tuple[str, int]] = []
-    for heading in head:
-        if spans and spans[-1][0] == heading.group:
-            spans[-1] = (heading.group, spans[-1][1] + 1)
-        else:
-            spans.append((heading.group, 1))
-    return spans
 
 
 def _line(cells: Sequence[str]) -> str:

@@ -9,26 +9,26 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from robust_arch.analysis.pareto import pareto_front
-from robust_arch.analysis.plots.marks import Mark, error_bars, write_labels
-from robust_arch.analysis.plots.style import GREY
+from robust_arch.analysis.plots.marks import Mark, error_bars
 
 _PREFIXES = ((1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 
 @dataclass(frozen=True)
 class Series:
-    """Points of one kind; a mark's `low` and `high` equal its `y` where no interval is known."""
+    """Points of one kind, how they are drawn and what the legend calls them."""
 
     label: str
     marks: Sequence[Mark]
     colour: str
     marker: str
+    width: float = 0.8  # of the intervals' lines, in points
 
 
 def draw_costs(axes: Axes, shown: Sequence[Series], xlabel: str) -> None:
     """Every series over a logarithmic axis of costs, and one front through what no other point dominates."""
     for series in shown:
-        error_bars(axes, series.marks, series.colour, series.marker, series.label)
+        error_bars(axes, series.marks, series.colour, series.marker, series.label, series.width)
     marks = [mark for series in shown for mark in series.marks]
     front = [marks[place] for place in pareto_front([mark.x for mark in marks], [mark.y for mark in marks])]
     axes.set_xscale("log")
@@ -38,16 +38,14 @@ def draw_costs(axes: Axes, shown: Sequence[Series], xlabel: str) -> None:
         [*(mark.x for mark in front), edge],
         [*(mark.y for mark in front), front[-1].y],
         drawstyle="steps-post",
-        color=GREY,
-        lw=0.9,
+        color="black",
+        lw=0.8,
         ls="--",
-        zorder=1,
         label="Pareto front",
     )
     axes.set_xlim(right=edge)
     axes.set_xlabel(xlabel)
     _cost_ticks(axes)
-    write_labels(axes, marks, fontsize=6)
 
 
 def _cost_ticks(axes: Axes) -> None:

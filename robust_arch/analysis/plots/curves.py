@@ -83,7 +83,7 @@ def training_curves(frame: pd.DataFrame, epochs: pd.DataFrame) -> Figure:
         f"{held_out:,} held-out images, {int(first['n_test']):,} test images with Wilson 95% intervals"
     )
     figure.suptitle(title, fontsize=7, x=0.01, ha="left")
-    figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=5)
+    figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return figure
 
 
@@ -95,19 +95,25 @@ def _curve(seed: int, rows: pd.DataFrame, test: tuple[float, float]) -> Curve:
     if rows.empty:
         raise invalid("metrics", f"no epochs of seed {seed}", "the epochs of every run")
     rows = rows.sort_values("epoch")
-    columns = ("train_acc", "val_robust_acc", "val_robust_count", "lr")
-    return Curve(seed, *(rows[name].tolist() for name in columns), test)
+    return Curve(
+        seed=seed,
+        train=rows["train_acc"].tolist(),
+        held_out=rows["val_robust_acc"].tolist(),
+        held_out_counts=rows["val_robust_count"].tolist(),
+        rates=rows["lr"].tolist(),
+        test=test,
+    )
 
 
 def _by_epoch(axes: Axes, shown: Sequence[Curve]) -> None:
     for place, curve in enumerate(shown):
-        line, last = _LINES[place % len(_LINES)], len(curve.held_out) - 1
-        numbers = range(1, last + 2)
+        line, numbers = _LINES[place % len(_LINES)], range(1, len(curve.held_out) + 1)
         axes.plot(numbers, curve.train, color=ORANGE, ls=line, label=f"training images, seed {curve.seed}")
         axes.plot(numbers, curve.held_out, color=BLUE, ls=line, label=f"held-out images, seed {curve.seed}")
-        for epoch, marker, size, name in ((curve.best, "*", 9, "best"), (last, "s", 4.5, "last")):
-            label = name if place == 0 else None
-            axes.plot([epoch + 1], [curve.held_out[epoch]], marker, ms=size, color="black", mec="white", label=label)
+    for name, marker, size in (("best", "*", 9), ("last", "s", 4.5)):
+        places = [curve.best if name == "best" else len(curve.held_out) - 1 for curve in shown]
+        heights = [curve.held_out[epoch] for curve, epoch in zip(shown, places, strict=True)]
+        axes.plot([epoch + 1 for epoch in places], heights, marker, ms=size, color="black", mec="white", label=name)
     for epoch in shown[0].drops:
         axes.axvline(epoch + 1, color=GREY, lw=0.7, ls=":", zorder=1)
     axes.set_xlabel("Epoch (dotted: the learning rate is lowered)")
@@ -125,4 +131,4 @@ def _best_and_last(axes: Axes, shown: Sequence[Curve], n: int) -> None:
     axes.set_xticks([0, 1], _CHECKPOINTS)
     axes.set_xlim(-0.4, 1.4)
     axes.set_xlabel("Checkpoint")
-    axes.set_ylabel("Robust accuracy, test images (%)")
+    axes.set_ylabel("Robust accuracy, test (%)")

@@ -33,7 +33,7 @@ def draw_pairs(axes: Axes, found: Sequence[Network], x: str, y: str, xlabel: str
 def rank_correlation(found: Sequence[Network], x: str, y: str) -> float:
     """Spearman's rho over the networks' means, ties at their mean rank; NaN where one of the two is constant."""
     means = pd.DataFrame({name: [network.numbers[name].mean for network in found] for name in (x, y)})
-    return float(means.rank().corr().iloc[0, 1])
+    return float(means.rank().corr().to_numpy()[0, 1])
 
 
 def _spread(estimates: Sequence[Estimate]) -> list[list[float]]:

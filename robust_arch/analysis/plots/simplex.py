@@ -16,8 +16,9 @@ from robust_arch.analysis.plots.style import COLOURMAP, COLUMN, GREY, ORANGE, ST
 from robust_arch.errors import invalid
 
 Shares = tuple[float, ...]
-_HEIGHT = 3.75
+_HEIGHT = 3.6
 _TOP = sqrt(3) / 2
+_CORNERS: list[Shares] = [(1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)]
 _UNIFORM = (1 / 3, 1 / 3, 1 / 3)
 
 
@@ -39,12 +40,13 @@ def on_simplex(group: Group, named: Mapping[str, Shares]) -> Figure:
         InputError: for networks that have not three stages.
     """
     found = networks(group)
-    places = [position(network.shares) for network in found]
     figure = new_figure(COLUMN, _HEIGHT)
     axes = figure.add_subplot()
     _triangle(axes)
+    xs, ys = _columns([network.shares for network in found])
     dots = axes.scatter(
-        *zip(*places, strict=True),
+        xs,
+        ys,
         c=[network.robust.mean for network in found],
         cmap=COLOURMAP,
         s=34,
@@ -64,7 +66,7 @@ def _marked(axes: Axes, best: Network, named: Mapping[str, Shares]) -> None:
     axes.plot([x], [y], "o", ms=9, mfc="none", mec=ORANGE, mew=1.2, ls="", label="highest mean", zorder=4)
     axes.plot(*_columns([_UNIFORM]), "k+", ms=7, mew=1.2, label="equal shares", zorder=4)
     for (name, shares), marker in zip(named.items(), "v^Ds", strict=False):
-        axes.plot(*_columns([shares]), marker, ms=5, mfc="white", mec="black", mew=0.9, ls="", label=name, zorder=4)
+        axes.plot(*_columns([shares]), marker, ms=5, mfc="none", mec="black", mew=0.9, ls="", label=name, zorder=4)
 
 
 def _columns(points: Sequence[Shares]) -> tuple[list[float], list[float]]:
@@ -75,18 +77,24 @@ def _columns(points: Sequence[Shares]) -> tuple[list[float], list[float]]:
 def _triangle(axes: Axes) -> None:
     axes.set_axis_off()
     axes.set_aspect("equal")
-    axes.set_xlim(-0.1, 1.1)
-    axes.set_ylim(-0.12, _TOP + 0.12)
-    corners = [(1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0), (1.0, 0.0, 0.0)]
-    axes.plot(*_columns(corners), color="black", lw=0.8)
+    axes.set_xlim(-0.12, 1.12)
+    axes.set_ylim(-0.13, _TOP + 0.09)
+    axes.plot(*_columns([*_CORNERS, _CORNERS[0]]), color="black", lw=0.8)
+    for stage, (corner, (x, y)) in enumerate(zip(_CORNERS, ((0, -12), (0, 4), (0, -12)), strict=True), start=1):
+        _write(axes, corner, f"stage {stage}", (x, y), 7)
     for share in (0.25, 0.5, 0.75):
         for stage in range(3):
             axes.plot(*_columns(_level(stage, share)), color=GREY, lw=0.4, alpha=0.6, zorder=1)
-        x, y = position((share, 0.0, 1 - share))  # stage 1's share, read along the base
-        axes.text(x, y - 0.02, f"{100 * share:.0f}", ha="center", va="top", fontsize=6, color=GREY)
-    axes.text(0.0, -0.025, "stage 1\n100%", ha="center", va="top")
-    axes.text(1.0, -0.025, "stage 3\n100%", ha="center", va="top")
-    axes.text(0.5, _TOP + 0.02, "stage 2: 100%", ha="center", va="bottom")
+        # each stage's share is written where its lines end on the side that leads to its corner
+        text = f"{100 * share:.0f}%"
+        _write(axes, (share, 1 - share, 0.0), text, (-11, 0), 6)
+        _write(axes, (0.0, share, 1 - share), text, (11, 0), 6)
+        _write(axes, (1 - share, 0.0, share), text, (0, -10), 6)
+
+
+def _write(axes: Axes, shares: Shares, text: str, offset: tuple[float, float], size: float) -> None:
+    """Text centred `offset` typographic points from its place, on the line of its letters' feet."""
+    axes.annotate(text, position(shares), offset, textcoords="offset points", ha="center", fontsize=size)
 
 
 def _level(stage: int, share: float) -> list[Shares]:
