@@ -47,8 +47,8 @@ def _published(axes: Axes) -> list[Mark]:
     axes.set_title(r"CIFAR-10, published, $\ell_\infty$ $\epsilon$=8/255")
     axes.set_xlabel(CLEAN)
     axes.set_ylabel("AutoAttack accuracy (%)")
-    axes.margins(0.12)
-    axes.legend(loc="upper left")
+    axes.margins(x=0.24, y=0.12)
+    axes.legend(loc="center right")
     return [*more, *plain]
 
 

@@ -19,8 +19,8 @@ STUDIES = ()  # published figures stand without ours
 STUDY = RECORDED / "wrn34"
 CAPTION = (
     "WRN-34-12 against WRN-34-R under l-inf, 8/255: accuracies in percent at the checkpoint best. Published: Huang et "
-    "al. 2023, Table 2, means without intervals. Ours: means over seeds with 95% t intervals in brackets (Wilson intervals "
-    "for a single seed)."
+    "al. 2023, Table 2, means without intervals. Ours: means over seeds with 95% t intervals in brackets (Wilson "
+    "intervals for a single seed)."
 )
 ARCHITECTURES = {"WRN-34-12": "wrn_34_12", "WRN-34-R": "wrn_34_r"}
 OBJECTIVES = ("sat", "trades", "mart")

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.container import ErrorbarContainer
-from matplotlib.text import Text
+from matplotlib.text import Annotation, Text
 from matplotlib.transforms import Bbox
+from numpy.typing import NDArray
 
+Distances = NDArray[np.float64]
 # where a label may stand: what of the point it stands at, the offset in typographic points, and its alignment
 _Place = tuple[str, tuple[float, float], str, str]
 _PLACES: list[_Place] = [
@@ -24,7 +27,7 @@ _PLACES: list[_Place] = [
     ("low", (0, -3), "center", "top"),
 ]
 _FAR: list[_Place] = [
-    ("y", (x, y), "left" if x > 0 else "right", "center") for y in (-14, 14, -24, 24) for x in (20, -20, 32, -32)
+    ("y", (x, y), "left" if x > 0 else "right", "center") for y in (14, -14, 24, -24) for x in (-14, 14, -24, 24)
 ]
 
 
@@ -65,50 +68,66 @@ def write_labels(axes: Axes, marks: Sequence[Mark], fontsize: str | float = "sma
     For a figure with everything else in it: where there is room depends on the layout.
     """
     axes.get_figure(root=True).draw_without_rendering()  # type: ignore[union-attr]
-    taken = [_occupied(axes, mark) for mark in marks]
-    far = []
-    for mark in marks:
-        if mark.label and not any(_written(axes, mark, place, taken, fontsize, marks) for place in _PLACES):
-            far.append(mark)
-    for mark in far if leaders else ():
-        any(_written(axes, mark, place, taken, fontsize, None) for place in _FAR)
+    sheet = _Sheet(axes, marks, fontsize)
+    labelled = [place for place, mark in enumerate(marks) if mark.label]
+    far = [place for place in labelled if not any(sheet.beside(place, where) for where in _PLACES)]
+    for place in far if leaders else ():
+        any(sheet.farther(place, where) for where in _FAR)
 
 
-def _written(
-    axes: Axes, mark: Mark, place: _Place, taken: list[Bbox], fontsize: str | float, rivals: Sequence[Mark] | None
-) -> bool:
-    """Writes the label unless something is in its way; None for `rivals` draws a line to its point."""
-    end, offset, horizontal, vertical = place
-    line = {"arrowstyle": "-", "lw": 0.5, "color": "black", "shrinkA": 0, "shrinkB": 2} if rivals is None else None
-    at = (mark.x, getattr(mark, end))
-    text = axes.annotate(mark.label, at, offset, textcoords="offset points", fontsize=fontsize, arrowprops=line)
-    text.set(ha=horizontal, va=vertical, parse_math=False)
-    box = Text.get_window_extent(text)  # the words alone, without the line
-    free = _inside(box, axes.get_window_extent()) and not box.count_overlaps(taken)
-    if free and (rivals is None or _is_nearest(axes, box, mark, rivals)):
-        taken.append(box)
-        return True
-    text.remove()
-    return False
+class _Sheet:
+    """What is taken of an axes, in pixels: by marks with a little room at their sides, then by labels."""
 
+    def __init__(self, axes: Axes, marks: Sequence[Mark], fontsize: str | float) -> None:
+        self.axes, self.marks, self.fontsize = axes, marks, fontsize
+        self.low = axes.transData.transform([(mark.x, mark.low) for mark in marks])
+        self.high = axes.transData.transform([(mark.x, mark.high) for mark in marks])
+        half = 4 * axes.figure.dpi / 72
+        room = (half, half / 2)
+        self.taken = [Bbox([low - room, high + room]) for low, high in zip(self.low, self.high, strict=True)]
 
-def _is_nearest(axes: Axes, box: Bbox, mark: Mark, rivals: Sequence[Mark]) -> bool:
-    own = _distance(axes, box, mark)
-    return all(own <= _distance(axes, box, rival) for rival in rivals if rival is not mark)
+    def beside(self, place: int, where: _Place) -> bool:
+        """Writes the label of a mark beside it, unless something is in its way or nearer to it."""
+        text = self._annotated(self.marks[place], where)
+        box = text.get_window_extent()
+        distances = self._distances(box)
+        return self._keeps(text, box, free=self._is_free(box) and bool(distances[place] <= distances.min()))
 
+    def farther(self, place: int, where: _Place) -> bool:
+        """Writes the label with a line to its mark, unless something is in the way of either."""
+        mark = self.marks[place]
+        text = self._annotated(mark, where, {"arrowstyle": "-", "lw": 0.5, "shrinkA": 0, "shrinkB": 2})
+        text.get_window_extent()  # puts the words in their place
+        box = Text.get_window_extent(text)  # the words alone, without the line
+        start = self.axes.transData.transform((mark.x, mark.y))
+        end = np.array([box.x0 if where[1][0] > 0 else box.x1, (box.y0 + box.y1) / 2])
+        others = [taken for other, taken in enumerate(self.taken) if other != place]
+        crossed = any(taken.contains(*at) for at in np.linspace(start, end, 21) for taken in others)
+        return self._keeps(text, box, free=self._is_free(box) and not crossed)
 
-def _distance(axes: Axes, box: Bbox, mark: Mark) -> float:
-    """Pixels from the box to the nearest place of the mark's interval."""
-    (x, low), (_, high) = axes.transData.transform([(mark.x, mark.low), (mark.x, mark.high)])
-    return math.hypot(max(box.x0 - x, 0, x - box.x1), max(box.y0 - high, 0, low - box.y1))
+    def _annotated(self, mark: Mark, where: _Place, line: dict[str, Any] | None = None) -> Annotation:
+        end, offset, horizontal, vertical = where
+        at = (mark.x, getattr(mark, end))
+        text = self.axes.annotate(
+            mark.label, at, offset, textcoords="offset points", fontsize=self.fontsize, arrowprops=line
+        )
+        text.set(ha=horizontal, va=vertical, parse_math=False)
+        return text
 
+    def _is_free(self, box: Bbox) -> bool:
+        frame = self.axes.get_window_extent()
+        inside = frame.x0 <= box.x0 and box.x1 <= frame.x1 and frame.y0 <= box.y0 and box.y1 <= frame.y1
+        return bool(inside) and not box.count_overlaps(self.taken)
 
-def _occupied(axes: Axes, mark: Mark) -> Bbox:
-    """The pixels of a point's error bar and of its marker, with a little room at the sides."""
-    half = 4 * axes.figure.dpi / 72
-    (centre, bottom), (_, top) = axes.transData.transform([(mark.x, mark.low), (mark.x, mark.high)])
-    return Bbox.from_extents(centre - half, bottom - half / 2, centre + half, top + half / 2)
+    def _distances(self, box: Bbox) -> Distances:
+        """Pixels from the box to the nearest place of each mark's interval."""
+        across = np.maximum(np.maximum(box.x0 - self.low[:, 0], self.low[:, 0] - box.x1), 0)
+        up = np.maximum(np.maximum(box.y0 - self.high[:, 1], self.low[:, 1] - box.y1), 0)
+        return np.hypot(across, up)
 
-
-def _inside(box: Bbox, frame: Bbox) -> bool:
-    return bool(frame.x0 <= box.x0 and box.x1 <= frame.x1 and frame.y0 <= box.y0 and box.y1 <= frame.y1)
+    def _keeps(self, text: Annotation, box: Bbox, *, free: bool) -> bool:
+        if free:
+            self.taken.append(box)
+        else:
+            text.remove()
+        return free
