@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 
-from experiments.recorded import STUDIES, given, recorded
+from experiments.recorded import STUDIES, given, recorded, shown
 from robust_arch.analysis.grid import latex, markdown
 from robust_arch.analysis.plots.style import save
 from robust_arch.errors import InputError, invalid
@@ -80,7 +80,7 @@ def write_one(item: str, study: str | None) -> None:
 
 
 def _tell(item: str, paths: Sequence[Path]) -> None:
-    print(f"{item}: {', '.join(map(str, paths))}")
+    print(f"{item}: {', '.join(str(shown(path)) for path in paths)}")
 
 
 def main() -> None:

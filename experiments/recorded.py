@@ -21,8 +21,13 @@ def recorded(names: Sequence[str], studies: Path = STUDIES) -> list[Path]:
     """
     folders = [studies / name for name in names if (studies / name / "results.csv").is_file()]
     if names and studies / names[0] not in folders:
-        raise InputError(f"no record of study {names[0]} in {studies}: run it and say python -m experiments.record")
+        raise InputError(f"no record of study {names[0]}: {shown(studies / names[0] / 'results.csv')} is missing")
     return folders
+
+
+def shown(path: Path) -> Path:
+    """The path as a reader in the current folder would write it."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 def given(study: str) -> Path:

@@ -11,7 +11,7 @@ from planted_studies import BASE, divisions, epochs, frame, rows, spread, stage_
 from robust_arch.analysis.groups import Group, main_group
 from robust_arch.analysis.networks import networks
 from robust_arch.analysis.plots.by_stage import against_stage
-from robust_arch.analysis.plots.captions import attack_text, conditions, threat_text
+from robust_arch.analysis.plots.captions import attack_text, conditions, conditions_without_bars, threat_text
 from robust_arch.analysis.plots.cost_front import Series, draw_costs, prefixed
 from robust_arch.analysis.plots.curves import curves, training_curves
 from robust_arch.analysis.plots.marks import Mark
@@ -173,6 +173,8 @@ def test_what_a_figure_says_of_its_numbers() -> None:
         r"digits, $\ell_\infty$ $\epsilon$=0.2, worst case over FGSM, PGD-20, CW-40",
         "n = 360 test images, mean of 3 seeds, t 95% interval",
     ]
+    # every network has the seeds m, m + 2, m + 4: a half width of 4.968
+    assert conditions_without_bars(group, networks(group)).endswith("images, 3 seeds, 95% interval $\\pm$5.0 (median)")
     assert (attack_text("gama100"), attack_text("autoattack"), attack_text("mine")) == (
         "GAMA-100",
         "AutoAttack",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from statistics import median
 
 from robust_arch.analysis.groups import Group
 from robust_arch.analysis.networks import Network
@@ -31,20 +32,28 @@ def threat_text(threat: str) -> str:
     return rf"{_NORMS.get(norm, norm)} $\epsilon$={eps}"
 
 
-def runs_text(found: Sequence[Network]) -> str:
-    """How many seeds are behind a mean, and which interval was drawn."""
-    runs = sorted({network.robust.runs for network in found})
-    if runs == [1]:
-        return "one seed, Wilson 95% interval"
-    seeds = f"{runs[0]}" if len(runs) == 1 else f"{runs[0]} to {runs[-1]}"
-    return f"mean of {seeds} seeds, t 95% interval" + (" (Wilson for one)" if runs[0] == 1 else "")
-
-
 def conditions(group: Group, found: Sequence[Network]) -> str:
-    """Data, threat model, attacks, test images, seeds: two lines."""
+    """Data, threat model, attacks; test images, seeds and what the bars are: two lines."""
+    runs = {network.robust.runs for network in found}
+    if runs == {1}:
+        return f"{_setting(group)}, one seed, Wilson 95% interval"
+    wilson = " (Wilson for one)" if 1 in runs else ""
+    return f"{_setting(group)}, mean of {_span(runs)} seeds, t 95% interval{wilson}"
+
+
+def conditions_without_bars(group: Group, found: Sequence[Network]) -> str:
+    """The same for a figure that shows no intervals: how wide they are, as the median half width."""
+    runs = {network.robust.runs for network in found}
+    half = median((network.robust.high - network.robust.low) / 2 for network in found)
+    return f"{_setting(group)}, {_span(runs)} seeds, 95% interval $\\pm${half:.1f} (median)"
+
+
+def _setting(group: Group) -> str:
     first = group.rows.iloc[0]
     attacks = ", ".join(map(attack_text, group.attacks))
-    return (
-        f"{first['data']}, {threat_text(str(first['threat']))}, worst case over {attacks}\n"
-        f"n = {group.n_test:,} test images, {runs_text(found)}"
-    )
+    threat = threat_text(str(first["threat"]))
+    return f"{first['data']}, {threat}, worst case over {attacks}\nn = {group.n_test:,} test images"
+
+
+def _span(runs: set[int]) -> str:
+    return f"{min(runs)}" if len(runs) == 1 else f"{min(runs)} to {max(runs)}"

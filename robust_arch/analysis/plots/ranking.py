@@ -39,7 +39,7 @@ def best_against_worst(group: Group) -> Figure:
     ranks, *rest = figure.subplots(1, 1 + len(panels), width_ratios=[1.5, *(1 for _ in panels)])
     _ranks(ranks, by_rank(found), len(best))
     for axes, (label, sides) in zip(rest, panels, strict=True):
-        _by_stage(axes, label, sides)
+        _by_stage(axes, label, sides, len(found))
     figure.suptitle(conditions(group, found), fontsize=7, x=0.01, ha="left")
     figure.legend(*rest[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return figure
@@ -65,7 +65,7 @@ def _ranks(axes: Axes, ranked: Sequence[Network], size: int) -> None:
         axes.set_ylabel("Rank")
 
 
-def _by_stage(axes: Axes, label: str, sides: Sequence[Sequence[tuple[float, ...]]]) -> None:
+def _by_stage(axes: Axes, label: str, sides: Sequence[Sequence[tuple[float, ...]]], count: int) -> None:
     styles = ((BLUE, "o", -_SIDE, "best"), (ORANGE, "s", _SIDE, "worst"))
     for values, (colour, marker, offset, name) in zip(sides, styles, strict=True):
         stages = list(zip(*values, strict=True))
@@ -74,7 +74,7 @@ def _by_stage(axes: Axes, label: str, sides: Sequence[Sequence[tuple[float, ...]
             axes.plot([x] * len(stage), stage, ".", color=colour, alpha=0.35, ms=4)
         means = [fmean(stage) for stage in stages]
         spread = [stdev(stage) if len(stage) > 1 else 0.0 for stage in stages]
-        text = f"{name} quarter ({len(values)} networks): each, mean, standard deviation"
+        text = f"{name} quarter ({len(values)} of {count} networks): each, mean, standard deviation"
         axes.errorbar(xs, means, yerr=spread, fmt=marker, color=colour, elinewidth=0.9, ms=5, label=text)
     axes.set_xticks(range(1, len(stages) + 1))
     axes.set_xlim(0.5, len(stages) + 0.5)

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from robust_arch.analysis.groups import Group
 from robust_arch.analysis.networks import Network, by_rank, networks
-from robust_arch.analysis.plots.captions import ROBUST, conditions
+from robust_arch.analysis.plots.captions import ROBUST, conditions_without_bars
 from robust_arch.analysis.plots.style import COLOURMAP, COLUMN, GREY, ORANGE, STYLE, new_figure
 from robust_arch.errors import invalid
 
@@ -57,7 +57,7 @@ def on_simplex(group: Group, named: Mapping[str, Shares]) -> Figure:
     _marked(axes, by_rank(found)[0], named)
     figure.colorbar(dots, ax=axes, orientation="horizontal", shrink=0.8, aspect=30, pad=0.02, label=ROBUST)
     figure.legend(loc="outside lower center", ncols=2, columnspacing=1, handletextpad=0.3)
-    figure.suptitle(conditions(group, found), fontsize=6, x=0.01, ha="left")
+    figure.suptitle(conditions_without_bars(group, found), fontsize=6, x=0.01, ha="left")
     return figure
 
 
