@@ -123,7 +123,8 @@ class _Sheet:
         """Pixels from the box to the nearest place of each mark's interval."""
         across = np.maximum(np.maximum(box.x0 - self.low[:, 0], self.low[:, 0] - box.x1), 0)
         up = np.maximum(np.maximum(box.y0 - self.high[:, 1], self.low[:, 1] - box.y1), 0)
-        return np.hypot(across, up)
+        distances: Distances = np.hypot(across, up)
+        return distances
 
     def _keeps(self, text: Annotation, box: Bbox, *, free: bool) -> bool:
         if free:

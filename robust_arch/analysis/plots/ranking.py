@@ -74,7 +74,7 @@ def _by_stage(axes: Axes, label: str, sides: Sequence[Sequence[tuple[float, ...]
             axes.plot([x] * len(stage), stage, ".", color=colour, alpha=0.35, ms=4)
         means = [fmean(stage) for stage in stages]
         spread = [stdev(stage) if len(stage) > 1 else 0.0 for stage in stages]
-        text = f"{name} quarter ({len(values)} of {count} networks): each, mean, standard deviation"
+        text = f"{name} quarter: {len(values)} of {count}, mean, standard deviation"
         axes.errorbar(xs, means, yerr=spread, fmt=marker, color=colour, elinewidth=0.9, ms=5, label=text)
     axes.set_xticks(range(1, len(stages) + 1))
     axes.set_xlim(0.5, len(stages) + 0.5)
