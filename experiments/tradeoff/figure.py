@@ -30,7 +30,7 @@ def draw(results: Sequence[Path]) -> Figure:
     left.set_title(rf"{group.rows.iloc[0]['data']}: Spearman's $\rho$ = {rho:.2f} over {len(found)} networks")
     marks = _published(right)
     figure.suptitle(f"Left: {conditions(group, found)}", fontsize=7, x=0.01, ha="left")
-    write_labels(right, marks, fontsize=6, leaders=True)
+    write_labels(right, marks, fontsize=6)
     return figure
 
 

@@ -14,7 +14,7 @@ from robust_arch.analysis.plots.by_stage import against_stage
 from robust_arch.analysis.plots.captions import attack_text, conditions, conditions_without_bars, threat_text
 from robust_arch.analysis.plots.cost_front import Series, draw_costs, prefixed
 from robust_arch.analysis.plots.curves import curves, training_curves
-from robust_arch.analysis.plots.marks import Mark
+from robust_arch.analysis.plots.marks import Mark, write_labels
 from robust_arch.analysis.plots.pairs import draw_pairs, rank_correlation
 from robust_arch.analysis.plots.ranking import best_against_worst
 from robust_arch.analysis.plots.simplex import on_simplex, position
@@ -194,3 +194,17 @@ def test_files_are_the_same_each_time_and_fonts_are_inside(tmp_path: Path) -> No
     assert b"CreationDate" not in pdf
     width = int.from_bytes((tmp_path / "a" / "figure.png").read_bytes()[16:20], "big")
     assert width == 990  # 3.3 inches at 300 dots
+
+
+def test_a_label_stands_nearest_to_its_own_mark() -> None:
+    axes = new_figure(3, 3).add_subplot()
+    marks = [Mark(x, 0.5, 0.5, 0.5, text) for x, text in ((0.4, "left"), (0.42, "middle"), (0.44, "right"), (0.9, ""))]
+    axes.set_xlim(0, 1)
+    axes.set_ylim(0, 1)
+    write_labels(axes, marks)
+    places = axes.transData.transform([(mark.x, mark.y) for mark in marks])
+    for text in axes.texts:
+        box = text.get_window_extent()
+        gaps = [math.hypot(max(box.x0 - x, 0, x - box.x1), max(box.y0 - y, 0, y - box.y1)) for x, y in places]
+        assert marks[gaps.index(min(gaps))].label == text.get_text()
+    assert {"left", "right"} <= {text.get_text() for text in axes.texts}

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.container import ErrorbarContainer
-from matplotlib.text import Annotation, Text
+from matplotlib.text import Annotation
 from matplotlib.transforms import Bbox
 from numpy.typing import NDArray
 
@@ -25,9 +24,6 @@ _PLACES: list[_Place] = [
     ("y", (-6, -5), "right", "top"),
     ("high", (0, 3), "center", "bottom"),
     ("low", (0, -3), "center", "top"),
-]
-_FAR: list[_Place] = [
-    ("y", (x, y), "left" if x > 0 else "right", "center") for y in (14, -14, 24, -24) for x in (-14, 14, -24, 24)
 ]
 
 
@@ -61,18 +57,16 @@ def error_bars(
     )
 
 
-def write_labels(axes: Axes, marks: Sequence[Mark], fontsize: str | float = "small", *, leaders: bool = False) -> None:
+def write_labels(axes: Axes, marks: Sequence[Mark], fontsize: str | float = "small") -> None:
     """Writes each label in the first place where it covers nothing and no other mark is nearer.
 
-    A label without such a place is left out; with `leaders` it is first tried farther away, with a line to its point.
-    For a figure with everything else in it: where there is room depends on the layout.
+    A label without such a place is left out. For a figure with everything else in it: the layout decides on the room.
     """
     axes.get_figure(root=True).draw_without_rendering()  # type: ignore[union-attr]
     sheet = _Sheet(axes, marks, fontsize)
-    labelled = [place for place, mark in enumerate(marks) if mark.label]
-    far = [place for place in labelled if not any(sheet.beside(place, where) for where in _PLACES)]
-    for place in far if leaders else ():
-        any(sheet.farther(place, where) for where in _FAR)
+    for place, mark in enumerate(marks):
+        if mark.label:
+            any(sheet.beside(place, where) for where in _PLACES)
 
 
 class _Sheet:
@@ -93,24 +87,10 @@ class _Sheet:
         distances = self._distances(box)
         return self._keeps(text, box, free=self._is_free(box) and bool(distances[place] <= distances.min()))
 
-    def farther(self, place: int, where: _Place) -> bool:
-        """Writes the label with a line to its mark, unless something is in the way of either."""
-        mark = self.marks[place]
-        text = self._annotated(mark, where, {"arrowstyle": "-", "lw": 0.5, "shrinkA": 0, "shrinkB": 2})
-        text.get_window_extent()  # puts the words in their place
-        box = Text.get_window_extent(text)  # the words alone, without the line
-        start = self.axes.transData.transform((mark.x, mark.y))
-        end = np.array([box.x0 if where[1][0] > 0 else box.x1, (box.y0 + box.y1) / 2])
-        others = [taken for other, taken in enumerate(self.taken) if other != place]
-        crossed = any(taken.contains(*at) for at in np.linspace(start, end, 21) for taken in others)
-        return self._keeps(text, box, free=self._is_free(box) and not crossed)
-
-    def _annotated(self, mark: Mark, where: _Place, line: dict[str, Any] | None = None) -> Annotation:
+    def _annotated(self, mark: Mark, where: _Place) -> Annotation:
         end, offset, horizontal, vertical = where
         at = (mark.x, getattr(mark, end))
-        text = self.axes.annotate(
-            mark.label, at, offset, textcoords="offset points", fontsize=self.fontsize, arrowprops=line
-        )
+        text = self.axes.annotate(mark.label, at, offset, textcoords="offset points", fontsize=self.fontsize)
         text.set(ha=horizontal, va=vertical, parse_math=False)
         return text
 
