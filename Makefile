@@ -7,13 +7,16 @@ EXTRAS ?= dev,onnx
 # Address of a package index with CPU-only PyTorch wheels, for small downloads where there is no GPU.
 TORCH_INDEX ?=
 
+# What experiments/ draws: a folder each.
+ITEMS := $(patsubst experiments/%/,%,$(dir $(wildcard experiments/*/figure.py experiments/*/table.py)))
 BIN   := $(VENV)/bin
 READY := $(VENV)/.ready
 .DEFAULT_GOAL := help
-.PHONY: help setup study report test test-all lint bench clean
+.PHONY: help setup study report figures tables test test-all lint bench clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z%-]+:.*## / { sub("%", "<item>", $$1); printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo "  Items: $(sort $(ITEMS))"
 
 setup: $(READY) ## create .venv and install the pinned dependencies
 
@@ -37,6 +40,15 @@ study: $(READY) ## run the demo study (digits, CPU, some minutes) and write its 
 
 report: $(READY) ## write the report of STUDY=<name>
 	@$(BIN)/robust-arch report $(STUDY)
+
+figures: $(READY) ## draw every figure of experiments/ from its recorded results
+	@$(BIN)/python -m experiments figures
+
+tables: $(READY) ## write every table of experiments/, as Markdown and LaTeX
+	@$(BIN)/python -m experiments tables
+
+fig-%: $(READY) ## one figure or table; STUDY=<name or path> shows your own study's, beside its results
+	@$(BIN)/python -m experiments $* $(if $(findstring command,$(origin STUDY)),$(STUDY))
 
 test: $(READY) ## run the tests, without the slow ones
 	$(BIN)/python -m pytest -m "not slow"

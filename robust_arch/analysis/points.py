@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, pairwise
 from statistics import stdev
@@ -56,6 +56,17 @@ def percent_interval(accuracy: float, n: int) -> tuple[float, float]:
     return 100 * low, 100 * high
 
 
+def accuracy_interval(accuracies: Sequence[float], n: int) -> tuple[float, float, float]:
+    """Mean and 95% interval in percent of runs' accuracies, each of `n` images: Wilson's for one run, else Student's t.
+
+    The t interval is cut to [0, 100].
+    """
+    mean, low, high = mean_interval(accuracies)
+    if low is None or high is None:
+        low, high = percent_interval(mean, n)
+    return mean, max(low, 0.0), min(high, 100.0)
+
+
 def points(group: Group, stage_shares: Mapping[str, tuple[float, ...]]) -> list[Point]:
     """One point an architecture, in the order of the rows. stage_shares: run_id to shares in [0, 1]."""
     return [
@@ -93,16 +104,14 @@ def _apart(lower: Point, upper: Point, bar: float) -> bool:
 
 def _point(arch: str, rows: pd.DataFrame, n: int, stage_shares: Mapping[str, tuple[float, ...]]) -> Point:
     values = [float(value) for value in rows["worst_case_acc"]]
-    mean, low, high = mean_interval(values)
-    if low is None or high is None:
-        low, high = percent_interval(mean, n)
+    mean, low, high = accuracy_interval(values, n)
     shares = stage_shares.get(str(rows["run_id"].iloc[0]))
     return Point(
         arch=arch,
         runs=len(values),
         accuracy=mean,
-        low=max(low, 0.0),
-        high=min(high, 100.0),
+        low=low,
+        high=high,
         sd=stdev(values) if len(values) > 1 else None,
         params=int(rows["params"].iloc[0]),
         last_share=100 * shares[-1] if shares else None,

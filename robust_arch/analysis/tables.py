@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from robust_arch.analysis.grid import Grid, Heading, markdown, plain
 from robust_arch.analysis.groups import Group, accuracy_columns, groups
 from robust_arch.analysis.markup import Markup, element, joined
 from robust_arch.analysis.points import percent_interval
@@ -121,7 +122,7 @@ def markdown_table(frame: pd.DataFrame, extras: Extras | None = None) -> str:
     extras = extras or Extras()
     found = groups(frame)
     return "\n\n".join(
-        f"{_plain(str(group))}\n\n{_markdown_group(group, columns(group.rows, extras))}" for group in found
+        f"{plain(str(group))}\n\n{_markdown_group(group, columns(group.rows, extras))}" for group in found
     )
 
 
@@ -191,18 +192,9 @@ def _kind(column: Column) -> str:
 
 
 def _markdown_group(group: Group, shown: list[Column]) -> str:
-    lines = [
-        [column.heading for column in shown],
-        ["---" if column.value is None else "---:" for column in shown],
-        *([_markdown_cell(column.cell(row)) for column in shown] for row in group.rows.to_dict("records")),
-    ]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    rows = [[_text(column.cell(row)) for column in shown] for row in group.rows.to_dict("records")]
+    return markdown(Grid([Heading(column.heading, column.value is not None) for column in shown], rows))
 
 
-def _markdown_cell(cell: Cell) -> str:
-    return _plain(f"{cell.text} {cell.small}".strip())
-
-
-def _plain(text: str) -> str:
-    """Text that cannot end a Markdown cell or open an HTML tag."""
-    return text.replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")
+def _text(cell: Cell) -> str:
+    return f"{cell.text} {cell.small}".strip()

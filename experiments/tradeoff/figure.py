@@ -1,0 +1,56 @@
+"""Clean against robust accuracy: our networks on the left, published ones on the right."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from experiments import published
+from experiments.recorded import comparable
+from robust_arch.analysis.networks import networks
+from robust_arch.analysis.plots.captions import ROBUST, conditions
+from robust_arch.analysis.plots.marks import Mark, error_bars, write_labels
+from robust_arch.analysis.plots.pairs import draw_pairs, rank_correlation
+from robust_arch.analysis.plots.style import GREEN, ORANGE, STYLE, WIDE, new_figure
+
+STUDIES = ("capacity", "budget", "stage_width", "stage_depth", "last_stage")
+CLEAN = "Clean accuracy (%)"
+
+
+@rc_context(STYLE)
+def draw(results: Sequence[Path]) -> Figure:
+    group = comparable(results)
+    found = networks(group, ("worst_case_acc", "clean_acc"))
+    figure = new_figure(WIDE, 3.2)
+    left, right = figure.subplots(1, 2)
+    draw_pairs(left, found, "clean_acc", "worst_case_acc", CLEAN, ROBUST)
+    rho = rank_correlation(found, "clean_acc", "worst_case_acc")
+    left.set_title(rf"{group.rows.iloc[0]['data']}: Spearman's $\rho$ = {rho:.2f} over {len(found)} networks")
+    marks = _published(right)
+    figure.suptitle(f"Left: {conditions(group, found)}", fontsize=7, x=0.01, ha="left")
+    write_labels(right, marks, fontsize=6)
+    return figure
+
+
+def _published(axes: Axes) -> list[Mark]:
+    """AutoAttack accuracies of the literature, their labels not yet written."""
+    rows = [(row["name"], row["cifar10"]) for row in published.comparison()]
+    plain = [_mark(name, row["clean"], row["autoattack"]) for name, row in rows]
+    more = [
+        _mark(row["arch"] + (", EMA" if row["ema"] else ""), row["clean"], row["autoattack"])
+        for row in published.leaderboard()
+    ]
+    error_bars(axes, plain, ORANGE, "s", "TRADES")
+    error_bars(axes, more, GREEN, "D", "TRADES, 500k images more")
+    axes.set_title(r"CIFAR-10, published, $\ell_\infty$ $\epsilon$=8/255")
+    axes.set_xlabel(CLEAN)
+    axes.set_ylabel("AutoAttack accuracy (%)")
+    axes.margins(x=0.24, y=0.12)
+    axes.legend(loc="center right")
+    return [*more, *plain]
+
+
+def _mark(name: str, clean: float, robust: float) -> Mark:
+    return Mark(clean, robust, robust, robust, name)

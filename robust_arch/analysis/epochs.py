@@ -1,0 +1,44 @@
+"""The epochs of a study's runs as one table: from each run's metrics.csv, or from one file that holds them all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from robust_arch.errors import InputError, invalid
+from robust_arch.runs import open_study
+from robust_arch.runs.metrics import read_rows
+
+COLUMNS = ("run_id", "epoch", "lr", "train_loss", "train_acc", "val_clean_acc", "val_robust_acc", "val_robust_count")
+
+
+def read_epochs(path: str | Path) -> pd.DataFrame:
+    """One row a run and epoch (counted from 0), runs by run_id: COLUMNS, accuracies in percent.
+
+    train_acc: of the attacked training images, as the epoch went by. val_*: of held-out training images after it.
+
+    Args:
+        path: a study's folder; or one with a metrics.csv of COLUMNS inside, or a results.csv beside one.
+
+    Raises:
+        InputError: for a path without epochs, or a file without the columns.
+    """
+    given = Path(path)
+    folder = given.parent if given.is_file() else given
+    if (folder / "metrics.csv").is_file():
+        return _read(folder / "metrics.csv")
+    rows = [{"run_id": run.run_id, **row} for run in open_study(given).runs() for row in read_rows(run.metrics)]
+    if not rows:
+        raise invalid("results", str(path), "a study with at least one trained epoch")
+    return pd.DataFrame(rows).reindex(columns=list(COLUMNS))
+
+
+def _read(path: Path) -> pd.DataFrame:
+    try:
+        frame = pd.read_csv(path, dtype={"run_id": str})
+    except (ValueError, UnicodeDecodeError) as error:
+        raise invalid("metrics", str(path), f"a metrics.csv ({error})") from None
+    if missing := [name for name in COLUMNS if name not in frame.columns]:
+        raise InputError(f"metrics = {str(path)!r}: a metrics.csv of a study has the columns {', '.join(missing)} too")
+    return frame[list(COLUMNS)]

@@ -1,0 +1,93 @@
+"""A table as text: one description, printed as Markdown and as LaTeX."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from robust_arch.errors import invalid
+
+_SPECIAL = {
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "<": r"\textless{}", ">": r"\textgreater{}",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Heading:
+    """The top of a column; `numeric` ones are aligned right."""
+
+    text: str
+    numeric: bool = True
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Headings and, row by row, plain texts; a rule stands before each row whose number is in `rules` (from 0).
+
+    Raises:
+        InputError: for a row of another length than the headings.
+    """
+
+    head: Sequence[Heading]
+    rows: Sequence[Sequence[str]]
+    rules: frozenset[int] = frozenset()
+
+    def __post_init__(self) -> None:
+        for row in self.rows:
+            if len(row) != len(self.head):
+                raise invalid("row", list(row), f"{len(self.head)} cells, one a heading")
+
+
+def markdown(grid: Grid) -> str:
+    """The table; Markdown has no rules between rows."""
+    lines = [
+        [heading.text for heading in grid.head],
+        ["---:" if heading.numeric else "---" for heading in grid.head],
+        *grid.rows,
+    ]
+    return "\n".join(f"| {' | '.join(map(plain, line))} |" for line in lines)
+
+
+def plain(text: str) -> str:
+    """Text that cannot end a Markdown cell or open an HTML tag."""
+    return text.replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")
+
+
+def latex(grid: Grid, caption: str, label: str) -> str:
+    r"""A table environment over both columns for \input, which needs booktabs; every text is escaped."""
+    columns = "".join("r" if heading.numeric else "l" for heading in grid.head)
+    parts = [
+        r"\begin{table*}",
+        r"\centering\small\setlength{\tabcolsep}{4pt}",
+        rf"\caption{{{escaped(caption)}}}",
+        rf"\label{{{label}}}",
+        rf"\begin{{tabular}}{{@{{}}{columns}@{{}}}}",
+        r"\toprule",
+        _line([escaped(heading.text) for heading in grid.head]),
+        r"\midrule",
+        *_body(grid),
+        r"\bottomrule",
+        r"\end{tabular}",
+        r"\end{table*}",
+    ]
+    return "\n".join(parts) + "\n"
+
+
+def escaped(text: str) -> str:
+    """Text that LaTeX prints as it stands; intervals in brackets smaller, and never torn."""
+    safe = "".join(_SPECIAL.get(letter, letter) for letter in text)
+    return re.sub(r" (\[[^\]]*\])", r"~{\\scriptsize \1}", safe)
+
+
+def _body(grid: Grid) -> Iterator[str]:
+    for place, row in enumerate(grid.rows):
+        if place in grid.rules:
+            yield r"\midrule"
+        yield _line([escaped(cell) for cell in row])
+
+
+def _line(cells: Sequence[str]) -> str:
+    line = " & ".join(cells) + r" \\"
+    return "{}" + line if line.startswith("[") else line  # after the line before it would be an optional argument

@@ -1,0 +1,63 @@
+"""Robust accuracy when one stage alone is made wider, narrower, deeper or shallower."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
+
+from robust_arch.analysis.groups import Group
+from robust_arch.analysis.networks import Network, Quantity, base_network, networks, one_stage_changed
+from robust_arch.analysis.plots.captions import ROBUST, conditions
+from robust_arch.analysis.plots.marks import Mark, error_bars
+from robust_arch.analysis.plots.style import BAND, BLUE, ORANGE, STYLE, WIDE, new_figure
+from robust_arch.errors import InputError
+
+_HEIGHT = 2.35
+_LABELS = {"widths": "Width of stage {} (channels)", "depths": "Depth of stage {} (blocks)"}
+
+
+@rc_context(STYLE)
+def against_stage(group: Group, quantity: Quantity) -> Figure:
+    """One panel a stage: worst-case accuracy in percent against that stage's width or depth, the others as in the base.
+
+    Raises:
+        InputError: if no network differs from the base in one stage's `quantity` alone.
+    """
+    found = networks(group)
+    base = base_network(found)
+    panels = [one_stage_changed(found, stage, quantity) for stage in range(len(base.spec.widths))]
+    if max(map(len, panels)) < 2:
+        raise InputError(f"results: no network differs from {base.arch} in the {quantity} of one stage alone")
+    figure = new_figure(WIDE, _HEIGHT)
+    for stage, axes in enumerate(figure.subplots(1, len(panels), sharey=True)):
+        _panel(axes, panels[stage], base, stage, quantity)
+    figure.axes[0].set_ylabel(ROBUST)
+    figure.suptitle(conditions(group, found), fontsize=7, x=0.01, ha="left")
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    return figure
+
+
+def _panel(axes: Axes, shown: Sequence[Network], base: Network, stage: int, quantity: Quantity) -> None:
+    values = [int(getattr(network.spec, quantity)[stage]) for network in shown]
+    marks = [
+        Mark(value, network.robust.mean, network.robust.low, network.robust.high)
+        for value, network in zip(values, shown, strict=True)
+    ]
+    axes.axhspan(base.robust.low, base.robust.high, color=BAND, lw=0, label="interval of the base network", zorder=0)
+    axes.plot(values, [mark.y for mark in marks], color=BLUE, lw=0.6, alpha=0.6)
+    is_base = [network is base for network in shown]
+    text = ", ".join("-".join(map(str, part)) for part in (base.spec.depths, base.spec.widths))
+    error_bars(axes, [m for m, own in zip(marks, is_base, strict=True) if not own], BLUE, "o", "one stage changed")
+    error_bars(
+        axes, [m for m, own in zip(marks, is_base, strict=True) if own], ORANGE, "s", f"base (depths, widths): {text}"
+    )
+    axes.set_xlabel(_LABELS[quantity].format(stage + 1))
+    if quantity == "widths":
+        axes.set_xscale("log", base=2)
+    axes.set_xticks(values, [str(value) for value in values])
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.margins(x=0.12)

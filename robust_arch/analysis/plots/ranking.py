@@ -1,0 +1,83 @@
+"""All architectures by rank, and what the best and the worst quarter spend on each stage."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import fmean, stdev
+
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from robust_arch.analysis.groups import Group
+from robust_arch.analysis.networks import Network, by_rank, networks, quarters
+from robust_arch.analysis.plots.captions import ROBUST, conditions
+from robust_arch.analysis.plots.style import BLUE, GREY, ORANGE, STYLE, WIDE, new_figure
+
+_HEIGHT = 3.5
+_NAMED = 30  # more names than that would overlap
+_SIDE = 0.13  # of a stage's room, between the two quarters
+
+
+@rc_context(STYLE)
+def best_against_worst(group: Group) -> Figure:
+    """Ranks with 95% intervals on the left; shares (%), widths and depths of both quarters by stage on the right.
+
+    On the right every network is a dot, a larger mark the mean, and its bar one standard deviation over networks.
+    Depths are left out where all networks have the same.
+    """
+    found = networks(group)
+    best, worst = quarters(found)
+    panels: list[tuple[str, list[list[tuple[float, ...]]]]] = [
+        ("Share of the stages' parameters (%)", [[_percent(n.shares) for n in side] for side in (best, worst)]),
+        ("Width (channels)", [[n.spec.widths for n in side] for side in (best, worst)]),
+        ("Depth (blocks)", [[n.spec.depths for n in side] for side in (best, worst)]),
+    ]
+    if len({network.spec.depths for network in found}) == 1:
+        panels.pop()
+    figure = new_figure(WIDE, _HEIGHT)
+    ranks, *rest = figure.subplots(1, 1 + len(panels), width_ratios=[1.5, *(1 for _ in panels)])
+    _ranks(ranks, by_rank(found), len(best))
+    for axes, (label, sides) in zip(rest, panels, strict=True):
+        _by_stage(axes, label, sides, len(found))
+    figure.suptitle(conditions(group, found), fontsize=7, x=0.01, ha="left")
+    figure.legend(*rest[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    return figure
+
+
+def _percent(shares: tuple[float, ...]) -> tuple[float, ...]:
+    return tuple(100 * share for share in shares)
+
+
+def _ranks(axes: Axes, ranked: Sequence[Network], size: int) -> None:
+    for place, network in enumerate(ranked, start=1):
+        colour, marker = (BLUE, "o") if place <= size else (ORANGE, "s") if place > len(ranked) - size else (GREY, ".")
+        found = network.robust
+        spread = [[found.mean - found.low], [found.high - found.mean]]
+        axes.errorbar([found.mean], [place], xerr=spread, fmt=marker, color=colour, elinewidth=0.8)
+    axes.invert_yaxis()
+    axes.set_xlabel(ROBUST)
+    if len(ranked) <= _NAMED:
+        names = ["-".join(map(str, network.spec.widths)) for network in ranked]
+        axes.set_yticks(range(1, len(ranked) + 1), names, fontsize=6)
+        axes.set_ylabel("Widths, by rank")
+    else:
+        axes.set_ylabel("Rank")
+
+
+def _by_stage(axes: Axes, label: str, sides: Sequence[Sequence[tuple[float, ...]]], count: int) -> None:
+    styles = ((BLUE, "o", -_SIDE, "best"), (ORANGE, "s", _SIDE, "worst"))
+    for values, (colour, marker, offset, name) in zip(sides, styles, strict=True):
+        stages = list(zip(*values, strict=True))
+        xs = [stage + offset for stage in range(1, len(stages) + 1)]
+        for x, stage in zip(xs, stages, strict=True):
+            axes.plot([x] * len(stage), stage, ".", color=colour, alpha=0.35, ms=4)
+        means = [fmean(stage) for stage in stages]
+        spread = [stdev(stage) if len(stage) > 1 else 0.0 for stage in stages]
+        text = f"{name} quarter: {len(values)} of {count}, mean, standard deviation"
+        axes.errorbar(xs, means, yerr=spread, fmt=marker, color=colour, elinewidth=0.9, ms=5, label=text)
+    axes.set_xticks(range(1, len(stages) + 1))
+    axes.set_xlim(0.5, len(stages) + 0.5)
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel("Stage")
+    axes.set_ylabel(label)

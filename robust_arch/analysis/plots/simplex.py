@@ -1,0 +1,106 @@
+"""Allocations of one budget as points of the triangle of stage shares, coloured by robust accuracy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from math import sqrt
+
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from robust_arch.analysis.groups import Group
+from robust_arch.analysis.networks import Network, by_rank, networks
+from robust_arch.analysis.plots.captions import ROBUST, conditions_without_bars
+from robust_arch.analysis.plots.style import COLOURMAP, COLUMN, GREY, ORANGE, STYLE, new_figure
+from robust_arch.errors import invalid
+
+Shares = tuple[float, ...]
+_HEIGHT = 3.6
+_TOP = sqrt(3) / 2
+_CORNERS: list[Shares] = [(1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)]
+_UNIFORM = (1 / 3, 1 / 3, 1 / 3)
+
+
+def position(shares: Shares) -> tuple[float, float]:
+    """Where three shares lie in the triangle: stage 1 at (0, 0), stage 3 at (1, 0), stage 2 at (1/2, sqrt(3)/2)."""
+    if len(shares) != 3:
+        raise invalid("stages", len(shares), "3: a triangle has no room for others")
+    _, second, third = shares
+    return third + second / 2, second * _TOP
+
+
+@rc_context(STYLE)
+def on_simplex(group: Group, named: Mapping[str, Shares]) -> Figure:
+    """A point an architecture at its stages' shares of parameters; the best mean and the equal division are marked.
+
+    named: further divisions to show without an accuracy, by name, like those of published networks.
+
+    Raises:
+        InputError: for networks that have not three stages.
+    """
+    found = networks(group)
+    figure = new_figure(COLUMN, _HEIGHT)
+    axes = figure.add_subplot()
+    _triangle(axes)
+    xs, ys = _columns([network.shares for network in found])
+    dots = axes.scatter(
+        xs,
+        ys,
+        c=[network.robust.mean for network in found],
+        cmap=COLOURMAP,
+        s=34,
+        edgecolors="white",
+        linewidths=0.5,
+        zorder=3,
+    )
+    _marked(axes, by_rank(found)[0], named)
+    figure.colorbar(dots, ax=axes, orientation="horizontal", shrink=0.8, aspect=30, pad=0.02, label=ROBUST)
+    figure.legend(loc="outside lower center", ncols=2, columnspacing=1, handletextpad=0.3)
+    figure.suptitle(conditions_without_bars(group, found), fontsize=6, x=0.01, ha="left")
+    return figure
+
+
+def _marked(axes: Axes, best: Network, named: Mapping[str, Shares]) -> None:
+    x, y = position(best.shares)
+    axes.plot([x], [y], "o", ms=9, mfc="none", mec=ORANGE, mew=1.2, ls="", label="highest mean", zorder=4)
+    axes.plot(*_columns([_UNIFORM]), "k+", ms=7, mew=1.2, label="equal shares", zorder=4)
+    for (name, shares), marker in zip(named.items(), "v^Ds", strict=False):
+        axes.plot(*_columns([shares]), marker, ms=5, mfc="none", mec="black", mew=0.9, ls="", label=name, zorder=4)
+
+
+def _columns(points: Sequence[Shares]) -> tuple[list[float], list[float]]:
+    places = [position(point) for point in points]
+    return [x for x, _ in places], [y for _, y in places]
+
+
+def _triangle(axes: Axes) -> None:
+    axes.set_axis_off()
+    axes.set_aspect("equal")
+    axes.set_xlim(-0.12, 1.12)
+    axes.set_ylim(-0.13, _TOP + 0.09)
+    axes.plot(*_columns([*_CORNERS, _CORNERS[0]]), color="black", lw=0.8)
+    for stage, (corner, (x, y)) in enumerate(zip(_CORNERS, ((0, -12), (0, 4), (0, -12)), strict=True), start=1):
+        _write(axes, corner, f"stage {stage}", (x, y), 7)
+    for share in (0.25, 0.5, 0.75):
+        for stage in range(3):
+            axes.plot(*_columns(_level(stage, share)), color=GREY, lw=0.4, alpha=0.6, zorder=1)
+        # each stage's share is written where its lines end on the side that leads to its corner
+        text = f"{100 * share:.0f}%"
+        _write(axes, (share, 1 - share, 0.0), text, (-11, 0), 6)
+        _write(axes, (0.0, share, 1 - share), text, (11, 0), 6)
+        _write(axes, (1 - share, 0.0, share), text, (0, -10), 6)
+
+
+def _write(axes: Axes, shares: Shares, text: str, offset: tuple[float, float], size: float) -> None:
+    """Text centred `offset` typographic points from its place, on the line of its letters' feet."""
+    axes.annotate(text, position(shares), offset, textcoords="offset points", ha="center", fontsize=size)
+
+
+def _level(stage: int, share: float) -> list[Shares]:
+    """The ends of the line on which that stage (counted from 0) has that share."""
+    rest = 1 - share
+    ends = [[rest, 0.0], [0.0, rest]]
+    for end in ends:
+        end.insert(stage, share)
+    return [tuple(end) for end in ends]

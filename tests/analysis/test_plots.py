@@ -1,0 +1,210 @@
+"""What each figure hands to its axes, against values worked out by hand; bytes that are the same each time."""
+
+import math
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from matplotlib.axes import Axes
+from planted_studies import BASE, divisions, epochs, frame, rows, spread, stage_changes, wide
+
+from robust_arch.analysis.groups import Group, main_group
+from robust_arch.analysis.networks import networks
+from robust_arch.analysis.plots.by_stage import against_stage
+from robust_arch.analysis.plots.captions import attack_text, conditions, conditions_without_bars, threat_text
+from robust_arch.analysis.plots.cost_front import Series, draw_costs, prefixed
+from robust_arch.analysis.plots.curves import curves, training_curves
+from robust_arch.analysis.plots.marks import Mark, write_labels
+from robust_arch.analysis.plots.pairs import draw_pairs, rank_correlation
+from robust_arch.analysis.plots.ranking import best_against_worst
+from robust_arch.analysis.plots.simplex import on_simplex, position
+from robust_arch.analysis.plots.style import new_figure, save
+from robust_arch.architectures import ArchSpec, cost
+from robust_arch.errors import InputError
+
+Points = list[tuple[float, float]]
+
+
+def group_of(planted: pd.DataFrame) -> Group:
+    found = main_group(planted)
+    assert found is not None
+    return found
+
+
+def planted_group(specs: list[ArchSpec]) -> Group:
+    return group_of(frame(rows(specs, spread(specs))))
+
+
+def drawn(axes: Axes) -> list[Points]:
+    """The points of each set of error bars, in the order of drawing."""
+    return [[(float(x), float(y)) for x, y in bars.lines[0].get_xydata()] for bars in axes.containers]
+
+
+def test_each_panel_changes_one_stage() -> None:
+    # planted means: base 62, then stage 1 at 4 and 16: 64 and 66, stage 2: 68 and 70, stage 3: 72 and 74
+    figure = against_stage(planted_group(stage_changes("widths")), "widths")
+    assert [drawn(axes) for axes in figure.axes] == [
+        [[(4, 64), (16, 66)], [(8, 62)]],
+        [[(8, 68), (32, 70)], [(16, 62)]],
+        [[(16, 72), (64, 74)], [(32, 62)]],
+    ]
+    assert [axes.get_xlabel() for axes in figure.axes] == [f"Width of stage {i} (channels)" for i in (1, 2, 3)]
+
+
+def test_depths_are_drawn_like_widths() -> None:
+    figure = against_stage(planted_group(stage_changes("depths")), "depths")
+    assert drawn(figure.axes[2]) == [[(1, 72), (4, 74)], [(2, 62)]]
+    with pytest.raises(InputError, match="widths of one stage"):
+        against_stage(planted_group(stage_changes("depths")), "widths")
+
+
+def test_the_front_is_drawn_through_what_nothing_dominates() -> None:
+    figure = new_figure(3, 3)
+    axes = figure.add_subplot()
+    ys = (50, 49, 60, 55)
+    marks = [Mark(10.0**place, y, y - 1, y + 2) for place, y in enumerate(ys)]
+    draw_costs(axes, [Series("a", marks[:2], "blue", "o"), Series("b", marks[2:], "red", "s")], "Parameters")
+    (front,) = [line for line in axes.lines if line.get_label() == "Pareto front"]
+    # 50 for 1, then 60 for 100, and nothing better up to the edge of the axes
+    assert front.get_xydata().tolist() == [[1, 50], [100, 60], [axes.get_xlim()[1], 60]]
+    assert front.get_drawstyle() == "steps-post"
+    assert drawn(axes) == [[(1, 50), (10, 49)], [(100, 60), (1000, 55)]]
+
+
+@pytest.mark.parametrize(("value", "text"), [(500, "500"), (20_000, "20k"), (1.5e6, "1.5M"), (1e10, "10G")])
+def test_costs_have_a_prefix(value: float, text: str) -> None:
+    assert prefixed(value) == text
+
+
+def test_places_in_the_triangle() -> None:
+    height = math.sqrt(3) / 2
+    assert [position(corner) for corner in ((1, 0, 0), (0, 1, 0), (0, 0, 1))] == [(0, 0), (0.5, height), (1, 0)]
+    assert position((1 / 3, 1 / 3, 1 / 3)) == pytest.approx((0.5, height / 3))
+    with pytest.raises(InputError, match="3"):
+        position((0.25, 0.25, 0.25, 0.25))
+
+
+def test_the_simplex_shows_shares_and_accuracies() -> None:
+    specs = divisions()
+    figure = on_simplex(planted_group(specs), {"all in stage 3": (0.0, 0.0, 1.0)})
+    (dots,) = figure.axes[0].collections
+    places = [position(cost(spec).shares()) for spec in specs]
+    assert [tuple(place) for place in dots.get_offsets().tolist()] == [pytest.approx(place) for place in places]
+    assert dots.get_array().tolist() == [62, 64, 66, 68, 70, 72, 74, 76]
+    marked = {line.get_label(): line.get_xydata()[0].tolist() for line in figure.axes[0].lines}
+    assert marked["highest mean"] == pytest.approx(places[-1])
+    assert marked["all in stage 3"] == [1, 0]
+
+
+def test_four_stages_are_refused_on_the_simplex() -> None:
+    with pytest.raises(InputError, match="stages = 4"):
+        on_simplex(planted_group([ArchSpec("resnet", (1, 1, 1, 1), (8, 8, 8, 8))]), {})
+
+
+def test_quarters_by_stage_are_means_and_standard_deviations() -> None:
+    figure = best_against_worst(planted_group(divisions()))
+    ranks, shares, widths = figure.axes
+    assert drawn(ranks) == [[(76.0 - 2 * place, 1 + place)] for place in range(8)]
+    assert [tick.get_text() for tick in ranks.get_yticklabels()][:2] == ["30-8-8", "16-24-16"]
+    # best: 30-8-8 and 16-24-16; worst: 28-12-12 and 8-16-32
+    assert [[y for _, y in side] for side in drawn(widths)] == [[23, 16, 12], [18, 14, 22]]
+    bars = widths.containers[0].lines[2][0].get_segments()
+    half = math.sqrt(2) * 7  # of 30 and 16
+    assert bars[0][:, 1].tolist() == pytest.approx([23 - half, 23 + half])
+    assert [sum(y for _, y in side) for side in drawn(shares)] == pytest.approx([100, 100])
+
+
+def test_depths_are_shown_where_they_differ() -> None:
+    figure = best_against_worst(planted_group(stage_changes("depths")))
+    assert [axes.get_ylabel() for axes in figure.axes][1:] == [
+        "Share of the stages' parameters (%)",
+        "Width (channels)",
+        "Depth (blocks)",
+    ]
+
+
+def test_pairs_are_means_with_both_intervals() -> None:
+    axes = new_figure(3, 3).add_subplot()
+    found = networks(planted_group(divisions()[:2]), ("worst_case_acc", "lipschitz"))
+    draw_pairs(axes, found, "lipschitz", "worst_case_acc", "x", "y")
+    assert drawn(axes) == [[(38, 62), (36, 64)]]
+    across, up = (bars.get_segments()[0] for bars in axes.containers[0].lines[2])
+    assert across[:, 0].tolist() == pytest.approx([38 - 4.968275, 38 + 4.968275], abs=1e-5)
+    assert up[:, 1].tolist() == pytest.approx([62 - 4.968275, 62 + 4.968275], abs=1e-5)
+
+
+def test_rank_correlation_by_hand() -> None:
+    specs = divisions()[:4]
+    names = ["wrn_16_half", *(f"wide_resnet-d2-2-2-w{widths}" for widths in ("28-12-12", "12-28-12", "20-20-20"))]
+    planted = frame(rows(specs, dict(zip(names, ([50.0], [60.0], [70.0], [80.0]), strict=True))))
+    for name, value in zip(names, (4.0, 3.0, 1.0, 2.0), strict=True):
+        planted.loc[planted["arch"] == name, "lipschitz"] = value
+    found = networks(group_of(planted), ("worst_case_acc", "lipschitz"))
+    # ranks 1 2 3 4 against 4 3 1 2: squared differences 9 1 4 4, rho = 1 - 6 * 18 / (4 * 15)
+    assert rank_correlation(found, "worst_case_acc", "lipschitz") == pytest.approx(-0.8)
+
+
+def test_best_is_the_first_epoch_with_most_robust_images() -> None:
+    planted = frame(rows([wide(*BASE)], spread([wide(*BASE)])))
+    found = curves(planted, epochs())
+    assert [(curve.seed, curve.best, curve.drops) for curve in found] == [(seed, 2, [3, 4]) for seed in range(3)]
+    assert [curve.test for curve in found] == [(60, 59), (62, 61), (64, 63)]
+    left, right = training_curves(planted, epochs()).axes
+    lines = {line.get_label(): line.get_xydata().tolist() for line in left.lines}
+    assert lines["held-out images, seed 1"] == [[1, 20], [2, 40], [3, 50], [4, 50], [5, 30]]
+    assert (lines["best"], lines["last"]) == ([[3, 50]] * 3, [[5, 30]] * 3)
+    assert [[y for _, y in run] for run in drawn(right)] == [[60, 59], [62, 61], [64, 63]]
+
+
+def test_curves_of_runs_that_differ_are_refused() -> None:
+    specs = divisions()[:2]
+    with pytest.raises(InputError, match="one kind"):
+        curves(frame(rows(specs, spread(specs))), epochs())
+    one = frame(rows(specs[:1], spread(specs)))
+    with pytest.raises(InputError, match="one kind"):
+        curves(one[one["checkpoint"] == "best"], epochs())
+    with pytest.raises(InputError, match="seed 2"):
+        curves(one, epochs().query("run_id != 'wrn_16_half-2'"))
+
+
+def test_what_a_figure_says_of_its_numbers() -> None:
+    group = planted_group(divisions())
+    assert conditions(group, networks(group)).splitlines() == [
+        r"digits, $\ell_\infty$ $\epsilon$=0.2, worst case over FGSM, PGD-20, CW-40",
+        "n = 360 test images, mean of 3 seeds, t 95% interval",
+    ]
+    # every network has the seeds m, m + 2, m + 4: a half width of 4.968
+    assert conditions_without_bars(group, networks(group)).endswith("images, 3 seeds, 95% interval $\\pm$5.0 (median)")
+    assert (attack_text("gama100"), attack_text("autoattack"), attack_text("mine")) == (
+        "GAMA-100",
+        "AutoAttack",
+        "mine",
+    )
+    assert threat_text("l2-0.5") == r"$\ell_2$ $\epsilon$=0.5"
+
+
+def test_files_are_the_same_each_time_and_fonts_are_inside(tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        save(on_simplex(planted_group(divisions()), {}), tmp_path / folder)
+    for name in ("figure.pdf", "figure.png"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+    pdf = (tmp_path / "a" / "figure.pdf").read_bytes()
+    assert b"/FontFile2" in pdf  # TrueType, embedded
+    assert b"/Type3" not in pdf
+    assert b"CreationDate" not in pdf
+    width = int.from_bytes((tmp_path / "a" / "figure.png").read_bytes()[16:20], "big")
+    assert width == 990  # 3.3 inches at 300 dots
+
+
+def test_a_label_stands_nearest_to_its_own_mark() -> None:
+    axes = new_figure(3, 3).add_subplot()
+    marks = [Mark(x, 0.5, 0.5, 0.5, text) for x, text in ((0.4, "left"), (0.42, "middle"), (0.44, "right"), (0.9, ""))]
+    axes.set_xlim(0, 1)
+    axes.set_ylim(0, 1)
+    write_labels(axes, marks)
+    places = axes.transData.transform([(mark.x, mark.y) for mark in marks])
+    for text in axes.texts:
+        box = text.get_window_extent()
+        gaps = [math.hypot(max(box.x0 - x, 0, x - box.x1), max(box.y0 - y, 0, y - box.y1)) for x, y in places]
+        assert marks[gaps.index(min(gaps))].label == text.get_text()
+    assert {"left", "right"} <= {text.get_text() for text in axes.texts}
