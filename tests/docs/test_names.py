@@ -48,7 +48,7 @@ def test_every_link_leads_to_a_file_and_its_heading(page):
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_command_exists(page):
     known = set(get_command(app).commands)
-    named = set(re.findall(r"robust-arch\s([a-z]+)", text(page)))
+    named = set(re.findall(r"robust-arch ([a-z]+)", text(page)))
     assert named <= known
     modules = re.findall(r"python -m (robust_arch\.[a-z_.]+)", text(page))
     assert all((ROOT / module.replace(".", "/")).with_suffix(".py").is_file() for module in modules)
