@@ -12,7 +12,7 @@ ITEMS := $(patsubst experiments/%/,%,$(dir $(wildcard experiments/*/figure.py ex
 BIN   := $(VENV)/bin
 READY := $(VENV)/.ready
 .DEFAULT_GOAL := help
-.PHONY: help setup study report figures tables test test-all lint bench clean
+.PHONY: help setup study report figures tables notebooks docs test test-all lint bench clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z%-]+:.*## / { sub("%", "<item>", $$1); printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -67,6 +67,14 @@ bench: $(READY) ## measure speed and its price, evaluation, many records, search
 	$(BIN)/python benchmarks/evaluation.py
 	$(BIN)/python benchmarks/records.py
 	$(BIN)/python benchmarks/search.py
+
+notebooks: $(READY) ## execute the notebooks in place, with their outputs
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[notebooks]'
+	$(BIN)/python notebooks/execute.py
+
+docs: $(READY) ## build the documentation as a site, site/index.html
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	$(BIN)/mkdocs build
 
 clean: ## remove the environment and caches; results stay
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist

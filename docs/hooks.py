@@ -1,0 +1,88 @@
+"""What the site adds to the pages in docs/: the configuration, and the files of the repository that pages link to."""
+
+import posixpath
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
+
+ROOT = Path(__file__).resolve().parents[1]
+_LINK = re.compile(r"(?<=\]\()(?P<target>[^()#\s:]+)(?P<anchor>#[^()\s]*)?(?=\))")
+_INTRODUCTION = """# Configuration
+
+Every choice is a file in `conf/`, and every key in it can be set on the command line: `group=choice` takes another
+file, `group.key=value` sets a key. What follows is those files themselves, comments included. `--config-dir <folder>`
+adds a folder of your own, laid out in the same way.
+"""
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add the page of the configuration, and what pages link to outside docs/, page by page."""
+    files.append(File.generated(config, "configuration.md", content=configuration_page()))
+    pending = [file for file in files if file.is_documentation_page()]
+    while pending:
+        page = pending.pop()
+        for target in _linked(page.content_string, _source(page)):
+            uri = _uri(target)
+            if files.get_file_from_path(uri) is None:
+                files.append(File.generated(config, uri, abs_src_path=str(target)))
+                pending += [files.src_uris[uri]] if target.suffix == ".md" else []
+    return files
+
+
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:  # noqa: ARG001
+    """Point links to files of the repository to where the site has them."""
+    source = _source(page.file)
+
+    def moved(match: re.Match[str]) -> str:
+        target = _resolved(match["target"], source)
+        if target is None:
+            return match[0]
+        return posixpath.relpath(_uri(target), posixpath.dirname(page.file.src_uri)) + (match["anchor"] or "")
+
+    return _LINK.sub(moved, markdown)
+
+
+def configuration_page() -> str:
+    """Every YAML file of conf/ as Markdown: the two commands first, then group by group."""
+    conf = ROOT / "conf"
+    parts = [_INTRODUCTION]
+    for command in ("train", "evaluate"):
+        parts.append(f"## {command}\n\nKeys of `python -m robust_arch.{command}`.\n\n{_listing(conf / command)}")
+    for group in sorted(path for path in conf.iterdir() if path.is_dir()):
+        parts.append(f"## {group.name}")
+        parts += [f"### {group.name}={file.stem}\n\n{_listing(file)}" for file in sorted(group.glob("*.yaml"))]
+    return "\n\n".join(parts)
+
+
+def _listing(file: Path) -> str:
+    return f"```yaml\n{file.with_suffix('.yaml').read_text(encoding='utf-8').strip()}\n```"
+
+
+def _linked(markdown: str, source: Path) -> Iterator[Path]:
+    for match in _LINK.finditer(markdown):
+        target = _resolved(match["target"], source)
+        if target is not None:
+            yield target
+
+
+def _resolved(target: str, source: Path) -> Path | None:
+    """The file of the repository that a link of `source` names, of a folder its README; None for other links."""
+    path = (source.parent / target).resolve()
+    path = path / "README.md" if path.is_dir() else path
+    return path if path.is_relative_to(ROOT) and path.is_file() else None
+
+
+def _source(file: File) -> Path:
+    """Where a page's text stands in the repository."""
+    return Path(file.abs_src_path) if file.abs_src_path else ROOT / "docs" / file.src_uri
+
+
+def _uri(target: Path) -> str:
+    """Where a file of the repository stands among the site's sources."""
+    if target.is_relative_to(ROOT / "docs"):
+        return target.relative_to(ROOT / "docs").as_posix()
+    return "repository/" + target.relative_to(ROOT).as_posix()

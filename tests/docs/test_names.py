@@ -1,0 +1,82 @@
+"""What the documentation names exists: files, commands, targets, studies and tests."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+from typer.main import get_command
+
+from robust_arch.cli import app
+from robust_arch.paths import conf_dir
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+BUILT_WITH_THE_SITE = {"configuration.md"}
+GROUPS = sorted(path.name for path in conf_dir().iterdir() if path.is_dir())
+
+
+def text(page):
+    return page.read_text(encoding="utf-8")
+
+
+def anchors(page):
+    """Of the headings, as forges and the site make them: lower case, no punctuation, dashes for blanks."""
+    headings = re.findall(r"^#+ (.*)$", text(page), flags=re.MULTILINE)
+    without_links = [re.sub(r"\]\([^)]*\)", "", heading) for heading in headings]
+    return {re.sub(r"[^\w\- ]", "", heading).lower().replace(" ", "-") for heading in without_links}
+
+
+def local_links(page):
+    """(file, anchor) of every link that names neither a host nor what the site makes itself."""
+    for target in re.findall(r"\]\(([^)\s]+)\)", text(page)):
+        file, _, anchor = target.partition("#")
+        if ":" not in target and file not in BUILT_WITH_THE_SITE:
+            yield file, anchor
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_leads_to_a_file_and_its_heading(page):
+    for file, anchor in local_links(page):
+        path = (page.parent / file).resolve() if file else page
+        assert path.exists(), f"{page.name}: {file}"
+        path = path / "README.md" if path.is_dir() else path
+        if anchor and not anchor.startswith("robust_arch."):  # those are made from docstrings
+            assert anchor in anchors(path), f"{page.name}: {file}#{anchor}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_command_exists(page):
+    known = set(get_command(app).commands)
+    named = set(re.findall(r"robust-arch ([a-z]+)", text(page)))
+    assert named <= known
+    modules = re.findall(r"python -m (robust_arch\.[a-z_.]+)", text(page))
+    assert all((ROOT / module.replace(".", "/")).with_suffix(".py").is_file() for module in modules)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_choice_of_a_group_exists(page):
+    """`study=demo`, `arch=wrn_34_12,wrn_34_r`, `objective=sat|trades`; not <name>, nor what the page itself writes."""
+    own = set(re.findall(r"mine/\w+/(\w+)\.yaml", text(page)))
+    for group, choices in re.findall(rf"(?<![\w./])({'|'.join(GROUPS)})=([\w|,]+)", text(page)):
+        for choice in re.split(r"[|,]", choices):
+            known = (conf_dir() / group / choice).with_suffix(".yaml").is_file()
+            assert not choice or known or choice in own, f"{page.name}: {group}={choice}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_make_target_exists(page):
+    targets = set(re.findall(r"^([a-z%-]+):", text(ROOT / "Makefile"), flags=re.MULTILINE))
+    assert set(re.findall(r"(?:`|^)make ([a-z-]+)", text(page), flags=re.MULTILINE)) <= targets
+
+
+def test_every_test_and_file_that_the_questions_name_exists():
+    page = text(ROOT / "docs" / "faq.md")
+    mistakes = ast.parse(text(ROOT / "tests" / "integration" / "test_mistakes.py"))
+    tests = {node.name for node in mistakes.body if isinstance(node, ast.FunctionDef)}
+    named = set(re.findall(r"`(test_\w+)`", page))
+    assert len(named) > 20
+    assert named <= tests
+    files = re.findall(r"`((?:robust_arch|conf|tests)/[\w./]+)`", page)
+    assert len(files) > 10
+    assert all((ROOT / file).exists() for file in files)
