@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from experiments.recorded import comparable
 from robust_arch.analysis.networks import networks
 from robust_arch.analysis.plots.captions import ROBUST, conditions
-from robust_arch.analysis.plots.pairs import draw_pairs, rank_correlation
+from robust_arch.analysis.plots.pairs import draw_pairs, rank_title
 from robust_arch.analysis.plots.style import STYLE, WIDE, new_figure
 
 STUDIES = ("budget", "capacity", "stage_width", "stage_depth", "last_stage")
@@ -26,8 +26,7 @@ def draw(results: Sequence[Path]) -> Figure:
     figure = new_figure(WIDE, 2.7)
     for axes, (name, label) in zip(figure.subplots(1, 2, sharey=True), MEASURES.items(), strict=True):
         draw_pairs(axes, found, name, "worst_case_acc", label, "")
-        rho = rank_correlation(found, name, "worst_case_acc")
-        axes.set_title(rf"Spearman's $\rho$ = {rho:.2f} over {len(found)} networks")
+        axes.set_title(rank_title(found, name, "worst_case_acc"))
     figure.axes[0].set_ylabel(ROBUST)
     figure.suptitle(conditions(group, found), fontsize=7, x=0.01, ha="left")
     return figure

@@ -1,4 +1,4 @@
-"""What goes with robust accuracy over architectures: writes correlations.csv and prints it as a Markdown table.
+"""What goes with robust accuracy over architectures: correlations.csv, its picture, and a Markdown table on the screen.
 
 Usage: python experiments/theory/correlate.py
 """
@@ -8,7 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from matplotlib import rc_context
+from matplotlib.figure import Figure
 
+from robust_arch.analysis.plots.style import BLUE, GREY, ORANGE, STYLE, WIDE, new_figure, save
 from robust_arch.statistics import rank_correlation
 
 FOLDER = Path(__file__).parent
@@ -79,10 +82,35 @@ def _cell(row: "pd.Series[Any]") -> str:
     return f"{row['tau']:+.2f}{interval}"
 
 
+@rc_context(STYLE)
+def draw_correlations(frame: pd.DataFrame) -> Figure:
+    """Kendall's tau of each quantity with robust accuracy, with its 95% interval, a marker a source."""
+    figure = new_figure(WIDE, 2.9)
+    axis = figure.subplots()
+    looks = {"series": (BLUE, "s", -0.15), "study": (ORANGE, "o", 0.15)}
+    order = list(QUANTITIES)
+    for source, part in frame[frame["tau"].notna()].groupby("source"):
+        colour, marker, shift = looks[str(source)]
+        y = [order.index(quantity) + shift for quantity in part["quantity"]]
+        first = part.iloc[0]
+        label = f"{SOURCES[str(source)]}, {first['architectures']} architectures"
+        bars = [(part["tau"] - part["low"]).fillna(0), (part["high"] - part["tau"]).fillna(0)]
+        axis.errorbar(part["tau"], y, xerr=bars, fmt=marker, color=colour, capsize=2, elinewidth=1, label=label)
+    axis.axvline(0, color=GREY, linewidth=0.8)
+    axis.set_yticks(range(len(order)), list(QUANTITIES.values()))
+    axis.invert_yaxis()
+    axis.set_xlim(-1.05, 1.05)
+    axis.set_xlabel("Kendall's tau with robust accuracy, 95% interval")
+    axis.grid(axis="x", alpha=0.3)
+    figure.legend(loc="outside lower center", ncols=2, frameon=False)
+    return figure
+
+
 def main() -> None:
     """The command."""
     found = table()
     found.to_csv(RECORD, index=False, float_format="%.4g")
+    save(draw_correlations(found), FOLDER, "correlations")
     print(markdown(found))
 
 

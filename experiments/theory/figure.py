@@ -1,36 +1,37 @@
-"""Draws figure.pdf and figure.png from measured.csv, and correlations.pdf and .png from correlations.csv.
+"""Bound and measured change of small networks against the last stage's width and depth, from measured.csv."""
 
-Usage: python experiments/theory/figure.py
-"""
-
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import pandas as pd
-from correlate import QUANTITIES, SOURCES
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from robust_arch.analysis.plots.style import BLUE, GREEN, GREY, ORANGE, STYLE, WIDE, new_figure
 from robust_arch.architectures import PRESETS
+from robust_arch.errors import invalid
 
-FOLDER = Path(__file__).parent
+STUDIES = ()
+MEASURED = Path(__file__).with_name("measured.csv")
 BASE = PRESETS["wrn_16_half"]
-WIDTH, DPI = 6.8, 200  # inches; the page of a two-column paper
-# told apart with any colour vision (Okabe and Ito 2008), and by marker and line besides
-BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#555555"
 STYLES: dict[str, dict[str, Any]] = {
     "initial": {"linestyle": "--", "markerfacecolor": "white"},
     "trained": {"linestyle": "-"},
 }
-SETTINGS: dict[Any, Any] = {
-    "font.size": 8,
-    "axes.labelsize": 8,
-    "axes.titlesize": 8,
-    "legend.fontsize": 7,
-    "xtick.labelsize": 7,
-}
-SETTINGS |= {"ytick.labelsize": 7, "pdf.fonttype": 42, "lines.markersize": 4, "lines.linewidth": 1.2}
+
+
+@rc_context(STYLE)
+def draw(results: Sequence[Path]) -> Figure:
+    """The recorded networks; of another study the figure is drawn after its measured.csv is made.
+
+    Raises:
+        InputError: for results of another study.
+    """
+    if results:
+        raise invalid("STUDY", [str(path) for path in results], "nothing: this figure shows measured.csv of its folder")
+    return draw_series(pd.read_csv(MEASURED))
 
 
 def series(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
@@ -44,7 +45,7 @@ def series(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
 def draw_series(frame: pd.DataFrame) -> Figure:
     """Bound and measured change of the last stage and of the network, and errors, against last width and last depth."""
     rows = series(frame)
-    figure = Figure(figsize=(WIDTH, 4.6), dpi=DPI, layout="constrained")
+    figure = new_figure(WIDE, 4.6)
     grid = figure.subplots(len(rows), 3, sharey="col")
     words = {"last_width": "width of the last stage", "last_depth": "depth of the last stage"}
     for axes, (column, part) in zip(grid, rows.items(), strict=True):
@@ -99,43 +100,3 @@ def _legends(figure: Figure, smoothness: Axes, errors: Axes) -> None:
     others, names = errors.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower left", ncols=2, frameon=False)
     figure.legend(others, names, loc="outside lower right", ncols=2, frameon=False)
-
-
-def draw_correlations(frame: pd.DataFrame) -> Figure:
-    """Kendall's tau of each quantity with robust accuracy, with its 95% interval, a marker a source."""
-    figure = Figure(figsize=(WIDTH, 2.9), dpi=DPI, layout="constrained")
-    axis = figure.subplots()
-    looks = {"series": (BLUE, "s", -0.15), "study": (ORANGE, "o", 0.15)}
-    order = list(QUANTITIES)
-    for source, part in frame[frame["tau"].notna()].groupby("source"):
-        colour, marker, shift = looks[str(source)]
-        y = [order.index(quantity) + shift for quantity in part["quantity"]]
-        first = part.iloc[0]
-        label = f"{SOURCES[str(source)]}, {first['architectures']} architectures"
-        bars = [(part["tau"] - part["low"]).fillna(0), (part["high"] - part["tau"]).fillna(0)]
-        axis.errorbar(part["tau"], y, xerr=bars, fmt=marker, color=colour, capsize=2, elinewidth=1, label=label)
-    axis.axvline(0, color=GREY, linewidth=0.8)
-    axis.set_yticks(range(len(order)), list(QUANTITIES.values()))
-    axis.invert_yaxis()
-    axis.set_xlim(-1.05, 1.05)
-    axis.set_xlabel("Kendall's tau with robust accuracy, 95% interval")
-    axis.grid(axis="x", alpha=0.3)
-    figure.legend(loc="outside lower center", ncols=2, frameon=False)
-    return figure
-
-
-def save(figure: Figure, name: str) -> None:
-    """As PDF with its fonts inside, and as PNG."""
-    figure.savefig(FOLDER / f"{name}.pdf", metadata={"CreationDate": None})
-    figure.savefig(FOLDER / f"{name}.png")
-
-
-def main() -> None:
-    """The command."""
-    with mpl.rc_context(SETTINGS):
-        save(draw_series(pd.read_csv(FOLDER / "measured.csv")), "figure")
-        save(draw_correlations(pd.read_csv(FOLDER / "correlations.csv")), "correlations")
-
-
-if __name__ == "__main__":
-    main()

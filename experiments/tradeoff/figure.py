@@ -12,7 +12,7 @@ from experiments.recorded import comparable
 from robust_arch.analysis.networks import networks
 from robust_arch.analysis.plots.captions import ROBUST, conditions
 from robust_arch.analysis.plots.marks import Mark, error_bars, write_labels
-from robust_arch.analysis.plots.pairs import draw_pairs, rank_correlation
+from robust_arch.analysis.plots.pairs import draw_pairs, rank_title
 from robust_arch.analysis.plots.style import GREEN, ORANGE, STYLE, WIDE, new_figure
 
 STUDIES = ("capacity", "budget", "stage_width", "stage_depth", "last_stage")
@@ -26,8 +26,7 @@ def draw(results: Sequence[Path]) -> Figure:
     figure = new_figure(WIDE, 3.2)
     left, right = figure.subplots(1, 2)
     draw_pairs(left, found, "clean_acc", "worst_case_acc", CLEAN, ROBUST)
-    rho = rank_correlation(found, "clean_acc", "worst_case_acc")
-    left.set_title(rf"{group.rows.iloc[0]['data']}: Spearman's $\rho$ = {rho:.2f} over {len(found)} networks")
+    left.set_title(f"{group.rows.iloc[0]['data']}: {rank_title(found, 'clean_acc', 'worst_case_acc')}")
     marks = _published(right)
     figure.suptitle(f"Left: {conditions(group, found)}", fontsize=7, x=0.01, ha="left")
     write_labels(right, marks, fontsize=6)
@@ -47,7 +46,7 @@ def _published(axes: Axes) -> list[Mark]:
     axes.set_title(r"CIFAR-10, published, $\ell_\infty$ $\epsilon$=8/255")
     axes.set_xlabel(CLEAN)
     axes.set_ylabel("AutoAttack accuracy (%)")
-    axes.margins(x=0.24, y=0.12)
+    axes.margins(x=0.3, y=0.12)
     axes.legend(loc="center right")
     return [*more, *plain]
 

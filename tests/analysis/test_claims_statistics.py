@@ -10,7 +10,7 @@ from scipy import stats
 
 from robust_arch.analysis.claims.concordance import architectures_for, concordance
 from robust_arch.analysis.claims.differences import Contrast, Largest, Pairs
-from robust_arch.analysis.claims.measured import Measured, noise
+from robust_arch.analysis.claims.measured import Measured, noise, uneven
 from robust_arch.architectures import ArchSpec
 
 
@@ -18,7 +18,7 @@ def study(values: np.ndarray) -> Measured:
     """Of (A, S) accuracies, NaN where there is no run; names and costs play no part here."""
     specs = (ArchSpec("wide_resnet", (1, 1, 1), (8, 16, 32)),) * len(values)
     means, counts = np.nanmean(values, axis=1), np.sum(~np.isnan(values), axis=1)
-    return Measured(tuple(map(str, range(len(values)))), specs, means, counts, *noise(values), costs={}, stages={})
+    return Measured(tuple(map(str, range(len(values)))), specs, means, counts, *noise(values), None, {}, {})
 
 
 def pairs(*each: tuple[int, int]) -> Pairs:
@@ -96,6 +96,19 @@ def test_noise_of_a_table_with_gaps_is_pooled_within_architectures() -> None:
 
 def test_one_run_each_gives_no_noise() -> None:
     assert noise(np.array([[1.0], [2.0], [4.0]])) == (None, 0)
+
+
+def test_an_architecture_that_scatters_more_is_named() -> None:
+    values = np.random.default_rng(0).normal(size=(12, 3))
+    assert uneven(values) is None
+    values[4] *= 12
+    assert uneven(values) == 4
+
+
+def test_one_in_a_hundred_even_studies_is_called_uneven() -> None:
+    draws = np.random.default_rng(1).normal(size=(1000, 6, 3))
+    called = sum(uneven(values) is not None for values in draws)
+    assert 2 <= called <= 20  # 10 expected, with a standard deviation of 3.1
 
 
 def test_two_architectures_are_compared_by_the_paired_t_test() -> None:

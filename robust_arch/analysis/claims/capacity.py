@@ -66,8 +66,8 @@ def _supported(rank: Concordance, drop: Largest, largest: Difference, name: str)
     if 2 * largest.p_value <= ALPHA:
         better, worse = drop.names()
         parts.append(
-            f"{worse} has more {name} than {better} and is {largest.value:.1f} [{largest.low:.1f}, {largest.high:.1f}] "
-            f"points less robust (adjusted for {len(drop.pairs):,} pairs)"
+            f"of {len(drop.pairs):,} pairs, adjusted for all, {worse} with more {name} than {better} is "
+            f"{largest.value:.1f} [{largest.low:.1f}, {largest.high:.1f}] points less robust"
         )
     text = "; ".join(parts)
     return f"{text[:1].upper()}{text[1:]}."

@@ -20,13 +20,15 @@ class Examined:
     """What comparable runs of one kind of architecture (family, stem width, activation, dropout) say of the claims.
 
     sigma: standard deviation in points of a run about its architecture's mean, on `degrees` of freedom; None where no
-    architecture was trained twice.
+    architecture was trained twice. unlike: an architecture whose runs scatter far more than the others', and their
+    standard deviation.
     """
 
     group: Group
     kind: str
     sigma: float | None
     degrees: int
+    unlike: tuple[str, float] | None
     findings: tuple[Finding, ...]
 
 
@@ -59,7 +61,7 @@ def examine(group: Group) -> list[Examined]:
         InputError: for an architecture of no known family.
     """
     return [
-        Examined(group, kind, found.sigma, found.degrees, tuple(_findings(found)))
+        Examined(group, kind, found.sigma, found.degrees, found.unlike, tuple(_findings(found)))
         for kind, found in measured(group.rows).items()
     ]
 

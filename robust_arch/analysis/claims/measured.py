@@ -15,13 +15,16 @@ RESOURCES = ("params", "macs")
 TOLERANCE = 0.02
 """Of a budget: costs within (1 + tolerance) / (1 - tolerance) of each other are equal."""
 
+_DRAWS = 10_000
+
 
 @dataclass(frozen=True)
 class Measured:
     """Worst-case accuracies of A architectures of one kind that may be compared, in percent, on the same test images.
 
     means: (A,) over seeds. counts: (A,) runs of each. sigma: standard deviation of one run about its architecture's
-    mean, pooled, on `degrees` of freedom; None where no architecture was trained twice. costs: resource to (A,).
+    mean, pooled, on `degrees` of freedom; None where no architecture was trained twice. unlike: the architecture whose
+    runs scatter far more than the others', with their standard deviation, if there is one. costs: resource to (A,).
     stages: resource to (A, stages), without stem and head.
     """
 
@@ -31,6 +34,7 @@ class Measured:
     counts: np.ndarray
     sigma: float | None
     degrees: int
+    unlike: tuple[str, float] | None
     costs: dict[str, np.ndarray]
     stages: dict[str, np.ndarray]
 
@@ -89,13 +93,16 @@ def _measured(rows: pd.DataFrame, specs: Mapping[str, ArchSpec]) -> Measured:
     own = tuple(specs[str(name)] for name in table.index)
     values = table.to_numpy()
     sigma, degrees = noise(values)
+    names = tuple(str(name) for name in table.index)
+    worst = uneven(values)
     return Measured(
-        names=tuple(str(name) for name in table.index),
+        names=names,
         specs=own,
         means=np.nanmean(values, axis=1),
         counts=np.sum(~np.isnan(values), axis=1),
         sigma=sigma,
         degrees=degrees,
+        unlike=None if worst is None else (names[worst], float(np.nanstd(values[worst], ddof=1))),
         costs={resource: firsts[resource].to_numpy(dtype=float) for resource in RESOURCES},
         stages={resource: np.array([stage_costs(spec, resource) for spec in own]) for resource in RESOURCES},
     )
@@ -120,3 +127,19 @@ def noise(values: np.ndarray) -> tuple[float | None, int]:
         residuals = residuals - residuals.mean(axis=0)
         degrees = (architectures - 1) * (seeds - 1)
     return (float(np.sqrt(np.nansum(residuals**2) / degrees)), degrees) if degrees else (None, 0)
+
+
+def uneven(values: np.ndarray) -> int | None:
+    """The architecture whose variance is too large a part of all to be chance at the 1% level (Cochran 1941), if any.
+
+    values: (A, S) accuracies with NaN where there is no run. The null distribution is drawn at random.
+    """
+    degrees = np.sum(~np.isnan(values), axis=1) - 1
+    repeated = np.flatnonzero(degrees > 0)
+    if len(repeated) < 2:
+        return None
+    variances = np.nanvar(values[repeated], axis=1, ddof=1)
+    drawn = np.random.default_rng(0).chisquare(degrees[repeated], (_DRAWS, len(repeated))) / degrees[repeated]
+    largest = np.quantile(drawn.max(axis=1) / drawn.sum(axis=1), 0.99)
+    worst = int(np.argmax(variances))
+    return int(repeated[worst]) if variances[worst] > largest * variances.sum() else None

@@ -14,7 +14,11 @@ def heading(examined: Examined) -> str:
         else f"runs of one architecture scatter with a standard deviation of {examined.sigma:.2f} points "
         f"({examined.degrees} degrees of freedom)"
     )
-    return f"{examined.kind}; {examined.group}; {noise}."
+    text = f"{examined.kind}; {examined.group}; {noise}."
+    if examined.unlike is None:
+        return text
+    name, deviation = examined.unlike
+    return f"{text} Runs of {name} scatter far more, by {deviation:.2f} points: what is said of it is less sure."
 
 
 def numbers(finding: Finding) -> str:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import pandas as pd
 from matplotlib.axes import Axes
 
 from robust_arch.analysis.networks import Estimate, Network
 from robust_arch.analysis.plots.style import BLUE
+from robust_arch.statistics import rank_correlation
 
 
 def draw_pairs(axes: Axes, found: Sequence[Network], x: str, y: str, xlabel: str, ylabel: str) -> None:
@@ -30,10 +30,14 @@ def draw_pairs(axes: Axes, found: Sequence[Network], x: str, y: str, xlabel: str
     axes.set_ylabel(ylabel)
 
 
-def rank_correlation(found: Sequence[Network], x: str, y: str) -> float:
-    """Spearman's rho over the networks' means, ties at their mean rank; NaN where one of the two is constant."""
-    means = pd.DataFrame({name: [network.numbers[name].mean for network in found] for name in (x, y)})
-    return float(means.rank().corr().to_numpy()[0, 1])
+def rank_title(found: Sequence[Network], x: str, y: str) -> str:
+    """Kendall's tau of the networks' means of two columns, with its 95% interval where there is one."""
+    across, up = ([network.numbers[name].mean for network in found] for name in (x, y))
+    known = rank_correlation(across, up)
+    if known.tau is None:
+        return f"{known.n} networks"
+    interval = "" if known.low is None else f" [{known.low:.2f}, {known.high:.2f}]"
+    return rf"Kendall's $\tau$ = {known.tau:.2f}{interval}, {known.n} networks"
 
 
 def _spread(estimates: Sequence[Estimate]) -> list[list[float]]:
