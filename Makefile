@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV   ?= .venv
 STUDY  ?= demo
-# What is installed beside the package: add submitit, ray, optuna or dashboard where they are wanted.
+# What is installed beside the package: add submitit, ray, optuna, dashboard, browser, notebooks or docs where they are wanted.
 EXTRAS ?= dev,onnx
 # Address of a package index with CPU-only PyTorch wheels, for small downloads where there is no GPU.
 TORCH_INDEX ?=
@@ -77,4 +77,4 @@ docs: $(READY) ## build the documentation as a site, site/index.html
 	$(BIN)/mkdocs build
 
 clean: ## remove the environment and caches; results stay
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist site
