@@ -24,14 +24,13 @@ def test_a_file_of_results_is_asked_every_claim(tmp_path: Path) -> None:
     # a line through the widths: every smaller last stage is 0.5 points better for 8 channels
     planted(SPECS, lambda spec, _: 60 - spec.widths[-1] / 16, seeds=3, sd=0.1).rows.to_csv(path, index=False)
     text = claims(path)
-    assert re.findall(r"^(C\d), (.*): ([A-Z ]+)$", text, re.MULTILINE)[:3] == [
-        ("C1", "more parameters", "SUPPORTED"),
-        ("C1", "more multiply-accumulates", "SUPPORTED"),
-        ("C2", "smaller last stage, others kept", "SUPPORTED"),
-    ]
+    verdicts = re.findall(r"^(C\d), (.*): ([A-Z ]+)$", text, re.MULTILINE)
+    assert ("C1", "more parameters, over all", "SUPPORTED") in verdicts
+    assert ("C1", "more multiply-accumulates, one pair", "SUPPORTED") in verdicts
+    assert ("C2", "smaller last stage, others kept, on average", "SUPPORTED") in verdicts
     assert "6 architectures, 18 runs, seeds an architecture: 3" in text
     # 15 pairs, 1 to 5 steps of 0.5 points apart: (5 x 1 + 4 x 2 + 3 x 3 + 2 x 4 + 1 x 5) / 15 x 0.5 = 1.17
-    effect = re.search(r"as the last stage shrinks: \+([\d.]+) points \[", text)
+    effect = re.search(r"smaller minus larger, mean of pairs: \+([\d.]+) points \[", text)
     assert effect is not None
     assert float(effect[1]) == pytest.approx(1.17, abs=0.2)
 

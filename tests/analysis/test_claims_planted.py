@@ -15,9 +15,12 @@ WIDER = [ArchSpec("wide_resnet", (2, 2, 2), (8 * k, 16 * k, 32 * k)) for k in ra
 LAST = [ArchSpec("wide_resnet", (2, 2, 2), (16, 32, width)) for width in (16, 24, 32, 48, 64)]
 SHARES = [(a / 6, b / 6, (6 - a - b) / 6) for a in range(1, 5) for b in range(1, 6 - a)]
 DIVIDED = [allocate(Budget(params=60_000), shares, depths=(2, 2, 2), width_step=2) for shares in SHARES]
-C1, C2_KEPT = ("C1", "more parameters"), ("C2", "smaller last stage, others kept")
-C2_EQUAL = ("C2", "smaller last stage, others grown, equal parameters")
+C1, C1_PAIR = ("C1", "more parameters, over all"), ("C1", "more parameters, one pair")
+KEPT, EQUAL = "smaller last stage, others kept", "smaller last stage, others grown, equal parameters"
+C2_KEPT, C2_KEPT_PAIR = ("C2", f"{KEPT}, on average"), ("C2", f"{KEPT}, one pair")
+C2_EQUAL, C2_EQUAL_PAIR = ("C2", f"{EQUAL}, on average"), ("C2", f"{EQUAL}, one pair")
 C3 = ("C3", "equal parameters, against equal shares")
+ALL = (C1, C1_PAIR, C2_KEPT, C2_KEPT_PAIR, C2_EQUAL, C2_EQUAL_PAIR, C3)
 
 
 def ask(specs: Sequence[ArchSpec], truth: Truth, **how: float) -> dict[tuple[str, str], Finding]:
@@ -43,14 +46,23 @@ def peak_in_the_middle(spec: ArchSpec, priced: Cost) -> float:
     return 50 - abs(spec.widths[0] - 40) / 8  # rises to the fifth of WIDER, then falls: tau is near 0
 
 
+def middle_of_the_last_stage(spec: ArchSpec, priced: Cost) -> float:
+    return 50 + 4 * (spec.widths[-1] == 48)  # less than 64 helps once; further down it does not
+
+
 @pytest.mark.parametrize(
     ("specs", "truth", "key", "verdict"),
     [
         (WIDER, by_params(-5), C1, "supported"),
         (WIDER, by_params(+5), C1, "not supported"),
-        (WIDER, peak_in_the_middle, C1, "supported"),
+        (WIDER, peak_in_the_middle, C1, "too few runs"),
+        (WIDER, peak_in_the_middle, C1_PAIR, "supported"),
+        (WIDER[:4], by_params(-30), C1, "too few runs"),
+        (WIDER[:4], by_params(-30), C1_PAIR, "supported"),
         (LAST, by_last_share(-8), C2_KEPT, "supported"),
+        (LAST, by_last_share(-8), C2_KEPT_PAIR, "supported"),
         (LAST, by_last_share(+8), C2_KEPT, "not supported"),
+        (LAST, middle_of_the_last_stage, C2_KEPT_PAIR, "supported"),
         (LAST, no_effect, C2_KEPT, "not supported"),
         (DIVIDED, by_last_share(-8), C2_EQUAL, "supported"),
         (DIVIDED, by_last_share(+8), C2_EQUAL, "not supported"),
@@ -80,7 +92,7 @@ def test_the_effect_that_was_planted_lies_in_the_interval() -> None:
 def test_one_seed_is_too_few_for_everything() -> None:
     findings = ask([*WIDER, *LAST, *DIVIDED], by_last_share(-30), seeds=1)
     assert {finding.verdict for finding in findings.values()} == {"too few runs"}
-    assert all("2 seeds" in findings[key].why for key in (C1, C2_KEPT, C2_EQUAL, C3))
+    assert all("2 seeds" in findings[key].why for key in ALL)
 
 
 def test_another_kind_of_network_is_asked_by_itself() -> None:
@@ -101,12 +113,12 @@ def test_a_run_that_two_studies_hold_counts_once() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("seeds", "sd"), [(2, 1.0), (4, 0.3)])
-def test_without_an_effect_at_most_one_study_in_twenty_supports_a_claim(seeds: int, sd: float) -> None:
+def test_without_an_effect_one_study_in_forty_supports_a_statement(seeds: int, sd: float) -> None:
     supported: Counter[tuple[str, str]] = Counter()
     studies = 1000
     for draw in range(studies):
         findings = ask([*WIDER, *LAST, *DIVIDED], no_effect, seeds=seeds, sd=sd, draw=draw)
         supported.update(key for key, finding in findings.items() if finding.verdict == "supported")
-    # 5% of 1,000 scatter by 6.9; the level is an upper bound, as the two tests of C1 and C2 overlap
-    assert all(count <= 50 + 3 * 6.9 for count in supported.values()), supported
-    assert all(supported[key] >= 10 for key in (C1, C2_KEPT, C2_EQUAL, C3)), supported  # and no test is asleep
+    # 2.5% of 1,000, which scatter by 4.9
+    assert all(count <= 25 + 3 * 4.9 for count in supported.values()), supported
+    assert all(supported[key] >= 10 for key in ALL), supported  # and no test is asleep

@@ -10,15 +10,15 @@ from scipy import stats
 
 from robust_arch.analysis.claims.concordance import architectures_for, concordance
 from robust_arch.analysis.claims.differences import Contrast, Largest, Pairs
-from robust_arch.analysis.claims.measured import Measured, noise, uneven
+from robust_arch.analysis.claims.layout import fit, uneven
+from robust_arch.analysis.claims.measured import Measured
 from robust_arch.architectures import ArchSpec
 
 
 def study(values: np.ndarray) -> Measured:
     """Of (A, S) accuracies, NaN where there is no run; names and costs play no part here."""
     specs = (ArchSpec("wide_resnet", (1, 1, 1), (8, 16, 32)),) * len(values)
-    means, counts = np.nanmean(values, axis=1), np.sum(~np.isnan(values), axis=1)
-    return Measured(tuple(map(str, range(len(values)))), specs, means, counts, *noise(values), None, {}, {})
+    return Measured(tuple(map(str, range(len(values)))), specs, fit(values), {}, {}, {})
 
 
 def pairs(*each: tuple[int, int]) -> Pairs:
@@ -63,11 +63,16 @@ def test_pairs_of_equal_cost_do_not_count() -> None:
     assert found.p_falls == pytest.approx(4 / 6)
 
 
-def test_the_interval_of_tau_leaves_out_zero_just_where_the_test_calls_it() -> None:
-    for seed in range(40):
-        accuracy = np.random.default_rng(seed).normal(size=6) - 0.4 * np.arange(6)
-        found = concordance(rising(6), accuracy)
-        assert (found.high < 0) == (found.p_falls < 0.025)
+@pytest.mark.parametrize("count", [2, 3, 4, 5, 6])
+def test_the_interval_of_tau_leaves_out_zero_just_where_the_test_calls_it(count: int) -> None:
+    orders = [np.array(order) for order in permutations(range(count))]
+    taus = [stats.kendalltau(np.arange(count), order).statistic for order in orders]
+    for order, tau in zip(orders, taus, strict=True):
+        found = concordance(rising(count), order)
+        as_high = sum(other >= tau - 1e-9 for other in taus) / len(taus)
+        as_low = sum(other <= tau + 1e-9 for other in taus) / len(taus)
+        assert (found.low > 1e-9) == (as_high <= 0.025)
+        assert (found.high < -1e-9) == (as_low <= 0.025)
 
 
 def test_how_many_architectures_is_kendalls_variance() -> None:
@@ -77,25 +82,52 @@ def test_how_many_architectures_is_kendalls_variance() -> None:
     assert architectures_for(1 / 3, 0.8) == next(n for n, sd in sds.items() if bar * sd <= 1 / 3)
 
 
-def test_noise_of_a_full_table_is_the_residual_of_a_least_squares_fit() -> None:
-    values = np.random.default_rng(0).normal(size=(4, 3))
-    rows = [(a, s) for a in range(4) for s in range(3)]
-    design = np.array([[a == i for i in range(4)] + [s == j for j in range(3)] for a, s in rows], dtype=float)
-    target = np.array([values[row] for row in rows])
-    fitted = design @ np.linalg.lstsq(design, target, rcond=None)[0]
-    sigma, degrees = noise(values)
-    assert degrees == 12 - np.linalg.matrix_rank(design)
-    assert sigma == pytest.approx(math.sqrt(np.sum((target - fitted) ** 2) / degrees))
+def least_squares(runs: np.ndarray) -> tuple[np.ndarray, np.ndarray, float, int]:
+    """Differences to the first architecture, their covariance in units of the noise's, the noise and its degrees."""
+    where = np.argwhere(~np.isnan(runs))
+    design = np.zeros((len(where), sum(runs.shape)))
+    design[np.arange(len(where)), where[:, 0]] = 1
+    design[np.arange(len(where)), len(runs) + where[:, 1]] = 1
+    target = runs[tuple(where.T)]
+    solution = np.linalg.pinv(design)
+    degrees = len(where) - int(np.linalg.matrix_rank(design))
+    sigma = math.sqrt(np.sum((target - design @ solution @ target) ** 2) / degrees)
+    contrast = np.hstack(
+        [-np.ones((len(runs) - 1, 1)), np.eye(len(runs) - 1), np.zeros((len(runs) - 1, runs.shape[1]))]
+    )
+    return contrast @ solution @ target, contrast @ solution @ solution.T @ contrast.T, sigma, degrees
 
 
-def test_noise_of_a_table_with_gaps_is_pooled_within_architectures() -> None:
-    values = np.array([[1.0, 3.0, np.nan], [5.0, 5.0, 8.0], [7.0, np.nan, np.nan]])
-    # squares about the means 2, 6 and 7: 2 + 6 + 0 on 1 + 2 + 0 degrees of freedom
-    assert noise(values) == (pytest.approx(math.sqrt(8 / 3)), 3)
+GAPS = np.random.default_rng(0).normal(size=(5, 4))
+GAPS[[0, 1, 3, 3], [3, 0, 1, 2]] = np.nan
+
+
+@pytest.mark.parametrize("runs", [np.random.default_rng(1).normal(size=(4, 3)), GAPS], ids=["complete", "gaps"])
+def test_a_layout_is_the_least_squares_fit(runs: np.ndarray) -> None:
+    differences, covariance, sigma, degrees = least_squares(runs)
+    found = fit(runs)
+    assert found.values[1:] - found.values[0] == pytest.approx(differences)
+    assert (found.sigma, found.degrees) == (pytest.approx(sigma), degrees)
+    own = np.diag(1 / found.counts) + found.loads @ found.loads.T
+    step = np.hstack([-np.ones((len(runs) - 1, 1)), np.eye(len(runs) - 1)])
+    assert step @ own @ step.T == pytest.approx(covariance)
+
+
+def test_without_a_common_seed_runs_scatter_about_their_mean() -> None:
+    runs = np.array([[1.0, 3.0, np.nan, np.nan], [np.nan, np.nan, 5.0, 8.0]])
+    found = fit(runs)  # squares about the means 2 and 6.5: 2 + 4.5 on 2 degrees of freedom
+    assert found.values.tolist() == [2.0, 6.5]
+    assert (found.sigma, found.degrees) == (pytest.approx(math.sqrt(3.25)), 2)
 
 
 def test_one_run_each_gives_no_noise() -> None:
-    assert noise(np.array([[1.0], [2.0], [4.0]])) == (None, 0)
+    found = fit(np.array([[1.0], [2.0], [4.0]]))
+    assert (found.sigma, found.degrees) == (None, 0)
+
+
+def test_noise_is_not_taken_to_be_below_that_of_counting_images() -> None:
+    # 50 images: steps of 2 points, uniform rounding has a standard deviation of 2 / sqrt(12)
+    assert fit(np.full((3, 2), 50.0), step=2.0).sigma == pytest.approx(2 / math.sqrt(12))
 
 
 def test_an_architecture_that_scatters_more_is_named() -> None:
@@ -106,7 +138,7 @@ def test_an_architecture_that_scatters_more_is_named() -> None:
 
 
 def test_one_in_a_hundred_even_studies_is_called_uneven() -> None:
-    draws = np.random.default_rng(1).normal(size=(1000, 6, 3))
+    draws = np.random.default_rng(1).normal(size=(1000, 24, 3))
     called = sum(uneven(values) is not None for values in draws)
     assert 2 <= called <= 20  # 10 expected, with a standard deviation of 3.1
 
@@ -128,24 +160,30 @@ def test_the_largest_of_one_is_that_one() -> None:
     assert drawn.high - drawn.low == pytest.approx(exact.high - exact.low, rel=0.05)
 
 
+def apart(samples: list[np.ndarray]) -> np.ndarray:
+    """Each architecture with seeds of its own, so that no effect of a seed can be taken out, as in one-way tests."""
+    runs = np.full((len(samples), sum(map(len, samples))), np.nan)
+    place = 0
+    for row, sample in zip(runs, samples, strict=True):
+        row[place : place + len(sample)] = sample
+        place += len(sample)
+    return runs
+
+
 def test_many_against_one_is_dunnetts_test() -> None:
     generator = np.random.default_rng(5)
-    values = generator.normal(size=(5, 6))
-    values[[1, 3], 4:] = np.nan  # gaps: no effect of the seeds is taken out, as in Dunnett's test
-    values[2] += 1.2
-    samples = [row[~np.isnan(row)] for row in values]
+    samples = [generator.normal(size=size) + shift for size, shift in ((6, 0), (4, 0), (6, 1.2), (4, 0), (6, 0))]
     expected = stats.dunnett(*samples[1:], control=samples[0], alternative="greater")
-    found = Largest(study(values), pairs(*((other, 0) for other in range(1, 5))))
+    found = Largest(study(apart(samples)), pairs(*((other, 0) for other in range(1, 5))))
     assert found.best == int(np.argmax(expected.statistic))
     assert found.difference().p_value == pytest.approx(min(expected.pvalue), abs=0.01)
 
 
 def test_all_against_all_is_tukeys_test() -> None:
-    values = np.random.default_rng(6).normal(size=(4, 5)) + np.array([[0.0], [0.4], [1.5], [0.2]])
-    values[0, 0] = np.nan
-    samples = [row[~np.isnan(row)] for row in values]
+    generator = np.random.default_rng(6)
+    samples = [generator.normal(size=size) + shift for size, shift in ((4, 0), (5, 0.4), (5, 1.5), (5, 0.2))]
     expected = stats.tukey_hsd(*samples)
-    found = Largest(study(values), pairs(*permutations(range(4), 2))).difference()
+    found = Largest(study(apart(samples)), pairs(*permutations(range(4), 2))).difference()
     # the largest of all ordered differences is the studentised range, whose p-value is two-sided by itself
     assert found.p_value == pytest.approx(expected.pvalue.min(), abs=0.012)
 
@@ -154,7 +192,7 @@ def test_all_against_all_is_tukeys_test() -> None:
 def test_as_many_seeds_as_it_says_find_the_effect_with_the_stated_power(kind: type[Contrast] | type[Largest]) -> None:
     against = pairs(*((other, 0) for other in range(1, 6)))
     two_seeds = study(np.random.default_rng(7).normal(size=(6, 2)))
-    seeds = kind(replace(two_seeds, sigma=1.0), against).seeds_for(1.0)
+    seeds = kind(replace(two_seeds, layout=replace(two_seeds.layout, sigma=1.0)), against).seeds_for(1.0)
     assert seeds is not None
     truth = np.zeros((6, 1))
     truth[1 if kind is Largest else slice(1, None)] = 1.0

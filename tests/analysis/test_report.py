@@ -332,7 +332,7 @@ def test_verdicts_stand_before_the_results(tmp_path: Path) -> None:
     specs = [ArchSpec("wide_resnet", (1, 1, 1), (8 * k, 16 * k, 32 * k)) for k in range(1, 7)]
     frame = planted_study(specs, lambda spec, _: 60 - spec.widths[0] / 4, seeds=3, sd=0.1).rows
     parsed = page(frame, tmp_path, best_val={})
-    assert parsed.verdicts[0][1][:3] == ["C1", "more parameters", "supported"]
+    assert parsed.verdicts[0][1][:3] == ["C1", "more parameters, over all", "supported"]
     assert parsed.verdicts[0][1][3].startswith("-1.00 [")  # every wider network is worse: tau is -1
     assert parsed.verdicts[0][1][5] == "6 architectures, 18 runs, seeds 3"
     assert parsed.text.index("Verdicts on the claims") < parsed.text.index("Results")

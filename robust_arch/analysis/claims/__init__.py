@@ -1,7 +1,7 @@
 """The three claims of Huang et al. (NeurIPS 2021) as statements that a study's recorded runs can be asked."""
 
 from robust_arch.analysis.claims.examine import Examined, examine, examine_all
-from robust_arch.analysis.claims.finding import VERDICTS, Finding
+from robust_arch.analysis.claims.finding import Finding
 from robust_arch.analysis.claims.wording import estimate, heading, numbers
 
-__all__ = ["VERDICTS", "Examined", "Finding", "estimate", "examine", "examine_all", "heading", "numbers"]
+__all__ = ["Examined", "Finding", "estimate", "examine", "examine_all", "heading", "numbers"]

@@ -10,7 +10,7 @@ import numpy as np
 from robust_arch.analysis.claims.differences import Largest, Pairs
 from robust_arch.analysis.claims.finding import Finding
 from robust_arch.analysis.claims.measured import Measured
-from robust_arch.analysis.claims.question import ALPHA, NAMES, ONE_SEED, SMALLEST, Answer, Question, settled_by
+from robust_arch.analysis.claims.question import NAMES, ONE_SEED, Answer, Question, counted, judged
 from robust_arch.architectures import ArchSpec
 
 _NEARLY_EQUAL = 0.1
@@ -37,7 +37,7 @@ def _finding(found: Measured, resource: str, reference: str, choose: Choice) -> 
         setting=f"equal {name}, against {reference}",
         statement=f"At equal {name} some allocation over the stages is more robust than the one of {reference}, even "
         "as the best of all that were tried.",
-        statistic="best allocation minus uniform, adjusted for having picked the best",
+        statistic="allocation minus uniform, the largest of all; interval and p hold for all together",
     )
     pairs = _pairs(found, resource, choose)
     if not len(pairs):
@@ -77,20 +77,9 @@ def _is_usual(spec: ArchSpec) -> bool:
 
 
 def _answer(found: Measured, pairs: Pairs) -> Answer:
-    if found.sigma is None:
-        value = float(np.max(found.means[pairs.first] - found.means[pairs.second]))
-        return Answer("too few runs", f"Too few: {ONE_SEED}.", value)
-    largest = Largest(found, pairs)
-    best = largest.difference()
-    p_value = min(1.0, 2 * best.p_value)
+    if found.layout.sigma is None:
+        return Answer("too few runs", ONE_SEED)
+    largest, over = Largest(found, pairs), counted(len(pairs), "allocation")
     chosen, uniform = largest.names()
-    if p_value <= ALPHA:
-        why = f"{chosen} is more robust than {uniform}, as the best of {len(pairs):,} allocations."
-        return Answer("supported", why, best.value, best.low, best.high, p_value)
-    if largest.bound() < SMALLEST:
-        why = f"A gain of {SMALLEST:g} point over {uniform} is excluded for each of {len(pairs):,} allocations."
-        return Answer("not supported", why, best.value, best.low, best.high, p_value)
-    needed = settled_by(
-        largest.seeds_for(SMALLEST), f"a gain of {SMALLEST:g} point for one of {len(pairs):,} allocations"
-    )
-    return Answer("too few runs", f"Too few: {needed}.", best.value, best.low, best.high, p_value)
+    texts = (f"{chosen} is more robust than {uniform}, as the best of {over}.", f"for one of {over}")
+    return judged(largest.difference(), largest.bound(), largest.seeds_for, texts)

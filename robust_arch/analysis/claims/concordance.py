@@ -22,8 +22,9 @@ class Concordance:
     """Pairs in which the dearer architecture is the more robust one, less those in which it is the less robust one.
 
     tau: over `pairs` pairs of unequal cost, in [-1, 1]; Kendall's tau where neither costs nor accuracies tie. low,
-    high: tau plus the 2.5% and 97.5% points of tau over random orders, cut to [-1, 1]; the interval leaves out 0 just
-    where the permutation test calls tau at the two-sided 5% level. p_falls: of orders with a tau as low.
+    high: tau plus the 2.5% and 97.5% points of tau over the orders of the accuracies, cut to [-1, 1]; where every order
+    is counted, the interval leaves out 0 just where no more than 2.5% of them have a tau as far on that side. p_falls:
+    part of the orders with a tau as low.
     """
 
     tau: float
@@ -45,10 +46,10 @@ def concordance(dearer: np.ndarray, accuracy: np.ndarray) -> Concordance:
     ranks = np.unique(accuracy, return_inverse=True)[1]
     tau = _tau(dearer, ranks[None, :])[0]
     null = _null(dearer.tobytes(), len(accuracy), tuple(np.sort(ranks)))
-    low, high = np.quantile(null, _TAILS)
+    low, high = np.quantile(null, _TAILS[0], method="lower"), np.quantile(null, _TAILS[1], method="higher")
     as_low = int(np.sum(null <= tau + 1e-12))
     p_falls = as_low / len(null) if len(accuracy) <= _EXACT else (1 + as_low) / (1 + len(null))
-    return Concordance(float(tau), max(-1.0, tau + low), min(1.0, tau + high), p_falls, pairs)
+    return Concordance(float(tau), max(-1.0, float(tau + low)), min(1.0, float(tau + high)), p_falls, pairs)
 
 
 def architectures_for(tau: float, power: float) -> int:

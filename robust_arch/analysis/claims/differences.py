@@ -17,12 +17,14 @@ from statistics import NormalDist
 
 import numpy as np
 
+from robust_arch.analysis.claims.layout import Layout
 from robust_arch.analysis.claims.measured import Measured
 from robust_arch.statistics import t_probability, t_quantile
 
 CONFIDENCE = 0.95
 POWER = 0.8
 MOST_SEEDS = 200
+_LEAST_P = 1e-12  # below it, floating point says nothing of a tail
 _DRAWS, _DRAWS_OF_MANY, _MANY = 20_000, 5_000, 5_000
 _NORMAL = 1_000  # degrees of freedom, from which on Student's t is taken as normal
 _TOO_MANY = 100_000  # pairs, above which all pairs of their architectures are judged together
@@ -41,7 +43,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class Pairs:
-    """Differences mean[first] - mean[second]; each (P,) of positions among the architectures."""
+    """Differences value[first] - value[second]; each (P,) of positions among the architectures."""
 
     first: np.ndarray
     second: np.ndarray
@@ -66,15 +68,17 @@ class Contrast:
 
     def difference(self) -> Difference:
         """What these runs show."""
-        value = float(self.weights @ self.found.means)
-        error = _sigma(self.found) * math.sqrt(float(np.sum(self.weights**2 / self.found.counts)))
-        half = t_quantile(self.found.degrees, CONFIDENCE) * error
-        tail = (1 - t_probability(abs(value) / error, self.found.degrees)) / 2
+        layout = self.found.layout
+        value = float(self.weights @ layout.values)
+        variance = np.sum(self.weights**2 / layout.counts) + np.sum((self.weights @ layout.loads) ** 2)
+        error = _sigma(layout) * math.sqrt(float(variance))
+        half = t_quantile(layout.degrees, CONFIDENCE) * error
+        tail = max((1 - t_probability(abs(value) / error, layout.degrees)) / 2, _LEAST_P)
         return Difference(value, value - half, value + half, tail if value > 0 else 1 - tail)
 
     def seeds_for(self, effect: float) -> int | None:
         """Runs of each architecture that find a true difference of `effect` points with power 0.8, if 200 do."""
-        spread = _sigma(self.found) * math.sqrt(float(np.sum(self.weights**2)))
+        spread = _sigma(self.found.layout) * math.sqrt(float(np.sum(self.weights**2)))
         return _fewest(self.found, effect, spread, lambda degrees: t_quantile(degrees, CONFIDENCE))
 
 
@@ -83,8 +87,9 @@ class Largest:
 
     def __init__(self, found: Measured, pairs: Pairs) -> None:
         self.found, self.pairs = found, pairs
-        self.values = found.means[pairs.first] - found.means[pairs.second]
-        self.errors = _sigma(found) * np.sqrt(1 / found.counts[pairs.first] + 1 / found.counts[pairs.second])
+        layout = found.layout
+        self.values = layout.values[pairs.first] - layout.values[pairs.second]
+        self.errors = _sigma(layout) * np.sqrt(_variances(layout.counts, layout.loads, pairs.first, pairs.second))
         self.best = int(np.argmax(self.values / self.errors))
 
     def names(self) -> tuple[str, str]:
@@ -93,7 +98,7 @@ class Largest:
 
     def difference(self) -> Difference:
         """What these runs show; interval and p-value hold for all pairs together."""
-        draws = self._draws(self.found.degrees)
+        draws = self._draws(self.found.layout.degrees)
         value, error = float(self.values[self.best]), float(self.errors[self.best])
         half = _critical(draws) * error
         p_value = (1 + int(np.sum(draws >= value / error))) / (1 + len(draws))
@@ -101,7 +106,7 @@ class Largest:
 
     def bound(self) -> float:
         """The largest difference in points that these runs do not exclude for one pair or another."""
-        return float(np.max(self.values + _critical(self._draws(self.found.degrees)) * self.errors))
+        return float(np.max(self.values + _critical(self._draws(self.found.layout.degrees)) * self.errors))
 
     def seeds_for(self, effect: float) -> int | None:
         """Runs of each architecture that find one pair `effect` points apart with power 0.8, if 200 do.
@@ -109,13 +114,17 @@ class Largest:
         The critical value at other degrees of freedom is taken as Student's at the same tail.
         """
         tail = 2 * NormalDist().cdf(_critical(self._draws(0))) - 1
-        spread = _sigma(self.found) * math.sqrt(2)
+        spread = _sigma(self.found.layout) * math.sqrt(2)
         return _fewest(self.found, effect, spread, lambda degrees: t_quantile(degrees, tail))
 
     def _draws(self, degrees: int) -> np.ndarray:
-        counts = self.found.counts
-        relative = tuple(counts / counts[0]) if len(set(counts)) > 1 else (1.0,) * len(counts)
-        return _largest_of_many(relative, tuple(self.pairs.first), tuple(self.pairs.second), degrees)
+        layout, pairs = self.found.layout, self.pairs
+        if len(pairs) > _TOO_MANY:
+            return _ranges(len(pairs.members), degrees)
+        # equal counts give one distribution, however many they are
+        counts = layout.counts if len(set(layout.counts)) > 1 else np.ones(len(layout.counts))
+        arrays = (counts.astype(float), layout.loads, pairs.first, pairs.second)
+        return _largest_of_many(*(_frozen(array) for array in arrays), degrees)
 
 
 def _fewest(found: Measured, effect: float, spread: float, critical: Callable[[int], float]) -> int | None:
@@ -125,39 +134,57 @@ def _fewest(found: Measured, effect: float, spread: float, critical: Callable[[i
         degrees = min(max(len(found.names) - 1, 1) * (seeds - 1), _NORMAL)
         return (critical(degrees) + t_quantile(degrees, 2 * POWER - 1)) * spread / math.sqrt(seeds) <= effect
 
-    candidates = range(int(found.counts.min()) + 1, MOST_SEEDS + 1)
+    candidates = range(int(found.layout.counts.min()) + 1, MOST_SEEDS + 1)
     position = bisect_left(candidates, x=True, key=enough)
     return candidates[position] if position < len(candidates) else None
 
 
-def _sigma(found: Measured) -> float:
-    if found.sigma is None:
+def _sigma(layout: Layout) -> float:
+    if layout.sigma is None:
         raise ValueError("no architecture was trained twice: there is no estimate of the noise")
-    return max(found.sigma, 1e-9)  # runs that agree to the last digit, as in made-up studies
+    return layout.sigma
+
+
+def _variances(counts: np.ndarray, loads: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """(P,) of the differences, in units of the noise's."""
+    shared = np.sum((loads[first] - loads[second]) ** 2, axis=1)
+    return np.asarray(1 / counts[first] + 1 / counts[second] + shared)
 
 
 def _critical(draws: np.ndarray) -> float:
     return float(np.quantile(draws, (1 + CONFIDENCE) / 2))
 
 
+_Frozen = tuple[bytes, str, tuple[int, ...]]
+
+
+def _frozen(array: np.ndarray) -> _Frozen:
+    """An array as something that a cache can know again."""
+    return array.tobytes(), str(array.dtype), array.shape
+
+
+def _thawed(frozen: _Frozen) -> np.ndarray:
+    content, kind, shape = frozen
+    return np.frombuffer(content, dtype=kind).reshape(shape)
+
+
 @lru_cache(maxsize=64)
 def _largest_of_many(
-    counts: tuple[float, ...], first: tuple[int, ...], second: tuple[int, ...], degrees: int
+    frozen_counts: _Frozen, frozen_loads: _Frozen, frozen_first: _Frozen, frozen_second: _Frozen, degrees: int
 ) -> np.ndarray:
     """Draws of the largest Studentised difference under no difference; degrees 0: with a known variance."""
-    if len(first) > _TOO_MANY:
-        return _ranges(len(set(first) | set(second)), degrees)
+    counts, loads, first, second = map(_thawed, (frozen_counts, frozen_loads, frozen_first, frozen_second))
+    errors = np.sqrt(_variances(counts, loads, first, second))
     generator = np.random.default_rng(0)
-    left, right, runs = np.array(first), np.array(second), np.array(counts)
-    errors = np.sqrt(1 / runs[left] + 1 / runs[right])
-    total = _DRAWS if len(left) <= _MANY else _DRAWS_OF_MANY
-    step = max(1, _CHUNK // len(left))
+    total = _DRAWS if len(first) <= _MANY else _DRAWS_OF_MANY
+    step = max(1, _CHUNK // len(first))
     found = []
     for start in range(0, total, step):
         size = min(step, total - start)
-        means = generator.standard_normal((size, len(runs))) / np.sqrt(runs)
+        values = generator.standard_normal((size, len(counts))) / np.sqrt(counts)
+        values += generator.standard_normal((size, loads.shape[1])) @ loads.T
         scale = np.sqrt(generator.chisquare(degrees, size) / degrees) if degrees else np.ones(size)
-        found.append(np.max((means[:, left] - means[:, right]) / errors, axis=1) / scale)
+        found.append(np.max((values[:, first] - values[:, second]) / errors, axis=1) / scale)
     return np.concatenate(found)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import pandas as pd
@@ -20,15 +20,15 @@ class Examined:
     """What comparable runs of one kind of architecture (family, stem width, activation, dropout) say of the claims.
 
     sigma: standard deviation in points of a run about its architecture's mean, on `degrees` of freedom; None where no
-    architecture was trained twice. unlike: an architecture whose runs scatter far more than the others', and their
-    standard deviation.
+    architecture was trained twice. unlike: architectures that were set aside, as their runs scatter far more than
+    those of the others, with their standard deviations.
     """
 
     group: Group
     kind: str
     sigma: float | None
     degrees: int
-    unlike: tuple[str, float] | None
+    unlike: Mapping[str, float]
     findings: tuple[Finding, ...]
 
 
@@ -41,14 +41,14 @@ def examine_all(frame: pd.DataFrame) -> list[Examined]:
     Raises:
         InputError: for an architecture of no known family.
     """
-    once = frame.drop(columns="study").drop_duplicates().assign(study="")
+    done = frame[frame["status"].isin(("completed", "running")) & frame["worst_case_acc"].between(0, 100)]
+    once = done.drop(columns="study").drop_duplicates().assign(study="")
     found = sorted(filter(_can_be_asked, groups(once)), key=lambda group: -len(group.rows))
     return [examined for group in found for examined in examine(group)]
 
 
 def _can_be_asked(group: Group) -> bool:
-    rows = group.rows
-    return group.checkpoint == "best" and bool(rows["worst_case_acc"].notna().all()) and len(set(rows["arch"])) > 1
+    return group.checkpoint == "best" and len(set(group.rows["arch"])) > 1
 
 
 def examine(group: Group) -> list[Examined]:
@@ -61,17 +61,17 @@ def examine(group: Group) -> list[Examined]:
         InputError: for an architecture of no known family.
     """
     return [
-        Examined(group, kind, found.sigma, found.degrees, found.unlike, tuple(_findings(found)))
+        Examined(group, kind, found.layout.sigma, found.layout.degrees, found.unlike, tuple(_findings(found)))
         for kind, found in measured(group.rows).items()
     ]
 
 
 def _findings(found: Measured) -> Iterator[Finding]:
     for resource in RESOURCES:
-        yield capacity(found, resource)
-    yield last_stage_alone(found)
+        yield from capacity(found, resource)
+    yield from last_stage_alone(found)
     for resource in RESOURCES:
-        yield last_stage_refilled(found, resource)
+        yield from last_stage_refilled(found, resource)
     for against in (against_equal_shares, against_equal_widening):
         for resource in RESOURCES:
             yield against(found, resource)

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 Verdict = Literal["supported", "not supported", "too few runs"]
-VERDICTS: tuple[Verdict, ...] = ("supported", "not supported", "too few runs")
 
 
 @dataclass(frozen=True)
@@ -15,9 +14,9 @@ class Finding:
 
     claim: "C1", "C2" or "C3". setting: what is compared, in words. statement: what the verdict is about, exactly.
     statistic: the name of what was computed. effect: its value in `unit`, with the bounds of its 95% interval; None
-    where it cannot be computed. p_value: what "supported" rests on, at 0.05. architectures, runs: behind the
-    statistic. seeds: of an architecture, as "3" or "1 to 3". why: the verdict in words, with what would settle it where
-    runs are too few.
+    where it cannot be computed. p_value: one-sided, what "supported" rests on. architectures, runs: behind the
+    statistic. seeds: of an architecture, as "3" or "1 to 3". why: the verdict in words, with what would settle it
+    where runs are too few.
     """
 
     claim: str

@@ -2,85 +2,72 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from robust_arch.analysis.claims.differences import Contrast, Largest, Pairs
 from robust_arch.analysis.claims.finding import Finding
 from robust_arch.analysis.claims.measured import Measured, above
-from robust_arch.analysis.claims.question import ALPHA, NAMES, ONE_SEED, SMALLEST, Answer, Question, settled_by
-
-_STATISTIC = "mean difference as the last stage shrinks"
+from robust_arch.analysis.claims.question import NAMES, ONE_SEED, Answer, Question, counted, judged
 
 
-def last_stage_alone(found: Measured) -> Finding:
-    """C2 with the other stages kept, over all pairs of architectures that differ in the last stage alone.
-
-    Mean and largest difference are each tested at the one-sided 2.5% level; "supported" is wrong in at most 5% of
-    studies in which the last stage has no effect.
-    """
-    question = Question(
-        claim="C2",
-        setting="smaller last stage, others kept",
-        statement="Reducing the last stage's width or depth, with the other stages kept, improves robust accuracy: on "
-        "average over such pairs of architectures, or for one of them.",
-        statistic=_STATISTIC,
-    )
+def last_stage_alone(found: Measured) -> Iterator[Finding]:
+    """C2 with the other stages kept: pairs in which only the last stage differs, narrower, shallower or both."""
     kept = np.array([(*spec.depths[:-1], *spec.widths[:-1]) for spec in found.specs])
     number = np.unique(kept, axis=0, return_inverse=True)[1].ravel()
-    return _finding(question, found, _pairs((number[:, None] == number) & _smaller_last(found, "params")))
+    last = np.array([(spec.depths[-1], spec.widths[-1]) for spec in found.specs])
+    smaller = (last[:, None] <= last[None, :]).all(axis=2) & (last[:, None] < last[None, :]).any(axis=2)
+    what = "Reducing the last stage's width or depth, with the other stages kept, improves robust accuracy"
+    yield from _findings(found, "smaller last stage, others kept", what, (number[:, None] == number) & smaller)
 
 
-def last_stage_refilled(found: Measured, resource: str) -> Finding:
-    """C2 at equal cost: the last stage takes less of `resource`, no other stage takes less; levels as above."""
+def last_stage_refilled(found: Measured, resource: str) -> Iterator[Finding]:
+    """C2 at equal cost: the last stage takes less of `resource`, another takes more, and none takes less."""
+    *others, last = found.stages[resource].T
+    smaller = above(last[None, :], last[:, None]) & found.equal(resource)
+    grown = np.zeros_like(smaller)
+    for stage in others:
+        smaller &= ~above(stage[None, :], stage[:, None])
+        grown |= above(stage[:, None], stage[None, :])
     name = NAMES[resource]
-    question = Question(
-        claim="C2",
-        setting=f"smaller last stage, others grown, equal {name}",
-        statement=f"At equal {name}, moving capacity from the last stage to the others improves robust accuracy: on "
-        "average over pairs of architectures, or for one of them.",
-        statistic=_STATISTIC,
+    what = f"At equal {name}, moving capacity from the last stage to the others improves robust accuracy"
+    yield from _findings(found, f"smaller last stage, others grown, equal {name}", what, smaller & grown)
+
+
+def _findings(found: Measured, setting: str, statement: str, smaller: np.ndarray) -> Iterator[Finding]:
+    """On average and for one pair. smaller: (A, A), the row's architecture is the one with the smaller last stage."""
+    pairs = Pairs(*np.nonzero(smaller))
+    mean = Question(
+        "C2",
+        f"{setting}, on average",
+        f"{statement}, on average over such pairs.",
+        "smaller minus larger, mean of pairs",
     )
-    chosen = _smaller_last(found, resource)
-    chosen &= ~found.dearer(resource) & ~found.dearer(resource).T
-    for stage in found.stages[resource][:, :-1].T:
-        chosen &= ~above(stage[None, :], stage[:, None])
-    return _finding(question, found, _pairs(chosen))
+    single = Question(
+        "C2", f"{setting}, one pair", f"{statement}, for some pair.", "smaller minus larger, the largest of all pairs"
+    )
+    for question, answer in ((mean, _mean), (single, _single)):
+        if len(pairs):
+            yield question.finding(found, pairs.members, answer(found, pairs))
+        else:
+            yield question.nothing(found, "No two architectures of this study differ so; study=last_stage plans some.")
 
 
-def _smaller_last(found: Measured, resource: str) -> np.ndarray:
-    """(A, A): whether the row's architecture has a smaller last stage than the column's."""
-    last = found.stages[resource][:, -1]
-    return above(last[None, :], last[:, None])
+def _mean(found: Measured, pairs: Pairs) -> Answer:
+    values = found.layout.values
+    if found.layout.sigma is None:
+        return Answer("too few runs", ONE_SEED, float(np.mean(values[pairs.first] - values[pairs.second])))
+    contrast = Contrast(found, pairs)
+    mean, over = contrast.difference(), counted(len(pairs), "pair")
+    texts = (f"It helps on average over {over}.", f"on average over {over}")
+    return judged(mean, mean.high, contrast.seeds_for, texts)
 
 
-def _pairs(smaller: np.ndarray) -> Pairs:
-    return Pairs(*np.nonzero(smaller))
-
-
-def _finding(question: Question, found: Measured, pairs: Pairs) -> Finding:
-    if not len(pairs):
-        return question.nothing(found, "No two architectures of this study differ so; study=last_stage plans some.")
-    return question.finding(found, pairs.members, _answer(found, pairs))
-
-
-def _answer(found: Measured, pairs: Pairs) -> Answer:
-    value = float(np.mean(found.means[pairs.first] - found.means[pairs.second]))
-    if found.sigma is None:
-        return Answer("too few runs", f"Too few: {ONE_SEED}.", value)
-    contrast, single = Contrast(found, pairs), Largest(found, pairs)
-    mean, largest = contrast.difference(), single.difference()
-    p_value = min(1.0, 2 * min(mean.p_value, largest.p_value))
-    smaller, larger = single.names()
-    best = f"{larger} to {smaller}, {largest.value:+.1f} [{largest.low:+.1f}, {largest.high:+.1f}] points"
-    if p_value <= ALPHA:
-        how = f"on average over {len(pairs):,} pairs" if 2 * mean.p_value <= ALPHA else "for one pair, not on average"
-        why = f"It helps {how}; the largest gain is from {best}, adjusted for all pairs."
-        return Answer("supported", why, mean.value, mean.low, mean.high, p_value)
-    if mean.high < SMALLEST:
-        why = (
-            f"A mean gain of {SMALLEST:g} point over {len(pairs):,} pairs is excluded; the largest, from {best}, is "
-            "within the noise."
-        )
-        return Answer("not supported", why, mean.value, mean.low, mean.high, p_value)
-    needed = settled_by(contrast.seeds_for(SMALLEST), f"a mean gain of {SMALLEST:g} point")
-    return Answer("too few runs", f"Too few: {needed}.", mean.value, mean.low, mean.high, p_value)
+def _single(found: Measured, pairs: Pairs) -> Answer:
+    if found.layout.sigma is None:
+        return Answer("too few runs", ONE_SEED)
+    largest, over = Largest(found, pairs), counted(len(pairs), "pair")
+    smaller, larger = largest.names()
+    texts = (f"Of {over}, from {larger} to {smaller} it helps.", f"for one of {over}")
+    return judged(largest.difference(), largest.bound(), largest.seeds_for, texts)

@@ -15,10 +15,8 @@ def heading(examined: Examined) -> str:
         f"({examined.degrees} degrees of freedom)"
     )
     text = f"{examined.kind}; {examined.group}; {noise}."
-    if examined.unlike is None:
-        return text
-    name, deviation = examined.unlike
-    return f"{text} Runs of {name} scatter far more, by {deviation:.2f} points: what is said of it is less sure."
+    aside = ", ".join(f"{name} ({deviation:.2f} points)" for name, deviation in examined.unlike.items())
+    return f"{text} Set aside, as runs scatter far more: {aside}." if aside else text
 
 
 def numbers(finding: Finding) -> str:
