@@ -91,6 +91,8 @@ def main() -> None:
     arguments = parser.parse_args()
     try:
         if arguments.what in KINDS:
+            if arguments.study is not None:
+                raise invalid("study", arguments.study, f"none with {arguments.what}; with one item it is drawn alone")
             write_all(KINDS[arguments.what])
         else:
             write_one(arguments.what, arguments.study)

@@ -57,14 +57,14 @@ def write_study_report(path: Path) -> Path:
     group = main_group(frame)
     details = _details(study, runs, group)
     written = write_report(frame, details, study.report_path)
-    if group is not None:
+    if group is not None and set(group.rows["run_id"]) & set(details.stage_shares):
         figure = robust_against_last_share(group.rows, details.stage_shares)
         (written.parent / "last_stage_share.png").write_bytes(png(figure))
     return written
 
 
 def _details(study: StudyFolder, runs: Sequence[_Recorded], main: Group | None) -> StudyDetails:
-    records = [(run.run, record) for run in runs for record in run.evaluations]
+    records = [(run, record) for run in runs if run.status.get("run") for record in run.evaluations]
     results = {run.run.run_id: run.result for run in runs if run.result is not None}
     newest = max(results.values(), key=lambda result: result["finished"], default={})
     return StudyDetails(
@@ -79,7 +79,7 @@ def _details(study: StudyFolder, runs: Sequence[_Recorded], main: Group | None) 
         errors={run.run.run_id: last_line(run.status.get("error")) for run in runs if run.state in _LOST},
         flags=_flags(results, records),
         n_val=newest.get("selection_images"),
-        outcomes=_outcomes(records, main),
+        outcomes=_outcomes([(run.run, record) for run, record in records], main),
         diagnoses=_parts(records, "diagnostics"),
         smoothness=_parts(records, "smoothness"),
         invalid={_name(run, record): "; ".join(why) for run, record in records if (why := record.get("invalid"))},
@@ -118,25 +118,25 @@ def _training(result: Record | None) -> Iterator[tuple[str, str]]:
         yield "flags", "; ".join(flags)
 
 
-def _name(run: RunFolder, record: Record) -> str:
+def _name(run: _Recorded, record: Record) -> str:
     """A network and its evaluation in words."""
     facts = run.status["run"]
     return (
-        f"{facts['arch']}, seed {facts['seed']}, run {run.run_id}, checkpoint {record['checkpoint']}, "
+        f"{facts['arch']}, seed {facts['seed']}, run {run.run.run_id}, checkpoint {record['checkpoint']}, "
         f"{record['threat']}, {record['n_test']} test images"
     )
 
 
-def _parts(records: Sequence[tuple[RunFolder, Record]], part: str) -> dict[str, Record]:
+def _parts(records: Sequence[tuple[_Recorded, Record]], part: str) -> dict[str, Record]:
     return {_name(run, record): record[part] for run, record in records if part in record}
 
 
-def _flags(results: Mapping[str, Record], records: Sequence[tuple[RunFolder, Record]]) -> dict[str, str]:
+def _flags(results: Mapping[str, Record], records: Sequence[tuple[_Recorded, Record]]) -> dict[str, str]:
     """What training and evaluations warn of, by run."""
     found: dict[str, list[str]] = {run_id: list(result.get("flags", [])) for run_id, result in results.items()}
     for run, record in records:
         where = f"checkpoint {record['checkpoint']}, {record['n_test']} test images"
-        found.setdefault(run.run_id, []).extend(f"{where}: {told}" for told in record.get("warnings", []))
+        found.setdefault(run.run.run_id, []).extend(f"{where}: {told}" for told in record.get("warnings", []))
     return {run_id: "; ".join(told) for run_id, told in found.items() if told}
 
 

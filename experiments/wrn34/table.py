@@ -27,6 +27,7 @@ OBJECTIVES = ("sat", "trades", "mart")
 CLASSES = {"cifar10": 10, "cifar100": 100}
 ACCURACIES = {"clean": "clean_acc", "pgd20": "pgd20_acc", "cw40": "cw40_acc", "autoattack": "autoattack_acc"}
 N_TEST, PUBLISHED_SEEDS = 10_000, 3
+EPOCHS = 100  # of the recipe: a shorter run of it is another one
 HEAD = (
     *(Heading(text, numeric=False) for text in ("data", "objective", "architecture")),
     Heading("params (M)"),
@@ -52,8 +53,15 @@ def published(name: str, data: str, objective: str) -> dict[str, float]:
 
 
 def ours(frame: pd.DataFrame, arch: str, data: str, objective: str) -> pd.DataFrame:
-    """The rows of the best checkpoint under the published recipe, on the whole test set: one a seed."""
-    wanted = {"arch": arch, "data": data, "objective": objective, "checkpoint": "best", "n_test": N_TEST}
+    """The rows of the best checkpoint under the published recipe, all its epochs, on the whole test set: one a seed."""
+    wanted = {
+        "arch": arch,
+        "data": data,
+        "objective": objective,
+        "checkpoint": "best",
+        "n_test": N_TEST,
+        "epochs": EPOCHS,
+    }
     wanted |= {"recipe": "huang2021", "threat": "linf-8/255", "train_threat": "linf-8/255", "weights": "raw"}
     return frame[(frame[list(wanted)] == pd.Series(wanted)).all(axis="columns")]
 
@@ -68,12 +76,14 @@ def _part(frame: pd.DataFrame | None, data: str, objective: str) -> Iterator[lis
         if rows is None or rows.empty:
             yield [*what, "ours", "0", *(ABSENT for _ in ACCURACIES)]
         else:
-            yield [*what, "ours", str(len(rows)), *(_cell(rows[column]) for column in ACCURACIES.values())]
+            yield [*what, "ours", str(len(rows)), *(_cell(rows[column], len(rows)) for column in ACCURACIES.values())]
 
 
-def _cell(accuracies: pd.Series) -> str:
+def _cell(accuracies: pd.Series, seeds: int) -> str:
+    """The mean with its interval; with the number of seeds where it is not that of the row."""
     values = accuracies.dropna().tolist()
     if not values:
         return ABSENT
     mean, low, high = accuracy_interval(values, N_TEST)
-    return f"{mean:.2f} [{low:.2f}, {high:.2f}]"
+    text = f"{mean:.2f} [{low:.2f}, {high:.2f}]"
+    return text if len(values) == seeds else f"{text}, {len(values)} of the seeds"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import pandas as pd
 
@@ -85,15 +85,15 @@ def one_stage_changed(found: Sequence[Network], stage: int, quantity: Quantity) 
     In the order of that stage's value. Errors as above.
     """
     base = base_network(found)
-    other: Quantity = "depths" if quantity == "widths" else "widths"
-    fixed = _without(getattr(base.spec, quantity), stage)
-    same = [
-        network
-        for network in found
-        if network.spec.family == base.spec.family
-        and getattr(network.spec, other) == getattr(base.spec, other)
-        and _without(getattr(network.spec, quantity), stage) == fixed
-    ]
+
+    def as_base(network: Network) -> ArchSpec:
+        value = getattr(base.spec, quantity)[stage]
+        changed = getattr(network.spec, quantity)
+        values: dict[str, Any] = {quantity: (*changed[:stage], value, *changed[stage + 1 :])}
+        return replace(network.spec, **values)
+
+    alike = [network for network in found if len(network.spec.depths) == len(base.spec.depths)]
+    same = [network for network in alike if as_base(network) == base.spec]
     return sorted(same, key=lambda network: int(getattr(network.spec, quantity)[stage]))
 
 
@@ -121,10 +121,6 @@ def _most_frequent(found: Sequence[Network]) -> tuple[tuple[int, ...], tuple[int
         for values in ([network.spec.depths for network in found], [network.spec.widths for network in found])
     )
     return depths, widths
-
-
-def _without(values: tuple[int, ...], stage: int) -> tuple[int, ...]:
-    return values[:stage] + values[stage + 1 :]
 
 
 def _network(arch: str, rows: pd.DataFrame, n: int, columns: Sequence[str]) -> Network:

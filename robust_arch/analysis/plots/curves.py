@@ -53,7 +53,7 @@ def curves(frame: pd.DataFrame, epochs: pd.DataFrame) -> list[Curve]:
     alike = len(both) == len(groups(frame)) and len(set(frame["arch"])) == 1
     if not alike or set(both) != set(_CHECKPOINTS) or both["best"].keys() != both["last"].keys():
         raise invalid("results", [str(group) for group in groups(frame)], "runs of one kind at best and at last")
-    rows = frame.drop_duplicates("run_id").sort_values("seed")
+    rows = frame[frame["run_id"].isin(both["best"])].drop_duplicates("run_id").sort_values("seed")
     return [
         _curve(int(seed), epochs[epochs["run_id"] == run], (both["best"][run], both["last"][run]))
         for run, seed in zip(rows["run_id"], rows["seed"], strict=True)
