@@ -11,12 +11,12 @@ from matplotlib.ticker import NullLocator
 
 from robust_arch.analysis.figures import png
 from robust_arch.analysis.markup import Markup, element, folded, joined, picture
+from robust_arch.analysis.plots.style import BLUE, ORANGE
 
 Diagnosis = Mapping[str, Any]
 """One network's diagnosis as it is recorded."""
 
 _WIDTH, _HEIGHT, _DPI = 7.2, 6.0, 200  # inches, and dots an inch
-_BLUE, _ORANGE = "#0072B2", "#B34700"  # told apart with any colour vision (after Okabe and Ito 2008, darkened)
 _DRAWN = 8  # networks with a figure, some 100 KB each
 _NORMS = {"linf": "l-inf", "l2": "l2"}
 _TITLES = {
@@ -113,7 +113,7 @@ def _accuracy(axes: Axes, x: Sequence[float], shares: Sequence[Mapping[str, Any]
     # an accuracy of 0 or 100 lies at the end of its interval, from which rounding must not push it out
     below = [max(share["percent"] - share["interval"][0], 0.0) for share in shares]
     above = [max(share["interval"][1] - share["percent"], 0.0) for share in shares]
-    axes.errorbar(x, percent, yerr=[below, above], fmt=f"o{line}", color=_BLUE, capsize=3, elinewidth=1, markersize=4)
+    axes.errorbar(x, percent, yerr=[below, above], fmt=f"o{line}", color=BLUE, capsize=3, elinewidth=1, markersize=4)
     axes.set_ylim(-4, 104)
     axes.set_ylabel("Accuracy (%)")
 
@@ -150,7 +150,7 @@ def _draw_square(axes: Axes, diagnosis: Diagnosis) -> None:
 def _draw_directions(axes: Axes, diagnosis: Diagnosis) -> None:
     found = diagnosis["directions"]
     for name, label, line in (("cross_entropy", "cross-entropy", "-"), ("margin", "margin", "--")):
-        for way, colour in (("gradient", _BLUE), ("random", _ORANGE)):
+        for way, colour in (("gradient", BLUE), ("random", ORANGE)):
             losses = found[name][way]
             rise = [loss - losses[0] for loss in losses]
             axes.plot(found["rel_t"], rise, line, color=colour, label=f"{label}, {way}")

@@ -11,7 +11,7 @@ import pandas as pd
 
 from robust_arch.architectures import ArchSpec, Cost, cost, named_spec
 from robust_arch.errors import InputError, invalid
-from robust_arch.runs import COLUMNS, load_study, to_frame
+from robust_arch.runs import COLUMNS, TEXT_COLUMNS, load_study, to_frame
 
 
 def read_results(path: str | Path) -> pd.DataFrame:
@@ -32,12 +32,18 @@ def read_results(path: str | Path) -> pd.DataFrame:
 
 def _read_csv(path: Path) -> pd.DataFrame:
     try:
-        rows = pd.read_csv(path, dtype=dict.fromkeys(("run_id", "depths", "widths"), str))
-    except (ValueError, UnicodeDecodeError) as error:
+        rows = pd.read_csv(path, dtype=dict.fromkeys(TEXT_COLUMNS, str))
+        if missing := [name for name in COLUMNS if name not in rows.columns]:
+            raise InputError(f"results = {str(path)!r}: a results.csv has the columns {', '.join(missing)} as well")
+        frame = to_frame([{str(name): value for name, value in row.items()} for row in rows.to_dict("records")])
+    except InputError:
+        raise
+    except ValueError as error:  # also what is no text, no table, or no number
         raise invalid("results", str(path), f"a results.csv ({error})") from None
-    if missing := [name for name in COLUMNS if name not in rows.columns]:
-        raise InputError(f"results = {str(path)!r}: a results.csv has the columns {', '.join(missing)} as well")
-    return to_frame([{str(name): value for name, value in row.items()} for row in rows.to_dict("records")])
+    shares = frame[[name for name in frame.columns if name.endswith("_acc")]]
+    if ((shares < 0) | (shares > 100)).any(axis=None):
+        raise invalid("results", str(path), "a results.csv with accuracies in percent, from 0 to 100")
+    return frame
 
 
 def stage_shares(row: Mapping[Hashable, Any], resource: str = "params") -> tuple[float, ...]:

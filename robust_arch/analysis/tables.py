@@ -8,8 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from robust_arch.analysis.grid import Grid, Heading, markdown, plain
-from robust_arch.analysis.groups import Group, accuracy_columns, groups
+from robust_arch.analysis.groups import accuracy_columns
 from robust_arch.analysis.markup import Markup, element, joined
 from robust_arch.analysis.points import percent_interval
 
@@ -117,15 +116,6 @@ def html_table(rows: pd.DataFrame, shown: list[Column], selected: str | None, ca
     return joined(title, element("div", table, class_="scroll", role="region", aria_label=caption, tabindex="0"))
 
 
-def markdown_table(frame: pd.DataFrame, extras: Extras | None = None) -> str:
-    """Every evaluation of `frame`, results.csv's columns, as Markdown: one table a group of comparable rows."""
-    extras = extras or Extras()
-    found = groups(frame)
-    return "\n\n".join(
-        f"{plain(str(group))}\n\n{_markdown_group(group, columns(group.rows, extras))}" for group in found
-    )
-
-
 def _identity(extras: Extras) -> list[Column]:
     numbers = extras.numbers
     numbered = Column(
@@ -189,12 +179,3 @@ def _html_cell(column: Column, row: Row, marked: bool) -> Markup:
 
 def _kind(column: Column) -> str:
     return "text" if column.value is None else "number"
-
-
-def _markdown_group(group: Group, shown: list[Column]) -> str:
-    rows = [[_text(column.cell(row)) for column in shown] for row in group.rows.to_dict("records")]
-    return markdown(Grid([Heading(column.heading, column.value is not None) for column in shown], rows))
-
-
-def _text(cell: Cell) -> str:
-    return f"{cell.text} {cell.small}".strip()

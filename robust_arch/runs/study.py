@@ -19,7 +19,7 @@ COLUMNS = (
     "data", "seed", "epochs", "checkpoint", "weights", "threat", "n_test", "clean_acc", "fgsm_acc", "pgd20_acc",
     "cw40_acc", "autoattack_acc", "worst_case_acc", "stability", "lipschitz", "train_seconds", "status",
 )  # fmt: skip
-_TEXT_COLUMNS = frozenset(
+TEXT_COLUMNS = frozenset(
     {
         "run_id", "study", "arch", "family", "depths", "widths", "objective", "recipe", "train_threat", "data",
         "checkpoint", "weights", "threat", "status",
@@ -165,7 +165,7 @@ def to_frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     """The contract's columns in order, then any further <attack>_acc by name."""
     further = sorted({key for row in rows for key in row} - set(COLUMNS))
     frame = pd.DataFrame(list(rows), columns=[*COLUMNS, *further])
-    numbers = [name for name in frame.columns if name not in _TEXT_COLUMNS]
+    numbers = [name for name in frame.columns if name not in TEXT_COLUMNS]
     frame[numbers] = frame[numbers].apply(pd.to_numeric)  # what is absent is NaN, also in a column of absent numbers
     return frame
 

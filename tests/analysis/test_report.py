@@ -16,7 +16,6 @@ from planted import planted as planted_study
 from robust_arch.analysis.groups import groups, main_group
 from robust_arch.analysis.points import points, verdict
 from robust_arch.analysis.report import StudyDetails, write_report
-from robust_arch.analysis.tables import markdown_table
 from robust_arch.architectures import ArchSpec
 
 Rows = Callable[..., pd.DataFrame]
@@ -360,10 +359,3 @@ def test_writing_is_one_step_and_repeats_to_the_same_bytes(planted: pd.DataFrame
 
 def test_order_of_rows_does_not_matter(parsed: Page, planted: pd.DataFrame, tmp_path: Path) -> None:
     assert page(planted.iloc[::-1], tmp_path).tables == parsed.tables
-
-
-def test_markdown_has_one_table_a_group(planted: pd.DataFrame) -> None:
-    text = markdown_table(planted.assign(depths="1|1"))
-    lines = [line for line in text.splitlines() if line.startswith("| ")]
-    assert len(lines) == 3 * 2 + 4 + 4 + 1
-    assert lines[2].startswith("| net-a | 1\\|1 | 16-32-64 | 58,000 | 2.45 M | 0 | best | 360 | 95.0 [92.2, 96.8] |")

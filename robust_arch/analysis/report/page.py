@@ -39,7 +39,7 @@ def write_report(frame: pd.DataFrame, details: StudyDetails, path: Path) -> Path
         script=script,
         script_hash=f"sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}",
     )
-    write_text(path, page)
+    write_text(path, page.encode("utf-8", "replace").decode("utf-8"))  # an error may hold half a character
     return path
 
 

@@ -44,5 +44,5 @@ def _share_figure(found: list[Point], main: Group, extras: Extras, labels: Mappi
 
 
 def _figure(title: str, figure: Figure, facts: str) -> Markup:
-    alt = f"Scatter plot. {title} {facts} The values stand in the first table."
+    alt = f"Scatter plot. {title} {facts} The values stand in the tables of results."
     return element("figure", picture(figures.png(figure), alt), element("figcaption", f"{title} {facts}"))

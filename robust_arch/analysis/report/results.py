@@ -7,7 +7,7 @@ from importlib.resources import files
 import pandas as pd
 
 from robust_arch.analysis.groups import Group, groups
-from robust_arch.analysis.markup import Markup, element
+from robust_arch.analysis.markup import Markup, element, joined
 from robust_arch.analysis.report import wording
 from robust_arch.analysis.report.data import ordered_groups
 from robust_arch.analysis.tables import Extras, columns, html_table
@@ -23,9 +23,9 @@ def explorer() -> Markup:
 def section(frame: pd.DataFrame, main: Group | None, extras: Extras) -> Markup:
     """A table a group, of at most its first rows; the script puts the explorer in their place."""
     found = ordered_groups(groups(frame), main)
-    lead = element("p", wording.tables(found, extras))
+    lead = element("p", wording.tables(found, extras))  # says what numbers and stars mean, to the explorer as well
     tables = [_table(group, extras) for group in found]
-    return element("section", element("h2", "Results"), lead, *tables, id="static")
+    return joined(lead, element("section", element("h2", "Results"), *tables, id="static"))
 
 
 def _table(group: Group, extras: Extras) -> Markup:

@@ -54,6 +54,7 @@ function listenToControls() {
   byId("more").addEventListener("click", () => {
     view.limit += PAGE;
     extendTable(shownRows());
+    if (byId("more").hidden) byId("rows").parentElement.focus(); // the button is gone, and its focus with it
   });
   byId("rows").addEventListener("click", (event) => {
     const { column, open } = event.target.dataset;

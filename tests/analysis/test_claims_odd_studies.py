@@ -1,0 +1,113 @@
+"""Studies with gaps and oddities: what cannot be compared is not, and says so or stays out."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from planted import Truth, no_effect, planted
+
+from robust_arch.analysis.claims import Finding, examine, examine_all
+from robust_arch.analysis.groups import Group, only_group
+from robust_arch.analysis.reading import read_results
+from robust_arch.architectures import ArchSpec
+from robust_arch.errors import InputError
+
+
+def wide(depths: tuple[int, ...], widths: tuple[int, ...]) -> ArchSpec:
+    return ArchSpec("wide_resnet", depths, widths)
+
+
+WIDER = [wide((2, 2, 2), (8 * k, 16 * k, 32 * k)) for k in range(1, 11)]
+LAST = [wide((2, 2, 2), (16, 32, width)) for width in (16, 24, 32, 48, 64)]
+
+
+def findings(group: Group, claim: str) -> dict[str, Finding]:
+    (examined,) = examine(group)
+    return {finding.setting: finding for finding in examined.findings if finding.claim == claim}
+
+
+def better(one: ArchSpec) -> Truth:
+    """Five points for one architecture."""
+    return lambda spec, _: 50 + 5 * (spec == one)
+
+
+def test_without_recorded_costs_nothing_costs_the_same() -> None:
+    rows = planted(LAST, better(LAST[0]), seeds=3, sd=0.1).rows.assign(macs=np.nan)
+    for claim in ("C1", "C2", "C3"):
+        of_macs = [found for setting, found in findings(only_group(rows), claim).items() if "multiply" in setting]
+        assert {found.verdict for found in of_macs} == {"too few runs"}
+        assert {found.architectures for found in of_macs} == {0}
+
+
+def test_a_smaller_last_stage_with_nothing_grown_is_no_pair_of_equal_cost() -> None:
+    # the last stage takes a twentieth less, which the budget's tolerance swallows; the others are the same
+    specs = [wide((6, 6, 2), (32, 64, width)) for width in (60, 64)]
+    found = findings(planted(specs, better(specs[0]), seeds=3, sd=0.1), "C2")
+    assert found["smaller last stage, others grown, equal parameters, on average"].architectures == 0
+    assert found["smaller last stage, others kept, on average"].verdict == "supported"
+
+
+def test_a_shallower_but_wider_last_stage_is_no_smaller_one() -> None:
+    specs = [wide((2, 2, 1), (16, 32, 80)), wide((2, 2, 4), (16, 32, 64))]
+    found = findings(planted(specs, better(specs[0]), seeds=3, sd=0.1), "C2")
+    assert found["smaller last stage, others kept, on average"].architectures == 0
+
+
+def test_an_architecture_that_scatters_far_more_is_set_aside_and_named() -> None:
+    rows = planted(WIDER, no_effect, seeds=4, sd=0.3).rows
+    wild = rows["arch"] == rows["arch"].iloc[0]
+    rows.loc[wild, "worst_case_acc"] = [20.0, 80.0, 25.0, 75.0]
+    (examined,) = examine(only_group(rows))
+    assert list(examined.unlike) == [rows["arch"].iloc[0]]
+    assert examined.unlike[rows["arch"].iloc[0]] == pytest.approx(np.std([20, 80, 25, 75], ddof=1))
+    assert examined.sigma is not None
+    assert examined.sigma < 0.6
+    assert all(finding.architectures <= 9 for finding in examined.findings)
+
+
+def test_a_name_that_stands_for_two_networks_is_refused() -> None:
+    rows = planted(LAST, no_effect, seeds=2, sd=0.1).rows.assign(arch="mine")
+    with pytest.raises(InputError, match="arch = 'mine'"):
+        examine(only_group(rows))
+
+
+def test_failed_runs_and_rows_without_a_worst_case_stay_out() -> None:
+    rows = planted(WIDER, lambda spec, _: 50 - spec.widths[0] / 8, seeds=3, sd=0.1).rows
+    failed = rows.iloc[[0]].assign(run_id="f", seed=9, status="failed", worst_case_acc=99.0)
+    empty = rows.iloc[[1]].assign(run_id="e", seed=9, worst_case_acc=np.nan)
+    odd = pd.concat([rows, failed, empty], ignore_index=True)
+    assert examine_all(odd)[0].findings == examine_all(rows)[0].findings
+
+
+@pytest.mark.parametrize("text", ["note", "1e999"])
+def test_a_number_that_is_none_is_one_clear_error(tmp_path: Path, text: str) -> None:
+    rows = planted(LAST, no_effect, seeds=2, sd=0.1).rows.astype({"worst_case_acc": object})
+    rows.loc[0, "worst_case_acc"] = text
+    rows.to_csv(tmp_path / "results.csv", index=False)
+    with pytest.raises(InputError, match=r"results.csv"):
+        read_results(tmp_path)
+
+
+def without(rows: pd.DataFrame, specs: Sequence[ArchSpec], seed: int) -> pd.DataFrame:
+    lost = rows["widths"].isin("-".join(map(str, spec.widths)) for spec in specs) & (rows["seed"] == seed)
+    return rows[~lost]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("design", ["two studies without a common seed", "the dearer half lost a seed"])
+def test_gaps_do_not_make_findings(design: str) -> None:
+    truth: Truth = no_effect
+    supported, studies = 0, 600
+    for draw in range(studies):
+        if design == "the dearer half lost a seed":
+            rows = without(planted(WIDER, truth, seeds=3, sd=1, draw=draw).rows, WIDER[5:], seed=2)
+        else:
+            first = planted(WIDER[:5], truth, seeds=2, sd=1, draw=2 * draw).rows
+            second = planted(WIDER[5:], truth, seeds=2, sd=1, draw=2 * draw + 1).rows
+            rows = pd.concat([first, second.assign(seed=second["seed"] + 10)], ignore_index=True)
+        found = findings(only_group(rows), "C1")
+        supported += found["more parameters, one pair"].verdict == "supported"
+    # 2.5% of 600 scatter by 3.8
+    assert supported <= 15 + 3 * 3.8
