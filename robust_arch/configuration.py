@@ -13,7 +13,7 @@ import yaml
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from robust_arch.architectures import PRESETS, ArchSpec, ImageShape, cost
@@ -146,6 +146,14 @@ def plain(node: Any, key: str) -> dict[str, Any]:
     return {str(name): value for name, value in content.items()}
 
 
+def of_a_job(composed: DictConfig) -> DictConfig:
+    """What a job gets of a composed configuration, changed in place; Hydra's own part is where jobs look for it."""
+    HydraConfig.instance().set_config(composed)
+    with read_write(composed), open_dict(composed):
+        del composed["hydra"]
+    return composed
+
+
 def known_keys(content: Any, key: str, names: Iterable[str]) -> dict[str, Any]:
     """Plain data of the group `key`, whose keys must be these `names`; all others, and missing ones, are named."""
     if not isinstance(content, dict):
@@ -163,7 +171,8 @@ def search_group(cfg: DictConfig, name: str, names: Iterable[str]) -> dict[str, 
     return known_keys(plain(cfg.search[name], f"search.{name}"), f"search.{name}", names)
 
 
-def _field_names(kind: Any) -> set[str]:
+def field_names(kind: Any) -> set[str]:
+    """The fields of a dataclass, which are the keys of the group that it is read from."""
     return {each.name for each in fields(kind)}
 
 
@@ -332,7 +341,7 @@ def read_attack(name: str, key: str = "attacks") -> NamedAttack:
 
 def read_budget(cfg: DictConfig, num_classes: int, image_shape: ImageShape) -> Budget:
     """The group `search.budget`; the word arch, or a preset's name, is what that network costs on this task."""
-    budget = search_group(cfg, "budget", _field_names(Budget))
+    budget = search_group(cfg, "budget", field_names(Budget))
     for resource in ("params", "macs"):
         named = budget[resource]
         if named == "arch" or (isinstance(named, str) and named in PRESETS):
@@ -346,7 +355,7 @@ def read_space(cfg: DictConfig) -> Space:
 
     A space that says nothing is the one point `arch`, so that architectures can be swept over by name.
     """
-    space = search_group(cfg, "space", _field_names(Space) - {"template"})
+    space = search_group(cfg, "space", field_names(Space) - {"template"})
     spec = read_spec(cfg.arch)
     tie, vary = (
         _optional(space.pop(name), f"search.space.{name}", kind) for name, kind in (("tie", Tie), ("vary", Vary))
@@ -361,7 +370,7 @@ def read_space(cfg: DictConfig) -> Space:
 
 def _optional(content: Any, key: str, kind: Any) -> dict[str, Any]:
     """The keys of a group inside a group, which may be null."""
-    return {} if content is None else known_keys(content, key, _field_names(kind))
+    return {} if content is None else known_keys(content, key, field_names(kind))
 
 
 def read_sample(cfg: DictConfig) -> Sample:

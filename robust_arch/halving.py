@@ -4,12 +4,10 @@ Every rung's runs are whole runs with a schedule of their own, recorded like any
 the records, so that the same command goes on where it was cut off, and decides the same.
 """
 
-import csv
-import io
 import logging
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from hydra.core.config_loader import ConfigLoader
@@ -19,13 +17,13 @@ from omegaconf import DictConfig
 from robust_arch import configuration as edge
 from robust_arch.architectures import ArchSpec, arch_name
 from robust_arch.errors import InputError
-from robust_arch.files import write_text
+from robust_arch.files import write_rows
 from robust_arch.launching import PlannedRun, launch_until_settled
 from robust_arch.run import Run
 from robust_arch.runs import StudyFolder
 from robust_arch.search import Halving
 from robust_arch.search.rungs import kept, mean_or_none, ranking, tied
-from robust_arch.sweep import StudyPlan, configurations, finalist_runs, plan_study
+from robust_arch.sweep import StudyPlan, checked_finalists, configurations, finalist_runs, plan_study
 from robust_arch.sweep import planned_run as as_planned
 
 log = logging.getLogger(__name__)
@@ -87,7 +85,7 @@ class Decision:
 
 def read_halving(node: DictConfig) -> Halving:
     """The group `hydra/sweeper=halving`."""
-    names = {"_target_", *(each.name for each in fields(Halving))}
+    names = {"_target_", *edge.field_names(Halving)}
     options = edge.known_keys(edge.plain(node, "hydra.sweeper"), "hydra.sweeper", names)
     del options["_target_"]
     return Halving(**options)
@@ -106,24 +104,39 @@ def plan_halving(config: DictConfig, loader: ConfigLoader, arguments: Sequence[s
         InputError: if a value is not allowed, if the command line sweeps over one, or if no architecture fits.
     """
     options = read_halving(config.hydra.sweeper)
+
+    def composed(rung: Sequence[str]) -> tuple[DictConfig, list[str]]:
+        found = list(configurations(config, loader, [*arguments, *rung]))
+        if len(found) > 1:
+            raise InputError(ONE_VALUE)
+        return found[0]
+
+    study, rungs, cfg = plan_rungs(options, composed)
+    finalists = checked_finalists(cfg, study.runs[0].run.splits.test)
+    return HalvingPlan(options, rungs, study, edge.read_seeds(cfg), finalists)
+
+
+def plan_rungs(
+    options: Halving, composed: Callable[[Sequence[str]], tuple[DictConfig, Sequence[str]]]
+) -> tuple[StudyPlan, tuple[Rung, ...], DictConfig]:
+    """The plan of the first rung, every rung, and the configuration of the last one, all checked.
+
+    composed: from a rung's overrides to its configuration and everything that it was composed with.
+
+    Raises:
+        InputError: as `plan_halving`.
+    """
     rungs: list[Rung] = []
     for number, value in enumerate(options.values):
-        composed = list(configurations(config, loader, [*arguments, *rung_overrides(options, number)]))
-        if len(composed) > 1:
-            raise InputError(ONE_VALUE)
-        cfg, overrides = composed[0]
+        cfg, overrides = composed(rung_overrides(options, number))
         if not rungs:
             study = plan_study(cfg, overrides)
-        settings, first = edge.read_settings(cfg), study.runs[0].run
-        base = Run(settings, first.splits, first.training_fingerprint)
+            options.require_other_seeds(edge.read_seeds(cfg))
+        first = study.runs[0].run
+        # a Run checks that its settings fit the data
+        base = Run(edge.read_settings(cfg), first.splits, first.training_fingerprint)
         rungs.append(Rung(number + 1, value, base, tuple(overrides)))
-    seeds = edge.read_seeds(cfg)
-    options.require_other_seeds(seeds)
-    finalists = edge.read_finalists(cfg)
-    if finalists is not None:
-        test = first.splits.test
-        finalists.evaluation.require_fits(len(test), test.num_classes, edge.read_threat(cfg.threat).eps)
-    return HalvingPlan(options, tuple(rungs), study, seeds, finalists)
+    return study, tuple(rungs), cfg
 
 
 def halve(config: DictConfig, loader: ConfigLoader, launcher: Launcher, arguments: Sequence[str]) -> None:
@@ -200,12 +213,9 @@ class _Search:
 
     def _write_rungs(self) -> None:
         """Replace rungs.csv."""
-        text = io.StringIO()
-        writer = csv.DictWriter(text, fieldnames=RUNG_COLUMNS)
-        writer.writeheader()
-        for decision in self.decisions:
-            writer.writerows(_rows(decision, self.plan.options.resource, last=decision.rung is self.plan.rungs[-1]))
-        write_text(self.study.path / "rungs.csv", text.getvalue())
+        resource, final = self.plan.options.resource, self.plan.rungs[-1]
+        rows = [row for each in self.decisions for row in _rows(each, resource, last=each.rung is final)]
+        write_rows(self.study.path / "rungs.csv", RUNG_COLUMNS, rows)
 
     def _tell(self, decision: Decision) -> None:
         rung, specs = decision.rung, decision.specs

@@ -1,7 +1,6 @@
 """Runs handed to Hydra's launcher until each has ended: again where it failed, alone where it killed its worker."""
 
 import logging
-import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -12,11 +11,10 @@ from hydra.plugins.launcher import Launcher
 
 from robust_arch.run import Run
 from robust_arch.runner import warn_of_other_version
+from robust_arch.runs.folder import wait_while_locked
 from robust_arch.runs.study import PLAN_COLUMNS
 
 log = logging.getLogger(__name__)
-
-_POLL_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
@@ -51,9 +49,8 @@ def launch_until_settled(launcher: Launcher, runs: Sequence[PlannedRun]) -> None
     if not runs:
         return
     waiting = [planned for planned in runs if planned.run.settings.rerun or not planned.is_settled]
-    for planned in runs:
-        if planned not in waiting:
-            warn_of_other_version(planned.run.folder)
+    for planned in _without(runs, waiting):
+        warn_of_other_version(planned.run.folder)
     log.info("%d of %d runs are done already", len(runs) - len(waiting), len(runs))
     tries: Counter[str] = Counter()
     while waiting:
@@ -64,7 +61,7 @@ def launch_until_settled(launcher: Launcher, runs: Sequence[PlannedRun]) -> None
             return
         if not begun or runs[0].run.study.is_stopped:
             return
-        untouched = [planned for planned in waiting if planned not in begun]
+        untouched = _without(waiting, begun)
         again = [planned for planned in begun if tries[planned.run.run_id] <= planned.run.settings.retries]
         waiting = [*untouched, *(planned.without_rerun() for planned in again if not planned.is_settled)]
         if waiting:
@@ -79,20 +76,24 @@ def _attempt(launcher: Launcher, waiting: Sequence[PlannedRun]) -> list[PlannedR
     """
     before = {planned.run.run_id: planned.run.folder.stamp for planned in waiting}
     suspects = [planned for planned in waiting if planned.run.folder.end == "killed"]
-    others = [planned for planned in waiting if planned not in suspects]
-    for batch in [others, *([suspect] for suspect in suspects)]:
+    for batch in [_without(waiting, suspects), *([suspect] for suspect in suspects)]:
         if batch and not batch[0].run.study.is_stopped:
             _launch(launcher, batch)
     _wait_for_others(waiting)
     return [planned for planned in waiting if planned.run.folder.stamp != before[planned.run.run_id]]
 
 
+def _without(runs: Sequence[PlannedRun], others: Sequence[PlannedRun]) -> list[PlannedRun]:
+    """By run_id: to compare two runs is to compare all their settings."""
+    left_out = {planned.run.run_id for planned in others}
+    return [planned for planned in runs if planned.run.run_id not in left_out]
+
+
 def _wait_for_others(runs: Sequence[PlannedRun]) -> None:
-    busy = [planned for planned in runs if planned.run.folder.is_locked]
+    busy = [planned.run.folder for planned in runs if planned.run.folder.is_locked]
     if busy:
         log.info("waiting for %d runs that another process is doing", len(busy))
-    while any(planned.run.folder.is_locked for planned in busy):
-        time.sleep(_POLL_SECONDS)
+    wait_while_locked(busy)
 
 
 def _launch(launcher: Launcher, runs: Sequence[PlannedRun]) -> None:

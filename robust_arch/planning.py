@@ -8,23 +8,21 @@ from typing import Literal
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
-from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
-from omegaconf import DictConfig, open_dict, read_write
+from omegaconf import DictConfig
 from rich.table import Table
 
 from robust_arch.architectures import activation_bytes, arch_name
-from robust_arch.configuration import read_seeds, read_settings
+from robust_arch.configuration import of_a_job
 from robust_arch.errors import InputError
 from robust_arch.forecast import Forecast
-from robust_arch.halving import ONE_VALUE, read_halving, rung_overrides
+from robust_arch.halving import ONE_VALUE, plan_rungs, read_halving
 from robust_arch.paths import conf_dir
 from robust_arch.resolvers import register_resolvers
 from robust_arch.run import Run
 from robust_arch.search import Halving, Members
 from robust_arch.sweep import StudyPlan, combinations, plan_study
-
-_FLAGS = {"--stop-on-failure": "study.stop_on_failure=true"}  # words of the training command that are no overrides
+from robust_arch.train import FLAGS
 
 
 def plans_from_command(arguments: Sequence[str]) -> list[StudyPlan]:
@@ -35,7 +33,7 @@ def plans_from_command(arguments: Sequence[str]) -> list[StudyPlan]:
     Raises:
         InputError: for an argument that Hydra or this project refuses.
     """
-    overrides = [_FLAGS.get(argument, argument) for argument in arguments if argument not in ("-m", "--multirun")]
+    overrides = [FLAGS.get(argument, argument) for argument in arguments if argument not in ("-m", "--multirun")]
     search_path = []
     for option in ("--config-dir", "-cd"):
         if option in overrides:
@@ -58,32 +56,17 @@ def _plan(composed_with: Sequence[str], overrides: Sequence[str]) -> StudyPlan:
     cfg = compose("train", overrides=list(composed_with), return_hydra_config=True)
     if cfg.hydra.runtime.choices["hydra/sweeper"] == "halving":
         return _plan_halving(read_halving(cfg.hydra.sweeper), composed_with, overrides)
-    return plan_study(_of_a_job(cfg), overrides)
-
-
-def _of_a_job(cfg: DictConfig) -> DictConfig:
-    """The configuration that a job gets, of what is composed; Hydra's own part is where jobs look for it."""
-    HydraConfig.instance().set_config(cfg)
-    with read_write(cfg), open_dict(cfg):
-        del cfg["hydra"]
-    return cfg
+    return plan_study(of_a_job(cfg), overrides)
 
 
 def _plan_halving(halving: Halving, composed_with: Sequence[str], overrides: Sequence[str]) -> StudyPlan:
     """The plan of the first rung, once what the later ones say is checked too."""
 
-    def composed(rung: Sequence[str]) -> DictConfig:
-        return _of_a_job(compose("train", overrides=[*composed_with, *rung], return_hydra_config=True))
+    def composed(rung: Sequence[str]) -> tuple[DictConfig, list[str]]:
+        cfg = compose("train", overrides=[*composed_with, *rung], return_hydra_config=True)
+        return of_a_job(cfg), [*overrides, *rung]
 
-    rungs = [rung_overrides(halving, number) for number in range(len(halving.values))]
-    cfg = composed(rungs[0])
-    plan = plan_study(cfg, [*overrides, *rungs[0]])
-    halving.require_other_seeds(read_seeds(cfg))
-    first = plan.runs[0].run
-    for rung in rungs[1:]:
-        # a Run checks that its settings fit the data
-        Run(read_settings(composed(rung)), first.splits, first.training_fingerprint)
-    return replace(plan, halving=halving)
+    return replace(plan_rungs(halving, composed)[0], halving=halving)
 
 
 def plan_tables(plan: StudyPlan) -> list[Table | str]:

@@ -1,23 +1,20 @@
 """What an optimiser of numbers, such as Optuna, suggests and is told: an allocation in, objective values out."""
 
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from omegaconf import DictConfig, OmegaConf
 
 from robust_arch import configuration as edge
 from robust_arch.errors import InputError, invalid
 from robust_arch.run import Run
 from robust_arch.runner import execute
+from robust_arch.runs.folder import wait_while_locked
 from robust_arch.search import allocate
 from robust_arch.search.sticks import check_cuts, stick_breaking
-
-_POLL_SECONDS = 2.0
 
 OBJECTIVES: dict[str, Callable[[Run], float]] = {
     "held_out_robust_acc": lambda run: float((run.folder.result or {})["best_val_robust_acc"]),  # percent
@@ -94,8 +91,7 @@ def objective_values(run: Run, names: tuple[str, ...]) -> tuple[float, ...]:
 def execute_or_wait(run: Run) -> str:
     """Do the run, or wait for the process that does it, as two suggestions can be one architecture; its state."""
     while (state := execute(run)) == "running":
-        while run.folder.is_locked:
-            time.sleep(_POLL_SECONDS)
+        wait_while_locked([run.folder])
     return state
 
 
@@ -104,11 +100,8 @@ class PrepareSearch(Callback):
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         """Exit with the message of the InputError if a value is not allowed."""
-        HydraConfig.instance().set_config(config)
         direction = config.hydra.sweeper.get("direction")
-        cfg = config.copy()
-        with read_write(cfg), open_dict(cfg):
-            del cfg["hydra"]
+        cfg = edge.of_a_job(config.copy())
         try:
             run, names = load_run(cfg), read_objectives(cfg)
             if not OmegaConf.is_list(direction) or len(direction) != len(names):

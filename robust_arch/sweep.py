@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_loader import ConfigLoader
-from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.plugins.launcher import Launcher
-from omegaconf import DictConfig, open_dict, read_write
+from omegaconf import DictConfig
 
 from robust_arch import configuration as edge
 from robust_arch.architectures import ArchSpec
+from robust_arch.data import ImageSet
 from robust_arch.errors import InputError
 from robust_arch.launching import PlannedRun, launch_until_settled
 from robust_arch.run import Run
@@ -86,11 +86,7 @@ def configurations(
 ) -> Iterator[tuple[DictConfig, list[str]]]:
     """One composed configuration, with its overrides, for each combination."""
     for combination in combinations(arguments, loader):
-        composed = loader.load_sweep_config(config, combination)
-        HydraConfig.instance().set_config(composed)
-        with read_write(composed), open_dict(composed):
-            del composed["hydra"]
-        yield composed, combination
+        yield edge.of_a_job(loader.load_sweep_config(config, combination)), combination
 
 
 def sweep(config: DictConfig, loader: ConfigLoader, launcher: Launcher, arguments: Sequence[str]) -> None:
@@ -133,11 +129,16 @@ def _plans(
     finalists = None
     for composed, combination in configurations(config, loader, arguments):
         plans.append(plan_study(composed, combination))
-        finalists = edge.read_finalists(composed)
-        if finalists is not None:
-            test = plans[-1].runs[0].run.splits.test
-            finalists.evaluation.require_fits(len(test), test.num_classes, edge.read_threat(composed.threat).eps)
+        finalists = checked_finalists(composed, plans[-1].runs[0].run.splits.test)
     return plans, finalists
+
+
+def checked_finalists(cfg: DictConfig, test: ImageSet) -> edge.Finalists | None:
+    """`study.finalists`, or None; raises InputError where it does not fit these test images."""
+    finalists = edge.read_finalists(cfg)
+    if finalists is not None:
+        finalists.evaluation.require_fits(len(test), test.num_classes, edge.read_threat(cfg.threat).eps)
+    return finalists
 
 
 def _record_plan(

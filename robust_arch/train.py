@@ -18,6 +18,8 @@ from robust_arch.resolvers import register_resolvers
 from robust_arch.signals import exit_on_sigterm
 
 log = logging.getLogger("robust_arch.train")  # under -m this module is called __main__
+FLAGS = {"--stop-on-failure": "study.stop_on_failure=true"}
+"""Words of the command that are no overrides, and what they stand for."""
 
 
 class RunNotCompletedError(RuntimeError):
@@ -75,7 +77,7 @@ def main() -> None:
     register_resolvers()
     set_up_logging()
     exit_on_sigterm()
-    sys.argv = ["study.stop_on_failure=true" if word == "--stop-on-failure" else word for word in sys.argv]
+    sys.argv = [FLAGS.get(word, word) for word in sys.argv]
     hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="train")(job)()
 
 

@@ -4,8 +4,9 @@ import contextlib
 import os
 import shutil
 import socket
+import time
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -23,6 +24,7 @@ from robust_arch.runs.wholeness import is_evaluation, is_result, is_status
 SCHEMA = 1
 STATES = ("planned", "running", "completed", "failed", "diverged")
 _ROOM = 16 * 1024
+_POLL_SECONDS = 2.0
 ELSEWHERE = "elsewhere"
 """What status.json of a merged run says of its weights."""
 
@@ -279,6 +281,12 @@ class RunFolder:
             else:
                 with contextlib.suppress(FileNotFoundError):
                     path.unlink()
+
+
+def wait_while_locked(folders: Sequence[RunFolder]) -> None:
+    """Wait until no process works on any of these runs."""
+    while any(folder.is_locked for folder in folders):
+        time.sleep(_POLL_SECONDS)
 
 
 def last_line(error: str | None) -> str:

@@ -1,7 +1,6 @@
 """Many runs: what a study's folder holds, as one table."""
 
 import csv
-import io
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -11,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from robust_arch.errors import InputError
-from robust_arch.files import read_json, write_json, write_text
+from robust_arch.files import read_json, write_json, write_rows, write_text
 from robust_arch.runs.folder import RunFolder
 
 COLUMNS = (
@@ -77,11 +76,7 @@ class StudyFolder:
 
     def write_plan(self, rows: Sequence[Mapping[str, Any]], about: Mapping[str, Any]) -> None:
         """Replace plan.csv, and study.json with what the plan rests on."""
-        text = io.StringIO()
-        writer = csv.DictWriter(text, fieldnames=PLAN_COLUMNS)
-        writer.writeheader()
-        writer.writerows(rows)
-        write_text(self.plan_path, text.getvalue())
+        write_rows(self.plan_path, PLAN_COLUMNS, rows)
         write_json(self.about_path, about)
 
     @property

@@ -47,9 +47,9 @@ def _range(key: str, stage: Mapping[Any, Any], step: int) -> tuple[int, ...]:
     return tuple(range(low, high + 1, step))
 
 
-def is_count(value: object) -> bool:
-    """Whether a value is an integer of at least 1."""
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+def is_count(value: object, least: int = 1) -> bool:
+    """Whether a value is an integer of at least `least`."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
 def check_value(key: str, value: int) -> int:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from robust_arch.errors import InputError, invalid
+from robust_arch.search.choices import is_count
 
 _DIGITS = 4  # of percent; accuracies are recorded in single precision, in which equal counts of images can differ
 RESOURCES = ("trainer.max_epochs", "trainer.limit_train_batches")
@@ -34,7 +35,7 @@ class Halving:
     def __post_init__(self) -> None:
         if self.resource not in RESOURCES:
             raise invalid("hydra.sweeper.resource", self.resource, f"one of {', '.join(RESOURCES)}")
-        if not _is_count(self.eta, 2):
+        if not is_count(self.eta, 2):
             raise invalid("hydra.sweeper.eta", self.eta, "an integer of at least 2")
         points = self.tie_points
         if isinstance(points, bool) or not isinstance(points, int | float) or not 0 <= points <= 100:
@@ -44,7 +45,7 @@ class Halving:
 
     def _check_tie_seeds(self) -> None:
         seeds = self.tie_seeds
-        if not isinstance(seeds, list | tuple) or not all(_is_count(seed, 0) for seed in seeds):
+        if not isinstance(seeds, list | tuple) or not all(is_count(seed, 0) for seed in seeds):
             raise invalid("hydra.sweeper.tie_seeds", seeds, "a list of integers of at least 0, or an empty one")
         if len(set(seeds)) != len(seeds):
             raise invalid("hydra.sweeper.tie_seeds", seeds, "different integers")
@@ -54,7 +55,7 @@ class Halving:
             return geometric_rungs(self.min, self.max, self.eta)
         if self.min is not None or self.max is not None:
             raise InputError("hydra.sweeper: set either rungs, or min and max from which they follow")
-        is_list = isinstance(self.rungs, list | tuple) and all(_is_count(value, 1) for value in self.rungs)
+        is_list = isinstance(self.rungs, list | tuple) and all(is_count(value) for value in self.rungs)
         if not is_list or not self.rungs or list(self.rungs) != sorted(set(self.rungs)):
             raise invalid("hydra.sweeper.rungs", self.rungs, "an increasing list of integers, like [3,9,27]")
         return tuple(self.rungs)
@@ -79,19 +80,15 @@ class Halving:
         return tuple(counts)
 
 
-def _is_count(value: Any, least: int) -> bool:
-    return not isinstance(value, bool) and isinstance(value, int) and value >= least
-
-
 def geometric_rungs(least: Any, most: Any, eta: int) -> tuple[int, ...]:
     """The integer parts of most, most / eta, most / eta^2... that are at least `least`, increasing (Li et al. 2018).
 
     Raises:
         InputError: unless 1 <= least <= most.
     """
-    if not _is_count(most, 1):
+    if not is_count(most):
         raise invalid("hydra.sweeper.max", most, "an integer of at least 1, as hydra.sweeper.rungs is null")
-    if not _is_count(least, 1) or least > most:
+    if not is_count(least) or least > most:
         raise invalid("hydra.sweeper.min", least, f"an integer from 1 to hydra.sweeper.max = {most}")
     rungs = [most]
     while rungs[-1] // eta >= least:
