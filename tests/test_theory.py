@@ -1,6 +1,5 @@
 """The theory's pieces: errors counted by hand, random matrices, records of a planted study, an untrained network."""
 
-import importlib
 import json
 import math
 from pathlib import Path
@@ -13,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.random import default_rng
 
+from experiments.theory import collect, convolutions, correlate, figure, measure
 from robust_arch.analysis.decomposition import decomposition
 from robust_arch.architectures import ArchSpec, build
 from robust_arch.attacks import ThreatModel
@@ -23,15 +23,6 @@ from robust_arch.evaluation.operator_norms import conv_norm
 from robust_arch.runs import RunFacts, RunFolder
 
 FOLDER = Path(__file__).parents[1] / "experiments" / "theory"
-
-
-@pytest.fixture(scope="module")
-def theory():
-    names = ("smoothness_columns", "convolutions", "collect", "measure", "correlate", "figure")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(FOLDER))
-        yield {name: importlib.import_module(name) for name in names}
-
 
 # --- the decomposition ---
 
@@ -100,39 +91,39 @@ def test_a_row_without_stability_is_left_open():
 
 
 @pytest.mark.parametrize("c_in", [4, 32, 128])
-def test_a_1x1_convolution_is_its_matrix(theory, c_in):
-    conv = theory["convolutions"].random_convolution(c_in, 32, 1, seed=0)
+def test_a_1x1_convolution_is_its_matrix(c_in):
+    conv = convolutions.random_convolution(c_in, 32, 1, seed=0)
     singular = np.linalg.svd(conv.weight.detach().double().numpy()[:, :, 0, 0], compute_uv=False)[0]
     assert conv_norm(conv, (c_in, 3, 3), tolerance=1e-11, max_steps=20_000)[0] == pytest.approx(singular, rel=1e-8)
-    assert theory["convolutions"].unbounded_norm(conv) == pytest.approx(singular, rel=1e-10)
+    assert convolutions.unbounded_norm(conv) == pytest.approx(singular, rel=1e-10)
 
 
 @pytest.mark.parametrize("c_in", [16, 256])
-def test_a_large_random_matrix_has_the_norm_of_theory(theory, c_in):
+def test_a_large_random_matrix_has_the_norm_of_theory(c_in):
     # entries of variance 2 / c_out: sqrt(2) (1 + sqrt(c_in / c_out)), and the mean is not above (Davidson, Szarek 2001)
     norms = []
     for seed in range(5):
-        conv = theory["convolutions"].random_convolution(c_in, 256, 1, seed)
-        norms.append(conv_norm(conv, (c_in, 1, 1))[0] / theory["convolutions"].scale(c_in, 256))
+        conv = convolutions.random_convolution(c_in, 256, 1, seed)
+        norms.append(conv_norm(conv, (c_in, 1, 1))[0] / convolutions.scale(c_in, 256))
     assert np.mean(norms) == pytest.approx(math.sqrt(2), rel=0.03)
     assert max(norms) < math.sqrt(2) * (1 + 3 * math.sqrt(1 / 256))  # exceeded with probability e^-4.5 at most
 
 
-def test_the_norm_without_border_of_kernels_known_in_closed_form(theory):
+def test_the_norm_without_border_of_kernels_known_in_closed_form():
     conv = torch.nn.Conv2d(1, 1, 3, padding=1, bias=False)
     # nine ones sum up at frequency 0; [-1, 1, 0] in one direction doubles the highest frequency
     torch.nn.init.ones_(conv.weight)
-    assert theory["convolutions"].unbounded_norm(conv) == pytest.approx(9)
+    assert convolutions.unbounded_norm(conv) == pytest.approx(9)
     with torch.no_grad():
         conv.weight.copy_(torch.tensor([[0, 0, 0], [-1.0, 1.0, 0], [0, 0, 0]])[None, None])
-    assert theory["convolutions"].unbounded_norm(conv) == pytest.approx(2)
+    assert convolutions.unbounded_norm(conv) == pytest.approx(2)
 
 
-def test_a_border_only_lowers_the_norm_and_less_so_on_large_images(theory):
-    conv = theory["convolutions"].random_convolution(3, 4, 3, seed=0)
+def test_a_border_only_lowers_the_norm_and_less_so_on_large_images():
+    conv = convolutions.random_convolution(3, 4, 3, seed=0)
     norms = [conv_norm(conv, (3, side, side), tolerance=1e-9)[0] for side in (1, 2, 4, 8, 16)]
     assert norms == sorted(norms)
-    assert norms[-1] < theory["convolutions"].unbounded_norm(conv) < 1.05 * norms[-1]
+    assert norms[-1] < convolutions.unbounded_norm(conv) < 1.05 * norms[-1]
 
 
 # --- the collector ---
@@ -161,13 +152,13 @@ def plant(study, run_id, seed, *, checkpoint="best", **record):
     (folder.evaluations / f"{checkpoint}.json").write_text(json.dumps(content | record))
 
 
-def test_the_collector_reads_what_there_is_of_a_study(theory, tmp_path):
+def test_the_collector_reads_what_there_is_of_a_study(tmp_path):
     study = tmp_path / "half"
     plant(study, "a", 0, smoothness=smoothness(7.0))
     plant(study, "a", 0, checkpoint="last", smoothness=smoothness(70.0))
     plant(study, "b", 1, stability={"percent": 70.0})
     (study / "runs" / "c").mkdir()
-    found = theory["collect"].collected(study).set_index("run_id")
+    found = collect.collected(study).set_index("run_id")
     assert list(found.index) == ["a", "b"]
     assert found.loc["a", ["natural_error", "instability", "robust_error"]].tolist() == [10, 35, 40]
     assert found["counted_twice"].to_dict() == {"a": 5, "b": 0}
@@ -178,21 +169,21 @@ def test_the_collector_reads_what_there_is_of_a_study(theory, tmp_path):
     assert found.loc["a", "seed"] == 0
 
 
-def test_the_collector_asks_for_a_study_that_was_evaluated(theory, tmp_path):
+def test_the_collector_asks_for_a_study_that_was_evaluated(tmp_path):
     with pytest.raises(InputError, match="a study's folder"):
-        theory["collect"].collected(tmp_path / "none")
+        collect.collected(tmp_path / "none")
     (tmp_path / "empty" / "runs").mkdir(parents=True)
     with pytest.raises(InputError, match="evaluated at its best checkpoint"):
-        theory["collect"].collected(tmp_path / "empty")
+        collect.collected(tmp_path / "empty")
 
 
 # --- a network, measured ---
 
 
-def test_a_measured_network_agrees_with_its_own_stages(theory):
+def test_a_measured_network_agrees_with_its_own_stages():
     examples = select_examples(Digits(name="digits").read()[1], 40)
     net = build(ArchSpec("wide_resnet", (1, 1, 1), (4, 4, 6), stem_width=4), 10, (1, 8, 8), seed=0).eval()
-    found = theory["measure"].measured(net, examples, ThreatModel("linf", 0.2))
+    found = measure.measured(net, examples, ThreatModel("linf", 0.2))
     # ||.||_1 <= sqrt(K) ||.||_2 of 10 logits, ||.||_2 <= sqrt(D) ||.||_inf of 64 pixels
     assert found["lipschitz"] <= math.sqrt(10 * 64) * found["bound_network"]
     assert found["lipschitz_l2"] < found["bound_network"]
@@ -209,37 +200,37 @@ def test_a_measured_network_agrees_with_its_own_stages(theory):
 # --- correlations and series ---
 
 
-def runs_of(theory, *rows):
+def runs_of(*rows):
     """Rows of arch, robust error in percent of 360 and lipschitz, without the other quantities."""
     runs = pd.DataFrame(rows, columns=["arch", "robust_error", "lipschitz"]).assign(n_test=360)
-    return runs.reindex(columns=[*runs.columns, *set(theory["correlate"].QUANTITIES) - {"lipschitz"}])
+    return runs.reindex(columns=[*runs.columns, *set(correlate.QUANTITIES) - {"lipschitz"}])
 
 
-def test_correlations_are_of_means_over_seeds(theory):
+def test_correlations_are_of_means_over_seeds():
     # the means rise together, so robust accuracy falls; single runs would give another tau
     rows = [("a", 10.0, 1.0), ("a", 30.0, 9.0), ("b", 22.5, 6.0), ("b", 25.0, 6.0), ("c", 40.0, 7.0), ("c", 40.0, 7.0)]
-    found = {row["quantity"]: row for row in theory["correlate"].correlations(runs_of(theory, *rows))}
+    found = {row["quantity"]: row for row in correlate.correlations(runs_of(*rows))}
     assert found["lipschitz"]["tau"] == pytest.approx(-1)
     assert (found["lipschitz"]["architectures"], found["lipschitz"]["runs"]) == (3, 6)
     assert found["bound_network"]["tau"] is None
 
 
-def test_equal_errors_are_tied_though_percentages_are_rounded(theory):
+def test_equal_errors_are_tied_though_percentages_are_rounded():
     # a and b fail on 109 images a seed, which 29.4444, 31.1111 and 30.2778 percent do not add up to exactly
     rows = [("a", 29.4444, 1.0), ("a", 31.1111, 1.0), ("a", 30.2778, 1.0), ("b", 30.2778, 2.0), ("c", 50.0, 3.0)]
-    found = {row["quantity"]: row for row in theory["correlate"].correlations(runs_of(theory, *rows))}
+    found = {row["quantity"]: row for row in correlate.correlations(runs_of(*rows))}
     # of three pairs one is tied on the side of the errors: -2 / sqrt(2 x 3)
     assert found["lipschitz"]["tau"] == pytest.approx(-2 / math.sqrt(6))
 
 
-def test_the_recorded_series_move_one_thing_at_a_time(theory):
+def test_the_recorded_series_move_one_thing_at_a_time():
     measured = pd.read_csv(FOLDER / "measured.csv")
-    width, depth = (theory["figure"].series(measured)[name] for name in ("last_width", "last_depth"))
+    width, depth = (figure.series(measured)[name] for name in ("last_width", "last_depth"))
     assert width["last_depth"].nunique() == depth["last_width"].nunique() == 1
     assert len(width) + len(depth) - len(measured) == 6  # the network in both series: three seeds, two states
 
 
-def test_the_recorded_numbers_are_of_the_same_examples(theory):
+def test_the_recorded_numbers_are_of_the_same_examples():
     measured = pd.read_csv(FOLDER / "measured.csv")
     # whole counts of the test images, and the bound holds on each row: else a value would be refused
     assert np.allclose(decomposition(measured)["counted_twice"], measured["counted_twice"], atol=1e-3)
@@ -247,7 +238,7 @@ def test_the_recorded_numbers_are_of_the_same_examples(theory):
     assert np.allclose(counts, counts.round(), atol=1e-3)
 
 
-def test_random_matrices_of_numpy_have_the_recorded_constants(theory):
+def test_random_matrices_of_numpy_have_the_recorded_constants():
     recorded = pd.read_csv(FOLDER / "convolutions.csv")
     ones = recorded[(recorded["kernel"] == 1) & (recorded["c_in"] == 16) & (recorded["side"] == "1")]
     norms = [np.linalg.norm(default_rng(seed).normal(0, math.sqrt(2 / 32), (32, 16)), 2) for seed in range(200)]

@@ -1,6 +1,6 @@
 """A study's smoothness, errors and bounds, run by run, from its records: writes study.csv.
 
-Usage: python experiments/theory/collect.py results/<study>
+Usage: python -m experiments.theory.collect results/<study>
 The study is evaluated with evaluate.smoothness=200; runs without it keep their errors and have no bounds.
 """
 
@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from smoothness_columns import FORMS, smoothness_columns
 
+from experiments.theory.smoothness_columns import FORMS, smoothness_columns
 from robust_arch.analysis.decomposition import decomposition
 from robust_arch.analysis.groups import Group, main_group
 from robust_arch.errors import InputError

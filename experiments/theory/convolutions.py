@@ -1,6 +1,6 @@
 """The operator norm of a random convolution beside (1 + sqrt(c_in / c_out)): writes convolutions.csv.
 
-Usage: python experiments/theory/convolutions.py
+Usage: python -m experiments.theory.convolutions
 """
 
 import math

@@ -1,6 +1,6 @@
 """What goes with robust accuracy over architectures: correlations.csv, its picture, and a Markdown table on the screen.
 
-Usage: python experiments/theory/correlate.py
+Usage: python -m experiments.theory.correlate
 """
 
 from collections.abc import Iterator

@@ -1,6 +1,6 @@
 """How bound and measured change move with the last stage's width and depth: writes measured.csv, from trained runs.
 
-Usage: python experiments/theory/measure.py results/theory
+Usage: python -m experiments.theory.measure results/theory
 """
 
 import sys
@@ -10,9 +10,9 @@ from typing import Any
 
 import pandas as pd
 import torch
-from smoothness_columns import smoothness_columns
 from torch import Tensor
 
+from experiments.theory.smoothness_columns import smoothness_columns
 from robust_arch.analysis.decomposition import decomposition
 from robust_arch.architectures import ArchSpec, Classifier, arch_name, build, cost
 from robust_arch.attacks import PGD, ThreatModel

@@ -1,13 +1,14 @@
 """Prints the tables of docs/theory.md from measured.csv and convolutions.csv.
 
-Usage: python experiments/theory/summary.py
+Usage: python -m experiments.theory.summary
 """
 
 from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
-from figure import BASE, series
+
+from experiments.theory.figure import BASE, series
 
 FOLDER = Path(__file__).parent
 PARTS = ("stem", "stage_1", "stage_2", "stage_3", "head", "network")
