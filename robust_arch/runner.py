@@ -5,7 +5,7 @@ import logging
 import math
 import traceback
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -94,6 +94,16 @@ def warn_of_other_version(folder: RunFolder) -> None:
         log.warning("run %s: recorded by version %s of robust_arch, this is %s", folder.run_id, recorded, __version__)
 
 
+@dataclass(frozen=True)
+class _End:
+    """How an attempt ended: the run's state from now on, what became of the attempt, what was raised and its text."""
+
+    state: str
+    outcome: str
+    raised: BaseException | None = None
+    error: str | None = None
+
+
 def _execute_locked(run: Run, folder: RunFolder) -> str:
     """Attempt the run, and write at once how it ended."""
     folder.sweep_up()
@@ -105,7 +115,6 @@ def _execute_locked(run: Run, folder: RunFolder) -> str:
     write_text(folder.config, yaml.safe_dump(_resolved_config(run), sort_keys=False))
     folder.reserve_room()
     tracker = _tracker(run, folder)
-    state, outcome, error = before, "interrupted", None
     raised: BaseException | None = None
     with _log_file(folder):
         if not folder.trained:
@@ -113,28 +122,39 @@ def _execute_locked(run: Run, folder: RunFolder) -> str:
         try:
             _train(run, folder, tracker)
             _evaluate(run, folder)
-            state = outcome = "completed"
-        except DivergedError as divergence:
-            state = outcome = "diverged"
-            raised, error = divergence, traceback.format_exc()
         except Exception as failure:
-            outcome, raised, error = "failed", failure, traceback.format_exc()
-            state = "completed" if before == "completed" else "failed"
+            raised = failure
         except BaseException as interruption:
-            raised, error = interruption, f"interrupted: {type(interruption).__name__}"
+            raised = interruption
             raise
         finally:
-            end = how_it_ended(raised)
-            if outcome in ("failed", "diverged"):
-                log.error("run %s %s (%s):\n%s", run.run_id, outcome, end, error)
-            with _unless_disk_full(run):
-                folder.release_room()
-                if end == "disk_full" and error is not None:
-                    error = last_line(error)
-                tracker.finish(run_summary(folder, outcome), failed=outcome != "completed")
-                notes["tracking"] = tracker.problem
-                folder.write_state(state, run.facts, error=error, end=end, notes=notes)
-    return outcome
+            ended = _end(raised, before)
+            _record_end(run, folder, tracker, ended, notes)
+    return ended.outcome
+
+
+def _end(raised: BaseException | None, before: str) -> _End:
+    if raised is None:
+        return _End("completed", "completed")
+    if not isinstance(raised, Exception):
+        return _End(before, "interrupted", raised, f"interrupted: {type(raised).__name__}")
+    error = "".join(traceback.format_exception(raised))
+    if isinstance(raised, DivergedError):
+        return _End("diverged", "diverged", raised, error)
+    return _End("completed" if before == "completed" else "failed", "failed", raised, error)
+
+
+def _record_end(run: Run, folder: RunFolder, tracker: Tracker, ended: _End, notes: dict[str, Any]) -> None:
+    end, error = how_it_ended(ended.raised), ended.error
+    if ended.outcome in ("failed", "diverged"):
+        log.error("run %s %s (%s):\n%s", run.run_id, ended.outcome, end, error)
+    with _unless_disk_full(run):
+        folder.release_room()
+        if end == "disk_full" and error is not None:
+            error = last_line(error)
+        tracker.finish(run_summary(folder, ended.outcome), failed=ended.outcome != "completed")
+        notes["tracking"] = tracker.problem
+        folder.write_state(ended.state, run.facts, error=error, end=end, notes=notes)
 
 
 @contextlib.contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -17,7 +17,6 @@ from robust_arch.errors import InputError, invalid
 from robust_arch.statistics import mean_interval
 
 Quantity = Literal["widths", "depths"]
-_SHARES = ("clean_acc", "stability", "worst_case_acc")  # percentages of test images, as is every <attack>_acc
 
 
 @dataclass(frozen=True)
@@ -116,11 +115,15 @@ def by_rank(found: Sequence[Network]) -> list[Network]:
 
 
 def _most_frequent(found: Sequence[Network]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    depths, widths = (
-        tuple(Counter(stage).most_common(1)[0][0] for stage in zip(*values, strict=False))
-        for values in ([network.spec.depths for network in found], [network.spec.widths for network in found])
-    )
-    return depths, widths
+    """Depths and widths, among networks of the most frequent number of stages."""
+    stages = _mode(len(network.spec.depths) for network in found)
+    alike = [network.spec for network in found if len(network.spec.depths) == stages]
+    depths = tuple(map(_mode, zip(*(spec.depths for spec in alike), strict=True)))
+    return depths, tuple(map(_mode, zip(*(spec.widths for spec in alike), strict=True)))
+
+
+def _mode(values: Iterable[int]) -> int:
+    return Counter(values).most_common(1)[0][0]
 
 
 def _network(arch: str, rows: pd.DataFrame, n: int, columns: Sequence[str]) -> Network:
@@ -136,7 +139,7 @@ def _network(arch: str, rows: pd.DataFrame, n: int, columns: Sequence[str]) -> N
 
 
 def _estimate(name: str, values: list[float], n: int) -> Estimate:
-    if name in _SHARES or name.endswith("_acc"):
+    if name == "stability" or name.endswith("_acc"):  # percentages of test images
         return Estimate(*accuracy_interval(values, n), len(values))
     mean, low, high = mean_interval(values)
     return Estimate(mean, mean if low is None else low, mean if high is None else high, len(values))

@@ -11,12 +11,12 @@ import pandas as pd
 from robust_arch.analysis.groups import accuracy_columns
 from robust_arch.analysis.markup import Markup, element, joined
 from robust_arch.analysis.points import percent_interval
+from robust_arch.analysis.prefixes import decimal_prefix
 
 Row = dict[Hashable, Any]
 ABSENT = "-"
 ARCHITECTURE = "architecture"
 LAST_SHARE = "last stage's share (%)"
-_SI = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def operations(macs: Any) -> str:
     """Multiply-accumulates with two decimals and a decimal prefix: 19.13 G."""
     if pd.isna(macs):
         return ABSENT
-    scale, prefix = next(((scale, prefix) for scale, prefix in _SI if macs >= scale), (1, ""))
+    scale, prefix = decimal_prefix(macs)
     return f"{macs / scale:.2f} {prefix}" if prefix else f"{macs:.0f}"
 
 

@@ -6,7 +6,7 @@ from planted_studies import BASE, divisions, frame, rows, spread, stage_changes,
 
 from robust_arch.analysis.groups import Group, main_group
 from robust_arch.analysis.networks import base_network, by_rank, networks, one_stage_changed, quarters
-from robust_arch.architectures import arch_name
+from robust_arch.architectures import ArchSpec, arch_name
 from robust_arch.errors import InputError
 from robust_arch.statistics import wilson_interval
 
@@ -58,6 +58,13 @@ def test_changes_of_one_stage_are_found_in_order() -> None:
     assert [n.spec.widths for n in one_stage_changed(found, 2, "widths")] == [(8, 16, 16), (8, 16, 32), (8, 16, 64)]
     assert [n.spec.widths[0] for n in one_stage_changed(found, 0, "widths")] == [4, 8, 16]
     assert [n.arch for n in one_stage_changed(found, 0, "depths")] == ["wrn_16_half"]
+
+
+def test_networks_of_fewer_stages_do_not_shorten_the_base() -> None:
+    fours = [ArchSpec("resnet", (1, 1, 1, 1), (8, 16, 32, last)) for last in (64, 32, 128)]
+    specs = [*fours, wide((1, 1, 1), (8, 16, 32))]
+    found = networks(group_of(frame(rows(specs, spread(specs)))))
+    assert base_network(found).spec == fours[0]
 
 
 def test_without_the_base_there_are_no_changes_of_it() -> None:

@@ -156,6 +156,17 @@ def test_best_is_the_first_epoch_with_most_robust_images() -> None:
     assert [[y for _, y in run] for run in drawn(right)] == [[60, 59], [62, 61], [64, 63]]
 
 
+def test_curves_without_one_robust_image_are_drawn_too() -> None:
+    planted = frame(rows([wide(*BASE)], spread([wide(*BASE)])))
+    assert "; 120 held-out images, 360 test images" in training_curves(planted, epochs()).get_suptitle()
+    lost = epochs()
+    lost.loc[lost["run_id"] == "wrn_16_half-0", ["val_robust_acc", "val_robust_count"]] = 0.0
+    assert [curve.held_out_images for curve in curves(planted, lost)] == [None, 120, 120]
+    assert "; 120 held-out images" in training_curves(planted, lost).get_suptitle()
+    lost[["val_robust_acc", "val_robust_count"]] = 0.0
+    assert "; held-out images, 360 test images" in training_curves(planted, lost).get_suptitle()
+
+
 def test_curves_of_runs_that_differ_are_refused() -> None:
     specs = divisions()[:2]
     with pytest.raises(InputError, match="one kind"):

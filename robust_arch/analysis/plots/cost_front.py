@@ -10,8 +10,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from robust_arch.analysis.pareto import pareto_front
 from robust_arch.analysis.plots.marks import Mark, error_bars
-
-_PREFIXES = ((1e9, "G"), (1e6, "M"), (1e3, "k"))
+from robust_arch.analysis.prefixes import decimal_prefix
 
 
 @dataclass(frozen=True)
@@ -58,5 +57,5 @@ def _cost_ticks(axes: Axes) -> None:
 
 def prefixed(value: float) -> str:
     """A count with a decimal prefix and no needless digit: 20k, 1.5M."""
-    scale, prefix = next(((scale, prefix) for scale, prefix in _PREFIXES if value >= scale), (1.0, ""))
+    scale, prefix = decimal_prefix(value)
     return f"{value / scale:g}{prefix}"

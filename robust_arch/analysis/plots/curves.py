@@ -42,6 +42,12 @@ class Curve:
         return max(range(len(self.held_out)), key=lambda epoch: (self.held_out_counts[epoch], -epoch))
 
     @property
+    def held_out_images(self) -> int | None:
+        """Their number, None where none was robust: then counts and percentages, which are all 0, do not tell."""
+        count, percent = self.held_out_counts[self.best], self.held_out[self.best]
+        return round(100 * count / percent) if percent else None
+
+    @property
     def drops(self) -> list[int]:
         """Epochs, counted from 0, whose learning rate is at most half of the epoch's before."""
         return [epoch for epoch in range(1, len(self.rates)) if self.rates[epoch] <= self.rates[epoch - 1] / 2]
@@ -77,10 +83,10 @@ def training_curves(frame: pd.DataFrame, epochs: pd.DataFrame) -> Figure:
     left, right = figure.subplots(1, 2, width_ratios=[2.6, 1])
     _by_epoch(left, shown)
     _best_and_last(right, shown, int(first["n_test"]))
-    held_out = round(100 * shown[0].held_out_counts[shown[0].best] / shown[0].held_out[shown[0].best])
+    sizes = sorted({f"{curve.held_out_images:,} " for curve in shown if curve.held_out_images})
     title = (
         f"{first['arch']} on {first['data']}, {first['objective']}, {threat_text(str(first['train_threat']))}; "
-        f"{held_out:,} held-out images, {int(first['n_test']):,} test images with Wilson 95% intervals"
+        f"{'or '.join(sizes)}held-out images, {int(first['n_test']):,} test images with Wilson 95% intervals"
     )
     figure.suptitle(title, fontsize=7, x=0.01, ha="left")
     figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=3)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from math import sqrt
 
 from matplotlib import rc_context
@@ -65,7 +66,7 @@ def _marked(axes: Axes, best: Network, named: Mapping[str, Shares]) -> None:
     x, y = position(best.shares)
     axes.plot([x], [y], "o", ms=9, mfc="none", mec=ORANGE, mew=1.2, ls="", label="highest mean", zorder=4)
     axes.plot(*_columns([_UNIFORM]), "k+", ms=7, mew=1.2, label="equal shares", zorder=4)
-    for (name, shares), marker in zip(named.items(), "v^Ds", strict=False):
+    for (name, shares), marker in zip(named.items(), cycle("v^Ds"), strict=False):
         axes.plot(*_columns([shares]), marker, ms=5, mfc="none", mec="black", mew=0.9, ls="", label=name, zorder=4)
 
 

@@ -19,7 +19,7 @@ from robust_arch.analysis.report.details import StudyDetails
 from robust_arch.analysis.tables import Extras
 from robust_arch.files import write_text
 
-_SCRIPTS = ("data", "view", "table", "card", "scale", "plot", "tip", "page")  # each may use those before it
+_SCRIPTS = ("data", "view", "table", "card", "scale", "plot", "tip", "page")  # one scope; `page`, last, starts it
 _OPEN_ROWS = 20  # of a list; a longer one is folded
 
 
