@@ -231,7 +231,7 @@ def read_settings(cfg: DictConfig) -> Settings:
         planned=_choice("hydra/sweeper") in ("budget", "halving"),
         logger=read_logger(cfg.logger),
         resolved=resolved,
-        command=train_command(list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []),
+        command=_train_command_of_job(),
     )
 
 
@@ -243,14 +243,34 @@ def _require_optimizer(recipe: Recipe) -> None:
         raise InputError(f"recipe.optimizer: {error}") from None
 
 
-def train_command(overrides: Sequence[str], *, multirun: bool = False) -> str:
-    """The shell command that trains with these overrides."""
-    return shlex.join(["python", "-m", "robust_arch.train", *(["-m"] if multirun else []), *overrides])
+def study_command(hydra: DictConfig, overrides: Sequence[str]) -> str:
+    """The shell command that runs the study of these overrides; hydra: the group of the sweep's configuration."""
+    return shlex.join(["python", "-m", "robust_arch.train", "-m", *_config_dir(hydra), *overrides])
+
+
+def _train_command_of_job() -> str:
+    command = ["python", "-m", "robust_arch.train"]
+    if HydraConfig.initialized():
+        hydra = HydraConfig.get()
+        command += [*_config_dir(hydra), *hydra.overrides.task]
+    return shlex.join(command)
 
 
 def evaluate_command() -> str:
     """The shell command that evaluates as this process does."""
-    return shlex.join(["python", "-m", "robust_arch.evaluate", *HydraConfig.get().overrides.task])
+    hydra = HydraConfig.get()
+    return shlex.join(["python", "-m", "robust_arch.evaluate", *_config_dir(hydra), *hydra.overrides.task])
+
+
+def _config_dir(hydra: Any) -> list[str]:
+    """`--config-dir` as the command line had it, relative to where the command was given if it is inside."""
+    given = [Path(source.path) for source in hydra.runtime.config_sources if source.provider == "command-line"]
+    start = Path(hydra.runtime.cwd)
+    return [
+        word
+        for folder in given
+        for word in ("--config-dir", str(folder.relative_to(start) if folder.is_relative_to(start) else folder))
+    ]
 
 
 def read_study_name(cfg: DictConfig) -> str:

@@ -151,7 +151,7 @@ def halve(config: DictConfig, loader: ConfigLoader, launcher: Launcher, argument
     except InputError as error:
         sys.exit(f"error: {error}")
     hydra_overrides = [item for item in config.hydra.overrides.hydra if not item.startswith("hydra.mode=")]
-    search = _Search(plan, launcher, edge.train_command([*hydra_overrides, *arguments], multirun=True))
+    search = _Search(plan, launcher, edge.study_command(config.hydra, [*hydra_overrides, *arguments]))
     specs = tuple(plan.study.members.specs)
     search.study.go_on()
     for rung in plan.rungs:

@@ -102,7 +102,7 @@ def sweep(config: DictConfig, loader: ConfigLoader, launcher: Launcher, argument
         sys.exit(f"error: {error}")
     study = plans[0].study
     study.go_on()
-    _record_plan(study, plans, runs, arguments)
+    _record_plan(study, plans, runs, edge.study_command(config.hydra, arguments))
     launch_until_settled(launcher, runs)
     trained = [planned for planned in runs if planned.run.folder.trained]
     chosen = finalist_runs(trained, finalists) if finalists is not None and not study.is_stopped else []
@@ -141,11 +141,9 @@ def checked_finalists(cfg: DictConfig, test: ImageSet) -> edge.Finalists | None:
     return finalists
 
 
-def _record_plan(
-    study: StudyFolder, plans: Sequence[StudyPlan], runs: Sequence[PlannedRun], arguments: Sequence[str]
-) -> None:
+def _record_plan(study: StudyFolder, plans: Sequence[StudyPlan], runs: Sequence[PlannedRun], command: str) -> None:
     about = {
-        "command": edge.train_command(arguments, multirun=True),
+        "command": command,
         "budgets": sorted({str(plan.budget) for plan in plans}),
         "considered": sum(plan.members.considered for plan in plans),
         "rejected": sum(plan.members.rejected_count for plan in plans),

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -156,6 +157,15 @@ def test_a_study_of_its_own_by_config_dir(tmp_path):
     frame = load_study(tmp_path / "results" / "own")
     assert frame["pgd3_acc"].notna().all()
     assert len(frame) == 4
+    study = StudyFolder(tmp_path / "results" / "own")
+    assert study.about["command"].startswith("python -m robust_arch.train -m --config-dir mine ")
+    for run in study.runs():
+        assert run.result["command"].startswith("python -m robust_arch.train --config-dir mine ")
+        evaluation = json.loads(next(run.path.glob("evaluations/*.json")).read_text())
+        assert "--config-dir mine " in str(evaluation)
+    repeated = command(*shlex.split(run.result["command"])[2:], cwd=tmp_path)  # as the card says
+    assert repeated.returncode == 0, repeated.stderr
+    assert "is done already" in repeated.stderr
 
 
 # the second of the three needs terabytes
