@@ -145,6 +145,9 @@ def test_published_figures_stand_beside_ours(tmp_path):
     (ours,) = [row for row in wrn34.tabulate([tmp_path]).rows if row[5] == "ours" and row[6] != "0"]
     # mean 53 of pgd20, half width t(2, 0.95) * 2 / sqrt(3) = 4.97
     assert ours[6:] == ["3", "95.20 [94.70, 95.70]", "53.00 [48.03, 57.97]", "-", "-"]
+    to_frame([*runs, {**runs[0], "run_id": "z"}]).to_csv(tmp_path / "results.csv", index=False)
+    with pytest.raises(InputError, match=r"seeds \[0, 0, 1, 2\]"):
+        wrn34.tabulate([tmp_path])
 
 
 def test_costs_of_published_networks_are_the_published_ones(published):

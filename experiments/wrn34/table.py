@@ -14,6 +14,7 @@ from robust_arch.analysis.plots.captions import attack_text
 from robust_arch.analysis.points import accuracy_interval
 from robust_arch.analysis.tables import ABSENT, operations
 from robust_arch.architectures import PRESETS, cost
+from robust_arch.errors import invalid
 
 STUDIES = ()  # published figures stand without ours
 STUDY = RECORDED / "wrn34"
@@ -53,7 +54,11 @@ def published(name: str, data: str, objective: str) -> dict[str, float]:
 
 
 def ours(frame: pd.DataFrame, arch: str, data: str, objective: str) -> pd.DataFrame:
-    """The rows of the best checkpoint under the published recipe, all its epochs, on the whole test set: one a seed."""
+    """The rows of the best checkpoint under the published recipe, all its epochs, on the whole test set: one a seed.
+
+    Raises:
+        InputError: where two runs have the same seed, as those of the same configuration on two machines.
+    """
     wanted = {
         "arch": arch,
         "data": data,
@@ -63,7 +68,10 @@ def ours(frame: pd.DataFrame, arch: str, data: str, objective: str) -> pd.DataFr
         "epochs": EPOCHS,
     }
     wanted |= {"recipe": "huang2021", "threat": "linf-8/255", "train_threat": "linf-8/255", "weights": "raw"}
-    return frame[(frame[list(wanted)] == pd.Series(wanted)).all(axis="columns")]
+    rows = frame[(frame[list(wanted)] == pd.Series(wanted)).all(axis="columns")]
+    if rows["seed"].duplicated().any():
+        raise invalid("results", f"{arch}, {objective} on {data}: seeds {sorted(rows['seed'])}", "one run a seed")
+    return rows
 
 
 def _part(frame: pd.DataFrame | None, data: str, objective: str) -> Iterator[list[str]]:
