@@ -1,14 +1,13 @@
 """The arithmetic of a large study against hand counts, counted passes, and schedules known in closed form."""
 
-import importlib
 import itertools
-from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from experiments.scale import passes, scale, schedule
 from robust_arch.architectures import ArchSpec, build, cost
 from robust_arch.attacks import PGD, ThreatModel
 from robust_arch.attacks.losses import KLToClean, Margin
@@ -21,30 +20,6 @@ from robust_arch.objectives.mart import MART
 from robust_arch.objectives.sat import SAT
 from robust_arch.objectives.trades import TRADES
 
-FOLDER = Path(__file__).parents[1] / "experiments" / "scale"
-
-
-@pytest.fixture(scope="module")
-def modules():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(FOLDER))
-        yield {name: importlib.import_module(name) for name in ("schedule", "passes", "scale")}
-
-
-@pytest.fixture(scope="module")
-def schedule(modules):
-    return modules["schedule"]
-
-
-@pytest.fixture(scope="module")
-def passes(modules):
-    return modules["passes"]
-
-
-@pytest.fixture(scope="module")
-def scale(modules):
-    return modules["scale"]
-
 
 def optimum(seconds, workers):
     """The shortest makespan, by trying every assignment."""
@@ -54,7 +29,7 @@ def optimum(seconds, workers):
     )
 
 
-def test_a_schedule_by_hand(schedule):
+def test_a_schedule_by_hand():
     placed = schedule.schedule([3, 2, 2, 4], 2)
     assert [(part.worker, part.start, part.end) for part in placed] == [(0, 0, 3), (1, 0, 2), (1, 2, 4), (0, 3, 7)]
     assert schedule.makespan(placed) == 7
@@ -64,7 +39,7 @@ def test_a_schedule_by_hand(schedule):
 
 
 @pytest.mark.parametrize("workers", [2, 3, 5])
-def test_the_worst_case_of_graham_is_reached(schedule, workers):
+def test_the_worst_case_of_graham_is_reached(workers):
     # Graham 1966: W (W - 1) runs of 1 and then one of W take 2 W - 1, where W is possible
     seconds = [1] * (workers * (workers - 1)) + [workers]
     assert schedule.makespan(schedule.schedule(seconds, workers)) == 2 * workers - 1
@@ -72,7 +47,7 @@ def test_the_worst_case_of_graham_is_reached(schedule, workers):
 
 
 @given(st.lists(st.integers(1, 20), min_size=1, max_size=6), st.integers(1, 3))
-def test_grahams_bounds_hold(schedule, seconds, workers):
+def test_grahams_bounds_hold(seconds, workers):
     best = optimum(seconds, workers)
     own = schedule.makespan(schedule.schedule(seconds, workers))
     ordered = schedule.makespan(schedule.schedule(schedule.longest_first(seconds), workers))
@@ -81,7 +56,7 @@ def test_grahams_bounds_hold(schedule, seconds, workers):
 
 
 @given(st.lists(st.integers(1, 20), min_size=1, max_size=8), st.integers(1, 4))
-def test_without_disturbances_it_is_the_plain_schedule(schedule, seconds, workers):
+def test_without_disturbances_it_is_the_plain_schedule(seconds, workers):
     outcome = schedule.disturbed(seconds, workers, schedule.Disturbances())
     assert outcome.makespan == schedule.makespan(schedule.schedule(seconds, workers))
     assert (outcome.preemptions, outcome.failures, outcome.lost, outcome.undone) == (0, 0, 0, [])
@@ -101,19 +76,19 @@ def in_turn(*values):
         (1, 1, 0.5, 14.5),  # 3.5 trained, 3 kept; 1 of startup and 7 to go
     ],
 )
-def test_a_preemption_by_hand(schedule, unit, startup, lost, ends):
+def test_a_preemption_by_hand(unit, startup, lost, ends):
     disturbances = schedule.Disturbances(until_preemption=in_turn(4.5), unit=unit, pause=2, startup=startup)
     outcome = schedule.disturbed([10], 1, disturbances)
     assert (outcome.makespan, outcome.preemptions, outcome.lost) == (ends, 1, lost)
 
 
-def test_a_preempted_run_goes_on_before_what_has_not_begun(schedule):
+def test_a_preempted_run_goes_on_before_what_has_not_begun():
     # A (10) is preempted at 4, B (3) has not begun: 4 + 6 for A, then 3
     outcome = schedule.disturbed([10, 3], 1, schedule.Disturbances(until_preemption=in_turn(4)))
     assert outcome.makespan == 13
 
 
-def test_failed_runs_wait_for_the_others_and_are_tried_again(schedule):
+def test_failed_runs_wait_for_the_others_and_are_tried_again():
     # the first of three fails after 3 of 10 seconds, 2 of them kept: 3 + 4 on one worker, 5 on the other, then 8
     disturbances = schedule.Disturbances(until_failure=in_turn(3), unit=2)
     outcome = schedule.disturbed([10, 5, 4], 2, disturbances)
@@ -130,7 +105,7 @@ THREAT = ThreatModel("linf", "8/255")
     ("objective", "loss"),
     [("sat", None), ("trades", KLToClean()), ("mart", None)],
 )
-def test_passes_of_training_are_those_that_are_made(passes, objective, loss):
+def test_passes_of_training_are_those_that_are_made(objective, loss):
     attack = PGD(steps=10, rel_step_size=0.25, **({"loss": loss} if loss else {}))
     made = {"sat": SAT, "trades": TRADES, "mart": MART}[objective](name=objective, attack=attack)
     net = passes.CountedNetwork(48, 4).train()
@@ -147,7 +122,7 @@ def test_passes_of_training_are_those_that_are_made(passes, objective, loss):
         ("cw40", PGD(steps=40, rel_step_size=0.1, loss=Margin())),
     ],
 )
-def test_passes_of_an_evaluation_are_those_that_are_made(passes, name, attack):
+def test_passes_of_an_evaluation_are_those_that_are_made(name, attack):
     net = passes.CountedNetwork(48, 4, winner=0).eval()
     images = torch.randint(0, 256, (6, 3, 4, 4), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     examples = Examples(ImageSet(images, torch.zeros(6, dtype=torch.int64), num_classes=4), torch.arange(6))
@@ -158,7 +133,7 @@ def test_passes_of_an_evaluation_are_those_that_are_made(passes, name, attack):
     assert net.passes(6) - before == passes.EVALUATION[name]
 
 
-def test_operations_by_hand(scale):
+def test_operations_by_hand():
     took = scale.operations(19_132_765_184, "sat")  # WRN-34-R
     # 371 batches of 128, 100 epochs, 23 passes, two operations a multiply-accumulate
     assert took.training == 2 * 19_132_765_184 * 371 * 128 * 100 * 23
@@ -167,7 +142,7 @@ def test_operations_by_hand(scale):
     assert took.evaluation == 2 * 19_132_765_184 * 10_000 * 2 * (1 + 4 + 44 + 82)
 
 
-def test_bytes_of_a_checkpoint_are_those_of_its_tensors(scale):
+def test_bytes_of_a_checkpoint_are_those_of_its_tensors():
     spec = ArchSpec("wide_resnet", (2, 1, 2), (8, 24, 16))
     net = build(spec)
     buffers = sum(4 * buffer.numel() for buffer in net.buffers() if buffer.is_floating_point() and buffer.numel() > 3)
@@ -175,7 +150,7 @@ def test_bytes_of_a_checkpoint_are_those_of_its_tensors(scale):
     assert scale.checkpoint_bytes(cost(spec).params, scale.normalised_channels(spec)) == 2 * weights + buffers
 
 
-def test_the_plans_are_inside_their_budgets(scale):
+def test_the_plans_are_inside_their_budgets():
     plans = scale.plans()
     assert {name: len(macs) for name, macs in plans.items()} == dict.fromkeys(plans, 1000)
     assert all(abs(macs / 9.58e9 - 1) <= 0.02 for macs in plans["9.58 G MACs"])

@@ -2,11 +2,11 @@
 
 Each command prints a table and writes it beside this file:
 
-    python experiments/scale/scale.py operations
-    python experiments/scale/scale.py passes
-    python experiments/scale/scale.py storage results/<study of one run> ...
-    python experiments/scale/scale.py check results/<study>
-    python experiments/scale/scale.py makespan
+    python -m experiments.scale.scale operations
+    python -m experiments.scale.scale passes
+    python -m experiments.scale.scale storage results/<study of one run> ...
+    python -m experiments.scale.scale check results/<study>
+    python -m experiments.scale.scale makespan
 """
 
 import argparse
@@ -24,9 +24,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import passes
-import schedule as schedules
 
+from experiments.scale import passes
+from experiments.scale import schedule as schedules
 from robust_arch.architectures import PRESETS, ArchSpec, cost
 from robust_arch.runs import RunFolder, StudyFolder
 from robust_arch.runs.provenance import provenance
