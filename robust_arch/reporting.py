@@ -112,8 +112,11 @@ def _training(result: Record | None) -> Iterator[tuple[str, str]]:
     if result is None:
         return
     for which in ("best", "last"):
-        accuracy = f"{result[f'{which}_val_robust_acc']:.1f}% robust on {result['selection_images']:,} held-out images"
-        yield f"{which} epoch", f"{result[f'{which}_epoch'] + 1} of {result['epochs']}: {accuracy}"
+        # records of other versions may lack some
+        names = (f"{which}_epoch", "epochs", f"{which}_val_robust_acc", "selection_images")
+        if result.keys() >= set(names):
+            epoch, epochs, accuracy, images = (result[name] for name in names)
+            yield f"{which} epoch", f"{epoch + 1} of {epochs}: {accuracy:.1f}% robust on {images:,} held-out images"
     if flags := result.get("flags"):
         yield "flags", "; ".join(flags)
 
