@@ -210,13 +210,17 @@ def claims(
     """
     import pandas as pd
 
-    from robust_arch.analysis.claims import examine_all, heading, numbers
+    from robust_arch.analysis.claims import examine_all, heading, left_out, numbers
     from robust_arch.analysis.reading import read_results
 
     frames = [read_results(_study_path(study, results_dir)) for study in studies]
-    found = examine_all(pd.concat(frames, ignore_index=True))
+    # a study without a row yet has columns of no type, which would take away the others'
+    frame = pd.concat([rows for rows in frames if len(rows)] or frames, ignore_index=True)
+    found = examine_all(frame)
     if not found:
         raise InputError("claims: no two architectures with comparable worst-case accuracies at the checkpoint best")
+    if without := left_out(frame):
+        print(f"{without}\n")
     for examined in found:
         print(f"{heading(examined)}\n")
         for finding in examined.findings:

@@ -34,7 +34,7 @@ def _read_csv(path: Path) -> pd.DataFrame:
     try:
         rows = pd.read_csv(path, dtype=dict.fromkeys(TEXT_COLUMNS, str))
         if missing := [name for name in COLUMNS if name not in rows.columns]:
-            raise InputError(f"results = {str(path)!r}: a results.csv has the columns {', '.join(missing)} as well")
+            raise InputError(f"results = {str(path)!r}: lacks the columns {', '.join(missing)} of a results.csv")
         frame = to_frame([{str(name): value for name, value in row.items()} for row in rows.to_dict("records")])
     except InputError:
         raise

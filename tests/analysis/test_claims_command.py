@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from planted import planted
 from typer.testing import CliRunner
@@ -38,6 +39,37 @@ def test_a_file_of_results_is_asked_every_claim(tmp_path: Path) -> None:
 def test_a_study_of_one_seed_is_too_few_runs() -> None:
     text = claims(DEMO)
     assert set(re.findall(r"^C\d, .*: ([A-Z ]+)$", text, re.MULTILINE)) == {"TOO FEW RUNS"}
+
+
+def test_a_study_without_a_row_yet_changes_nothing(tmp_path: Path) -> None:
+    rows = planted(SPECS, lambda spec, _: 60 - spec.widths[-1] / 16, seeds=3, sd=0.1).rows
+    rows.to_csv(tmp_path / "results.csv", index=False)
+    (tmp_path / "begun" / "runs").mkdir(parents=True)
+    rows.head(0).to_csv(tmp_path / "header.csv", index=False)
+    alone = claims(tmp_path / "results.csv")
+    assert "SUPPORTED" in alone
+    assert claims(tmp_path / "begun", tmp_path / "results.csv", tmp_path / "header.csv") == alone
+    assert claims(tmp_path / "begun").startswith("1: error: claims: no two architectures")
+
+
+def test_what_is_left_out_is_counted(tmp_path: Path) -> None:
+    rows = planted(SPECS, lambda spec, _: 60 - spec.widths[-1] / 16, seeds=3, sd=0.1).rows
+    lost = [rows.iloc[[place]].assign(run_id=f"f{place}", seed=9, status="failed") for place in range(2)]
+    empty = rows.iloc[[2]].assign(run_id="e", seed=9, worst_case_acc=float("nan"))
+    last = rows.iloc[:4].assign(checkpoint="last")
+    pd.concat([rows, *lost, empty, last]).to_csv(tmp_path / "results.csv", index=False)
+    assert claims(tmp_path / "results.csv").startswith(
+        "Left out: 2 failed or diverged runs, 1 row without a worst-case accuracy, 4 rows at another checkpoint than "
+        "best.\n"
+    )
+
+
+def test_the_two_architectures_of_a_largest_difference_are_named(tmp_path: Path) -> None:
+    planted(SPECS, lambda spec, _: 60 - spec.widths[-1] / 16, seeds=3, sd=0.01).rows.to_csv(tmp_path / "results.csv")
+    text = claims(tmp_path / "results.csv")
+    found = re.search(r"smaller minus larger, of all pairs .* \((\S+) against (\S+)\): \+2\.5", text)
+    assert found is not None
+    assert found.groups() == ("wide_resnet-d1-1-1-w8-16-8", "wide_resnet-d1-1-1-w8-16-48")
 
 
 def test_there_must_be_something_to_compare(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from planted import Truth, no_effect, planted
 
-from robust_arch.analysis.claims import Finding, examine, examine_all
+from robust_arch.analysis.claims import Finding, examine, examine_all, heading
 from robust_arch.analysis.groups import Group, only_group
 from robust_arch.analysis.reading import read_results
 from robust_arch.architectures import ArchSpec
@@ -39,6 +39,7 @@ def test_without_recorded_costs_nothing_costs_the_same() -> None:
         of_macs = [found for setting, found in findings(only_group(rows), claim).items() if "multiply" in setting]
         assert {found.verdict for found in of_macs} == {"too few runs"}
         assert {found.architectures for found in of_macs} == {0}
+        assert {found.why for found in of_macs} == {"No run has its multiply-accumulates recorded."}
 
 
 def test_a_smaller_last_stage_with_nothing_grown_is_no_pair_of_equal_cost() -> None:
@@ -70,7 +71,7 @@ def test_an_architecture_that_scatters_far_more_is_set_aside_and_named() -> None
 def test_a_name_that_stands_for_two_networks_is_refused() -> None:
     rows = planted(LAST, no_effect, seeds=2, sd=0.1).rows.assign(arch="mine")
     with pytest.raises(InputError, match="arch = 'mine'"):
-        examine(only_group(rows))
+        examine_all(rows)
 
 
 def test_failed_runs_and_rows_without_a_worst_case_stay_out() -> None:
@@ -79,6 +80,37 @@ def test_failed_runs_and_rows_without_a_worst_case_stay_out() -> None:
     empty = rows.iloc[[1]].assign(run_id="e", seed=9, worst_case_acc=np.nan)
     odd = pd.concat([rows, failed, empty], ignore_index=True)
     assert examine_all(odd)[0].findings == examine_all(rows)[0].findings
+
+
+def test_runs_without_recorded_seeds_are_runs_of_their_own() -> None:
+    rows = planted(WIDER, lambda spec, _: 50 - spec.widths[0] / 8, seeds=3, sd=0.1).rows
+    (known,), (unknown,) = examine_all(rows), examine_all(rows.assign(seed=np.nan))
+    assert [found.runs for found in unknown.findings] == [found.runs for found in known.findings]
+    assert [found.verdict for found in unknown.findings] == [found.verdict for found in known.findings]
+
+
+def test_equal_accuracies_have_no_order() -> None:
+    rows = planted(WIDER, no_effect, seeds=3, sd=0.0).rows.assign(worst_case_acc=50.0)
+    found = findings(only_group(rows), "C1")["more parameters, over all"]
+    assert (found.verdict, found.effect) == ("too few runs", None)
+
+
+def test_an_architecture_without_another_of_its_kind_is_asked_nothing() -> None:
+    silu = ArchSpec("wide_resnet", (2, 2, 2), (16, 32, 64), activation="silu")
+    assert [examined.kind for examined in examine(planted([*WIDER, silu], no_effect, seeds=2, sd=0.1))] == [
+        "wide_resnet, stem 16, relu"
+    ]
+
+
+def test_the_heading_warns_of_unequal_scatter() -> None:
+    generator = np.random.default_rng(0)
+    rows = planted(WIDER, no_effect, seeds=8, sd=0.5).rows
+    # standard deviations of 0.5 to 1.6 points, none of them far from the next
+    rows["worst_case_acc"] += np.repeat(np.linspace(0, 1.5, 10), 8) * generator.normal(size=80)
+    even, uneven = (examine(only_group(frame))[0] for frame in (planted(WIDER, no_effect, seeds=8, sd=0.5).rows, rows))
+    assert (even.unequal, uneven.unequal, uneven.unlike) == (False, True, {})
+    assert "less sure" in heading(uneven)
+    assert "less sure" not in heading(even)
 
 
 @pytest.mark.parametrize("text", ["note", "1e999"])

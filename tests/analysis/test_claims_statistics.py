@@ -10,7 +10,7 @@ from scipy import stats
 
 from robust_arch.analysis.claims.concordance import architectures_for, concordance
 from robust_arch.analysis.claims.differences import Contrast, Largest, Pairs
-from robust_arch.analysis.claims.layout import fit, uneven
+from robust_arch.analysis.claims.layout import fit, unequal, uneven
 from robust_arch.analysis.claims.measured import Measured
 from robust_arch.architectures import ArchSpec
 
@@ -132,15 +132,60 @@ def test_noise_is_not_taken_to_be_below_that_of_counting_images() -> None:
 
 def test_an_architecture_that_scatters_more_is_named() -> None:
     values = np.random.default_rng(0).normal(size=(12, 3))
-    assert uneven(values) is None
+    assert uneven(fit(values)) is None
     values[4] *= 12
-    assert uneven(values) == 4
+    assert uneven(fit(values)) == 4
+
+
+def test_a_seed_that_only_the_best_has_does_not_set_it_aside() -> None:
+    generator = np.random.default_rng(2)
+    aside = 0
+    for _ in range(200):
+        runs = generator.normal(0, 2, (24, 1)) + generator.normal(0, 0.5, (24, 3))
+        best = np.argsort(-runs[:, :2].mean(axis=1))[:2]
+        runs[np.delete(np.arange(24), best), 2] = np.nan
+        aside += uneven(fit(runs)) in best
+    assert aside <= 4  # of 200 one is expected to be any of the 24
+
+
+def test_scatter_that_test_images_cannot_tell_from_none_sets_nothing_aside() -> None:
+    draws = np.random.default_rng(3).normal(50, 0.5, size=(200, 24, 3))
+    counted = np.round(draws / 2) * 2  # of 50 images
+    assert sum(uneven(fit(runs, 2.0), 2.0) is not None for runs in counted) <= 6  # 2 expected
+    assert not any(unequal(fit(runs, 2.0), 2.0) for runs in counted[:50])
+
+
+@pytest.mark.parametrize("runs", ["complete", "gaps"])
+def test_degrees_of_freedom_are_shared_out_as_the_residuals_projection_has_them(runs: str) -> None:
+    table = np.random.default_rng(1).normal(size=(4, 3)) if runs == "complete" else GAPS
+    where = np.argwhere(~np.isnan(table))
+    design = np.zeros((len(where), sum(table.shape)))
+    design[np.arange(len(where)), where[:, 0]] = 1
+    design[np.arange(len(where)), len(table) + where[:, 1]] = 1
+    own = 1 - np.diag(design @ np.linalg.pinv(design))
+    found = fit(table)
+    assert found.freedoms == pytest.approx(np.bincount(where[:, 0], weights=own))
+    assert found.scatter.sum() == pytest.approx(found.degrees * (found.sigma or 0) ** 2)
+
+
+def test_unequal_scatter_is_bartletts_test() -> None:
+    # every architecture with seeds of its own: residuals about its mean, as in the one-way test
+    rejected = 0
+    for draw in range(60):
+        generator = np.random.default_rng(draw)
+        samples = [generator.normal(0, 1 + draw / 30 * (row % 2), 6) for row in range(8)]
+        expected = stats.bartlett(*samples).pvalue
+        if not 0.005 < expected < 0.02:  # chi-squared is an approximation, and the draws have noise
+            assert unequal(fit(apart(samples))) == (expected < 0.01)
+            rejected += expected < 0.01
+    assert 5 < rejected < 50
 
 
 def test_one_in_a_hundred_even_studies_is_called_uneven() -> None:
     draws = np.random.default_rng(1).normal(size=(1000, 24, 3))
-    called = sum(uneven(values) is not None for values in draws)
+    called = sum(uneven(fit(values)) is not None for values in draws)
     assert 2 <= called <= 20  # 10 expected, with a standard deviation of 3.1
+    assert 2 <= sum(unequal(fit(values)) for values in draws) <= 20
 
 
 def test_two_architectures_are_compared_by_the_paired_t_test() -> None:
@@ -192,7 +237,7 @@ def test_all_against_all_is_tukeys_test() -> None:
 def test_as_many_seeds_as_it_says_find_the_effect_with_the_stated_power(kind: type[Contrast] | type[Largest]) -> None:
     against = pairs(*((other, 0) for other in range(1, 6)))
     two_seeds = study(np.random.default_rng(7).normal(size=(6, 2)))
-    seeds = kind(replace(two_seeds, layout=replace(two_seeds.layout, sigma=1.0)), against).seeds_for(1.0)
+    seeds = kind(replace(two_seeds, layout=replace(two_seeds.layout, sigma=1.0)), against).seeds_to_show(1.0)
     assert seeds is not None
     truth = np.zeros((6, 1))
     truth[1 if kind is Largest else slice(1, None)] = 1.0
@@ -202,3 +247,36 @@ def test_as_many_seeds_as_it_says_find_the_effect_with_the_stated_power(kind: ty
     )
     # one of 400 tries scatters by 2 points of power; a seed more or less moves it by up to 4
     assert 0.74 < found / tries < 0.9
+
+
+@pytest.mark.parametrize("kind", [Contrast, Largest])
+def test_as_many_seeds_as_it_says_exclude_the_effect_where_there_is_none(kind: type[Contrast] | type[Largest]) -> None:
+    against = pairs(*((other, 0) for other in range(1, 6)))
+    two_seeds = study(np.random.default_rng(7).normal(size=(6, 2)))
+    unit = kind(replace(two_seeds, layout=replace(two_seeds.layout, sigma=1.0)), against)
+    seeds, to_show = unit.seeds_to_settle(1.0), unit.seeds_to_show(1.0)
+    assert seeds is not None
+    assert to_show is not None
+    assert seeds >= to_show
+    generator, tries = np.random.default_rng(9), 400
+    excluded = sum(kind(study(generator.normal(size=(6, seeds))), against).bound() < 1.0 for _ in range(tries))
+    assert 0.74 < excluded / tries < 0.9
+
+
+def test_equal_means_are_tied_though_floating_point_tells_them_apart() -> None:
+    accuracy = np.array([50.1, 50.1 + 1e-13, 50.1 - 1e-13, 50.0])
+    exact = np.array([50.1, 50.1, 50.1, 50.0])
+    assert concordance(rising(4), accuracy) == concordance(rising(4), exact)
+    assert concordance(rising(4), exact).tau == pytest.approx(-3 / 6)
+
+
+def test_without_two_accuracies_there_is_no_order() -> None:
+    with pytest.raises(ValueError, match="accuracy"):
+        concordance(rising(3), np.full(3, 50.0))
+
+
+def test_more_seeds_than_there_are() -> None:
+    runs = np.random.default_rng(10).normal(size=(6, 5))
+    runs[0, 1:] = np.nan
+    needed = Contrast(study(runs), pairs((1, 2))).seeds_to_show(5.0)
+    assert needed == 5  # two would do, and five is what the others have

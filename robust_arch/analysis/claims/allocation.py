@@ -10,11 +10,24 @@ import numpy as np
 from robust_arch.analysis.claims.differences import Largest, Pairs
 from robust_arch.analysis.claims.finding import Finding
 from robust_arch.analysis.claims.measured import Measured
-from robust_arch.analysis.claims.question import NAMES, ONE_SEED, Answer, Question, counted, judged
+from robust_arch.analysis.claims.question import (
+    NAMES,
+    ONE_SEED,
+    Answer,
+    Question,
+    counted,
+    judged,
+    one_of,
+    unless_unrecorded,
+)
 from robust_arch.architectures import ArchSpec
 
 _NEARLY_EQUAL = 0.1
 """The most by which a share of the uniform allocation may differ from 1 / stages."""
+_PLANNED = (
+    "study=budget search.budget.params=null search.budget.{resource}=arch plans allocations, study=capacity the usual "
+    "network that costs as much; both studies can be read together."
+)
 
 Choice = Callable[[Measured, np.ndarray], int | None]
 """The uniform one among the positions of architectures of equal cost, if there is one."""
@@ -37,12 +50,12 @@ def _finding(found: Measured, resource: str, reference: str, choose: Choice) -> 
         setting=f"equal {name}, against {reference}",
         statement=f"At equal {name} some allocation over the stages is more robust than the one of {reference}, even "
         "as the best of all that were tried.",
-        statistic="allocation minus uniform, the largest of all; interval and p hold for all together",
+        statistic="allocation minus uniform, of all the difference that is largest against its error",
     )
     pairs = _pairs(found, resource, choose)
     if not len(pairs):
-        why = f"No two architectures of equal {name}, one of them of {reference}; study=budget plans allocations."
-        return question.nothing(found, why)
+        why = f"No two architectures of equal {name}, one of them of {reference}; {_PLANNED.format(resource=resource)}"
+        return question.nothing(found, unless_unrecorded(found, resource, why))
     return question.finding(found, pairs.members, _answer(found, pairs))
 
 
@@ -79,7 +92,7 @@ def _is_usual(spec: ArchSpec) -> bool:
 def _answer(found: Measured, pairs: Pairs) -> Answer:
     if found.layout.sigma is None:
         return Answer("too few runs", ONE_SEED)
-    largest, over = Largest(found, pairs), counted(len(pairs), "allocation")
+    largest = Largest(found, pairs)
     chosen, uniform = largest.names()
-    texts = (f"{chosen} is more robust than {uniform}, as the best of {over}.", f"for one of {over}")
-    return judged(largest.difference(), largest.bound(), largest.seeds_for, texts)
+    supported = f"{chosen} is more robust than {uniform}, as the best of {counted(len(pairs), 'allocation')}."
+    return judged(largest, supported, one_of(len(pairs), "allocation"), f"{chosen} against {uniform}")

@@ -6,11 +6,22 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from robust_arch.analysis.claims.concordance import architectures_for, concordance
+from robust_arch.analysis.claims.concordance import architectures_for, concordance, ranked
 from robust_arch.analysis.claims.differences import POWER, Largest, Pairs
 from robust_arch.analysis.claims.finding import Finding
 from robust_arch.analysis.claims.measured import Measured
-from robust_arch.analysis.claims.question import LEVEL, NAMES, ONE_SEED, Answer, Question, counted, judged
+from robust_arch.analysis.claims.question import (
+    LARGEST,
+    LEVEL,
+    NAMES,
+    ONE_SEED,
+    Answer,
+    Question,
+    counted,
+    judged,
+    one_of,
+    unless_unrecorded,
+)
 
 SMALLEST_TAU = 1 / 3
 """The smallest decline of interest: in two of three pairs the dearer network is the less robust one."""
@@ -24,7 +35,7 @@ def capacity(found: Measured, resource: str) -> Iterator[Finding]:
     trend = Question(
         claim="C1",
         setting=f"more {name}, over all",
-        statement=f"More {name} do not help: over these architectures robust accuracy falls as {name} grow.",
+        statement=f"Over these architectures robust accuracy falls as {name} grow.",
         statistic=f"Kendall's tau between {name} and robust accuracy",
         unit="",
     )
@@ -33,17 +44,20 @@ def capacity(found: Measured, resource: str) -> Iterator[Finding]:
         setting=f"more {name}, one pair",
         statement=f"More {name} do not necessarily help: an architecture with more {name} is less robust than one "
         "with fewer.",
-        statistic="cheaper minus dearer, the largest difference of all pairs",
+        statistic=f"cheaper minus dearer, {LARGEST}",
     )
     members = np.flatnonzero(dearer.any(axis=0) | dearer.any(axis=1))
     for question, answer in ((trend, _trend), (single, _single)):
         if len(members):
             yield question.finding(found, members, answer(found, dearer, name, len(members)))
         else:
-            yield question.nothing(found, f"No two architectures differ in {name}; study=capacity plans some that do.")
+            why = f"No two architectures differ in {name}; study=capacity plans some that do."
+            yield question.nothing(found, unless_unrecorded(found, resource, why))
 
 
 def _trend(found: Measured, dearer: np.ndarray, name: str, members: int) -> Answer:
+    if not ranked(found.layout.values).any():
+        return Answer("too few runs", "Every architecture has the same robust accuracy: there is no order to look at.")
     rank = concordance(dearer, found.layout.values)
     estimate = (rank.tau, rank.low, rank.high)
     if found.layout.sigma is None:
@@ -55,7 +69,10 @@ def _trend(found: Measured, dearer: np.ndarray, name: str, members: int) -> Answ
         why = f"{rises} decline in two of three pairs (tau -0.33) is excluded."
         return Answer("not supported", why, *estimate, rank.p_falls)
     count = max(architectures_for(SMALLEST_TAU, POWER), members + 1)
-    why = f"Too few: {count} architectures of different cost would show a tau of -0.33 with a power of 80%."
+    why = (
+        f"Too few: {count} architectures of different cost would show a tau of -0.33, or exclude it where there is "
+        "none, with a power of 80%."
+    )
     return Answer("too few runs", why, *estimate, rank.p_falls)
 
 
@@ -66,5 +83,4 @@ def _single(found: Measured, dearer: np.ndarray, name: str, _: int) -> Answer:
     drop = Largest(found, pairs)
     better, worse = drop.names()
     supported = f"Of {counted(len(pairs), 'pair')}, {worse} with more {name} is less robust than {better}."
-    what = f"by fewer {name}, for one of {counted(len(pairs), 'pair')}"
-    return judged(drop.difference(), drop.bound(), drop.seeds_for, (supported, what))
+    return judged(drop, supported, f"by fewer {name}, {one_of(len(pairs), 'pair')}", f"{better} against {worse}")

@@ -38,18 +38,22 @@ def concordance(dearer: np.ndarray, accuracy: np.ndarray) -> Concordance:
     """Of (A,) accuracies; dearer: (A, A), whether the column's architecture costs more than the row's.
 
     Raises:
-        ValueError: where no two costs differ.
+        ValueError: where no two costs, or no two accuracies, differ.
     """
-    pairs = int(dearer.sum())
-    if not pairs:
-        raise ValueError("no two architectures differ in cost")
-    ranks = np.unique(accuracy, return_inverse=True)[1]
+    pairs, ranks = int(dearer.sum()), ranked(accuracy)
+    if not pairs or not ranks.any():
+        raise ValueError("no two architectures differ in cost, or in accuracy")
     tau = _tau(dearer, ranks[None, :])[0]
     null = _null(dearer.tobytes(), len(accuracy), tuple(np.sort(ranks)))
     low, high = np.quantile(null, _TAILS[0], method="lower"), np.quantile(null, _TAILS[1], method="higher")
     as_low = int(np.sum(null <= tau + 1e-12))
     p_falls = as_low / len(null) if len(accuracy) <= _EXACT else (1 + as_low) / (1 + len(null))
     return Concordance(float(tau), max(-1.0, float(tau + low)), min(1.0, float(tau + high)), p_falls, pairs)
+
+
+def ranked(accuracy: np.ndarray) -> np.ndarray:
+    """Ranks from 0; equal where accuracies differ by no more than floating point adds to equal means."""
+    return np.asarray(np.unique(np.round(accuracy, 9), return_inverse=True)[1])
 
 
 def architectures_for(tau: float, power: float) -> int:

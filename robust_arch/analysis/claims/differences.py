@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from statistics import NormalDist
@@ -23,7 +22,8 @@ from robust_arch.statistics import t_probability, t_quantile
 
 CONFIDENCE = 0.95
 POWER = 0.8
-MOST_SEEDS = 200
+_ABOVE = NormalDist().inv_cdf(POWER)
+MOST_SEEDS = 1_000
 _LEAST_P = 1e-12  # below it, floating point says nothing of a tail
 _DRAWS, _DRAWS_OF_MANY, _MANY = 20_000, 5_000, 5_000
 _NORMAL = 1_000  # degrees of freedom, from which on Student's t is taken as normal
@@ -76,10 +76,18 @@ class Contrast:
         tail = max((1 - t_probability(abs(value) / error, layout.degrees)) / 2, _LEAST_P)
         return Difference(value, value - half, value + half, tail if value > 0 else 1 - tail)
 
-    def seeds_for(self, effect: float) -> int | None:
-        """Runs of each architecture that find a true difference of `effect` points with power 0.8, if 200 do."""
+    def bound(self) -> float:
+        """The largest mean difference in points that these runs do not exclude."""
+        return self.difference().high
+
+    def seeds_to_show(self, effect: float) -> int | None:
+        """Runs of each architecture that find a true difference of `effect` points with power 0.8, if 1,000 do."""
         spread = _sigma(self.found.layout) * math.sqrt(float(np.sum(self.weights**2)))
-        return _fewest(self.found, effect, spread, lambda degrees: t_quantile(degrees, CONFIDENCE))
+        return _fewest(self.found, effect, spread, CONFIDENCE, _ABOVE)
+
+    def seeds_to_settle(self, effect: float) -> int | None:
+        """The same: where nothing differs, as many exclude the effect."""
+        return self.seeds_to_show(effect)
 
 
 class Largest:
@@ -108,14 +116,18 @@ class Largest:
         """The largest difference in points that these runs do not exclude for one pair or another."""
         return float(np.max(self.values + _critical(self._draws(self.found.layout.degrees)) * self.errors))
 
-    def seeds_for(self, effect: float) -> int | None:
-        """Runs of each architecture that find one pair `effect` points apart with power 0.8, if 200 do.
+    def seeds_to_show(self, effect: float) -> int | None:
+        """Runs of each architecture that find one pair `effect` points apart with power 0.8, if 1,000 do."""
+        return self._fewest(effect, _ABOVE)
 
-        The critical value at other degrees of freedom is taken as Student's at the same tail.
-        """
+    def seeds_to_settle(self, effect: float) -> int | None:
+        """The same, which also exclude `effect` points for every pair with power 0.8 where nothing differs."""
+        return self._fewest(effect, max(_ABOVE, float(np.quantile(self._draws(0), POWER))))
+
+    def _fewest(self, effect: float, beyond: float) -> int | None:
+        # the critical value at other degrees of freedom is taken as Student's at the same tail
         tail = 2 * NormalDist().cdf(_critical(self._draws(0))) - 1
-        spread = _sigma(self.found.layout) * math.sqrt(2)
-        return _fewest(self.found, effect, spread, lambda degrees: t_quantile(degrees, tail))
+        return _fewest(self.found, effect, _sigma(self.found.layout) * math.sqrt(2), tail, beyond)
 
     def _draws(self, degrees: int) -> np.ndarray:
         layout, pairs = self.found.layout, self.pairs
@@ -127,14 +139,19 @@ class Largest:
         return _largest_of_many(*(_frozen(array) for array in arrays), degrees)
 
 
-def _fewest(found: Measured, effect: float, spread: float, critical: Callable[[int], float]) -> int | None:
-    """The fewest seeds, more than there are, at which `effect` stands `critical` plus the power's quantile away."""
+def _fewest(found: Measured, effect: float, spread: float, confidence: float, beyond: float) -> int | None:
+    """The fewest seeds, more than there are, at which `effect` is the critical value and `beyond` errors away.
+
+    spread: of the difference at one seed, in points. confidence: of the two-sided interval. beyond: a normal quantile.
+    """
+    counts = found.layout.counts
+    power = 2 * NormalDist().cdf(beyond) - 1
 
     def enough(seeds: int) -> bool:
         degrees = min(max(len(found.names) - 1, 1) * (seeds - 1), _NORMAL)
-        return (critical(degrees) + t_quantile(degrees, 2 * POWER - 1)) * spread / math.sqrt(seeds) <= effect
+        return (t_quantile(degrees, confidence) + t_quantile(degrees, power)) * spread / math.sqrt(seeds) <= effect
 
-    candidates = range(int(found.layout.counts.min()) + 1, MOST_SEEDS + 1)
+    candidates = range(max(int(counts.max()), int(counts.min()) + 1), MOST_SEEDS + 1)
     position = bisect_left(candidates, x=True, key=enough)
     return candidates[position] if position < len(candidates) else None
 

@@ -21,7 +21,8 @@ class Examined:
 
     sigma: standard deviation in points of a run about its architecture's mean, on `degrees` of freedom; None where no
     architecture was trained twice. unlike: architectures that were set aside, as their runs scatter far more than
-    those of the others, with their standard deviations.
+    those of the others, with their standard deviations. unequal: whether the scatter of the others still differs by
+    more than chance.
     """
 
     group: Group
@@ -29,6 +30,7 @@ class Examined:
     sigma: float | None
     degrees: int
     unlike: Mapping[str, float]
+    unequal: bool
     findings: tuple[Finding, ...]
 
 
@@ -48,11 +50,11 @@ def examine_all(frame: pd.DataFrame) -> list[Examined]:
 
 
 def _can_be_asked(group: Group) -> bool:
-    return group.checkpoint == "best" and len(set(group.rows["arch"])) > 1
+    return group.checkpoint == "best" and len(group.rows.drop_duplicates(["arch", "family", "depths", "widths"])) > 1
 
 
 def examine(group: Group) -> list[Examined]:
-    """The claims asked of each kind of architecture in a group, the kind of most architectures first.
+    """The claims asked of each kind of architecture with at least two in a group, the kind of most of them first.
 
     Architectures of different kinds are not compared with one another. Verdicts speak of the test images of the group:
     what other test images would give is no part of the intervals.
@@ -61,8 +63,11 @@ def examine(group: Group) -> list[Examined]:
         InputError: for an architecture of no known family.
     """
     return [
-        Examined(group, kind, found.layout.sigma, found.layout.degrees, found.unlike, tuple(_findings(found)))
+        Examined(
+            group, kind, found.layout.sigma, found.layout.degrees, found.unlike, found.unequal, tuple(_findings(found))
+        )
         for kind, found in measured(group.rows).items()
+        if len(found.names) > 1
     ]
 
 

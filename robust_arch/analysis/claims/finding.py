@@ -16,7 +16,7 @@ class Finding:
     statistic: the name of what was computed. effect: its value in `unit`, with the bounds of its 95% interval; None
     where it cannot be computed. p_value: one-sided, what "supported" rests on. architectures, runs: behind the
     statistic. seeds: of an architecture, as "3" or "1 to 3". why: the verdict in words, with what would settle it
-    where runs are too few.
+    where runs are too few. pair: the two architectures of a largest difference, in words.
     """
 
     claim: str
@@ -33,3 +33,4 @@ class Finding:
     seeds: str
     verdict: Verdict
     why: str
+    pair: str = ""

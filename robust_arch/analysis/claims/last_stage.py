@@ -9,7 +9,23 @@ import numpy as np
 from robust_arch.analysis.claims.differences import Contrast, Largest, Pairs
 from robust_arch.analysis.claims.finding import Finding
 from robust_arch.analysis.claims.measured import Measured, above
-from robust_arch.analysis.claims.question import NAMES, ONE_SEED, Answer, Question, counted, judged
+from robust_arch.analysis.claims.question import (
+    LARGEST,
+    NAMES,
+    ONE_SEED,
+    Answer,
+    Question,
+    counted,
+    judged,
+    one_of,
+    unless_unrecorded,
+)
+
+_KEPT = "No two architectures of this study differ so; study=last_stage plans some."
+_GROWN = (
+    "No two architectures of equal {name} differ so; study=last_stage search.budget.params=null "
+    "search.budget.{resource}=arch plans some."
+)
 
 
 def last_stage_alone(found: Measured) -> Iterator[Finding]:
@@ -19,7 +35,7 @@ def last_stage_alone(found: Measured) -> Iterator[Finding]:
     last = np.array([(spec.depths[-1], spec.widths[-1]) for spec in found.specs])
     smaller = (last[:, None] <= last[None, :]).all(axis=2) & (last[:, None] < last[None, :]).any(axis=2)
     what = "Reducing the last stage's width or depth, with the other stages kept, improves robust accuracy"
-    yield from _findings(found, "smaller last stage, others kept", what, (number[:, None] == number) & smaller)
+    yield from _findings(found, "smaller last stage, others kept", what, (number[:, None] == number) & smaller, _KEPT)
 
 
 def last_stage_refilled(found: Measured, resource: str) -> Iterator[Finding]:
@@ -32,26 +48,28 @@ def last_stage_refilled(found: Measured, resource: str) -> Iterator[Finding]:
         grown |= above(stage[:, None], stage[None, :])
     name = NAMES[resource]
     what = f"At equal {name}, moving capacity from the last stage to the others improves robust accuracy"
-    yield from _findings(found, f"smaller last stage, others grown, equal {name}", what, smaller & grown)
+    nothing = unless_unrecorded(found, resource, _GROWN.format(name=name, resource=resource))
+    yield from _findings(found, f"smaller last stage, others grown, equal {name}", what, smaller & grown, nothing)
 
 
-def _findings(found: Measured, setting: str, statement: str, smaller: np.ndarray) -> Iterator[Finding]:
-    """On average and for one pair. smaller: (A, A), the row's architecture is the one with the smaller last stage."""
+def _findings(found: Measured, setting: str, statement: str, smaller: np.ndarray, nothing: str) -> Iterator[Finding]:
+    """On average and for one pair.
+
+    smaller: (A, A), the row's architecture is the one with the smaller last stage. nothing: why there is no such pair.
+    """
     pairs = Pairs(*np.nonzero(smaller))
     mean = Question(
         "C2",
         f"{setting}, on average",
-        f"{statement}, on average over such pairs.",
+        f"{statement}, on average over the pairs that were trained.",
         "smaller minus larger, mean of pairs",
     )
-    single = Question(
-        "C2", f"{setting}, one pair", f"{statement}, for some pair.", "smaller minus larger, the largest of all pairs"
-    )
+    single = Question("C2", f"{setting}, one pair", f"{statement}, for some pair.", f"smaller minus larger, {LARGEST}")
     for question, answer in ((mean, _mean), (single, _single)):
         if len(pairs):
             yield question.finding(found, pairs.members, answer(found, pairs))
         else:
-            yield question.nothing(found, "No two architectures of this study differ so; study=last_stage plans some.")
+            yield question.nothing(found, nothing)
 
 
 def _mean(found: Measured, pairs: Pairs) -> Answer:
@@ -59,15 +77,14 @@ def _mean(found: Measured, pairs: Pairs) -> Answer:
     if found.layout.sigma is None:
         return Answer("too few runs", ONE_SEED, float(np.mean(values[pairs.first] - values[pairs.second])))
     contrast = Contrast(found, pairs)
-    mean, over = contrast.difference(), counted(len(pairs), "pair")
-    texts = (f"It helps on average over {over}.", f"on average over {over}")
-    return judged(mean, mean.high, contrast.seeds_for, texts)
+    over = counted(len(pairs), "pair")
+    return judged(contrast, f"It helps on average over {over}.", f"on average over {over}")
 
 
 def _single(found: Measured, pairs: Pairs) -> Answer:
     if found.layout.sigma is None:
         return Answer("too few runs", ONE_SEED)
-    largest, over = Largest(found, pairs), counted(len(pairs), "pair")
+    largest = Largest(found, pairs)
     smaller, larger = largest.names()
-    texts = (f"Of {over}, from {larger} to {smaller} it helps.", f"for one of {over}")
-    return judged(largest.difference(), largest.bound(), largest.seeds_for, texts)
+    supported = f"Of {counted(len(pairs), 'pair')}, from {larger} to {smaller} it helps."
+    return judged(largest, supported, one_of(len(pairs), "pair"), f"{smaller} against {larger}")

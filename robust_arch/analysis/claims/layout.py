@@ -13,6 +13,8 @@ import numpy as np
 
 _DRAWS = 10_000
 _RARE = 0.01
+_FEWEST = 5
+_LEAST_FREEDOM = 0.25  # below it a run says next to nothing of the scatter about its architecture
 
 
 @dataclass(frozen=True)
@@ -21,7 +23,8 @@ class Layout:
 
     sigma: standard deviation of the noise in points, on `degrees` of freedom; None where no architecture has two runs.
     loads: (A, K); the covariance of the values is sigma^2 (diag(1 / counts) + loads loads^T), up to what is the same
-    for all pairs. Zero where every architecture has every seed.
+    for all pairs. Zero where every architecture has every seed. scatter, freedoms: (A,), the squared residuals of each
+    and what part of the degrees of freedom is theirs.
     """
 
     values: np.ndarray
@@ -29,6 +32,18 @@ class Layout:
     loads: np.ndarray
     sigma: float | None
     degrees: int
+    scatter: np.ndarray
+    freedoms: np.ndarray
+
+
+@dataclass(frozen=True)
+class _Seeds:
+    """What each seed adds (S,), the loads, how many degrees of freedom that takes, and of each run how much (A, S)."""
+
+    effects: np.ndarray
+    loads: np.ndarray
+    used: int
+    leverage: np.ndarray
 
 
 def fit(runs: np.ndarray, step: float = 0.0) -> Layout:
@@ -45,55 +60,76 @@ def fit(runs: np.ndarray, step: float = 0.0) -> Layout:
     there = ~np.isnan(runs)
     counts = there.sum(axis=1)
     means = np.nansum(runs, axis=1) / counts
-    centred = np.where(there, runs - means[:, None], 0.0)
-    seeds, loads, used = _seed_effects(there, counts, centred)
-    values = means - (there * seeds).sum(axis=1) / counts
-    residuals = np.where(there, runs - values[:, None] - seeds, 0.0)
-    degrees = int(there.sum()) - len(runs) - used
-    if degrees < 1:
-        return Layout(values, counts, loads, None, 0)
-    sigma = float(np.sqrt(np.sum(residuals**2) / degrees))
-    return Layout(values, counts, loads, max(sigma, step / np.sqrt(12), 1e-9), degrees)
+    seeds = _seed_effects(there, counts, np.where(there, runs - means[:, None], 0.0))
+    values = means - (there * seeds.effects).sum(axis=1) / counts
+    scatter = np.sum(np.where(there, runs - values[:, None] - seeds.effects, 0.0) ** 2, axis=1)
+    freedoms = counts - 1 - np.sum(there * seeds.leverage, axis=1)
+    degrees = int(there.sum()) - len(runs) - seeds.used
+    sigma = None
+    if degrees > 0:
+        sigma = max(float(np.sqrt(scatter.sum() / degrees)), step / np.sqrt(12), 1e-9)
+    return Layout(values, counts, seeds.loads, sigma, degrees, scatter, freedoms)
 
 
-def _seed_effects(there: np.ndarray, counts: np.ndarray, centred: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
-    """What each seed adds (S,), the loads, and how many degrees of freedom that takes.
-
-    The normal equations with the architectures eliminated; complete tables have them in closed form.
-    """
+def _seed_effects(there: np.ndarray, counts: np.ndarray, centred: np.ndarray) -> _Seeds:
+    """From the normal equations with the architectures eliminated; complete tables have them in closed form."""
     architectures, seeds = there.shape
-    nothing = np.zeros(seeds), np.zeros((architectures, 0)), 0
+    nothing = np.zeros((architectures, 0))
     shares = there / counts[:, None]
     matrix = np.diag(there.sum(axis=0).astype(float)) - shares.T @ there
     rank = int(np.linalg.matrix_rank(matrix))
     if rank < seeds - 1 or int(there.sum()) - architectures - rank < 1:
-        return nothing
+        return _Seeds(np.zeros(seeds), nothing, 0, np.zeros(there.shape))
     if there.all():
-        return centred.mean(axis=0), nothing[1], rank
+        return _Seeds(centred.mean(axis=0), nothing, rank, np.full(there.shape, (1 - 1 / seeds) / architectures))
     inverse = np.linalg.pinv(matrix, hermitian=True)
     sizes, directions = np.linalg.eigh(inverse)
-    return inverse @ centred.sum(axis=0), shares @ (directions * np.sqrt(np.maximum(sizes, 0))), rank
+    loads = shares @ (directions * np.sqrt(np.maximum(sizes, 0)))
+    # (e_s - share) inverse (e_s - share) of the run of each architecture with seed s
+    crossed = shares @ inverse
+    leverage = np.diag(inverse) - 2 * crossed + np.sum(crossed * shares, axis=1, keepdims=True)
+    return _Seeds(inverse @ centred.sum(axis=0), loads, rank, leverage)
 
 
-def uneven(runs: np.ndarray) -> int | None:
+def uneven(layout: Layout, step: float = 0.0) -> int | None:
     """The architecture whose variance is too large a part of all to be chance at the 1% level (Cochran 1941), if any.
 
-    Never of fewer than five architectures with two runs. runs: (A, S), NaN where there is no run; what a seed does to
-    all alike is taken out first. The null distribution is drawn at random.
+    Never of fewer than five architectures with two runs. step: as of `fit`; no variance is taken to be below that of
+    rounding to it.
     """
-    residuals = runs - np.nanmean(runs, axis=0, keepdims=True)
-    degrees = np.sum(~np.isnan(runs), axis=1) - 1
-    repeated = np.flatnonzero(degrees > 0)
-    if len(repeated) < 5:
+    places, freedoms, variances = _variances(layout, step)
+    if len(places) < _FEWEST:
         return None
-    variances = np.nanvar(residuals[repeated], axis=1, ddof=1)
     worst = int(np.argmax(variances))
-    too_large = _largest_part(tuple(degrees[repeated].tolist())) * variances.sum()
-    return int(repeated[worst]) if variances[worst] > too_large else None
+    too_large = _by_chance(freedoms)[0] * variances.sum()
+    return int(places[worst]) if variances[worst] > too_large else None
+
+
+def unequal(layout: Layout, step: float = 0.0) -> bool:
+    """Whether variances differ more than chance would have them at the 1% level (Bartlett 1937); arguments as above."""
+    places, freedoms, variances = _variances(layout, step)
+    return len(places) >= _FEWEST and bool(_bartlett(variances, np.array(freedoms)) > _by_chance(freedoms)[1])
+
+
+def _variances(layout: Layout, step: float) -> tuple[np.ndarray, tuple[float, ...], np.ndarray]:
+    """Positions of the architectures that were trained more than once, their degrees of freedom and variances."""
+    places = np.flatnonzero(layout.freedoms > _LEAST_FREEDOM)
+    variances = layout.scatter[places] / layout.freedoms[places]
+    # rounded: equal freedoms are to be equal for the cache
+    return places, tuple(np.round(layout.freedoms[places], 6).tolist()), np.maximum(variances, max(step**2 / 12, 1e-18))
+
+
+def _bartlett(variances: np.ndarray, freedoms: np.ndarray) -> np.ndarray:
+    """Of (..., A) variances, up to a factor."""
+    pooled = (variances * freedoms).sum(axis=-1) / freedoms.sum()
+    return np.asarray(freedoms.sum() * np.log(pooled) - (freedoms * np.log(variances)).sum(axis=-1))
 
 
 @lru_cache(maxsize=64)
-def _largest_part(degrees: tuple[int, ...]) -> float:
-    """The part of all variances that the largest exceeds by chance at the 1% level."""
-    drawn = np.random.default_rng(0).chisquare(degrees, (_DRAWS, len(degrees))) / np.array(degrees)
-    return float(np.quantile(drawn.max(axis=1) / drawn.sum(axis=1), 1 - _RARE))
+def _by_chance(freedoms: tuple[float, ...]) -> tuple[float, float]:
+    """What chance exceeds at the 1% level: the largest variance's part of all, and Bartlett's statistic."""
+    own = np.array(freedoms)
+    drawn = np.maximum(np.random.default_rng(0).chisquare(own, (_DRAWS, len(own))) / own, 1e-18)
+    level = 1 - _RARE
+    largest = float(np.quantile(drawn.max(axis=1) / drawn.sum(axis=1), level))
+    return largest, float(np.quantile(_bartlett(drawn, own), level))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from robust_arch.analysis.claims.layout import Layout, fit, uneven
+from robust_arch.analysis.claims.layout import Layout, fit, unequal, uneven
 from robust_arch.analysis.reading import spec_of, stage_costs
 from robust_arch.architectures import ArchSpec
 from robust_arch.errors import invalid
@@ -24,7 +24,8 @@ class Measured:
 
     layout: the value of each in percent, and how surely it is known. costs: resource to (A,), NaN where it is not
     recorded. stages: resource to (A, stages), without stem and head. unlike: architectures that were set aside, as
-    their runs scatter far more than those of the others, with their standard deviations in points.
+    their runs scatter far more than those of the others, with their standard deviations in points. unequal: whether
+    the scatter of the others' runs still differs by more than chance.
     """
 
     names: tuple[str, ...]
@@ -33,6 +34,7 @@ class Measured:
     costs: Mapping[str, np.ndarray]
     stages: Mapping[str, np.ndarray]
     unlike: Mapping[str, float]
+    unequal: bool = False
 
     def dearer(self, resource: str) -> np.ndarray:
         """(A, A): whether the column's architecture costs more than the row's."""
@@ -86,22 +88,29 @@ def measured(rows: pd.DataFrame) -> dict[str, Measured]:
 
 
 def _measured(rows: pd.DataFrame, specs: Mapping[str, ArchSpec]) -> Measured:
-    # a run without a recorded seed, from elsewhere, is one of its own
-    table = rows.assign(seed=rows["seed"].fillna(-1)).pivot_table("worst_case_acc", "arch", "seed")
+    step, table = 100 / float(rows["n_test"].iloc[0]), _table(rows)
     aside: dict[str, float] = {}
-    while (worst := uneven(table.to_numpy())) is not None:
+    while (worst := uneven(fit(table.to_numpy()), step)) is not None:
         aside[str(table.index[worst])] = float(np.nanstd(table.to_numpy()[worst], ddof=1))
         table = table.drop(index=table.index[worst])
     firsts = rows.drop_duplicates("arch").set_index("arch").loc[table.index]
-    own = tuple(specs[str(name)] for name in table.index)
+    layout, own = fit(table.to_numpy(), step), tuple(specs[str(name)] for name in table.index)
     return Measured(
         names=tuple(str(name) for name in table.index),
         specs=own,
-        layout=fit(table.to_numpy(), step=100 / float(rows["n_test"].iloc[0])),
+        layout=layout,
         costs={resource: firsts[resource].to_numpy(dtype=float) for resource in RESOURCES},
         stages={resource: np.array([stage_costs(spec, resource) for spec in own]) for resource in RESOURCES},
         unlike=aside,
+        unequal=unequal(layout, step),
     )
+
+
+def _table(rows: pd.DataFrame) -> pd.DataFrame:
+    """Accuracy by architecture and seed; a run without a recorded seed, from elsewhere, is one of its own."""
+    own = -1 - rows[rows["seed"].isna()].groupby("arch").cumcount()
+    numbered = rows.assign(seed=rows["seed"].fillna(own), worst_case_acc=rows["worst_case_acc"].astype(float))
+    return numbered.pivot_table("worst_case_acc", "arch", "seed")
 
 
 def _kind(spec: ArchSpec) -> str:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
-from robust_arch.analysis.claims.differences import Difference
+from robust_arch.analysis.claims.differences import MOST_SEEDS, Difference
 from robust_arch.analysis.claims.finding import Finding, Verdict
 from robust_arch.analysis.claims.measured import Measured
 
@@ -16,12 +16,13 @@ LEVEL = 0.025
 SMALLEST = 1.0
 """The smallest difference of interest, in points of robust accuracy: while it is not excluded, nothing is settled."""
 NAMES = {"params": "parameters", "macs": "multiply-accumulates"}
+LARGEST = "of all pairs the difference that is largest against its error"
 ONE_SEED = "Too few: every architecture was trained once, and nothing tells design from luck; 2 seeds are the least."
 
 
 @dataclass(frozen=True)
 class Answer:
-    """A verdict and its reason; effect, low, high: the statistic with its 95% interval."""
+    """A verdict and its reason; effect, low, high: the statistic with its 95% interval; pair: as of `Finding`."""
 
     verdict: Verdict
     why: str
@@ -29,6 +30,23 @@ class Answer:
     low: float | None = None
     high: float | None = None
     p_value: float | None = None
+    pair: str = ""
+
+
+class Test(Protocol):
+    """A difference, or the largest of many, and how many seeds an architecture it takes to settle it."""
+
+    def difference(self) -> Difference:
+        """What these runs show."""
+
+    def bound(self) -> float:
+        """The largest difference in points that these runs do not exclude."""
+
+    def seeds_to_show(self, effect: float) -> int | None:
+        """Runs of each architecture that find a true difference of `effect` points with power 0.8."""
+
+    def seeds_to_settle(self, effect: float) -> int | None:
+        """The same, which also exclude it with power 0.8 where nothing differs."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +78,7 @@ class Question:
             seeds=str(low) if low == high else f"{low} to {high}",
             verdict=answer.verdict,
             why=answer.why,
+            pair=answer.pair,
         )
 
     def nothing(self, found: Measured, why: str) -> Finding:
@@ -67,29 +86,42 @@ class Question:
         return self.finding(found, np.array([], dtype=int), Answer("too few runs", why))
 
 
-def judged(
-    difference: Difference, bound: float, seeds_for: Callable[[float], int | None], texts: tuple[str, str]
-) -> Answer:
+def judged(test: Test, supported: str, what: str, pair: str = "") -> Answer:
     """The verdict on a difference: above 0, or below what is of interest, or neither yet.
 
-    bound: the largest value that is not excluded, in points. seeds_for: how many seeds an architecture would find an
-    effect of so many points. texts: why it is supported, and what SMALLEST would be a gain of.
+    supported: why, if it is. what: in words, what a gain would be of, like "on average over 3 pairs".
     """
-    estimate = (difference.value, difference.low, difference.high, difference.p_value)
-    supported, what = texts
-    if difference.p_value <= LEVEL:
+    seen, bound = test.difference(), test.bound()
+    estimate = (seen.value, seen.low, seen.high, seen.p_value, pair)
+    if seen.p_value <= LEVEL:
         return Answer("supported", supported, *estimate)
     if bound < SMALLEST:
-        return Answer("not supported", f"A gain of {SMALLEST:g} point {what} is excluded.", *estimate)
-    return Answer("too few runs", _settled_by(seeds_for(SMALLEST), what), *estimate)
+        smaller = "; a smaller one is not" if bound > 0 else ""
+        return Answer("not supported", f"A gain of {SMALLEST:g} point {what} is excluded{smaller}.", *estimate)
+    return Answer("too few runs", _settled_by(test, seen.value, what), *estimate)
 
 
-def _settled_by(seeds: int | None, what: str) -> str:
-    if seeds is None:
-        return f"Too few: not even 200 seeds an architecture would be sure to show a gain of {SMALLEST:g} point {what}."
-    return f"Too few: {seeds} seeds an architecture would show a gain of {SMALLEST:g} point {what} with a power of 80%."
+def _settled_by(test: Test, seen: float, what: str) -> str:
+    seeds = test.seeds_to_settle(SMALLEST)
+    many = f"not even {MOST_SEEDS:,}" if seeds is None else f"{seeds:,}"
+    as_seen = test.seeds_to_show(seen) if seen > SMALLEST else None
+    more = "" if as_seen is None else f" One as large as the {seen:.2f} points seen here would be shown by {as_seen:,}."
+    return (
+        f"Too few: {many} seeds an architecture would show a gain of {SMALLEST:g} point {what}, or exclude it where "
+        f"there is none, with a power of 80%.{more}"
+    )
+
+
+def unless_unrecorded(found: Measured, resource: str, why: str) -> str:
+    """Why nothing can be compared: `why`, unless no cost is recorded."""
+    return why if np.isfinite(found.costs[resource]).any() else f"No run has its {NAMES[resource]} recorded."
 
 
 def counted(count: int, noun: str) -> str:
     """The count with its noun, like 1 pair or 1,225 pairs."""
     return f"{count:,} {noun}" + ("" if count == 1 else "s")
+
+
+def one_of(count: int, noun: str) -> str:
+    """The members that a largest difference is one of, like "for one of 3 pairs"."""
+    return f"for the only {noun}" if count == 1 else f"for one of {count:,} {noun}s"

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import pandas as pd
+
 from robust_arch.analysis.claims.examine import Examined
 from robust_arch.analysis.claims.finding import Finding
+from robust_arch.analysis.claims.question import counted
 
 
 def heading(examined: Examined) -> str:
@@ -16,18 +19,43 @@ def heading(examined: Examined) -> str:
     )
     text = f"{examined.kind}; {examined.group}; {noise}."
     aside = ", ".join(f"{name} ({deviation:.2f} points)" for name, deviation in examined.unlike.items())
-    return f"{text} Set aside, as runs scatter far more: {aside}." if aside else text
+    if aside:
+        text += f" Set aside, as runs scatter far more: {aside}."
+    if examined.unequal:
+        text += " Runs scatter more about some architectures than about others: verdicts are less sure than they look."
+    return text
+
+
+def left_out(frame: pd.DataFrame) -> str:
+    """What of results.csv plays no part in any finding, in a sentence; empty where there is nothing."""
+    lost = frame["status"].isin(("failed", "diverged"))
+    empty, best = ~lost & frame["worst_case_acc"].isna(), frame["checkpoint"] == "best"
+    named = [
+        f"{counted(number, noun)}{rest}"
+        for number, noun, rest in (
+            (frame[lost]["run_id"].nunique(), "failed or diverged run", ""),
+            (int(empty.sum()), "row", " without a worst-case accuracy"),
+            (int((~lost & ~empty & ~best).sum()), "row", " at another checkpoint than best"),
+        )
+        if number
+    ]
+    return f"Left out: {', '.join(named)}." if named else ""
 
 
 def numbers(finding: Finding) -> str:
     """Statistic, effect with its interval, p-value and what they rest on, in one line."""
     parts = [finding.statistic]
     if finding.effect is not None:
-        parts[0] += f": {estimate(finding)}"
+        parts[0] = f"{statistic(finding)}: {estimate(finding)}"
     if finding.p_value is not None:
         parts.append(f"p {finding.p_value:.2g}")
     parts.append(f"{finding.architectures} architectures, {finding.runs} runs, seeds an architecture: {finding.seeds}")
     return "; ".join(parts)
+
+
+def statistic(finding: Finding) -> str:
+    """What was computed, with the two architectures of a largest difference."""
+    return f"{finding.statistic} ({finding.pair})" if finding.pair else finding.statistic
 
 
 def estimate(finding: Finding) -> str:

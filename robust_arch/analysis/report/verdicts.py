@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from robust_arch.analysis.claims import Examined, Finding, estimate, examine, heading
+from robust_arch.analysis.claims import Examined, Finding, estimate, examine, heading, statistic
 from robust_arch.analysis.groups import Group
 from robust_arch.analysis.markup import Markup, element, joined, simple_table
 from robust_arch.analysis.tables import ABSENT
@@ -28,6 +28,8 @@ def section(main: Group | None) -> Markup:
         found = examine(main)
     except InputError as error:
         return joined(title, element("p", f"{_NONE}: {error}"))
+    if not found:
+        return joined(title, element("p", f"{_NONE}: no two architectures are of one kind."))
     return joined(title, element("p", _LEAD), *(part for examined in found for part in _tables(examined)))
 
 
@@ -45,7 +47,7 @@ def _row(finding: Finding) -> list[str]:
         estimate(finding) or ABSENT,
         ABSENT if finding.p_value is None else f"{finding.p_value:.2g}",
         f"{finding.architectures:,} architectures, {finding.runs:,} runs, seeds {finding.seeds}",
-        finding.statistic,
+        statistic(finding),
         finding.statement,
         finding.why,
     ]
