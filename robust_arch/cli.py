@@ -56,7 +56,8 @@ def _console() -> Console:
 def _study_path(study: str, results_dir: Path) -> Path:
     """A path as it is, a name inside the results folder."""
     given = Path(study)
-    return given if (given / "runs").is_dir() or given.is_file() or "/" in study else results_dir / study
+    here = given.is_file() or (given / "runs").is_dir() or (given / "results.csv").is_file()
+    return given if here or "/" in study else results_dir / study
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
@@ -124,6 +125,8 @@ def status(
     from robust_arch.status import follow, show
 
     folder = open_study(_study_path(study, results_dir))
+    if folder.is_only_a_table:
+        raise invalid("study", str(folder.path), "a folder with runs/ inside; `results` shows a table without records")
     if watch is None:
         _console().print(show(StudyProgress.read(folder), every_run=every_run))
         return
@@ -145,11 +148,13 @@ def results(
     Example: robust-arch results demo
     """
     from robust_arch.analysis.groups import GROUP_COLUMNS, groups
-    from robust_arch.runs import StudyFolder, load_study
+    from robust_arch.analysis.reading import read_results
+    from robust_arch.runs import StudyFolder
 
     path = _study_path(study, results_dir)
-    frame = load_study(path)
-    written = StudyFolder(path).write_results(frame)
+    frame = read_results(path)
+    without_records = path.is_file() or StudyFolder(path).is_only_a_table
+    file = path if path.is_file() else StudyFolder(path).write_results(frame)
     tables = {}
     if mixed:
         tables["mixed: see recipe, threat and checkpoint"] = frame
@@ -162,7 +167,7 @@ def results(
         _console().print(_results_table(f"study {path.name}: {title}", shown))
         if len(shown) < len(rows):
             print(f"{len(rows) - len(shown):,} more rows; --all prints them, and the file has them")
-    print(f"written: {written}")
+    print(f"{'read' if without_records else 'written'}: {file}")
 
 
 def _results_table(title: str, frame: "pd.DataFrame") -> Table:

@@ -1,18 +1,22 @@
 """From a study's folder to its report."""
 
+import contextlib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from robust_arch.analysis.figures import png, robust_against_last_share
-from robust_arch.analysis.groups import Group, main_group
+from robust_arch.analysis.groups import Group, accuracy_columns, evaluations, main_group
+from robust_arch.analysis.reading import read_results, stage_shares
 from robust_arch.analysis.report import StudyDetails, write_report
-from robust_arch.analysis.tables import operations
+from robust_arch.analysis.tables import number, operations
 from robust_arch.architectures import Cost
+from robust_arch.errors import InputError
 from robust_arch.files import read_arrays
 from robust_arch.runs import RunFolder, StudyFolder, open_study, to_frame
 from robust_arch.runs.folder import last_line
@@ -47,20 +51,56 @@ def write_study_report(path: Path) -> Path:
 
     results.csv is rebuilt with it, and the picture of robust accuracy against the last stage's share stands beside it.
 
+    Args:
+        path: a study's folder; or a results.csv without records, or the folder of one.
+
     Raises:
-        InputError: if `path` is no study's folder.
+        InputError: if `path` is none of these.
     """
-    study = open_study(path)
-    runs = [_Recorded.read(run) for run in study.runs()]
-    frame = to_frame([row for run in runs for row in run.rows])
-    study.write_results(frame)
+    study = StudyFolder(path.parent if path.is_file() else path)
+    if path.is_file() or study.is_only_a_table:
+        frame = read_results(path)
+        details = _details_of_table(study, frame)
+    else:
+        runs = [_Recorded.read(run) for run in open_study(path).runs()]
+        frame = to_frame([row for run in runs for row in run.rows])
+        study.write_results(frame)
+        details = _details(study, runs, main_group(frame))
     group = main_group(frame)
-    details = _details(study, runs, group)
     written = write_report(frame, details, study.report_path)
     if group is not None and set(group.rows["run_id"]) & set(details.stage_shares):
         figure = robust_against_last_share(group.rows, details.stage_shares)
         (written.parent / "last_stage_share.png").write_bytes(png(figure))
     return written
+
+
+def _details_of_table(study: StudyFolder, frame: pd.DataFrame) -> StudyDetails:
+    """What is known where there are no records."""
+    shares = {}
+    for row in frame.drop_duplicates("run_id").to_dict("records"):
+        with contextlib.suppress(InputError):  # an architecture of no known family
+            shares[str(row["run_id"])] = stage_shares(row)
+    return StudyDetails(
+        name=study.name,
+        command=study.about.get("command", ""),
+        stage_shares=shares,
+        budget="; ".join(study.about.get("budgets", [])),
+        planned=len(study.read_plan()),
+        versions={},
+        hardware="",
+        facts={str(run): list(_facts_of_rows(rows)) for run, rows in frame.groupby("run_id", sort=False)},
+    )
+
+
+def _facts_of_rows(rows: pd.DataFrame) -> Iterator[tuple[str, str]]:
+    first = rows.iloc[0].to_dict()
+    yield "state", str(first["status"])
+    yield from _network(first)
+    for row in evaluations(rows).to_dict("records"):
+        accuracies = (f"{name.removesuffix('_acc')} {number(row[name], 2)}" for name in accuracy_columns(rows))
+        what = f"{row['checkpoint']}, {row['threat']}, {number(row['n_test'], 0)} images"
+        yield what, f"in percent: {', '.join(accuracies)}"
+    yield "records", "not here: all this is from results.csv"
 
 
 def _details(study: StudyFolder, runs: Sequence[_Recorded], main: Group | None) -> StudyDetails:
@@ -100,12 +140,17 @@ def _facts(run: _Recorded) -> Iterator[tuple[str, str]]:
     """What the run's card does not say, or would say if the run had one."""
     facts, error = run.status["run"], last_line(run.status.get("error"))
     yield "state", f"{run.state}, attempt {run.status.get('attempts', 'unrecorded')}"
-    yield "network", f"{facts['family']}, depths {facts['depths']}, widths {facts['widths']}"
-    yield "cost", f"{facts['params']:,} parameters, {operations(facts['macs'])} multiply-accumulates an image"
+    yield from _network(facts)
     yield from _training(run.result)
     if error:
         yield "error", error
     yield "records", f"runs/{run.run.run_id}"
+
+
+def _network(facts: Mapping[Hashable, Any]) -> Iterator[tuple[str, str]]:
+    yield "network", f"{facts['family']}, depths {facts['depths']}, widths {facts['widths']}"
+    params, macs = number(facts["params"], 0), operations(facts["macs"])
+    yield "cost", f"{params} parameters, {macs} multiply-accumulates an image"
 
 
 def _training(result: Record | None) -> Iterator[tuple[str, str]]:

@@ -11,7 +11,7 @@ import pandas as pd
 
 from robust_arch.architectures import ArchSpec, Cost, cost, named_spec
 from robust_arch.errors import InputError, invalid
-from robust_arch.runs import COLUMNS, TEXT_COLUMNS, load_study, to_frame
+from robust_arch.runs import COLUMNS, TEXT_COLUMNS, StudyFolder, load_study, to_frame
 
 
 def read_results(path: str | Path) -> pd.DataFrame:
@@ -25,8 +25,8 @@ def read_results(path: str | Path) -> pd.DataFrame:
     given = Path(path)
     if given.is_file():
         return _read_csv(given)
-    if not (given / "runs").is_dir() and (given / "results.csv").is_file():
-        return _read_csv(given / "results.csv")
+    if (study := StudyFolder(given)).is_only_a_table:
+        return _read_csv(study.results_path)
     return load_study(given)
 
 

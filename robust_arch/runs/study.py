@@ -91,12 +91,22 @@ class StudyFolder:
         with self.plan_path.open(encoding="utf-8", errors="replace", newline="") as handle:
             return [row for row in csv.DictReader(handle) if all(row.get(column) for column in PLAN_COLUMNS)]
 
+    @property
+    def is_only_a_table(self) -> bool:
+        """Whether results.csv is here without the records that it was made from."""
+        return self.results_path.is_file() and not (self.path / "runs").is_dir()
+
     def rows(self) -> list[dict[str, Any]]:
         """One row an evaluation record, one empty row for a failed or diverged run."""
         return [row for run in self.runs() for row in run_rows(run)]
 
     def write_results(self, frame: pd.DataFrame | None = None) -> Path:
-        """Rebuild results.csv from the records, or from the `frame` that they were just read into."""
+        """Rebuild results.csv from the records, or from the `frame` that they were just read into.
+
+        A results.csv that travels without its records stays as it is.
+        """
+        if self.is_only_a_table:
+            return self.results_path
         started = time.perf_counter()
         whole_study = frame is None
         if frame is None:

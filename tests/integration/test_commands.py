@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -24,6 +25,9 @@ PLAN = (
     "search.budget.tolerance=0.05",
     "study.name=planned",
 )
+
+
+RECORDED = Path(__file__).parents[2] / "experiments" / "studies"
 
 
 @pytest.fixture(scope="module")
@@ -262,3 +266,32 @@ def test_of_a_long_table_a_hundred_rows_are_printed(tmp_path, study, monkeypatch
     assert (short.count("run"), whole.count("run")) == (100 + 1, 120 + 1)  # and the column's name
     assert "20 more rows; --all prints them" in short
     assert len(load_study(copied.path)) == len(copied.results_path.read_text().splitlines()) - 1 == 120
+
+
+@pytest.fixture
+def table(tmp_path):
+    """The folder of a results.csv that travels without its records, as in experiments/studies."""
+    shutil.copytree(RECORDED / "budget", tmp_path / "budget")
+    return tmp_path / "budget"
+
+
+@pytest.mark.parametrize("name", ["report", "results"])
+def test_a_table_without_records_is_shown_and_stays_as_it_is(table, name, monkeypatch):
+    monkeypatch.chdir(table.parent)
+    before = {path.name: path.read_bytes() for path in table.iterdir()}
+    for given in (table, table / "results.csv", "budget"):
+        result = invoke(name, given)
+        assert result.exit_code == 0, result.output
+    assert {path.name: path.read_bytes() for path in table.iterdir() if path.is_file()} == before
+    if name == "report":
+        page = (table / "report" / "index.html").read_text()
+        assert "of 63 planned runs 63 done" in page
+        assert "wide_resnet-d2-2-2-w12-26-20" in page
+    else:
+        assert "read: " in result.output
+
+
+def test_a_table_without_records_has_no_status(table):
+    result = invoke("status", table)
+    assert result.exit_code == 1
+    assert "runs/ inside" in str(result.exception)

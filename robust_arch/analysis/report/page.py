@@ -125,7 +125,7 @@ def _reproduction(details: StudyDetails) -> Markup:
     versions = ", ".join(f"{package} {version}" for package, version in details.versions.items())
     return joined(
         element("h2", "Reproduction"),
-        element("pre", element("code", details.command)),
+        element("pre", element("code", details.command or "# not recorded")),
         element("p", f"Versions: {versions or 'not recorded'}."),
         element("p", f"Hardware: {details.hardware or 'not recorded'}."),
     )
