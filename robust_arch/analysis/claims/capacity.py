@@ -51,7 +51,9 @@ def capacity(found: Measured, resource: str) -> Iterator[Finding]:
         if len(members):
             yield question.finding(found, members, answer(found, dearer, name, len(members)))
         else:
-            why = f"No two architectures differ in {name}; study=capacity plans some that do."
+            why = (
+                f"No two architectures differ in {name} beyond a budget's tolerance; study=capacity plans some that do."
+            )
             yield question.nothing(found, unless_unrecorded(found, resource, why))
 
 
