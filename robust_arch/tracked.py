@@ -9,12 +9,14 @@ from robust_arch.runs import RunFacts, RunFolder
 from robust_arch.runs.study import run_rows
 
 ARCH = "arch_name"
+# with _name where the bare word is a group of keys of the configuration
 QUESTION = {
     "objective": "objective_name",
     "recipe": "recipe_name",
     "data": "data_name",
-}  # without _name: groups of keys
-QUESTION |= {"train_threat": "train_threat", "epochs": "epochs"}
+    "train_threat": "train_threat",
+    "epochs": "epochs",
+}
 """Columns of results.csv to those on wandb: runs that differ in one of them are not comparable."""
 RESOURCES = ("params", "macs")
 _LONGEST_TAG = 64  # characters: wandb refuses a run with a longer one
