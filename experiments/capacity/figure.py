@@ -31,7 +31,7 @@ def draw(results: Sequence[Path]) -> Figure:
     _panels(below, theirs)
     _head(below, f"CIFAR-10 test set, published, {THREAT}; other data and networks than above", "PGD-20 accuracy (%)")
     for axes, resource in zip(below.axes, COSTS, strict=True):
-        write_labels(axes, [mark for series in theirs(resource) for mark in series.marks], fontsize=6)
+        write_labels(axes, [mark for series in theirs(resource) for mark in series.marks], fontsize=6, leaders=True)
     return figure
 
 

@@ -22,8 +22,8 @@ HEAD = (
     Heading("params"),
     Heading("MACs"),
     Heading("seeds"),
-    Heading("clean"),
-    Heading("robust"),
+    Heading("clean (%)"),
+    Heading("robust (%)"),
 )
 
 

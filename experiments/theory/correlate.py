@@ -11,6 +11,7 @@ import pandas as pd
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
+from experiments.theory.figure import conditions
 from robust_arch.analysis.plots.style import BLUE, GREY, ORANGE, STYLE, WIDE, new_figure, save
 from robust_arch.statistics import rank_correlation
 
@@ -63,6 +64,12 @@ def table() -> pd.DataFrame:
     return pd.DataFrame(found)
 
 
+def title(runs: dict[str, pd.DataFrame]) -> str:
+    """What the numbers are of: data, attack, images and seeds; how many images the last stage was measured on."""
+    images = [f"{', '.join(map(str, rows['smoothness_n'].unique()))} ({SOURCES[name]})" for name, rows in runs.items()]
+    return f"{conditions(pd.concat(runs.values()))}; measured change of the last stage: {', '.join(images)} images"
+
+
 def markdown(frame: pd.DataFrame) -> str:
     """The table of the page: a line a quantity, a column a source."""
     names = list(dict.fromkeys(frame["source"]))
@@ -83,9 +90,10 @@ def _cell(row: "pd.Series[Any]") -> str:
 
 
 @rc_context(STYLE)
-def draw_correlations(frame: pd.DataFrame) -> Figure:
+def draw_correlations(frame: pd.DataFrame, title: str) -> Figure:
     """Kendall's tau of each quantity with robust accuracy, with its 95% interval, a marker a source."""
-    figure = new_figure(WIDE, 2.9)
+    figure = new_figure(WIDE, 3.2)
+    figure.suptitle(title, fontsize=7, x=0.01, ha="left")
     axis = figure.subplots()
     looks = {"series": (BLUE, "s", -0.15), "study": (ORANGE, "o", 0.15)}
     order = list(QUANTITIES)
@@ -110,7 +118,7 @@ def main() -> None:
     """The command."""
     found = table()
     found.to_csv(RECORD, index=False, float_format="%.4g")
-    save(draw_correlations(found), FOLDER, "correlations")
+    save(draw_correlations(found, title(sources())), FOLDER, "correlations")
     print(markdown(found))
 
 

@@ -9,6 +9,7 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from robust_arch.analysis.plots.captions import threat_text
 from robust_arch.analysis.plots.style import BLUE, GREEN, GREY, ORANGE, STYLE, WIDE, new_figure
 from robust_arch.architectures import PRESETS
 from robust_arch.errors import invalid
@@ -16,6 +17,8 @@ from robust_arch.errors import invalid
 STUDIES = ()
 MEASURED = Path(__file__).with_name("measured.csv")
 BASE = PRESETS["wrn_16_half"]
+DATA = "digits"  # of measure.py, and of the runs that collect.py reads
+_POWERS = 8.6  # points: the exponents are printed at 0.7 of it
 STYLES: dict[str, dict[str, Any]] = {
     "initial": {"linestyle": "--", "markerfacecolor": "white"},
     "trained": {"linestyle": "-"},
@@ -42,21 +45,31 @@ def series(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
     }
 
 
+def conditions(frame: pd.DataFrame) -> str:
+    """Data, threat model and attack; test images and seeds: two lines."""
+    (threat,), (n,) = frame["threat"].unique(), frame["n_test"].unique()
+    seeds = frame.groupby("arch")["seed"].nunique()
+    counts = " to ".join(str(count) for count in sorted({seeds.min(), seeds.max()}))
+    return f"{DATA}, {threat_text(threat)}, PGD-20\nn = {n:,} test images, mean of {counts} seeds"
+
+
 def draw_series(frame: pd.DataFrame) -> Figure:
     """Bound and measured change of the last stage and of the network, and errors, against last width and last depth."""
     rows = series(frame)
-    figure = new_figure(WIDE, 4.6)
+    figure = new_figure(WIDE, 4.9)
     grid = figure.subplots(len(rows), 3, sharey="col")
-    words = {"last_width": "width of the last stage", "last_depth": "depth of the last stage"}
+    axis_words = {"last_width": "width of the last stage (channels)", "last_depth": "depth of the last stage (blocks)"}
     for axes, (column, part) in zip(grid, rows.items(), strict=True):
         _states(axes[0], part, column, {"bound_stage_3": (BLUE, "s"), "alone_stage_3": (ORANGE, "o")})
         _states(axes[1], part, column, {"bound_network": (BLUE, "s"), "lipschitz_l2": (ORANGE, "o")})
         _errors(axes[2], part, column)
         for axis in axes:
-            _x_axis(axis, part, column, words[column])
-    grid[0][0].set_title("last stage, l2 over l2")
-    grid[0][1].set_title("network, l2 over l2")
+            _x_axis(axis, part, column, axis_words[column])
+    grid[0][0].set_title("last stage: change of output / input")
+    grid[0][1].set_title("network: change of logits / image")
     grid[0][2].set_title("errors after training (%)")
+    words = f"{conditions(frame)} (lines), dots: the seeds; changes in $\\ell_2$"
+    figure.suptitle(words, fontsize=7, x=0.01, ha="left")
     _legends(figure, grid[0][0], grid[0][2])
     return figure
 
@@ -67,6 +80,7 @@ def _states(axis: Axes, part: pd.DataFrame, column: str, quantities: dict[str, t
             name = f"{'bound' if quantity.startswith('bound') else 'measured'}, {state}"
             _line(axis, part[part["state"] == state], column, quantity, name, colour, marker, **style)
     axis.set_yscale("log")
+    axis.tick_params(axis="y", labelsize=_POWERS)
 
 
 def _errors(axis: Axes, part: pd.DataFrame, column: str) -> None:

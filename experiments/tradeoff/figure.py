@@ -23,13 +23,14 @@ CLEAN = "Clean accuracy (%)"
 def draw(results: Sequence[Path]) -> Figure:
     group = comparable(results)
     found = networks(group, ("worst_case_acc", "clean_acc"))
-    figure = new_figure(WIDE, 3.2)
+    figure = new_figure(WIDE, 3.4)
     left, right = figure.subplots(1, 2)
     draw_pairs(left, found, "clean_acc", "worst_case_acc", CLEAN, ROBUST)
     left.set_title(f"{group.rows.iloc[0]['data']}: {rank_title(found, 'clean_acc', 'worst_case_acc')}")
     marks = _published(right)
+    figure.legend(loc="outside lower right", ncols=2)
     figure.suptitle(f"Left: {conditions(group, found)}", fontsize=7, x=0.01, ha="left")
-    write_labels(right, marks, fontsize=6)
+    write_labels(right, marks, fontsize=6, leaders=True)
     return figure
 
 
@@ -46,8 +47,7 @@ def _published(axes: Axes) -> list[Mark]:
     axes.set_title(r"CIFAR-10, published, $\ell_\infty$ $\epsilon$=8/255")
     axes.set_xlabel(CLEAN)
     axes.set_ylabel("AutoAttack accuracy (%)")
-    axes.margins(x=0.3, y=0.12)
-    axes.legend(loc="center right")
+    axes.margins(x=0.4, y=0.12)
     return [*more, *plain]
 
 

@@ -35,7 +35,7 @@ HEAD = (
     Heading("MACs"),
     Heading("source", numeric=False),
     Heading("seeds"),
-    *(Heading(attack_text(name)) for name in ACCURACIES),
+    *(Heading(f"{attack_text(name)} (%)") for name in ACCURACIES),
 )
 
 

@@ -96,6 +96,23 @@ def test_the_simplex_shows_shares_and_accuracies() -> None:
     assert marked["all in stage 3"] == [1, 0]
 
 
+def test_each_scale_of_the_triangle_gives_the_share_of_the_stage_it_names() -> None:
+    figure = on_simplex(planted_group(divisions()), {})
+    scales: dict[int, list[tuple[str, float]]] = {0: [], 1: [], 2: []}
+    titles = {}
+    for text in figure.axes[0].texts:
+        x, y = text.get_position()
+        second = 2 * y / math.sqrt(3)
+        shares = (1 - x - second / 2, second, x - second / 2)  # barycentric: outside of a side one is negative
+        stage = (shares.index(min(shares)) + 1) % 3
+        if text.get_text().isdigit():
+            scales[stage].append((text.get_text(), round(100 * shares[stage], 6)))
+        elif "share" in text.get_text():
+            titles[stage] = text.get_text().strip("\N{LEFTWARDS ARROW}\N{RIGHTWARDS ARROW} ")
+    assert titles == {stage: f"share of stage {stage + 1} (%)" for stage in range(3)}
+    assert list(scales.values()) == [[("25", 25), ("50", 50), ("75", 75)]] * 3
+
+
 def test_four_stages_are_refused_on_the_simplex() -> None:
     with pytest.raises(InputError, match="stages = 4"):
         on_simplex(planted_group([ArchSpec("resnet", (1, 1, 1, 1), (8, 8, 8, 8))]), {})
@@ -152,8 +169,24 @@ def test_best_is_the_first_epoch_with_most_robust_images() -> None:
     left, right = training_curves(planted, epochs()).axes
     lines = {line.get_label(): line.get_xydata().tolist() for line in left.lines}
     assert lines["held-out images, seed 1"] == [[1, 20], [2, 40], [3, 50], [4, 50], [5, 30]]
-    assert (lines["best"], lines["last"]) == ([[3, 50]] * 3, [[5, 30]] * 3)
+    assert [lines[f"best, seed {seed}"] for seed in range(3)] == [[[3, 50]]] * 3
+    assert [lines[f"last, seed {seed}"] for seed in range(3)] == [[[5, 30]]] * 3
     assert [[y for _, y in run] for run in drawn(right)] == [[60, 59], [62, 61], [64, 63]]
+
+
+def test_both_panels_code_seeds_and_checkpoints_alike() -> None:
+    planted = frame(rows([wide(*BASE)], spread([wide(*BASE)])))
+    left, right = training_curves(planted, epochs()).axes
+    code = {str(line.get_label()): (line.get_marker(), line.get_markerfacecolor()) for line in left.lines}
+    seeds = [[code[f"{name}, seed {seed}"] for name in ("best", "last")] for seed in range(3)]
+    # test accuracies planted for the seeds, at best and one point lower at last
+    points = {line.get_xydata()[0][1]: line for line in right.lines if len(line.get_xdata()) == 1}
+    there = [[points[value], points[value - 1]] for value in (60, 62, 64)]
+    assert [[(line.get_marker(), line.get_markerfacecolor()) for line in pair] for pair in there] == seeds
+    assert len({best[0] for best, _ in seeds}) == 3
+    assert len({face for pair in seeds for _, face in pair}) == 2
+    styles = {line.get_label(): line.get_linestyle() for line in left.lines}
+    assert len({styles[f"held-out images, seed {seed}"] for seed in range(3)}) == 3
 
 
 def test_curves_without_one_robust_image_are_drawn_too() -> None:
@@ -219,3 +252,18 @@ def test_a_label_stands_nearest_to_its_own_mark() -> None:
         gaps = [math.hypot(max(box.x0 - x, 0, x - box.x1), max(box.y0 - y, 0, y - box.y1)) for x, y in places]
         assert marks[gaps.index(min(gaps))].label == text.get_text()
     assert {"left", "right"} <= {text.get_text() for text in axes.texts}
+
+
+def test_a_label_that_could_be_anothers_has_a_line_to_its_mark() -> None:
+    axes = new_figure(3, 3).add_subplot()
+    diagonal = [Mark(0.4 + step / 40, 0.4 + step / 40, 0.4, 0.4, f"network {step}") for step in range(4)]
+    marks = [*(Mark(mark.x, mark.y, mark.y, mark.y, mark.label) for mark in diagonal), Mark(0.1, 0.9, 0.9, 0.9, "far")]
+    axes.set_xlim(0, 1)
+    axes.set_ylim(0, 1)
+    write_labels(axes, marks, fontsize=6, leaders=True)
+    written = {text.get_text(): text for text in axes.texts}
+    assert written.keys() == {mark.label for mark in marks}
+    assert written["far"].arrow_patch is None
+    for mark in marks[1:3]:  # both neighbours are as near as a label can stand
+        assert written[mark.label].xy == (mark.x, mark.y)
+        assert written[mark.label].arrow_patch is not None

@@ -4,22 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from robust_arch.analysis.groups import Group, groups
 from robust_arch.analysis.plots.captions import threat_text
-from robust_arch.analysis.plots.style import BLUE, GREY, ORANGE, STYLE, WIDE, new_figure
+from robust_arch.analysis.plots.style import BLUE, GREEN, GREY, ORANGE, STYLE, WIDE, new_figure
 from robust_arch.analysis.points import percent_interval
 from robust_arch.errors import invalid
 
 _HEIGHT = 2.8
+# in both panels: colour and line width tell the images, marker and line style the seed, its face the checkpoint
+_TRAIN: dict[str, Any] = {"color": ORANGE, "lw": 0.6}
+_HELD_OUT: dict[str, Any] = {"color": BLUE, "lw": 1.3}
+_TEST: dict[str, Any] = {"color": GREEN, "lw": 0.9}
 _MARKERS = "osD^vP"
 _LINES = ("-", "--", ":", "-.")
-_CHECKPOINTS = ("best", "last")
+_FACES: dict[str, dict[str, Any]] = {
+    "best": {"mfc": "black", "mec": "white", "mew": 0.6},
+    "last": {"mfc": "none", "mec": "black", "mew": 0.9},
+}
+_CHECKPOINTS = tuple(_FACES)
+_MOST_COLUMNS = 8  # of the legend: more would leave the page
 
 
 @dataclass(frozen=True)
@@ -89,7 +100,9 @@ def training_curves(frame: pd.DataFrame, epochs: pd.DataFrame) -> Figure:
         f"{'or '.join(sizes)}held-out images, {int(first['n_test']):,} test images with Wilson 95% intervals"
     )
     figure.suptitle(title, fontsize=7, x=0.01, ha="left")
-    figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    entries = _legend([curve.seed for curve in shown])
+    columns = min(len(entries), _MOST_COLUMNS)
+    figure.legend(handles=entries, loc="outside lower center", ncols=columns, columnspacing=1.2, handletextpad=0.5)
     return figure
 
 
@@ -113,13 +126,13 @@ def _curve(seed: int, rows: pd.DataFrame, test: tuple[float, float]) -> Curve:
 
 def _by_epoch(axes: Axes, shown: Sequence[Curve]) -> None:
     for place, curve in enumerate(shown):
-        line, numbers = _LINES[place % len(_LINES)], range(1, len(curve.held_out) + 1)
-        axes.plot(numbers, curve.train, color=ORANGE, ls=line, label=f"training images, seed {curve.seed}")
-        axes.plot(numbers, curve.held_out, color=BLUE, ls=line, label=f"held-out images, seed {curve.seed}")
-    for name, marker, size in (("best", "*", 9), ("last", "s", 4.5)):
-        places = [curve.best if name == "best" else len(curve.held_out) - 1 for curve in shown]
-        heights = [curve.held_out[epoch] for curve, epoch in zip(shown, places, strict=True)]
-        axes.plot([epoch + 1 for epoch in places], heights, marker, ms=size, color="black", mec="white", label=name)
+        line, last = _look(place)["ls"], len(curve.held_out) - 1
+        numbers = range(1, last + 2)
+        axes.plot(numbers, curve.train, ls=line, label=f"training images, seed {curve.seed}", **_TRAIN)
+        axes.plot(numbers, curve.held_out, ls=line, label=f"held-out images, seed {curve.seed}", **_HELD_OUT)
+        for name, epoch in (("best", curve.best), ("last", last)):
+            label, at = f"{name}, seed {curve.seed}", [curve.held_out[epoch]]
+            axes.plot([epoch + 1], at, **_mark(place, name), label=label)
     for epoch in shown[0].drops:
         axes.axvline(epoch + 1, color=GREY, lw=0.7, ls=":", zorder=1)
     axes.set_xlabel("Epoch (dotted: the learning rate is lowered)")
@@ -132,9 +145,32 @@ def _best_and_last(axes: Axes, shown: Sequence[Curve], n: int) -> None:
         below = [value - low for value, (low, _) in zip(curve.test, bounds, strict=True)]
         above = [high - value for value, (_, high) in zip(curve.test, bounds, strict=True)]
         xs = [position + 0.12 * (place - (len(shown) - 1) / 2) for position in (0, 1)]
-        marker, line = _MARKERS[place % len(_MARKERS)], _LINES[place % len(_LINES)]
-        axes.errorbar(xs, curve.test, yerr=[below, above], marker=marker, ls=line, color=BLUE, elinewidth=0.8)
+        axes.errorbar(xs, curve.test, yerr=[below, above], ls=_look(place)["ls"], elinewidth=0.8, **_TEST)
+        for name, x, value in zip(_CHECKPOINTS, xs, curve.test, strict=True):
+            axes.plot([x], [value], **_mark(place, name))
     axes.set_xticks([0, 1], _CHECKPOINTS)
     axes.set_xlim(-0.4, 1.4)
     axes.set_xlabel("Checkpoint")
     axes.set_ylabel("Robust accuracy, test (%)")
+
+
+def _look(place: int) -> dict[str, Any]:
+    """Marker and line style of the seed at that place, in every panel."""
+    return {"marker": _MARKERS[place % len(_MARKERS)], "ls": _LINES[place % len(_LINES)]}
+
+
+def _mark(place: int, checkpoint: str) -> dict[str, Any]:
+    """A seed's marker at a checkpoint: each larger than the one before and behind it, so that equal values show."""
+    shape = {"marker": _look(place)["marker"], "ls": "", "ms": 4 + 1.5 * place, "zorder": 4 - place / 10}
+    return shape | _FACES[checkpoint]
+
+
+def _legend(seeds: Sequence[int]) -> list[Line2D]:
+    """The keys of the three codes one by one: the images, the seeds, the checkpoints."""
+    images = {"training images": _TRAIN, "held-out images": _HELD_OUT, "test images": _TEST}
+    return [
+        *(Line2D([], [], **style, label=name) for name, style in images.items()),
+        *(Line2D([], [], **_look(place), color=GREY, ms=4.5, label=f"seed {seed}") for place, seed in enumerate(seeds)),
+        Line2D([], [], **_mark(0, "best"), label="filled: best"),
+        Line2D([], [], **_mark(0, "last"), label="open: last"),
+    ]

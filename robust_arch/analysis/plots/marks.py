@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import cos, radians, sin
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.container import ErrorbarContainer
-from matplotlib.text import Annotation
+from matplotlib.path import Path
 from matplotlib.transforms import Bbox
 from numpy.typing import NDArray
 
-Distances = NDArray[np.float64]
+from robust_arch.analysis.plots.style import GREY
+
+Floats = NDArray[np.float64]
 # where a label may stand: what of the point it stands at, the offset in typographic points, and its alignment
 _Place = tuple[str, tuple[float, float], str, str]
 _PLACES: list[_Place] = [
@@ -25,6 +28,16 @@ _PLACES: list[_Place] = [
     ("high", (0, 3), "center", "bottom"),
     ("low", (0, -3), "center", "top"),
 ]
+# further off, at the end of a line from the point: as near as can be, and rather level with it than above or below
+_FAR: list[_Place] = [
+    ("y", (reach * cos(radians(angle)), reach * sin(radians(angle))), side, "center")
+    for reach in (14, 20, 28, 38)
+    for up in (0, 20, 40, 60)
+    for side, angles in (("left", (up, -up)), ("right", (180 - up, 180 + up)))
+    for angle in angles
+]
+_UNMISTAKABLE = 2.0  # times as far from the nearest other mark as from its own: so a label needs no line
+_BACK = {"left": 0.0, "center": 0.5, "right": 1.0, "bottom": 0.0, "top": 1.0}  # of a box's size, to its lower left
 
 
 @dataclass(frozen=True)
@@ -57,58 +70,105 @@ def error_bars(
     )
 
 
-def write_labels(axes: Axes, marks: Sequence[Mark], fontsize: str | float = "small") -> None:
+def write_labels(axes: Axes, marks: Sequence[Mark], fontsize: str | float = "small", *, leaders: bool = False) -> None:
     """Writes each label in the first place where it covers nothing and no other mark is nearer.
 
-    A label without such a place is left out. For a figure with everything else in it: the layout decides on the room.
+    With `leaders` a label that might be taken for another mark's stands further off, joined to its own by a line. A
+    label without a place is left out. For a figure with everything else in it: the layout decides on the room.
     """
     axes.get_figure(root=True).draw_without_rendering()  # type: ignore[union-attr]
     sheet = _Sheet(axes, marks, fontsize)
-    for place, mark in enumerate(marks):
-        if mark.label:
-            any(sheet.beside(place, where) for where in _PLACES)
+    labelled = [place for place, mark in enumerate(marks) if mark.label]
+    left = [place for place in labelled if not sheet.write(place, _PLACES, _UNMISTAKABLE if leaders else 1.0)]
+    for place in left if leaders else []:
+        sheet.write(place, _FAR, 1.0, leader=True)
 
 
 class _Sheet:
-    """What is taken of an axes, in pixels: by marks with a little room at their sides, then by labels."""
+    """What is taken of an axes, in pixels: by marks with a little room at their sides, by labels, by their lines."""
 
     def __init__(self, axes: Axes, marks: Sequence[Mark], fontsize: str | float) -> None:
         self.axes, self.marks, self.fontsize = axes, marks, fontsize
+        self.pixels = axes.figure.dpi / 72  # of a typographic point
         self.low = axes.transData.transform([(mark.x, mark.low) for mark in marks])
         self.high = axes.transData.transform([(mark.x, mark.high) for mark in marks])
-        half = 4 * axes.figure.dpi / 72
-        room = (half, half / 2)
+        room = (4 * self.pixels, 2 * self.pixels)
         self.taken = [Bbox([low - room, high + room]) for low, high in zip(self.low, self.high, strict=True)]
+        self.lines: list[Path] = []
 
-    def beside(self, place: int, where: _Place) -> bool:
-        """Writes the label of a mark beside it, unless something is in its way or nearer to it."""
-        text = self._annotated(self.marks[place], where)
+    def write(self, place: int, places: Sequence[_Place], apart: float, *, leader: bool = False) -> bool:
+        """Writes the label of a mark in the first place that is free, if there is one.
+
+        apart: at least how many times as far from any other mark as from its own. leader: with a line to its mark.
+        """
+        size = self._size(self.marks[place].label)
+        for where in places:
+            box, line = self._box(place, where, size), self._line(place, where)
+            if self._is_free(box) and self._is_own(place, box, apart) and (not leader or self._is_clear(place, line)):
+                self._annotate(self.marks[place], where, leader)
+                self.taken.append(box)
+                self.lines += [line] if leader else []
+                return True
+        return False
+
+    def _size(self, label: str) -> Floats:
+        """Width and height of a label's text."""
+        text = self.axes.text(0, 0, label, fontsize=self.fontsize, transform=self.axes.transAxes, parse_math=False)
         box = text.get_window_extent()
-        distances = self._distances(box)
-        return self._keeps(text, box, free=self._is_free(box) and bool(distances[place] <= distances.min()))
+        text.remove()
+        return np.array(box.size)
 
-    def _annotated(self, mark: Mark, where: _Place) -> Annotation:
-        end, offset, horizontal, vertical = where
-        at = (mark.x, getattr(mark, end))
-        text = self.axes.annotate(mark.label, at, offset, textcoords="offset points", fontsize=self.fontsize)
-        text.set(ha=horizontal, va=vertical, parse_math=False)
-        return text
+    def _anchors(self, place: int, where: _Place) -> tuple[Floats, Floats]:
+        """What of the mark the label stands at, and the point of the text that the offset leads to."""
+        mark, (end, offset, _, _) = self.marks[place], where
+        at = self.axes.transData.transform((mark.x, getattr(mark, end)))
+        return at, at + self.pixels * np.array(offset)
+
+    def _box(self, place: int, where: _Place, size: Floats) -> Bbox:
+        _, corner = self._anchors(place, where)
+        corner = corner - size * [_BACK[side] for side in where[2:]]
+        return Bbox([corner, corner + size])
+
+    def _line(self, place: int, where: _Place) -> Path:
+        return Path(self._anchors(place, where))
 
     def _is_free(self, box: Bbox) -> bool:
         frame = self.axes.get_window_extent()
         inside = frame.x0 <= box.x0 and box.x1 <= frame.x1 and frame.y0 <= box.y0 and box.y1 <= frame.y1
-        return bool(inside) and not box.count_overlaps(self.taken)
+        return bool(inside) and not box.count_overlaps(self.taken) and not _crossed(box, self.lines)
 
-    def _distances(self, box: Bbox) -> Distances:
+    def _is_own(self, place: int, box: Bbox, apart: float) -> bool:
+        distances = self._distances(box)
+        return bool(apart * distances[place] <= np.delete(distances, place).min(initial=np.inf))
+
+    def _is_clear(self, place: int, line: Path) -> bool:
+        """Whether a line from that mark meets no other mark, no label and no other line."""
+        others = [box for number, box in enumerate(self.taken) if number != place]
+        return not any(line.intersects_bbox(box) for box in others) and not any(
+            line.intersects_path(other) for other in self.lines
+        )
+
+    def _distances(self, box: Bbox) -> Floats:
         """Pixels from the box to the nearest place of each mark's interval."""
         across = np.maximum(np.maximum(box.x0 - self.low[:, 0], self.low[:, 0] - box.x1), 0)
         up = np.maximum(np.maximum(box.y0 - self.high[:, 1], self.low[:, 1] - box.y1), 0)
-        distances: Distances = np.hypot(across, up)
+        distances: Floats = np.hypot(across, up)
         return distances
 
-    def _keeps(self, text: Annotation, box: Bbox, *, free: bool) -> bool:
-        if free:
-            self.taken.append(box)
-        else:
-            text.remove()
-        return free
+    def _annotate(self, mark: Mark, where: _Place, leader: bool) -> None:
+        end, offset, horizontal, vertical = where
+        start = (_BACK[horizontal], _BACK[vertical])
+        line = {"arrowstyle": "-", "lw": 0.5, "color": GREY, "relpos": start, "patchA": None, "shrinkA": 1}
+        text = self.axes.annotate(
+            mark.label,
+            (mark.x, getattr(mark, end)),
+            offset,
+            textcoords="offset points",
+            fontsize=self.fontsize,
+            arrowprops=line | {"shrinkB": 2.5} if leader else None,
+        )
+        text.set(ha=horizontal, va=vertical, parse_math=False)
+
+
+def _crossed(box: Bbox, lines: Sequence[Path]) -> bool:
+    return any(line.intersects_bbox(box) for line in lines)

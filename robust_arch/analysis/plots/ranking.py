@@ -16,6 +16,9 @@ from robust_arch.analysis.plots.style import BLUE, GREY, ORANGE, STYLE, WIDE, ne
 
 _HEIGHT = 3.5
 _NAMED = 30  # more names than that would overlap
+_BARS = (
+    "Left: bars are the interval named above. By stage: mean and standard deviation over a quarter's networks (dots)"
+)
 _SIDE = 0.13  # of a stage's room, between the two quarters
 
 
@@ -41,7 +44,7 @@ def best_against_worst(group: Group) -> Figure:
     for axes, (label, sides) in zip(rest, panels, strict=True):
         _by_stage(axes, label, sides, len(found))
     figure.suptitle(conditions(group, found), fontsize=7, x=0.01, ha="left")
-    figure.legend(*rest[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    figure.legend(*rest[0].get_legend_handles_labels(), title=_BARS, loc="outside lower center", ncols=2)
     return figure
 
 
@@ -74,7 +77,7 @@ def _by_stage(axes: Axes, label: str, sides: Sequence[Sequence[tuple[float, ...]
             axes.plot([x] * len(stage), stage, ".", color=colour, alpha=0.35, ms=4)
         means = [fmean(stage) for stage in stages]
         spread = [stdev(stage) if len(stage) > 1 else 0.0 for stage in stages]
-        text = f"{name} quarter: {len(values)} of {count}, mean, standard deviation"
+        text = f"{name} quarter: {len(values)} of {count} networks"
         axes.errorbar(xs, means, yerr=spread, fmt=marker, color=colour, elinewidth=0.9, ms=5, label=text)
     axes.set_xticks(range(1, len(stages) + 1))
     axes.set_xlim(0.5, len(stages) + 0.5)

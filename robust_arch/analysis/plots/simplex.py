@@ -20,6 +20,12 @@ Shares = tuple[float, ...]
 _HEIGHT = 3.6
 _TOP = sqrt(3) / 2
 _CORNERS: list[Shares] = [(1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)]
+_TITLES = (  # of each stage's scale, beside the side that leads to its corner, and how steep that is in degrees
+    ("\N{LEFTWARDS ARROW} share of stage 1 (%)", 60),
+    ("\N{LEFTWARDS ARROW} share of stage 2 (%)", -60),
+    ("share of stage 3 (%) \N{RIGHTWARDS ARROW}", 0),
+)
+_TICK, _NUMBER, _TITLE = 0.03, 0.07, 0.16  # how far outside of the side they stand, as a share
 _UNIFORM = (1 / 3, 1 / 3, 1 / 3)
 
 
@@ -78,30 +84,35 @@ def _columns(points: Sequence[Shares]) -> tuple[list[float], list[float]]:
 def _triangle(axes: Axes) -> None:
     axes.set_axis_off()
     axes.set_aspect("equal")
-    axes.set_xlim(-0.12, 1.12)
-    axes.set_ylim(-0.13, _TOP + 0.09)
+    axes.set_xlim(-0.1, 1.1)
+    axes.set_ylim(-0.18, _TOP + 0.08)
     axes.plot(*_columns([*_CORNERS, _CORNERS[0]]), color="black", lw=0.8)
-    for stage, (corner, (x, y)) in enumerate(zip(_CORNERS, ((0, -12), (0, 4), (0, -12)), strict=True), start=1):
-        _write(axes, corner, f"stage {stage}", (x, y), 7)
-    for share in (0.25, 0.5, 0.75):
-        for stage in range(3):
-            axes.plot(*_columns(_level(stage, share)), color=GREY, lw=0.4, alpha=0.6, zorder=1)
-        # each stage's share is written where its lines end on the side that leads to its corner
-        text = f"{100 * share:.0f}%"
-        _write(axes, (share, 1 - share, 0.0), text, (-11, 0), 6)
-        _write(axes, (0.0, share, 1 - share), text, (11, 0), 6)
-        _write(axes, (1 - share, 0.0, share), text, (0, -10), 6)
+    for stage, (title, slope) in enumerate(_TITLES):
+        _write(axes, _at(stage, 1.08, back=0.04), f"stage {stage + 1}", 7)
+        _write(axes, _at(stage, 0.5 + _TITLE / 2, back=_TITLE), title, 7, slope)
+        for share in (0.25, 0.5, 0.75):
+            _level(axes, stage, share)
 
 
-def _write(axes: Axes, shares: Shares, text: str, offset: tuple[float, float], size: float) -> None:
-    """Text centred `offset` typographic points from its place, on the line of its letters' feet."""
-    axes.annotate(text, position(shares), offset, textcoords="offset points", ha="center", fontsize=size)
+def _level(axes: Axes, stage: int, share: float) -> None:
+    """The line on which that stage (counted from 0) has that share, a tick in its direction, and the share there."""
+    line = [_at(stage, share, back=share - 1), _at(stage, share, back=0)]
+    axes.plot(*_columns(line), color=GREY, lw=0.4, alpha=0.6, zorder=1)
+    axes.plot(*_columns([line[1], _at(stage, share, back=_TICK)]), color="black", lw=0.6, zorder=1)
+    _write(axes, _at(stage, share, back=_NUMBER), f"{100 * share:.0f}", 6)
 
 
-def _level(stage: int, share: float) -> list[Shares]:
-    """The ends of the line on which that stage (counted from 0) has that share."""
-    rest = 1 - share
-    ends = [[rest, 0.0], [0.0, rest]]
-    for end in ends:
-        end.insert(stage, share)
-    return [tuple(end) for end in ends]
+def _at(stage: int, share: float, back: float) -> Shares:
+    """A stage's share, `back` less than none for the stage before it (cyclically), the rest for the one after.
+
+    With `back` 0 this lies on the side that carries the stage's scale, above 0 outside of it.
+    """
+    shares = [0.0, 0.0, 0.0]
+    shares[stage], shares[stage - 1], shares[(stage + 1) % 3] = share, -back, 1 - share + back
+    return shares[0], shares[1], shares[2]
+
+
+def _write(axes: Axes, shares: Shares, text: str, size: float, slope: float = 0.0) -> None:
+    """Text centred at its place, `slope` degrees steep."""
+    x, y = position(shares)
+    axes.text(x, y, text, ha="center", va="center", fontsize=size, rotation=slope)

@@ -25,6 +25,7 @@ _SETTINGS = {
     "xtick.labelsize": 7,
     "ytick.labelsize": 7,
     "legend.fontsize": 7,
+    "legend.title_fontsize": 7,
     "legend.frameon": False,
     "axes.grid": True,
     "grid.alpha": 0.3,
