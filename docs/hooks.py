@@ -1,16 +1,25 @@
-"""What the site adds to the pages in docs/: the configuration, and the files of the repository that pages link to."""
+"""What the site adds to the pages in docs/: the configuration, linked files of the repository, formulas as MathML."""
 
+import html
 import posixpath
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from latex2mathml.converter import convert
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).resolve().parents[1]
+CONFIGURATION = "configuration.md"
 _LINK = re.compile(r"(?<=\]\()(?P<target>[^()#\s:]+)(?P<anchor>#[^()\s]*)?(?=\))")
+_FORMULA = re.compile(
+    r'<(?P<tag>span|div) class="arithmatex">\\[(\[](?P<latex>.+?)\\[)\]]</(?P=tag)>', flags=re.DOTALL
+)  # as pymdownx.arithmatex marks them
+# Of these TeX neither stretches nor spaces the first three, and does not stretch the angles; MathML does unless told.
+_UNSPACED = re.compile(r"<mo[^>]*>(?=(?:&#x02016;|&#x0007C;|&#x0002F;)</mo>)")
+_ANGLE = re.compile(r"<mo>(?=&#x027E[89];</mo>)")
 _INTRODUCTION = """# Configuration
 
 Every choice is a file in `conf/`, and every key in it can be set on the command line: `group=choice` takes another
@@ -19,9 +28,15 @@ adds a folder of your own, laid out in the same way.
 """
 
 
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """Leave out the theme's 404 page: it needs a server."""
+    config.theme.static_templates.discard("404.html")
+    return config
+
+
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the page of the configuration, and what pages link to outside docs/, page by page."""
-    files.append(File.generated(config, "configuration.md", content=configuration_page()))
+    files.append(File.generated(config, CONFIGURATION, content=configuration_page()))
     pending = [file for file in files if file.is_documentation_page()]
     while pending:
         page = pending.pop()
@@ -46,6 +61,11 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     return _LINK.sub(moved, markdown)
 
 
+def on_page_content(content: str, page: Page, config: MkDocsConfig, files: Files) -> str:  # noqa: ARG001
+    """Show formulas as MathML, which browsers draw by themselves."""
+    return _FORMULA.sub(_mathml, content)
+
+
 def configuration_page() -> str:
     """Every YAML file of conf/ as Markdown: the two commands first, then group by group."""
     conf = ROOT / "conf"
@@ -56,6 +76,13 @@ def configuration_page() -> str:
         parts.append(f"## {group.name}")
         parts += [f"### {group.name}={file.stem}\n\n{_listing(file)}" for file in sorted(group.glob("*.yaml"))]
     return "\n\n".join(parts)
+
+
+def _mathml(match: re.Match[str]) -> str:
+    display = "block" if match["tag"] == "div" else "inline"
+    formula = convert(html.unescape(match["latex"]), display=display)
+    formula = _UNSPACED.sub('<mo stretchy="false" lspace="0" rspace="0">', formula)
+    return _ANGLE.sub('<mo stretchy="false">', formula)
 
 
 def _listing(file: Path) -> str:
@@ -70,8 +97,13 @@ def _linked(markdown: str, source: Path) -> Iterator[Path]:
 
 
 def _resolved(target: str, source: Path) -> Path | None:
-    """The file of the repository that a link of `source` names, of a folder its README; None for other links."""
+    """The file of the repository that a link of `source` names, of a folder its README; None for other links.
+
+    The folder conf/ is on the site a page, that of the configuration.
+    """
     path = (source.parent / target).resolve()
+    if path == ROOT / "conf":
+        return ROOT / "docs" / CONFIGURATION
     path = path / "README.md" if path.is_dir() else path
     return path if path.is_relative_to(ROOT) and path.is_file() else None
 

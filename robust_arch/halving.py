@@ -232,7 +232,7 @@ class _Search:
         """Evaluate the best runs of the last rung again, as `study.finalists` says."""
         if self.plan.finalists is not None:
             chosen = finalist_runs([planned for planned in runs if planned.run.folder.trained], self.plan.finalists)
-            launch_until_settled(self.launcher, chosen)
+            launch_until_settled(self.launcher, chosen, "finalists")
             if not all(planned.run.is_done() for planned in chosen):
                 sys.exit(f"error: not every finalist is evaluated; results in {self.study.path}")
         self.study.write_results()

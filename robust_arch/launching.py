@@ -40,18 +40,19 @@ class PlannedRun:
         return PlannedRun(replace(self.run, settings=settings), (*self.overrides, "rerun=false"))
 
 
-def launch_until_settled(launcher: Launcher, runs: Sequence[PlannedRun]) -> None:
+def launch_until_settled(launcher: Launcher, runs: Sequence[PlannedRun], called: str = "runs") -> None:
     """Launch what is not done, wait for what another process is doing, and try again what failed.
 
     A run that failed or was killed has `study.retries` further attempts; one that did not begin because a killed worker
-    took the launcher down with it has used none. Ends early where the study is stopped on failure.
+    took the launcher down with it has used none. Ends early where the study is stopped on failure. called: what the log
+    calls them.
     """
     if not runs:
         return
     waiting = [planned for planned in runs if planned.run.settings.rerun or not planned.is_settled]
     for planned in _without(runs, waiting):
         warn_of_other_version(planned.run.folder)
-    log.info("%d of %d runs are done already", len(runs) - len(waiting), len(runs))
+    log.info("%d of %d %s are done already%s", len(runs) - len(waiting), len(runs), called, _still_to_evaluate(waiting))
     tries: Counter[str] = Counter()
     while waiting:
         begun = _attempt(launcher, waiting)
@@ -66,6 +67,12 @@ def launch_until_settled(launcher: Launcher, runs: Sequence[PlannedRun]) -> None
         waiting = [*untouched, *(planned.without_rerun() for planned in again if not planned.is_settled)]
         if waiting:
             log.info("%d runs are not done: trying again", len(waiting))
+
+
+def _still_to_evaluate(waiting: Sequence[PlannedRun]) -> str:
+    """How many of the runs are trained and lack an evaluation alone; nothing if there are none."""
+    trained = sum(planned.run.folder.trained and not planned.run.settings.rerun for planned in waiting)
+    return f"; trained, still to be evaluated: {trained}" if trained else ""
 
 
 def _attempt(launcher: Launcher, waiting: Sequence[PlannedRun]) -> list[PlannedRun]:

@@ -106,7 +106,7 @@ def sweep(config: DictConfig, loader: ConfigLoader, launcher: Launcher, argument
     launch_until_settled(launcher, runs)
     trained = [planned for planned in runs if planned.run.folder.trained]
     chosen = finalist_runs(trained, finalists) if finalists is not None and not study.is_stopped else []
-    launch_until_settled(launcher, chosen)
+    launch_until_settled(launcher, chosen, "finalists")
     study.write_results()
     undone = [planned for planned in [*runs, *chosen] if not planned.run.is_done()]
     completed = sum(planned.run.is_done() for planned in runs)

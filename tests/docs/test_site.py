@@ -2,6 +2,7 @@
 
 import html
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -20,7 +21,8 @@ PROMISED = {
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
-    pytest.importorskip("mkdocs", reason="needs the extra docs")
+    for package in ("mkdocs", "latex2mathml"):
+        pytest.importorskip(package, reason="needs the extra docs")
     folder = tmp_path_factory.mktemp("site")
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)]
     built = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
@@ -34,14 +36,14 @@ def words(page):
 
 @pytest.mark.slow
 def test_the_reference_has_what_is_promised(site):
-    page = (site / "reference" / "index.html").read_text(encoding="utf-8")
+    page = (site / "reference.html").read_text(encoding="utf-8")
     anchors = set(re.findall(r'id="(robust_arch\.[\w.]+)"', page))
     assert {f"robust_arch.{name}" for name in PROMISED} <= anchors
 
 
 @pytest.mark.slow
 def test_the_configuration_has_every_choice_and_every_key(site):
-    text = words(site / "configuration" / "index.html")
+    text = words(site / "configuration.html")
     for file in (ROOT / "conf").rglob("*.yaml"):
         if file.parent.name != "conf":
             assert f"{file.parent.name}={file.stem}" in text
@@ -56,8 +58,7 @@ def test_links_out_of_the_pages_lead_to_files_of_the_site(site):
     for page in pages:
         targets = re.findall(r'(?:href|src)="([^"#:]+)[#"]', page.read_text(encoding="utf-8"))
         for target in targets:
-            path = site / target.lstrip("/") if target.startswith("/") else page.parent / target
-            assert path.exists(), f"{page.relative_to(site)}: {target}"
+            assert (page.parent / target).is_file(), f"{page.relative_to(site)}: {target}"  # a folder shows nothing
 
 
 @pytest.mark.slow
@@ -66,3 +67,69 @@ def test_the_site_needs_nothing_from_elsewhere(site):
         loaded = re.findall(r'<(?:script|img)[^>]*\ssrc="([^"]+)"', page.read_text(encoding="utf-8"))
         styles = re.findall(r'<link[^>]*rel="stylesheet"[^>]*href="([^"]+)"', page.read_text(encoding="utf-8"))
         assert not [address for address in loaded + styles if "//" in address]
+
+
+@pytest.mark.slow
+def test_every_formula_of_the_theory_is_drawn(site):
+    prose = re.sub(r"`[^`]*`", "", (ROOT / "docs" / "theory.md").read_text(encoding="utf-8"))
+    assert prose.count("$$") % 2 == 0
+    displayed = prose.count("$$") // 2
+    inline = prose.replace("$$", "").count("$") // 2
+    assert displayed > 5
+    assert inline > 90
+    page = (site / "theory.html").read_text(encoding="utf-8")
+    blocks = re.findall(r'<math [^>]*display="(\w+)"', page)
+    assert (blocks.count("block"), blocks.count("inline")) == (displayed, inline)
+    assert not re.search(r"\$|\\[a-zA-Z(\[]", re.sub(r"<script.*?</script>", "", page, flags=re.DOTALL))
+
+
+@pytest.mark.slow
+def test_formulas_are_those_of_the_source(site):
+    """Three of them read by eye: a fraction of norms, two braces under text, a root with a function's name."""
+    page = (site / "theory.html").read_text(encoding="utf-8")
+    formulas = [html.unescape(formula) for formula in re.findall(r"<math .*?</math>", page, flags=re.DOTALL)]
+    texts = [re.sub(r"<[^>]+>", "", formula).replace("\xa0", " ") for formula in formulas]
+    assert "max|γ|/var+10−5" in texts  # noqa: RUF001
+    assert "‖Δf‖‖Δx‖=∏iρi≤∏iLi," in texts  # noqa: RUF001
+    braced = "P(wrong at x or x′)⏟robust error=P(wrong at x)⏟natural error+P(right at x,wrong at x′)."  # noqa: RUF001
+    assert "<mfrac><mrow>" in formulas[texts.index("‖Δf‖‖Δx‖=∏iρi≤∏iLi,")]  # noqa: RUF001
+    assert formulas[texts.index(braced)].count("<munder>") == 4
+
+
+@pytest.fixture(scope="module")
+def browser():
+    playwright = pytest.importorskip("playwright.sync_api", reason="needs the extra `browser`")
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        pytest.skip("needs Chromium (Debian: apt install chromium)")
+    with playwright.sync_playwright() as driver:
+        opened = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield opened
+        opened.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [1280, 375], ids=["desk", "phone"])
+def test_from_the_disk_every_page_is_silent_and_fits(site, browser, width):
+    context = browser.new_context(viewport={"width": width, "height": 900})
+    page = context.new_page()
+    said = []
+    page.on("console", lambda message: said.append(message.text))
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.on("requestfailed", lambda request: said.append(request.url))
+    for file in site.rglob("*.html"):
+        page.goto(file.as_uri())
+        assert page.evaluate("document.documentElement.scrollWidth") <= width, file.name
+        assert said == [], file.name
+    context.close()
+
+
+@pytest.mark.slow
+def test_tables_are_no_wider_than_the_text(site, browser):
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    page.goto((site / "wandb.html").as_uri())
+    widths = "all => all.map(table => [table.offsetWidth, table.parentElement.clientWidth])"
+    tables = page.eval_on_selector_all("table", widths)
+    assert tables
+    assert all(table <= box for table, box in tables)
+    page.close()

@@ -198,7 +198,7 @@ def test_evaluating_a_published_file(study, tmp_path, composed):
 def test_evaluate_says_what_is_wrong_with_its_checkpoint(tmp_path, composed):
     with pytest.raises(InputError, match=r"checkpoint = None"):
         evaluate(composed(config="evaluate", small=False))
-    with pytest.raises(InputError, match=r"checkpoint = .*an existing file"):
+    with pytest.raises(InputError, match=r"checkpoint = .*no such file"):
         evaluate(composed(f"checkpoint={tmp_path}/none.ckpt", config="evaluate", small=False))
     assert not (tmp_path / "results").exists()
 

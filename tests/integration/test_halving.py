@@ -40,8 +40,9 @@ class Runs:
     def __init__(self, tables, stop=None, error=None):
         self.tables, self.stop, self.error, self.done, self.asked = tables, stop, error, [], []
 
-    def __call__(self, launcher, runs):
+    def __call__(self, launcher, runs, called="runs"):
         self.asked.append(list(runs))
+        self.called = called
         for planned in runs:
             if planned.run.is_done() or planned.run.folder.state == "diverged":
                 continue
@@ -141,6 +142,7 @@ def test_the_best_run_of_the_last_rung_is_evaluated_as_a_finalist(search):
     runs = Runs({2: FIRST, 4: LAST})
     search(runs, *TIES, "study.finalists={top: 1, attacks: [cw40], n: 40}")
     (finalist,) = runs.asked[-1]
+    assert runs.called == "finalists"
     assert (finalist.run.settings.spec.widths[-1], finalist.run.settings.seed) == (16, 0)  # 60, the most at 4 epochs
     assert finalist.run.settings.trainer.max_epochs == 4
     assert [named.name for named in finalist.run.settings.evaluation.attacks] == ["cw40"]

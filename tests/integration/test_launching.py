@@ -1,10 +1,13 @@
 """Runs that fail, are killed with their worker, or stop the study: who is launched when, against hand-made scripts."""
 
+import logging
+
 import pytest
 from hydra.core.utils import JobReturn, JobStatus
 
 from robust_arch.launching import launch_until_settled
 from robust_arch.run import Run
+from robust_arch.runs.folder import RunFolder
 from robust_arch.sweep import plan_study
 
 
@@ -60,6 +63,21 @@ def test_what_is_done_is_not_launched(plan):
     runs[1].run.folder.write_state("completed", runs[1].run.facts)
     assert settled(runs) == [[0, 2, 3]]
     assert settled(runs) == []
+
+
+def test_the_log_tells_what_is_trained_and_lacks_an_evaluation_alone(plan, monkeypatch, caplog):
+    caplog.set_level(logging.INFO, logger="robust_arch.launching")
+    runs = plan()
+    monkeypatch.setattr(RunFolder, "trained", property(lambda folder: folder.state == "completed"))
+    monkeypatch.setattr(Run, "is_done", lambda run: run.settings.seed == 0 and run.folder.trained)
+    settled(runs)
+    settled(runs)
+    launch_until_settled(Launcher(runs), runs[1:2], "finalists")
+    assert [line for line in caplog.messages if "already" in line] == [
+        "0 of 4 runs are done already",
+        "1 of 4 runs are done already; trained, still to be evaluated: 3",
+        "0 of 1 finalists are done already; trained, still to be evaluated: 1",
+    ]
 
 
 def test_a_failed_run_is_tried_once_more_by_default(plan):

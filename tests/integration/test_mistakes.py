@@ -410,7 +410,7 @@ def evaluate_file(root, place, path):
 @pytest.mark.parametrize("damage", [*DAMAGES, "missing file"])
 def test_weights_that_do_not_fit_are_an_error_and_leave_no_record(damage, place, files, tmp_path):
     # mistake: what does not load is skipped, and the random weights in its place are evaluated
-    path, message = tmp_path / "network.pt", r"an existing file"
+    path, message = tmp_path / "network.pt", r"no such file"
     if damage in DAMAGES:
         change, message = DAMAGES[damage]
         damaged(files[place], place, change, path)

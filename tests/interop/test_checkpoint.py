@@ -157,7 +157,7 @@ def test_a_card_without_its_weights_or_task_is_refused(part, net, tmp_path):
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(InputError, match=r"checkpoint = '.*best\.ckpt': an existing file"):
+    with pytest.raises(InputError, match=r"checkpoint = '.*best\.ckpt': no such file"):
         load_checkpoint(tmp_path / "best.ckpt")
 
 

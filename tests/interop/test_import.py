@@ -148,11 +148,11 @@ def test_import_replaces_a_file_only_if_asked(published, tmp_path):
         command("import", published, published, *STAGES, "--force"), "another file than the one that is read"
     )
     assert_refused(command("import", out, tmp_path / "b.ckpt", *STAGES), "this is one of this project already")
-    assert_refused(command("import", tmp_path / "none", tmp_path / "b.ckpt", *STAGES), "an existing file")
+    assert_refused(command("import", tmp_path / "none", tmp_path / "b.ckpt", *STAGES), "no such file")
 
 
 def test_bad_exports_are_one_line(published, tmp_path):
-    assert_refused(command("export", tmp_path / "none", tmp_path / "o", "--format", "onnx"), "an existing file")
+    assert_refused(command("export", tmp_path / "none", tmp_path / "o", "--format", "onnx"), "no such file")
     assert_refused(command("export", published, tmp_path / "o", "--format", "onnx"), "published checkpoint")
     assert_refused(command("export", published, tmp_path / "o", "--format", "pt"), "format = 'pt': one of published")
 

@@ -86,7 +86,7 @@ def test_a_file_cut_off_is_refused(kind, share, files, tmp_path):
 
 def test_a_missing_file_and_a_folder_are_named(tmp_path):
     for path in (tmp_path / "none", tmp_path):
-        with pytest.raises(InputError, match=r"checkpoint = .*an existing file"):
+        with pytest.raises(InputError, match=r"checkpoint = .*no such file"):
             open_checkpoint(path)
 
 

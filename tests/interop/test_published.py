@@ -182,7 +182,7 @@ def test_another_architecture_is_refused(depths, widths, stem_width, peer):
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(InputError, match=r"checkpoint = '.*nowhere\.pth': an existing file"):
+    with pytest.raises(InputError, match=r"checkpoint = '.*nowhere\.pth': no such file"):
         load_published(tmp_path / "nowhere.pth", SPEC)
 
 
