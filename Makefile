@@ -41,10 +41,10 @@ study: $(READY) ## run the demo study (digits, CPU, some minutes) and write its 
 report: $(READY) ## write the report of STUDY=<name>
 	@$(BIN)/robust-arch report $(STUDY)
 
-figures: $(READY) ## draw every figure of experiments/ from its recorded results
+figures: $(READY) ## draw the figures of experiments/ from recorded results
 	@$(BIN)/python -m experiments figures
 
-tables: $(READY) ## write every table of experiments/, as Markdown and LaTeX
+tables: $(READY) ## write the tables of experiments/, as Markdown and LaTeX
 	@$(BIN)/python -m experiments tables
 
 fig-%: $(READY) ## one figure or table; STUDY=<name or path> shows your own study's, beside its results
