@@ -5,7 +5,7 @@ const TITLES = {
   macs: "Multiply-accumulates for one image",
   share: "Last stage's share of the stages' parameters (%)",
 };
-const MARGIN = { left: 52, right: 14, top: 12, bottom: 46 };
+const MARGIN = { left: 52, right: 26, top: 12, bottom: 46 };
 let marks = [];
 
 function renderPlot(found) {

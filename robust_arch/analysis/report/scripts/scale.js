@@ -1,7 +1,8 @@
 // From values to places on an axis, and round values to write beside it.
 
 const LOGARITHMIC_FROM = 20; // largest over smallest: beyond it most points of a linear axis would share one corner
-const LEAST_ROOM = 40; // pixels from one number beside an axis to the next
+const GOOD_ROOM = 60; // pixels from one number beside an axis to the next
+const LEAST_ROOM = 40; // where that leaves fewer numbers than are wanted
 const LEAST_TICKS = 3;
 
 function axis(low, high, from, to, logarithmic) {
@@ -14,7 +15,7 @@ function axis(low, high, from, to, logarithmic) {
 }
 
 function steps(low, high, length) {
-  const wide = multiples(low, high, (65 * (high - low)) / length);
+  const wide = multiples(low, high, (GOOD_ROOM * (high - low)) / length);
   return wide.length >= LEAST_TICKS ? wide : multiples(low, high, (LEAST_ROOM * (high - low)) / length);
 }
 
