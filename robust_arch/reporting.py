@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from robust_arch.analysis.counts import counted
 from robust_arch.analysis.figures import png, robust_against_last_share
 from robust_arch.analysis.groups import Group, accuracy_columns, evaluations, main_group
 from robust_arch.analysis.reading import read_results, stage_shares
@@ -171,7 +172,7 @@ def _name(run: _Recorded, record: Record) -> str:
     facts = run.status["run"]
     return (
         f"{facts['arch']}, seed {facts['seed']}, run {run.run.run_id}, checkpoint {record['checkpoint']}, "
-        f"{record['threat']}, {record['n_test']} test images"
+        f"{record['threat']}, {counted(record['n_test'], 'test image')}"
     )
 
 
@@ -183,7 +184,7 @@ def _flags(results: Mapping[str, Record], records: Sequence[tuple[_Recorded, Rec
     """What training and evaluations warn of, by run."""
     found: dict[str, list[str]] = {run_id: list(result.get("flags", [])) for run_id, result in results.items()}
     for run, record in records:
-        where = f"checkpoint {record['checkpoint']}, {record['n_test']} test images"
+        where = f"checkpoint {record['checkpoint']}, {counted(record['n_test'], 'test image')}"
         found.setdefault(run.run.run_id, []).extend(f"{where}: {told}" for told in record.get("warnings", []))
     return {run_id: "; ".join(told) for run_id, told in found.items() if told}
 
@@ -216,4 +217,5 @@ def _hardware(hardware: Record) -> str:
     if not hardware:
         return ""
     gpus = ", ".join(hardware["gpus"]) or "no GPU"
-    return f"{hardware['processor']}, {hardware['cores']} cores ({hardware['threads']} threads used), {gpus}"
+    cores, threads = counted(hardware["cores"], "core"), counted(hardware["threads"], "thread")
+    return f"{hardware['processor']}, {cores} ({threads} used), {gpus}"

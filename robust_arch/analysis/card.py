@@ -6,6 +6,7 @@ from typing import Any
 
 import yaml
 
+from robust_arch.analysis.counts import counted
 from robust_arch.analysis.smoothness import STAGE_COLUMNS, stage_rows
 from robust_arch.analysis.tables import operations
 from robust_arch.files import write_text
@@ -42,8 +43,9 @@ def _training(folder: RunFolder, facts: Mapping[str, Any]) -> Iterator[str]:
     config, data = yaml.safe_load(folder.config.read_text(encoding="utf-8")), result["data"]
     yield (
         f"- **Training:** objective {facts['objective']}{_details(config.get('objective'))}, under "
-        f"{facts['train_threat']}, seed {facts['seed']}, {facts['epochs']} epochs in {result['train_seconds']:,.0f} s; "
-        f"best epoch {result['best_epoch'] + 1} by robust accuracy on {result['selection_images']} held-out images"
+        f"{facts['train_threat']}, seed {facts['seed']}, {counted(facts['epochs'], 'epoch')} in "
+        f"{result['train_seconds']:,.0f} s; best epoch {result['best_epoch'] + 1} by robust accuracy on "
+        f"{result['selection_images']} held-out images"
     )
     yield f"- **Recipe:** {facts['recipe']}{_details(config.get('recipe'))}"
     yield f"- **Data:** {data['name']}, {data['train']:,} to train, {data['val']:,} held out, {data['test']:,} to test"

@@ -8,13 +8,15 @@ from io import BytesIO
 import pandas as pd
 from matplotlib.figure import Figure
 
+from robust_arch.analysis.counts import counted
 from robust_arch.analysis.groups import Group, only_group
 from robust_arch.analysis.plots.marks import Mark, error_bars, write_labels
 from robust_arch.analysis.plots.style import BLUE, ORANGE
-from robust_arch.analysis.points import Point, points
+from robust_arch.analysis.points import Point, half_width, points
 
 _WIDTH, _HEIGHT = 6.4, 4.2  # inches; at 100 dots an inch 640 x 420 pixels, saved at twice that
 _DPI = 200
+MOST_BARS = 60  # points: the error bars of more are one solid mass
 _MOST_LABELLED = 100  # points: of more few labels would find a place, and the search takes the square of their number
 
 
@@ -55,14 +57,15 @@ def png(figure: Figure) -> bytes:
 def _scatter(group: Group, shown: list[tuple[float, Point]], xlabel: str, labels: Mapping[str, str]) -> Figure:
     figure = Figure(figsize=(_WIDTH, _HEIGHT), dpi=_DPI, layout="constrained")
     axes = figure.add_subplot()
-    marks = [Mark(x, point.accuracy, point.low, point.high, labels.get(point.arch, "")) for x, point in shown]
+    barred = len(shown) <= MOST_BARS
+    marks = [_mark(x, point, labels.get(point.arch, ""), barred) for x, point in shown]
     single = [mark for mark, (_, point) in zip(marks, shown, strict=True) if point.runs == 1]
     repeated = [mark for mark, (_, point) in zip(marks, shown, strict=True) if point.runs > 1]
-    error_bars(axes, single, BLUE, "o", "one run, Wilson 95% interval", width=1)
-    error_bars(axes, repeated, ORANGE, "s", "mean of runs, t 95% interval", width=1)
+    error_bars(axes, single, BLUE, "o", "one run, Wilson 95% interval" if barred else "one run", width=1)
+    error_bars(axes, repeated, ORANGE, "s", "mean of runs, t 95% interval" if barred else "mean of runs", width=1)
     axes.set_xlabel(xlabel)
     axes.set_ylabel("Worst-case robust accuracy (%)")
-    axes.set_title(_title(group), fontsize="medium", loc="left", parse_math=False)
+    axes.set_title(_title(group) + ("" if barred else _no_bars(shown)), fontsize="medium", loc="left", parse_math=False)
     axes.grid(alpha=0.3)
     axes.margins(x=0.08, y=0.1)
     axes.ticklabel_format(useOffset=False, style="plain")
@@ -73,6 +76,16 @@ def _scatter(group: Group, shown: list[tuple[float, Point]], xlabel: str, labels
     return figure
 
 
+def _mark(x: float, point: Point, label: str, barred: bool) -> Mark:
+    low, high = (point.low, point.high) if barred else (point.accuracy, point.accuracy)
+    return Mark(x, point.accuracy, low, high, label)
+
+
 def _title(group: Group) -> str:
     first = group.rows.iloc[0]
-    return f"{first['data']}, attacked under {first['threat']}, {group.n_test} test images"
+    return f"{first['data']}, attacked under {first['threat']}, {counted(group.n_test, 'test image')}"
+
+
+def _no_bars(shown: list[tuple[float, Point]]) -> str:
+    width = half_width([point for _, point in shown])
+    return f"\nNo error bars: 95% intervals of ±{width:.1f} points in the median"

@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from robust_arch.analysis.counts import counted
 from robust_arch.errors import InputError
 
 GROUP_COLUMNS = ("objective", "recipe", "train_threat", "threat", "data", "epochs", "n_test", "weights", "checkpoint")
@@ -53,10 +54,12 @@ class Group:
         return ", ".join(f"{name} {_text(own)} instead of {_text(its)}" for name, own, its in pairs if own != its)
 
     def __str__(self) -> str:
-        objective, recipe, train_threat, threat, data, epochs, n, weights, checkpoint, attacks = map(_text, self.key)
+        objective, recipe, train_threat, threat, data, epochs, _, weights, checkpoint, attacks = map(_text, self.key)
+        unit = "epoch" if epochs == "1" else "epochs"  # the number may be unrecorded
         return (
-            f"checkpoint {checkpoint}, objective {objective}, recipe {recipe} ({epochs} epochs, {weights} weights), "
-            f"data {data}, trained under {train_threat}, attacked under {threat} by {attacks}, {n} test images"
+            f"checkpoint {checkpoint}, objective {objective}, recipe {recipe} ({epochs} {unit}, {weights} weights), "
+            f"data {data}, trained under {train_threat}, attacked under {threat} by {attacks}, "
+            f"{counted(self.n_test, 'test image')}"
         )
 
 

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, pairwise
-from statistics import stdev
+from statistics import median, stdev
 
 import pandas as pd
 
 from robust_arch.analysis.groups import Group
-from robust_arch.statistics import mean_interval, resolution, wilson_interval
+from robust_arch.statistics import mean_interval, resolution, t_quantile, wilson_interval
 
 
 @dataclass(frozen=True)
 class Point:
     """Worst-case accuracy of one architecture in percent with a 95% interval, and where it stands on the axes.
 
-    From one run the interval is Wilson's over the test images, from several Student's t over the runs, cut to [0, 100].
+    From one run the interval is Wilson's over the test images, from several Student's t over the runs, see
+    `accuracy_interval`.
     sd: standard deviation over the runs, None for one. params: trainable parameters. last_share: last stage's share of
     them in percent, None where unrecorded.
     """
@@ -59,12 +61,21 @@ def percent_interval(accuracy: float, n: int) -> tuple[float, float]:
 def accuracy_interval(accuracies: Sequence[float], n: int) -> tuple[float, float, float]:
     """Mean and 95% interval in percent of runs' accuracies, each of `n` images: Wilson's for one run, else Student's t.
 
-    The t interval is cut to [0, 100].
+    The t interval rests on a standard deviation of at least (100 / n) / sqrt(12) points, that of rounding to whole
+    images (a uniform error as wide as one of `n` images): two runs that agree by chance are no certainty. It is cut to
+    [0, 100].
     """
     mean, low, high = mean_interval(accuracies)
     if low is None or high is None:
         low, high = percent_interval(mean, n)
+    else:
+        half = _rounding_half_width(len(accuracies), n)
+        low, high = min(low, mean - half), max(high, mean + half)
     return mean, max(low, 0.0), min(high, 100.0)
+
+
+def _rounding_half_width(runs: int, n: int) -> float:
+    return t_quantile(runs - 1, 0.95) * (100 / n) / math.sqrt(12 * runs)
 
 
 def points(group: Group, stage_shares: Mapping[str, tuple[float, ...]]) -> list[Point]:
@@ -72,6 +83,11 @@ def points(group: Group, stage_shares: Mapping[str, tuple[float, ...]]) -> list[
     return [
         _point(str(arch), rows, group.n_test, stage_shares) for arch, rows in group.rows.groupby("arch", sort=False)
     ]
+
+
+def half_width(shown: Sequence[Point]) -> float:
+    """Half the width of the points' 95% intervals in percentage points, the median."""
+    return median((point.high - point.low) / 2 for point in shown)
 
 
 def verdict(shown: list[Point], n: int) -> Verdict:

@@ -65,6 +65,16 @@ def test_both_kinds_of_interval_are_named_when_both_are_drawn(rows: Rows) -> Non
     assert ["Wilson" in text.get_text() for text in legend.get_texts()] == [True, False]
 
 
+def test_many_points_have_no_bars_and_the_title_says_how_wide_they_would_be(rows: Rows) -> None:
+    runs = [{"run_id": f"{i:03}", "arch": f"net{i}", "params": 60_000 + i} for i in range(61)]
+    axes = robust_against_params(rows(*runs)).axes[0]
+    assert len(_drawn(axes)) == 61
+    assert not any(container.has_yerr for container in axes.containers)
+    low, high = wilson_interval(189, 360)  # 52.5%
+    assert f"±{50 * (high - low):.1f} points in the median" in axes.get_title(loc="left")
+    assert len(_bars(robust_against_params(rows(*runs[:60])).axes[0])) == 60
+
+
 def test_a_run_without_a_recorded_share_is_not_drawn(main_rows: pd.DataFrame, shares: Shares) -> None:
     del shares["b"]
     assert len(_drawn(robust_against_last_share(main_rows, shares).axes[0])) == 3

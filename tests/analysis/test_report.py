@@ -327,13 +327,35 @@ def test_static_tables_are_cut_and_say_so(rows: Rows, tmp_path: Path) -> None:
     assert len(parsed.cells("params")) == 60
 
 
+def test_counts_have_separators_and_the_right_number(rows: Rows, tmp_path: Path) -> None:
+    runs = [
+        {"run_id": f"{i:03}", "arch": f"net{i}", "worst_case_acc": 40.0 + i / 9, "epochs": 1, "n_test": 10_000}
+        for i in range(61)
+    ]
+    text = page(rows(*runs), tmp_path, best_val={}, planned=1100).text
+    assert "of 1,100 planned runs 61 done, 0 failed, 0 diverged, 1,039 not finished." in text
+    assert "recipe digits (1 epoch, raw weights)" in text
+    assert "on 10,000 test images." in text
+    assert "any of the 1,830 pairs" in text  # 61 * 60 / 2
+
+
+def test_without_error_bars_the_caption_says_how_wide_they_would_be(rows: Rows, tmp_path: Path) -> None:
+    runs = [{"run_id": f"{i:03}", "arch": f"net{i}", "params": 1000 + i} for i in range(61)]
+    # 52.5% of 360 by Wilson: 1.96 sqrt(0.525 * 0.475 / 360 + 1.96^2 / (4 * 360^2)) / (1 + 1.96^2 / 360) = 5.1 points
+    assert "no room for error bars, whose median would be ±5.1 points" in page(rows(*runs), tmp_path).text
+    assert "Error bars: Wilson 95% interval of the run." in page(rows(*runs[:60]), tmp_path).text
+
+
 def test_verdicts_stand_before_the_results(tmp_path: Path) -> None:
     specs = [ArchSpec("wide_resnet", (1, 1, 1), (8 * k, 16 * k, 32 * k)) for k in range(1, 7)]
     frame = planted_study(specs, lambda spec, _: 60 - spec.widths[0] / 4, seeds=3, sd=0.1).rows
     parsed = page(frame, tmp_path, best_val={})
     assert parsed.verdicts[0][1][:3] == ["C1", "more parameters, over all", "supported"]
     assert parsed.verdicts[0][1][3].startswith("-1.00 [")  # every wider network is worse: tau is -1
-    assert parsed.verdicts[0][1][5] == "6 architectures, 18 runs, seeds 3"
+    assert parsed.verdicts[0][0] == ["claim", "setting", "verdict", "effect"]
+    assert {len(line) for line in parsed.verdicts[0]} == {4}
+    assert "C1, more parameters, over all: supported" in parsed.text
+    assert "; from 6 architectures, 18 runs, seeds 3." in parsed.text
     assert parsed.text.index("Verdicts on the claims") < parsed.text.index("Results")
 
 

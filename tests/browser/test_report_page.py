@@ -2,8 +2,10 @@
 
 import re
 import shutil
+import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -233,6 +235,19 @@ def test_failed_runs_are_found_by_their_status(page: Any) -> None:
     assert "failed" in page.inner_text("#card-body")
 
 
+def test_a_facet_taken_back_restores_the_group(page: Any, study: Study) -> None:
+    for chosen in ("0", "1"):
+        page.select_option("#group", chosen)
+        before = shown_runs(page)
+        page.select_option("#status", "failed")
+        assert page.input_value("#group") == "-1"
+        assert "only rows with status failed" in page.inner_text("#shown")
+        page.select_option("#status", "")
+        assert page.input_value("#group") == chosen
+        assert shown_runs(page) == before
+        assert "only rows" not in page.inner_text("#shown")
+
+
 @pytest.mark.parametrize("cost", ["params", "macs"])
 def test_the_front_is_what_no_other_run_beats(page: Any, study: Study, cost: str) -> None:
     page.select_option("#unit", "run")
@@ -343,6 +358,105 @@ def test_a_phone_scrolls_in_one_direction(page: Any) -> None:
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
 
 
+def test_a_phone_shows_verdicts_whole(page: Any) -> None:
+    page.set_viewport_size({"width": 375, "height": 800})
+    cells = page.locator(".verdicts table th, .verdicts table td")
+    assert cells.count() > 20
+    assert max(right_ends(page, ".verdicts table th, .verdicts table td")) <= 375
+
+
+def right_ends(page: Any, selector: str) -> list[float]:
+    ends: list[float] = page.eval_on_selector_all(
+        selector, "all => all.map(node => node.getBoundingClientRect()).filter(box => box.width).map(box => box.right)"
+    )
+    return ends
+
+
+@pytest.mark.parametrize("unit", ["architecture", "run"])
+def test_the_star_is_explained_where_it_stands(page: Any, study: Study, unit: str) -> None:
+    page.select_option("#unit", unit)
+    assert page.locator("#chart .star").count() == 1
+    assert "★" in page.inner_text("#legend")
+    assert "highest held-out robust accuracy" in page.inner_text("#legend")
+    page.fill("#filter", "no such network")
+    assert "★" not in page.inner_text("#legend")
+
+
+def test_the_plot_begins_on_the_second_screen_at_the_latest(page: Any) -> None:
+    page.set_viewport_size({"width": 1366, "height": 900})
+    assert page.locator(".verdicts tbody tr").count() >= 10
+    assert page.evaluate("document.getElementById('plot').getBoundingClientRect().top + scrollY") < 1.3 * 900
+
+
+def test_axes_of_a_phone_have_three_numbers(page: Any) -> None:
+    page.set_viewport_size({"width": 375, "height": 800})
+    for cost in ("params", "macs", "share"):
+        page.select_option("#cost", cost)
+        for anchor in ("end", "middle"):
+            places = page.eval_on_selector_all(
+                f"#chart text[text-anchor={anchor}]:not(.title)",
+                "all => all.map(node => Number(node.getAttribute('x')) + Number(node.getAttribute('y')))",
+            )
+            assert len(places) >= 3, (cost, anchor)
+            assert min(abs(np.diff(places))) >= 40
+
+
+def test_ranges_of_every_size_have_three_round_numbers_with_room(browser: Any) -> None:
+    rng = np.random.default_rng(0)
+    linear = [(6.0, 89.0)] + [(low, low + span) for low, span in 10 ** rng.uniform(-2, 7, (500, 2))]
+    decades = [
+        (low, low * ratio) for low, ratio in 10 ** np.column_stack([rng.uniform(2, 6, 500), rng.uniform(1.3, 6, 500)])
+    ]
+    axes = [(low, high, kind) for kind, ranges in enumerate((linear, decades)) for low, high in ranges]
+    source = (files("robust_arch.analysis.report") / "scripts" / "scale.js").read_text(encoding="utf-8")
+    page = browser.new_page()
+    ticks = page.evaluate(
+        f"axes => {{ {source}; const on = ([low, high, kind]) => axis(low, high, 0, 242, Boolean(kind));"
+        " return axes.map(on).map(made => made.ticks.map(tick => [tick, made.at(tick)])); }",
+        axes,
+    )
+    page.close()
+    for (low, high, kind), found in zip(axes, ticks, strict=True):
+        values, places = np.array(found).T
+        assert len(values) >= 3, (low, high, kind)
+        assert low <= values.min() <= values.max() <= high * (1 + 1e-12)
+        assert np.diff(places).min() >= 40 - 1e-6
+        assert {f"{value:e}".split("e")[0].rstrip("0") for value in values} <= {"1.", "2.", "3.", "5."} or not kind
+    (first, *_) = ticks
+    assert [value for value, _ in first] == [25, 50, 75]
+
+
+A4_WIDE = 1047  # pixels of 277 mm: A4 on its side without two margins of 10 mm
+
+
+def test_a_printed_page_cuts_nothing_off(page: Any) -> None:
+    page.emulate_media(media="print")
+    page.set_viewport_size({"width": A4_WIDE, "height": 718})
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert page.locator(".verdicts dl").first.is_visible()
+    assert not page.locator(".controls").first.is_visible()
+    assert not page.locator("#more").is_visible()
+    assert page.locator("#rows tbody tr").count() == 100
+    assert "results.csv has them all" in page.inner_text("#count")
+    assert max(right_ends(page, "th, td, p, pre, img, svg")) <= A4_WIDE
+    assert page.evaluate("document.documentElement.scrollWidth") <= A4_WIDE
+    boxes = page.eval_on_selector_all(".scroll", "all => all.map(node => getComputedStyle(node).overflowX)")
+    assert set(boxes) == {"visible"}
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert not page.locator(".verdicts dl").first.is_visible()
+
+
+@pytest.mark.skipif(shutil.which("pdftotext") is None, reason="needs pdftotext (Debian: apt install poppler-utils)")
+def test_paper_has_every_row_under_its_headings(page: Any, study: Study, tmp_path: Path) -> None:
+    page.pdf(path=tmp_path / "report.pdf", prefer_css_page_size=True)
+    told = subprocess.run(["pdftotext", "-layout", tmp_path / "report.pdf", "-"], capture_output=True, check=True)
+    sheets = told.stdout.decode().split("\f")
+    runs = study.main["run_id"][:100]
+    rows = [sum(run in sheet for run in runs) for sheet in sheets]
+    assert sum(rows) >= 100
+    assert all("Lipschitz" in sheet for sheet, count in zip(sheets, rows, strict=True) if count > 1)
+
+
 def luminance(colour: str) -> float:
     """Relative luminance of `rgb(r, g, b)` (WCAG 2.1)."""
     channels = [int(part) / 255 for part in re.findall(r"\d+", colour)[:3]]
@@ -368,7 +482,7 @@ def test_without_scripts_the_essentials_are_there(browser: Any, study: Study) ->
     page = context.new_page()
     page.goto(study.url)
     assert not page.locator("#explorer").is_visible()
-    assert "of 1,020 planned runs 1000 done" in page.inner_text("p >> nth=0").replace("1020", "1,020")
+    assert "of 1,020 planned runs 1,000 done" in page.inner_text("p >> nth=0")
     assert page.locator("#static table").first.locator("tbody tr").count() == 50
     assert f"The first 50 of {len(study.main):,} rows" in page.inner_text("#static")
     assert page.locator("figure img").count() == 2

@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from robust_arch.analysis.counts import counted
 from robust_arch.analysis.groups import Group, accuracy_columns, groups
 from robust_arch.analysis.points import Point, percent_interval, points
 from robust_arch.analysis.report.details import StudyDetails
@@ -128,7 +129,7 @@ def _membership(frame: pd.DataFrame, found: list[Group]) -> list[int]:
 
 def _group(group: Group, main: Group | None, extras: Extras) -> dict[str, Any]:
     if main is None or group.key == main.key:
-        short = f"checkpoint {group.checkpoint}, {group.n_test:,} test images"
+        short = f"checkpoint {group.checkpoint}, {counted(group.n_test, 'test image')}"
     else:
         short = group.difference(main)
     compared = group.rows["worst_case_acc"].notna().all()

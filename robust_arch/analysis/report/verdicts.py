@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from robust_arch.analysis.claims import Examined, Finding, estimate, examine, heading, statistic
 from robust_arch.analysis.groups import Group
-from robust_arch.analysis.markup import Markup, element, joined, simple_table
+from robust_arch.analysis.markup import Markup, element, folded, joined, simple_table
 from robust_arch.analysis.tables import ABSENT
 from robust_arch.errors import InputError
 
@@ -16,7 +16,7 @@ _LEAD = (
     "there is a best way to divide it over the stages. Effects stand with 95% intervals."
 )
 _NONE = "Nothing is said here of the claims C1, C2 and C3"
-_HEAD = ("claim", "setting", "verdict", "effect", "p", "from", "statistic", "statement", "why")
+_HEAD = ("claim", "setting", "verdict", "effect")
 
 
 def section(main: Group | None) -> Markup:
@@ -36,7 +36,19 @@ def section(main: Group | None) -> Markup:
 def _tables(examined: Examined) -> Iterator[Markup]:
     yield element("p", heading(examined), class_="caption")
     rows = [_row(finding) for finding in examined.findings]
-    yield simple_table(f"Verdicts on the claims, {examined.kind}", _HEAD, rows, messages=(6, 7, 8))
+    table = simple_table(f"Verdicts on the claims, {examined.kind}", _HEAD, [row[: len(_HEAD)] for row in rows])
+    grounds = folded("What each verdict rests on", element("dl", *(_ground(row) for row in rows)))
+    yield element("div", table, grounds, class_="verdicts")
+
+
+def _ground(row: list[str]) -> Markup:
+    claim, setting, verdict, effect, p, counts, statistic, statement, why = row
+    found = effect if p == ABSENT else f"{effect}; p {p}"
+    return joined(
+        element("dt", f"{claim}, {setting}: {verdict}"),
+        element("dd", f"{statement} {why}"),
+        element("dd", f"{statistic}: {'none' if effect == ABSENT else found}; from {counts}."),
+    )
 
 
 def _row(finding: Finding) -> list[str]:

@@ -6,8 +6,10 @@ from typing import Any
 
 import pandas as pd
 
+from robust_arch.analysis.counts import counted
+from robust_arch.analysis.figures import MOST_BARS
 from robust_arch.analysis.groups import Group, evaluations
-from robust_arch.analysis.points import Point, Verdict, points, verdict
+from robust_arch.analysis.points import Point, Verdict, half_width, points, verdict
 from robust_arch.analysis.tables import ABSENT, Extras, accuracy, accuracy_cell
 
 NO_FIGURE = (
@@ -22,7 +24,8 @@ DEFINITIONS = {
     "Worst case": "The share of images that every listed attack failed on; it is an upper bound on the true robust "
     "accuracy, which a stronger attack may lower.",
     "Intervals": "In brackets, and as error bars of single runs: Wilson 95% intervals, which cover the choice of test "
-    "images and nothing else. Over several runs of one architecture: Student's t 95% interval of the mean.",
+    "images and nothing else. Over several runs of one architecture: Student's t 95% interval of the mean, never "
+    "narrower than rounding to whole test images allows.",
     "Selection": "The checkpoint best is the epoch of highest robust accuracy on held-out training images; last is the "
     "final epoch. No choice was made on test images.",
     "Stability": "The share of test images whose predicted class under pgd20 equals the predicted class on the clean "
@@ -54,7 +57,7 @@ def tables(found: list[Group], extras: Extras) -> str:
         "parameters. Accuracies and stability are in percent of the test images named in the row."
     )
     if len(found) > 1:
-        text += f" Rows that may not be compared stand in tables of their own, {len(found)} in all."
+        text += f" Rows that may not be compared stand in tables of their own, {len(found):,} in all."
     return text + (" ★ marks the run with the highest held-out robust accuracy." if extras.selected else "")
 
 
@@ -67,12 +70,12 @@ def cut(shown: int, count: int) -> str:
 
 def shown(main: Group) -> str:
     """Which rows the figures show."""
-    return f"Both figures show the {_count(len(main.rows), 'row')} of one group and nothing else: {main}."
+    return f"Both figures show the {counted(len(main.rows), 'row')} of one group and nothing else: {main}."
 
 
 def left_out(group: Group, main: Group) -> str:
     """One group that the figures do not show, and why."""
-    return f"Left out, as not comparable: {_count(len(group.rows), 'row')} with {group.difference(main)}."
+    return f"Left out, as not comparable: {counted(len(group.rows), 'row')} with {group.difference(main)}."
 
 
 def figure(found: list[Point], main: Group) -> str:
@@ -80,33 +83,43 @@ def figure(found: list[Point], main: Group) -> str:
     values = [point.accuracy for point in found]
     low, high = (accuracy(value, main.n_test) for value in (min(values), max(values)))
     span = f"from {low}% to {high}%" if len(found) > 1 else f"at {low}%"
-    runs = {point.runs for point in found}
-    bars = "Wilson 95% interval of the run" if runs == {1} else "t 95% interval over the runs of the architecture"
-    if 1 in runs and len(runs) > 1:
-        bars += ", or Wilson's where there is one run"
     return (
-        f"{_count(len(found), 'architecture')}, {span} of {main.n_test} test images. Error bars: {bars}. Numbers are "
-        "those of the table; a point without one has no room for it."
+        f"{counted(len(found), 'architecture')}, {span} of {counted(main.n_test, 'test image')}. {_bars(found)} "
+        "Numbers are those of the table; a point without one has no room for it."
+    )
+
+
+def _bars(found: list[Point]) -> str:
+    runs = {point.runs for point in found}
+    kind = "Wilson 95% interval of the run" if runs == {1} else "t 95% interval over the runs of the architecture"
+    if 1 in runs and len(runs) > 1:
+        kind += ", or Wilson's where there is one run"
+    if len(found) <= MOST_BARS:
+        return f"Error bars: {kind}."
+    return (
+        f"So many points have no room for error bars, whose median would be ±{half_width(found):.1f} points ({kind})."
     )
 
 
 def without_share(count: int) -> str:
     """How many architectures figure 1 lacks; nothing if it lacks none."""
-    return f" {_count(count, 'architecture')} without a recorded share left out." if count else ""
+    return f" {counted(count, 'architecture')} without a recorded share left out." if count else ""
 
 
 def note(found: list[Point], main: Group) -> list[str]:
     """What this many test images can rank and cannot, with the numbers of this study."""
     n = main.n_test
     if len(found) < 2:
-        return [f"With one architecture and {n} test images there is nothing to rank.", _seeds(found)]
+        return [f"With one architecture and {counted(n, 'test image')} there is nothing to rank.", _seeds(found)]
     result = verdict(found, n)
     sentences = [
-        f"With {n} test images each accuracy is known to about ±{result.half_width:.1f} points. Two architectures "
-        f"named in advance are told apart only when they differ by more than about {result.pair:.1f} points"
+        f"With {counted(n, 'test image')} each accuracy is known to about ±{result.half_width:.1f} points. Two "
+        "architectures named in advance are told apart only when they differ by more than about "
+        f"{result.pair:.1f} points"
     ]
     if result.pairs > 1:
-        sentences.append(f", and any of the {result.pairs} pairs by more than about {result.any_pair:.1f} points")
+        pairs = counted(result.pairs, "pair")
+        sentences.append(f", and any of the {pairs} by more than about {result.any_pair:.1f} points")
     sentences.append(
         f". Here highest and lowest are {result.spread:.1f} points apart, so {_ranking(result, len(found))} "
         "(Comparing the same images one by one may tell smaller differences apart.)"
@@ -126,9 +139,9 @@ def _progress(frame: pd.DataFrame, budget: str, planned: int) -> str:
     done, failed, diverged = (int((states == state).sum()) for state in ("completed", "failed", "diverged"))
     under = f" under a budget of {budget}" if budget else ""
     left = max(planned - done - failed - diverged, 0)
-    return (
-        f"{_count(frame['arch'].nunique(), 'architecture')}{under}; of {_count(planned, 'planned run')} {done} done, "
-        f"{failed} failed, {diverged} diverged" + (f", {left} not finished." if left else ".")
+    architectures, runs = counted(frame["arch"].nunique(), "architecture"), counted(planned, "planned run")
+    return f"{architectures}{under}; of {runs} {done:,} done, {failed:,} failed, {diverged:,} diverged" + (
+        f", {left:,} not finished." if left else "."
     )
 
 
@@ -136,7 +149,7 @@ def _conditions(main: Group) -> str:
     first = main.rows.iloc[0]
     return (
         f" Networks were trained on {first['data']} with objective {first['objective']} under {first['train_threat']} "
-        f"and attacked under {first['threat']} by {', '.join(main.attacks)} on {main.n_test} test images."
+        f"and attacked under {first['threat']} by {', '.join(main.attacks)} on {counted(main.n_test, 'test image')}."
     )
 
 
@@ -145,12 +158,13 @@ def _best(main: Group, extras: Extras) -> str:
         return " No held-out accuracy is recorded, so no architecture is named as best."
     row = next(row for row in main.rows.to_dict("records") if str(row["run_id"]) == extras.selected)
     arch, n = str(row["arch"]), main.n_test
-    held_out = f"{extras.best_val[extras.selected]:.1f}% of {extras.n_val or 'an unrecorded number of'} held-out images"
+    images = f"{extras.n_val:,}" if extras.n_val else "an unrecorded number of"
+    held_out = f"{extras.best_val[extras.selected]:.1f}% of {images} held-out images"
     clean, worst = (accuracy_cell(row[name], n) for name in ("clean_acc", "worst_case_acc"))
     return (
         f" The highest held-out robust accuracy, {held_out}, belongs to {arch} (no. {extras.numbers[arch]}, seed "
-        f"{plain(row['seed'])}). Of {n} test images it classifies {clean.text}% {clean.small} correctly without an "
-        f"attack and {worst.text}% {worst.small} under every attack.{_over_runs(main, arch)}"
+        f"{plain(row['seed'])}). Of {counted(n, 'test image')} it classifies {clean.text}% {clean.small} correctly "
+        f"without an attack and {worst.text}% {worst.small} under every attack.{_over_runs(main, arch)}"
     )
 
 
@@ -161,20 +175,20 @@ def _over_runs(main: Group, arch: str) -> str:
     values = (point.accuracy, point.low, point.high, point.sd)
     mean, low, high, sd = (accuracy(value, main.n_test) for value in values)
     return (
-        f" Over its {point.runs} runs the mean is {mean}% [{low}, {high}] of {main.n_test} test images, the standard "
-        f"deviation {sd} points."
+        f" Over its {point.runs} runs the mean is {mean}% [{low}, {high}] of {counted(main.n_test, 'test image')}, the "
+        f"standard deviation {sd} points."
     )
 
 
 def _ranking(result: Verdict, count: int) -> str:
     if result.order_resolved:
-        return f"the order of the {count} architectures is resolved."
+        return f"the order of the {count:,} architectures is resolved."
     if result.apart:
         return (
-            f"some are told apart, {result.apart} of {_count(result.pairs, 'pair')}, but the order of all {count} is "
-            "not resolved."
+            f"some are told apart, {result.apart:,} of {counted(result.pairs, 'pair')}, but the order of all {count:,} "
+            "is not resolved."
         )
-    return f"the order of the {count} architectures is not resolved."
+    return f"the order of the {count:,} architectures is not resolved."
 
 
 def _seeds(found: list[Point]) -> str:
@@ -184,7 +198,3 @@ def _seeds(found: list[Point]) -> str:
         " Training with another seed moves a point as well: architectures of several runs are told apart only if "
         "their t intervals do not overlap either."
     )
-
-
-def _count(count: int, noun: str) -> str:
-    return f"{count} {noun}" + ("" if count == 1 else "s")

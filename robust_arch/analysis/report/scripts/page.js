@@ -5,9 +5,25 @@ let drawnWidth = 0;
 function refresh() {
   const found = shownRows();
   byId("group").value = view.group;
-  byId("shown").textContent = view.group === EVERY ? "Shown: every group, one after another." : `Shown: ${groupName(view.group)}.`;
+  byId("shown").textContent = `Shown: ${view.group === EVERY ? "every group, one after another" : groupName(view.group)}${narrowed()}.`;
   renderPlot(found);
   renderTable(found);
+}
+
+// what the controls leave out, which a printed page does not show
+function narrowed() {
+  const facets = FACETS.filter((name) => view[name]).map((name) => `${name} ${view[name]}`);
+  const words = view.words.length ? [`"${view.words.join(" ")}" in their names`] : [];
+  const only = [...facets, ...words];
+  return only.length ? `; of these only rows with ${only.join(", ")}` : "";
+}
+
+// a closed fold stays closed on paper, where nobody can open it
+function unfoldForPrint() {
+  for (const fold of document.querySelectorAll(".verdicts details:not([open])")) {
+    fold.open = true;
+    addEventListener("afterprint", () => (fold.open = false), { once: true });
+  }
 }
 
 function change(what) {
@@ -31,11 +47,16 @@ function fillControls() {
   }
 }
 
-// a value that no row of the group has asks for another group: every group is shown, each by itself
+// a value that no row of the chosen group has asks for another group: every group is shown, each by itself
 function chooseFacet(name, value) {
   view[name] = value;
-  const inGroup = rows.run.some((_, row) => passes(row));
-  change(inGroup || !value ? {} : { group: EVERY });
+  const inGroup = rows.group.some((group, row) => group === chosenGroup && hasFacets(row));
+  change({ group: inGroup ? chosenGroup : EVERY });
+}
+
+function chooseGroup(group) {
+  chosenGroup = group;
+  change({ group });
 }
 
 function sortBy(place) {
@@ -46,7 +67,7 @@ function sortBy(place) {
 }
 
 function listenToControls() {
-  byId("group").addEventListener("change", (event) => change({ group: Number(event.target.value) }));
+  byId("group").addEventListener("change", (event) => chooseGroup(Number(event.target.value)));
   byId("filter").addEventListener("input", (event) =>
     change({ words: event.target.value.toLowerCase().split(/\s+/).filter((word) => word) }),
   );
@@ -101,4 +122,5 @@ if (rows.run.length) {
   drawnWidth = byId("explorer").clientWidth;
   refresh();
   listenToPlot();
+  addEventListener("beforeprint", unfoldForPrint);
 }

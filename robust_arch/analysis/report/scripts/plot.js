@@ -5,7 +5,7 @@ const TITLES = {
   macs: "Multiply-accumulates for one image",
   share: "Last stage's share of the stages' parameters (%)",
 };
-const MARGIN = { left: 52, right: 14, top: 12, bottom: 46 };
+const MARGIN = { left: 52, right: 26, top: 12, bottom: 46 };
 let marks = [];
 
 function renderPlot(found) {
@@ -60,9 +60,12 @@ function explained(group, cost, front) {
   const line =
     cost === "share"
       ? "A share is no cost, so no front is drawn."
-      : `Filled, on the dashed line: the ${front.size} that no other point shown beats in cost and accuracy (Pareto ` +
+      : `Filled, on the dashed line: the ${plural(front.size, "point")} that no other point shown beats in cost and accuracy (Pareto ` +
         "front), which intervals that overlap do not tell apart from their neighbours.";
-  return `${plural(marks.length, what)} of ${view.group === EVERY ? "the main group" : "this group"}; robust accuracy in the worst case; ${bars}. ${line}`;
+  const star = marks.some((mark) => mark.selected)
+    ? ` ★: ${what === "run" ? "the run" : "the architecture of the run"} with the highest held-out robust accuracy.`
+    : "";
+  return `${plural(marks.length, what)} of ${view.group === EVERY ? "the main group" : "this group"}; robust accuracy in the worst case; ${bars}. ${line}${star}`;
 }
 
 function drawMarks(front, cost) {

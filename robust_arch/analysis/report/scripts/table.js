@@ -68,6 +68,6 @@ function cell(column, row) {
 function counted(found, shown) {
   const inGroups = new Set(found.map((row) => rows.group[row])).size;
   const of = view.group === EVERY ? `in ${plural(inGroups, "group")}, each sorted by itself` : "in this group";
-  const part = shown.length < found.length ? `; the first ${shown.length.toLocaleString("en-US")} are shown` : "";
+  const part = shown.length < found.length ? `; the first ${shown.length.toLocaleString("en-US")} are shown, results.csv has them all` : "";
   return `${plural(found.length, "row")} ${of}${part}.`;
 }

@@ -14,6 +14,8 @@ const view = {
   limit: PAGE,
 };
 
+let chosenGroup = view.group; // by the reader; a facet that no row of it has shows every group until it is taken back
+
 const haystack = rows.run.map((_, row) =>
   ["depths", "widths"]
     .map((heading) => columns.find((column) => column.heading === heading))
@@ -26,9 +28,13 @@ const haystack = rows.run.map((_, row) =>
 function passes(row) {
   return (
     (view.group === EVERY || rows.group[row] === view.group) &&
-    FACETS.every((name) => view[name] === "" || texts[rows[name][row]] === view[name]) &&
+    hasFacets(row) &&
     view.words.every((word) => haystack[row].includes(word))
   );
+}
+
+function hasFacets(row) {
+  return FACETS.every((name) => view[name] === "" || texts[rows[name][row]] === view[name]);
 }
 
 function shownRows() {
