@@ -2,6 +2,6 @@
 
 from robust_arch.analysis.claims.examine import Examined, examine, examine_all
 from robust_arch.analysis.claims.finding import Finding
-from robust_arch.analysis.claims.wording import estimate, heading, left_out, numbers, statistic
+from robust_arch.analysis.claims.wording import estimate, heading, left_out, numbers
 
-__all__ = ["Examined", "Finding", "estimate", "examine", "examine_all", "heading", "left_out", "numbers", "statistic"]
+__all__ = ["Examined", "Finding", "estimate", "examine", "examine_all", "heading", "left_out", "numbers"]

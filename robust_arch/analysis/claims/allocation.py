@@ -15,11 +15,11 @@ from robust_arch.analysis.claims.question import (
     ONE_SEED,
     Answer,
     Question,
-    counted,
     judged,
     one_of,
     unless_unrecorded,
 )
+from robust_arch.analysis.counts import counted
 from robust_arch.architectures import ArchSpec
 
 _NEARLY_EQUAL = 0.1

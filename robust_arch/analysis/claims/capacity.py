@@ -17,11 +17,11 @@ from robust_arch.analysis.claims.question import (
     ONE_SEED,
     Answer,
     Question,
-    counted,
     judged,
     one_of,
     unless_unrecorded,
 )
+from robust_arch.analysis.counts import counted
 
 SMALLEST_TAU = 1 / 3
 """The smallest decline of interest: in two of three pairs the dearer network is the less robust one."""

@@ -15,11 +15,11 @@ from robust_arch.analysis.claims.question import (
     ONE_SEED,
     Answer,
     Question,
-    counted,
     judged,
     one_of,
     unless_unrecorded,
 )
+from robust_arch.analysis.counts import counted
 
 _KEPT = "No two architectures of this study differ so; study=last_stage plans some."
 _GROWN = (

@@ -117,11 +117,6 @@ def unless_unrecorded(found: Measured, resource: str, why: str) -> str:
     return why if np.isfinite(found.costs[resource]).any() else f"No run has its {NAMES[resource]} recorded."
 
 
-def counted(count: int, noun: str) -> str:
-    """The count with its noun, like 1 pair or 1,225 pairs."""
-    return f"{count:,} {noun}" + ("" if count == 1 else "s")
-
-
 def one_of(count: int, noun: str) -> str:
     """The members that a largest difference is one of, like "for one of 3 pairs"."""
     return f"for the only {noun}" if count == 1 else f"for one of {count:,} {noun}s"

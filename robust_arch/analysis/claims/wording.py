@@ -6,7 +6,7 @@ import pandas as pd
 
 from robust_arch.analysis.claims.examine import Examined
 from robust_arch.analysis.claims.finding import Finding
-from robust_arch.analysis.claims.question import counted
+from robust_arch.analysis.counts import counted
 
 
 def heading(examined: Examined) -> str:
@@ -44,18 +44,13 @@ def left_out(frame: pd.DataFrame) -> str:
 
 def numbers(finding: Finding) -> str:
     """Statistic, effect with its interval, p-value and what they rest on, in one line."""
-    parts = [finding.statistic]
-    if finding.effect is not None:
-        parts[0] = f"{statistic(finding)}: {estimate(finding)}"
+    computed = f"{finding.statistic} ({finding.pair})" if finding.pair else finding.statistic
+    parts = [computed if finding.effect is None else f"{computed}: {estimate(finding)}"]
     if finding.p_value is not None:
         parts.append(f"p {finding.p_value:.2g}")
-    parts.append(f"{finding.architectures} architectures, {finding.runs} runs, seeds an architecture: {finding.seeds}")
+    size = f"{counted(finding.architectures, 'architecture')}, {counted(finding.runs, 'run')}"
+    parts.append(f"{size}, seeds an architecture: {finding.seeds}")
     return "; ".join(parts)
-
-
-def statistic(finding: Finding) -> str:
-    """What was computed, with the two architectures of a largest difference."""
-    return f"{finding.statistic} ({finding.pair})" if finding.pair else finding.statistic
 
 
 def estimate(finding: Finding) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from robust_arch.analysis.claims import Examined, Finding, estimate, examine, heading, statistic
+from robust_arch.analysis.claims import Examined, Finding, estimate, examine, heading, numbers
 from robust_arch.analysis.groups import Group
 from robust_arch.analysis.markup import Markup, element, folded, joined, simple_table
 from robust_arch.analysis.tables import ABSENT
@@ -35,31 +35,17 @@ def section(main: Group | None) -> Markup:
 
 def _tables(examined: Examined) -> Iterator[Markup]:
     yield element("p", heading(examined), class_="caption")
-    rows = [_row(finding) for finding in examined.findings]
-    table = simple_table(f"Verdicts on the claims, {examined.kind}", _HEAD, [row[: len(_HEAD)] for row in rows])
-    grounds = folded("What each verdict rests on", element("dl", *(_ground(row) for row in rows)))
+    rows = [
+        [finding.claim, finding.setting, finding.verdict, estimate(finding) or ABSENT] for finding in examined.findings
+    ]
+    table = simple_table(f"Verdicts on the claims, {examined.kind}", _HEAD, rows)
+    grounds = folded("What each verdict rests on", element("dl", *map(_ground, examined.findings)))
     yield element("div", table, grounds, class_="verdicts")
 
 
-def _ground(row: list[str]) -> Markup:
-    claim, setting, verdict, effect, p, counts, statistic, statement, why = row
-    found = effect if p == ABSENT else f"{effect}; p {p}"
+def _ground(finding: Finding) -> Markup:
     return joined(
-        element("dt", f"{claim}, {setting}: {verdict}"),
-        element("dd", f"{statement} {why}"),
-        element("dd", f"{statistic}: {'none' if effect == ABSENT else found}; from {counts}."),
+        element("dt", f"{finding.claim}, {finding.setting}: {finding.verdict}"),
+        element("dd", f"{finding.statement} {finding.why}"),
+        element("dd", f"{numbers(finding)}."),
     )
-
-
-def _row(finding: Finding) -> list[str]:
-    return [
-        finding.claim,
-        finding.setting,
-        finding.verdict,
-        estimate(finding) or ABSENT,
-        ABSENT if finding.p_value is None else f"{finding.p_value:.2g}",
-        f"{finding.architectures:,} architectures, {finding.runs:,} runs, seeds {finding.seeds}",
-        statistic(finding),
-        finding.statement,
-        finding.why,
-    ]
