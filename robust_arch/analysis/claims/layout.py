@@ -11,7 +11,8 @@ from functools import lru_cache
 
 import numpy as np
 
-_DRAWS = 10_000
+_DRAWS, _FEWEST_DRAWS = 10_000, 1_000
+_NUMBERS = 10_000_000  # drawn at once at most: of very many architectures fewer draws
 _RARE = 0.01
 _FEWEST = 5
 _LEAST_FREEDOM = 0.25  # below it a run says next to nothing of the scatter about its architecture
@@ -129,7 +130,8 @@ def _bartlett(variances: np.ndarray, freedoms: np.ndarray) -> np.ndarray:
 def _by_chance(freedoms: tuple[float, ...]) -> tuple[float, float]:
     """What chance exceeds at the 1% level: the largest variance's part of all, and Bartlett's statistic."""
     own = np.array(freedoms)
-    drawn = np.maximum(np.random.default_rng(0).chisquare(own, (_DRAWS, len(own))) / own, 1e-18)
+    draws = max(_FEWEST_DRAWS, min(_DRAWS, _NUMBERS // len(own)))
+    drawn = np.maximum(np.random.default_rng(0).chisquare(own, (draws, len(own))) / own, 1e-18)
     level = 1 - _RARE
     largest = float(np.quantile(drawn.max(axis=1) / drawn.sum(axis=1), level))
     return largest, float(np.quantile(_bartlett(drawn, own), level))
