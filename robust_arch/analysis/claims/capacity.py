@@ -67,8 +67,8 @@ def _trend(found: Measured, dearer: np.ndarray, name: str, members: int) -> Answ
     if members >= _FEWEST and rank.p_falls <= LEVEL:
         return Answer("supported", f"Robust accuracy falls as {name} grow.", *estimate, rank.p_falls)
     if members >= _FEWEST and rank.low > -SMALLEST_TAU + 1e-9:
-        rises = f"Robust accuracy rises with {name}: a" if rank.low > 1e-9 else "A"
-        why = f"{rises} decline in two of three pairs (tau -0.33) is excluded."
+        trend = f"Robust accuracy rises with {name}" if rank.low > 1e-9 else "Neither a rise nor a fall is shown"
+        why = f"{trend}; a decline in two of three pairs (tau -0.33) is excluded."
         return Answer("not supported", why, *estimate, rank.p_falls)
     count = max(architectures_for(SMALLEST_TAU, POWER), members + 1)
     why = (
