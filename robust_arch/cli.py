@@ -125,8 +125,6 @@ def status(
     from robust_arch.status import follow, show
 
     folder = open_study(_study_path(study, results_dir))
-    if folder.is_only_a_table:
-        raise invalid("study", str(folder.path), "a folder with runs/ inside; `results` shows a table without records")
     if watch is None:
         _console().print(show(StudyProgress.read(folder), every_run=every_run))
         return

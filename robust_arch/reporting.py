@@ -17,7 +17,7 @@ from robust_arch.analysis.reading import read_results, stage_shares
 from robust_arch.analysis.report import StudyDetails, write_report
 from robust_arch.analysis.tables import number, operations
 from robust_arch.architectures import Cost
-from robust_arch.errors import InputError
+from robust_arch.errors import InputError, invalid
 from robust_arch.files import read_arrays
 from robust_arch.runs import RunFolder, StudyFolder, open_study, to_frame
 from robust_arch.runs.folder import last_line
@@ -50,20 +50,23 @@ class _Recorded:
 def write_study_report(path: Path) -> Path:
     """Write `path`/report/index.html from the records and return where it is.
 
-    results.csv is rebuilt with it, and the picture of robust accuracy against the last stage's share stands beside it.
+    results.csv is rebuilt with it, unless it is here without records, and the picture of robust accuracy against the
+    last stage's share stands beside it.
 
     Args:
-        path: a study's folder; or a results.csv without records, or the folder of one.
+        path: a study's folder, or its results.csv; the records may be elsewhere.
 
     Raises:
-        InputError: if `path` is none of these.
+        InputError: if `path` is neither.
     """
     study = StudyFolder(path.parent if path.is_file() else path)
-    if path.is_file() or study.is_only_a_table:
-        frame = read_results(path)
+    if path.is_file() and path.name != study.results_path.name:
+        raise invalid("study", str(path), f"a study's folder, or its {study.results_path.name}")
+    if study.is_only_a_table:
+        frame = read_results(study.results_path)
         details = _details_of_table(study, frame)
     else:
-        runs = [_Recorded.read(run) for run in open_study(path).runs()]
+        runs = [_Recorded.read(run) for run in open_study(study.path).runs()]
         frame = to_frame([row for run in runs for row in run.rows])
         study.write_results(frame)
         details = _details(study, runs, main_group(frame))

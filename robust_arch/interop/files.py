@@ -20,7 +20,7 @@ _NUMPY_TYPES: list[Any] = [
 def require_file(path: Path) -> None:
     """Raise InputError unless there is such a file."""
     if not path.is_file():
-        raise invalid("checkpoint", str(path), "no such file")
+        raise InputError(f"checkpoint = {str(path)!r}: no such file")
 
 
 def read_weights_only(path: str | Path) -> dict[str, Any]:

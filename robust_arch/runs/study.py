@@ -188,12 +188,17 @@ def open_study(path: str | Path) -> StudyFolder:
     """The study in the folder `path`, which must be one.
 
     Raises:
-        InputError: if there is no such folder.
+        InputError: if there is no such folder, or only the table that was made from one.
     """
-    folder = Path(path)
-    if not (folder / "runs").is_dir() and not StudyFolder(folder).plan_path.is_file():
+    folder, study = Path(path), StudyFolder(Path(path))
+    if study.is_only_a_table:
+        raise InputError(
+            f"study = {str(path)!r}: a study's folder, with runs/ inside; here is only {study.results_path.name}, "
+            "which `robust-arch results`, `report` and `claims` read"
+        )
+    if not (folder / "runs").is_dir() and not study.plan_path.is_file():
         raise InputError(f"study = {str(path)!r}: a study's folder, with runs/ inside; {_studies_beside(folder)}")
-    return StudyFolder(folder)
+    return study
 
 
 def _studies_beside(folder: Path) -> str:

@@ -62,7 +62,8 @@ def test_an_architecture_that_scatters_far_more_is_set_aside_and_named() -> None
     rows.loc[wild, "worst_case_acc"] = [20.0, 80.0, 25.0, 75.0]
     (examined,) = examine(only_group(rows))
     assert list(examined.unlike) == [rows["arch"].iloc[0]]
-    assert examined.unlike[rows["arch"].iloc[0]] == pytest.approx(np.std([20, 80, 25, 75], ddof=1))
+    # the others' runs tell what a seed does to all: a tenth of what this one shows is taken for that
+    assert examined.unlike[rows["arch"].iloc[0]] == pytest.approx(np.std([20, 80, 25, 75], ddof=1), rel=0.1)
     assert examined.sigma is not None
     assert examined.sigma < 0.6
     assert all(finding.architectures <= 9 for finding in examined.findings)
@@ -87,6 +88,14 @@ def test_runs_without_recorded_seeds_are_runs_of_their_own() -> None:
     (known,), (unknown,) = examine_all(rows), examine_all(rows.assign(seed=np.nan))
     assert [found.runs for found in unknown.findings] == [found.runs for found in known.findings]
     assert [found.verdict for found in unknown.findings] == [found.verdict for found in known.findings]
+
+
+def test_the_order_of_runs_without_recorded_seeds_says_nothing() -> None:
+    rows = planted(WIDER, no_effect, seeds=3, sd=1).rows.assign(seed=np.nan)
+    (found,), (ordered,) = examine_all(rows), examine_all(rows.sort_values("worst_case_acc"))
+    scatter = rows.groupby("arch")["worst_case_acc"].var().mean()  # of three runs each about their own mean
+    assert found.sigma == pytest.approx(np.sqrt(scatter))
+    assert ordered.findings == found.findings
 
 
 def test_equal_accuracies_have_no_order() -> None:

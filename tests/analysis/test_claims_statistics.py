@@ -75,6 +75,25 @@ def test_the_interval_of_tau_leaves_out_zero_just_where_the_test_calls_it(count:
         assert (found.high < -1e-9) == (as_low <= 0.025)
 
 
+@pytest.mark.parametrize("seed", range(40))
+def test_the_same_where_costs_and_accuracies_tie(seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    cost, accuracy = generator.integers(0, 3, 6), generator.integers(0, 3, 6)
+    dearer = cost[None, :] > cost[:, None]
+
+    def tau(order: np.ndarray) -> float:
+        signs = [np.sign(order[j] - order[i]) for i in range(6) for j in range(6) if cost[j] > cost[i]]
+        return float(np.mean(signs))
+
+    found, taus = concordance(dearer, accuracy), [tau(np.array(order)) for order in permutations(accuracy)]
+    assert found.tau == pytest.approx(tau(accuracy))
+    as_high = sum(other >= found.tau - 1e-9 for other in taus) / len(taus)
+    as_low = sum(other <= found.tau + 1e-9 for other in taus) / len(taus)
+    assert found.p_falls == pytest.approx(as_low)
+    assert (found.low > 1e-9) == (as_high <= 0.025)
+    assert (found.high < -1e-9) == (as_low <= 0.025)
+
+
 def test_how_many_architectures_is_kendalls_variance() -> None:
     # the variance at n is 2 (2 n + 5) / (9 n (n - 1)); 1.96 + 0.84 standard deviations fit into 1/3 first at n
     sds = {n: math.sqrt(2 * (2 * n + 5) / (9 * n * (n - 1))) for n in range(2, 100)}

@@ -291,7 +291,31 @@ def test_a_table_without_records_is_shown_and_stays_as_it_is(table, name, monkey
         assert "read: " in result.output
 
 
-def test_a_table_without_records_has_no_status(table):
-    result = invoke("status", table)
-    assert result.exit_code == 1
-    assert "runs/ inside" in str(result.exception)
+def test_what_needs_the_records_says_so(table, tmp_path):
+    for arguments in (("status", table), ("merge", table, "--into", tmp_path / "merged")):
+        result = invoke(*arguments)
+        assert result.exit_code == 1
+        assert "here is only results.csv" in str(result.exception)
+    with pytest.raises(InputError, match=r"here is only results\.csv"):
+        load_study(table)
+
+
+def test_a_table_without_a_plan_counts_its_own_runs(table):
+    (table / "plan.csv").unlink()
+    assert invoke("report", table).exit_code == 0
+    assert "of 63 runs 63 done" in (table / "report" / "index.html").read_text()
+
+
+def test_the_report_of_a_studys_table_is_the_studys(study, tmp_path):
+    folder = tmp_path / "copy"
+    shutil.copytree(study, folder)
+    pages = []
+    for given in (folder, folder / "results.csv"):
+        assert invoke("report", given).exit_code == 0
+        pages.append((folder / "report" / "index.html").read_text())
+    assert pages[0] == pages[1]
+    (folder / "other.csv").write_text((folder / "results.csv").read_text())
+    refused = invoke("report", folder / "other.csv")
+    assert refused.exit_code == 1
+    assert "its results.csv" in str(refused.exception)
+    assert (folder / "report" / "index.html").read_text() == pages[0]

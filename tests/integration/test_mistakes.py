@@ -1268,7 +1268,7 @@ def test_a_table_holds_only_what_may_be_compared_and_says_what_it_is(where, mixt
         assert len(kinds) == 1, title
         (kind,) = kinds
         for said in (f"recipe {kind[1]}", f"trained under {kind[2]}", f"attacked under {kind[3]}", f"{kind[6]:g} test",
-                     f"objective {kind[0]}", f"({kind[5]:g} epochs"):  # fmt: skip
+                     f"objective {kind[0]}", f"({kind[5]:g} epoch"):  # fmt: skip
             assert said in title
         shown += [(seed, checkpoint) for seed in seeds]
     # every evaluation in one table, and the two comparable runs in the same

@@ -14,7 +14,7 @@ _EXACT = 7  # up to so many architectures every order is counted
 _ORDERS, _FEWEST_ORDERS = 4_999, 199
 _CHUNK = 4_000_000  # numbers held at once
 _WORK = 200_000_000  # pairs looked at over all orders: of very many architectures fewer orders are drawn
-_TAILS = (0.025, 0.975)
+_TAIL = 0.025
 
 
 @dataclass(frozen=True)
@@ -22,9 +22,9 @@ class Concordance:
     """Pairs in which the dearer architecture is the more robust one, less those in which it is the less robust one.
 
     tau: over `pairs` pairs of unequal cost, in [-1, 1]; Kendall's tau where neither costs nor accuracies tie. low,
-    high: tau plus the 2.5% and 97.5% points of tau over the orders of the accuracies, cut to [-1, 1]; where every order
-    is counted, the interval leaves out 0 just where no more than 2.5% of them have a tau as far on that side. p_falls:
-    part of the orders with a tau as low.
+    high: tau less the 97.5% and the 2.5% point of tau over the orders of the accuracies, cut to [-1, 1]; where every
+    order is counted, the interval leaves out 0 just where no more than 2.5% of them have a tau as far on that side.
+    p_falls: part of the orders with a tau as low.
     """
 
     tau: float
@@ -45,10 +45,11 @@ def concordance(dearer: np.ndarray, accuracy: np.ndarray) -> Concordance:
         raise ValueError("no two architectures differ in cost, or in accuracy")
     tau = _tau(dearer, ranks[None, :])[0]
     null = _null(dearer.tobytes(), len(accuracy), tuple(np.sort(ranks)))
-    low, high = np.quantile(null, _TAILS[0], method="lower"), np.quantile(null, _TAILS[1], method="higher")
+    tail = math.floor(_TAIL * len(null) + 1e-9)  # so many orders may lie beyond
+    low, high = tau - null[-1 - tail], tau - null[tail]
     as_low = int(np.sum(null <= tau + 1e-12))
     p_falls = as_low / len(null) if len(accuracy) <= _EXACT else (1 + as_low) / (1 + len(null))
-    return Concordance(float(tau), max(-1.0, float(tau + low)), min(1.0, float(tau + high)), p_falls, pairs)
+    return Concordance(float(tau), max(-1.0, float(low)), min(1.0, float(high)), p_falls, pairs)
 
 
 def ranked(accuracy: np.ndarray) -> np.ndarray:
@@ -61,7 +62,7 @@ def architectures_for(tau: float, power: float) -> int:
 
     By the variance of tau without association, 2 (2 n + 5) / (9 n (n - 1)) (Kendall 1938).
     """
-    bar = NormalDist().inv_cdf(_TAILS[1]) + NormalDist().inv_cdf(power)
+    bar = NormalDist().inv_cdf(1 - _TAIL) + NormalDist().inv_cdf(power)
     count = 2
     while bar * math.sqrt(2 * (2 * count + 5) / (9 * count * (count - 1))) > abs(tau):
         count += 1
@@ -76,12 +77,12 @@ def _tau(dearer: np.ndarray, ranks: np.ndarray) -> np.ndarray:
 
 @lru_cache(maxsize=64)
 def _null(dearer: bytes, count: int, ranks: tuple[int, ...]) -> np.ndarray:
-    """Tau of every order of the ranks, or of many random ones."""
+    """Tau of every order of the ranks, or of many random ones, from the lowest."""
     matrix = np.frombuffer(dearer, dtype=bool).reshape(count, count)
     if count <= _EXACT:
-        return _tau(matrix, np.array(list(permutations(ranks))))
+        return np.sort(_tau(matrix, np.array(list(permutations(ranks)))))
     generator, pairs = np.random.default_rng(0), int(matrix.sum())
     total = max(_FEWEST_ORDERS, min(_ORDERS, _WORK // pairs))
     orders = generator.permuted(np.tile(np.array(ranks, dtype=np.int32), (total, 1)), axis=1)
     step = max(1, _CHUNK // pairs)
-    return np.concatenate([_tau(matrix, orders[start : start + step]) for start in range(0, total, step)])
+    return np.sort(np.concatenate([_tau(matrix, orders[start : start + step]) for start in range(0, total, step)]))

@@ -140,7 +140,9 @@ class Largest:
 
 
 def _fewest(found: Measured, effect: float, spread: float, confidence: float, beyond: float) -> int | None:
-    """The fewest seeds, more than there are, at which `effect` is the critical value and `beyond` errors away.
+    """The fewest seeds at which `effect` is the critical value and `beyond` errors away.
+
+    More than there are; where architectures have unequally many, at least as many as any has.
 
     spread: of the difference at one seed, in points. confidence: of the two-sided interval. beyond: a normal quantile.
     """

@@ -12,7 +12,7 @@ from functools import lru_cache
 import numpy as np
 
 _DRAWS, _FEWEST_DRAWS = 10_000, 1_000
-_NUMBERS = 10_000_000  # drawn at once at most: of very many architectures fewer draws
+_NUMBERS = 10_000_000  # drawn at once, unless that is less than the fewest draws
 _RARE = 0.01
 _FEWEST = 5
 _LEAST_FREEDOM = 0.25  # below it a run says next to nothing of the scatter about its architecture
@@ -47,7 +47,7 @@ class _Seeds:
     leverage: np.ndarray
 
 
-def fit(runs: np.ndarray, step: float = 0.0) -> Layout:
+def fit(runs: np.ndarray, step: float = 0.0, *, by_seed: bool = True) -> Layout:
     """Least squares on (A, S) accuracies, NaN where there is no run.
 
     Where seeds do not link all architectures, as in two studies without a common one, or leave nothing to see the noise
@@ -57,11 +57,13 @@ def fit(runs: np.ndarray, step: float = 0.0) -> Layout:
         runs: in percent.
         step: between accuracies that test images can tell apart, in points; the noise is not taken to be below that
             of rounding to it.
+        by_seed: whether a column is a seed, which does the same to all architectures.
     """
     there = ~np.isnan(runs)
     counts = there.sum(axis=1)
     means = np.nansum(runs, axis=1) / counts
-    seeds = _seed_effects(there, counts, np.where(there, runs - means[:, None], 0.0))
+    centred = np.where(there, runs - means[:, None], 0.0)
+    seeds = _seed_effects(there, counts, centred) if by_seed else _without_seeds(there)
     values = means - (there * seeds.effects).sum(axis=1) / counts
     scatter = np.sum(np.where(there, runs - values[:, None] - seeds.effects, 0.0) ** 2, axis=1)
     freedoms = counts - 1 - np.sum(there * seeds.leverage, axis=1)
@@ -75,13 +77,13 @@ def fit(runs: np.ndarray, step: float = 0.0) -> Layout:
 def _seed_effects(there: np.ndarray, counts: np.ndarray, centred: np.ndarray) -> _Seeds:
     """From the normal equations with the architectures eliminated; complete tables have them in closed form."""
     architectures, seeds = there.shape
-    nothing = np.zeros((architectures, 0))
     shares = there / counts[:, None]
     matrix = np.diag(there.sum(axis=0).astype(float)) - shares.T @ there
     rank = int(np.linalg.matrix_rank(matrix))
     if rank < seeds - 1 or int(there.sum()) - architectures - rank < 1:
-        return _Seeds(np.zeros(seeds), nothing, 0, np.zeros(there.shape))
+        return _without_seeds(there)
     if there.all():
+        nothing = np.zeros((architectures, 0))
         return _Seeds(centred.mean(axis=0), nothing, rank, np.full(there.shape, (1 - 1 / seeds) / architectures))
     inverse = np.linalg.pinv(matrix, hermitian=True)
     sizes, directions = np.linalg.eigh(inverse)
@@ -90,6 +92,11 @@ def _seed_effects(there: np.ndarray, counts: np.ndarray, centred: np.ndarray) ->
     crossed = shares @ inverse
     leverage = np.diag(inverse) - 2 * crossed + np.sum(crossed * shares, axis=1, keepdims=True)
     return _Seeds(inverse @ centred.sum(axis=0), loads, rank, leverage)
+
+
+def _without_seeds(there: np.ndarray) -> _Seeds:
+    architectures, seeds = there.shape
+    return _Seeds(np.zeros(seeds), np.zeros((architectures, 0)), 0, np.zeros(there.shape))
 
 
 def uneven(layout: Layout, step: float = 0.0) -> int | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -89,12 +90,15 @@ def measured(rows: pd.DataFrame) -> dict[str, Measured]:
 
 def _measured(rows: pd.DataFrame, specs: Mapping[str, ArchSpec]) -> Measured:
     step, table = 100 / float(rows["n_test"].iloc[0]), _table(rows)
+    fitted = partial(fit, step=step, by_seed=bool(rows["seed"].notna().all()))
+    layout = fitted(table.to_numpy())
     aside: dict[str, float] = {}
-    while (worst := uneven(fit(table.to_numpy()), step)) is not None:
-        aside[str(table.index[worst])] = float(np.nanstd(table.to_numpy()[worst], ddof=1))
+    while (worst := uneven(layout, step)) is not None:
+        aside[str(table.index[worst])] = float(np.sqrt(layout.scatter[worst] / layout.freedoms[worst]))
         table = table.drop(index=table.index[worst])
+        layout = fitted(table.to_numpy())
     firsts = rows.drop_duplicates("arch").set_index("arch").loc[table.index]
-    layout, own = fit(table.to_numpy(), step), tuple(specs[str(name)] for name in table.index)
+    own = tuple(specs[str(name)] for name in table.index)
     return Measured(
         names=tuple(str(name) for name in table.index),
         specs=own,
@@ -107,7 +111,7 @@ def _measured(rows: pd.DataFrame, specs: Mapping[str, ArchSpec]) -> Measured:
 
 
 def _table(rows: pd.DataFrame) -> pd.DataFrame:
-    """Accuracy by architecture and seed; a run without a recorded seed, from elsewhere, is one of its own."""
+    """Accuracy by architecture and seed; runs without a recorded seed, from elsewhere, in columns of their own."""
     own = -1 - rows[rows["seed"].isna()].groupby("arch").cumcount()
     numbered = rows.assign(seed=rows["seed"].fillna(own), worst_case_acc=rows["worst_case_acc"].astype(float))
     return numbered.pivot_table("worst_case_acc", "arch", "seed")

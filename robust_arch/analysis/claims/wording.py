@@ -27,7 +27,8 @@ def heading(examined: Examined) -> str:
 
 
 def left_out(frame: pd.DataFrame) -> str:
-    """What of results.csv plays no part in any finding, in a sentence; empty where there is nothing."""
+    """What of results.csv no finding can rest on, for how it ended or what it lacks; empty where there is nothing."""
+    frame = frame.drop(columns="study").drop_duplicates()  # a run that several studies hold counts once
     lost = frame["status"].isin(("failed", "diverged"))
     empty, best = ~lost & frame["worst_case_acc"].isna(), frame["checkpoint"] == "best"
     named = [

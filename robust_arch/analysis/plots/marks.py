@@ -34,7 +34,7 @@ _FAR: list[_Place] = [
     for reach in (14, 20, 28, 38)
     for up in (0, 20, 40, 60)
     for side, angles in (("left", (up, -up)), ("right", (180 - up, 180 + up)))
-    for angle in angles
+    for angle in angles[: 2 if up else 1]
 ]
 _UNMISTAKABLE = 2.0  # times as far from the nearest other mark as from its own: so a label needs no line
 _BACK = {"left": 0.0, "center": 0.5, "right": 1.0, "bottom": 0.0, "top": 1.0}  # of a box's size, to its lower left

@@ -139,8 +139,9 @@ def _progress(frame: pd.DataFrame, budget: str, planned: int) -> str:
     done, failed, diverged = (int((states == state).sum()) for state in ("completed", "failed", "diverged"))
     under = f" under a budget of {budget}" if budget else ""
     left = max(planned - done - failed - diverged, 0)
-    architectures, runs = counted(frame["arch"].nunique(), "architecture"), counted(planned, "planned run")
-    return f"{architectures}{under}; of {runs} {done:,} done, {failed:,} failed, {diverged:,} diverged" + (
+    architectures = counted(frame["arch"].nunique(), "architecture")
+    runs = f"of {counted(planned, 'planned run')}" if planned else f"of {counted(len(states), 'run')}"
+    return f"{architectures}{under}; {runs} {done:,} done, {failed:,} failed, {diverged:,} diverged" + (
         f", {left:,} not finished." if left else "."
     )
 
