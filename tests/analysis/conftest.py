@@ -1,10 +1,12 @@
 """Planted studies: rows of results.csv whose facts are known."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
+from planted_studies import write_studies
 
 COLUMNS = (
     *("run_id", "study", "arch", "family", "depths", "widths", "params", "macs", "objective", "recipe"),
@@ -52,3 +54,11 @@ def planted(rows: Rows) -> pd.DataFrame:
 def shares() -> dict[str, tuple[float, ...]]:
     """Shares of the stages of the planted runs."""
     return {"a": (0.1, 0.2, 0.7), "b": (0.2, 0.2, 0.6), "c": (0.2, 0.4, 0.4), "d": (0.25, 0.25, 0.5)}
+
+
+@pytest.fixture(scope="module")
+def studies(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a planted record of every study that experiments/ draws."""
+    folder = tmp_path_factory.mktemp("records") / "studies"
+    write_studies(folder)
+    return folder

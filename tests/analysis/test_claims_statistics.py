@@ -101,12 +101,18 @@ def test_how_many_architectures_is_kendalls_variance() -> None:
     assert architectures_for(1 / 3, 0.8) == next(n for n, sd in sds.items() if bar * sd <= 1 / 3)
 
 
-def least_squares(runs: np.ndarray) -> tuple[np.ndarray, np.ndarray, float, int]:
-    """Differences to the first architecture, their covariance in units of the noise's, the noise and its degrees."""
+def designed(runs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Architecture and seed of each run, (N, 2), and the dummy variables of both, (N, A + S)."""
     where = np.argwhere(~np.isnan(runs))
     design = np.zeros((len(where), sum(runs.shape)))
     design[np.arange(len(where)), where[:, 0]] = 1
     design[np.arange(len(where)), len(runs) + where[:, 1]] = 1
+    return where, design
+
+
+def least_squares(runs: np.ndarray) -> tuple[np.ndarray, np.ndarray, float, int]:
+    """Differences to the first architecture, their covariance in units of the noise's, the noise and its degrees."""
+    where, design = designed(runs)
     target = runs[tuple(where.T)]
     solution = np.linalg.pinv(design)
     degrees = len(where) - int(np.linalg.matrix_rank(design))
@@ -177,10 +183,7 @@ def test_scatter_that_test_images_cannot_tell_from_none_sets_nothing_aside() -> 
 @pytest.mark.parametrize("runs", ["complete", "gaps"])
 def test_degrees_of_freedom_are_shared_out_as_the_residuals_projection_has_them(runs: str) -> None:
     table = np.random.default_rng(1).normal(size=(4, 3)) if runs == "complete" else GAPS
-    where = np.argwhere(~np.isnan(table))
-    design = np.zeros((len(where), sum(table.shape)))
-    design[np.arange(len(where)), where[:, 0]] = 1
-    design[np.arange(len(where)), len(table) + where[:, 1]] = 1
+    where, design = designed(table)
     own = 1 - np.diag(design @ np.linalg.pinv(design))
     found = fit(table)
     assert found.freedoms == pytest.approx(np.bincount(where[:, 0], weights=own))

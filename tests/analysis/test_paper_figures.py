@@ -1,8 +1,6 @@
 """What a reader meets in every figure of experiments/, drawn from planted records: texts, labels, legends, units."""
 
 import itertools
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,21 +9,11 @@ from matplotlib.figure import Figure
 from matplotlib.legend import Legend
 from matplotlib.text import Text
 
-sys.path.insert(0, str(Path(__file__).parent / "analysis"))
-from planted_studies import write_studies
-
 from experiments import __main__ as command
 from experiments.published import uniform
 from experiments.recorded import recorded
 
 FIGURES = command.items("figure")
-
-
-@pytest.fixture(scope="module")
-def studies(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("records") / "studies"
-    write_studies(folder)
-    return folder
 
 
 def corners_of(text, renderer):

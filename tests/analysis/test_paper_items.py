@@ -2,12 +2,9 @@
 
 import sys
 from importlib import import_module
-from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent / "analysis"))
-from planted_studies import rows, wide, write_studies
+from planted_studies import rows, wide
 
 from experiments import __main__ as command
 from experiments.published import scaled, uniform
@@ -17,13 +14,6 @@ from robust_arch.errors import InputError
 from robust_arch.runs import to_frame
 
 FIGURES = command.items("figure")
-
-
-@pytest.fixture(scope="module")
-def studies(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("records") / "studies"
-    write_studies(folder)
-    return folder
 
 
 @pytest.mark.parametrize("item", ["families", "wrn34"])
