@@ -65,8 +65,15 @@ def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> tuple[f
     return (0.0 if successes == 0 else centre - half), (1.0 if successes == n else centre + half)
 
 
-def mean_interval(values: Sequence[float], confidence: float = 0.95) -> MeanInterval:
+def rounding_deviation(step: float) -> float:
+    """Standard deviation of rounding to multiples of `step`: of an error uniform over one step."""
+    return step / math.sqrt(12)
+
+
+def mean_interval(values: Sequence[float], confidence: float = 0.95, *, least_deviation: float = 0.0) -> MeanInterval:
     """Mean over independent runs (seeds) with Student's t interval, in the unit of `values`.
+
+    least_deviation: what their standard deviation is not taken to be below.
 
     Raises:
         InputError: for no values.
@@ -76,7 +83,7 @@ def mean_interval(values: Sequence[float], confidence: float = 0.95) -> MeanInte
     mean = fmean(values)
     if len(values) < 2:
         return MeanInterval(mean, None, None)
-    half = t_quantile(len(values) - 1, confidence) * stdev(values) / math.sqrt(len(values))
+    half = t_quantile(len(values) - 1, confidence) * max(stdev(values), least_deviation) / math.sqrt(len(values))
     return MeanInterval(mean, mean - half, mean + half)
 
 

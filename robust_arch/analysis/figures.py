@@ -87,5 +87,5 @@ def _title(group: Group) -> str:
 
 
 def _no_bars(shown: list[tuple[float, Point]]) -> str:
-    width = half_width([point for _, point in shown])
+    width = half_width(point for _, point in shown)
     return f"\nNo error bars: 95% intervals of ±{width:.1f} points in the median"

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, pairwise
 from statistics import median, stdev
+from typing import Protocol
 
 import pandas as pd
 
 from robust_arch.analysis.groups import Group
-from robust_arch.statistics import mean_interval, resolution, t_quantile, wilson_interval
+from robust_arch.statistics import mean_interval, resolution, rounding_deviation, wilson_interval
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,18 @@ class Point:
     params: int
     last_share: float | None
     sd: float | None = None
+
+
+class Interval(Protocol):
+    """What lies between two bounds."""
+
+    @property
+    def low(self) -> float:
+        """The lower bound."""
+
+    @property
+    def high(self) -> float:
+        """The upper bound."""
 
 
 @dataclass(frozen=True)
@@ -65,17 +77,10 @@ def accuracy_interval(accuracies: Sequence[float], n: int) -> tuple[float, float
     images (a uniform error as wide as one of `n` images): two runs that agree by chance are no certainty. It is cut to
     [0, 100].
     """
-    mean, low, high = mean_interval(accuracies)
+    mean, low, high = mean_interval(accuracies, least_deviation=rounding_deviation(100 / n))
     if low is None or high is None:
         low, high = percent_interval(mean, n)
-    else:
-        half = _rounding_half_width(len(accuracies), n)
-        low, high = min(low, mean - half), max(high, mean + half)
     return mean, max(low, 0.0), min(high, 100.0)
-
-
-def _rounding_half_width(runs: int, n: int) -> float:
-    return t_quantile(runs - 1, 0.95) * (100 / n) / math.sqrt(12 * runs)
 
 
 def points(group: Group, stage_shares: Mapping[str, tuple[float, ...]]) -> list[Point]:
@@ -85,9 +90,9 @@ def points(group: Group, stage_shares: Mapping[str, tuple[float, ...]]) -> list[
     ]
 
 
-def half_width(shown: Sequence[Point]) -> float:
-    """Half the width of the points' 95% intervals in percentage points, the median."""
-    return median((point.high - point.low) / 2 for point in shown)
+def half_width(shown: Iterable[Interval]) -> float:
+    """Half the width of 95% intervals in percentage points, the median."""
+    return median((each.high - each.low) / 2 for each in shown)
 
 
 def verdict(shown: list[Point], n: int) -> Verdict:

@@ -7,19 +7,10 @@ from functools import partial
 
 import numpy as np
 
-from robust_arch.analysis.claims.differences import Largest, Pairs
+from robust_arch.analysis.claims.differences import Pairs
 from robust_arch.analysis.claims.finding import Finding
 from robust_arch.analysis.claims.measured import Measured
-from robust_arch.analysis.claims.question import (
-    NAMES,
-    ONE_SEED,
-    Answer,
-    Question,
-    judged,
-    one_of,
-    unless_unrecorded,
-)
-from robust_arch.analysis.counts import counted
+from robust_arch.analysis.claims.question import NAMES, Question, judged_largest, unless_unrecorded
 from robust_arch.architectures import ArchSpec
 
 _NEARLY_EQUAL = 0.1
@@ -56,7 +47,8 @@ def _finding(found: Measured, resource: str, reference: str, choose: Choice) -> 
     if not len(pairs):
         why = f"No two architectures of equal {name}, one of them of {reference}; {_PLANNED.format(resource=resource)}"
         return question.nothing(found, unless_unrecorded(found, resource, why))
-    return question.finding(found, pairs.members, _answer(found, pairs))
+    supported = "{first} is more robust than {second}, as the best of {count}."
+    return question.finding(found, pairs.members, judged_largest(found, pairs, supported, noun="allocation"))
 
 
 def _pairs(found: Measured, resource: str, choose: Choice) -> Pairs:
@@ -87,12 +79,3 @@ def _equal_widening(found: Measured, window: np.ndarray) -> int | None:
 def _is_usual(spec: ArchSpec) -> bool:
     doubled = all(after == 2 * before for before, after in zip(spec.widths, spec.widths[1:], strict=False))
     return len(set(spec.depths)) == 1 and doubled
-
-
-def _answer(found: Measured, pairs: Pairs) -> Answer:
-    if found.layout.sigma is None:
-        return Answer("too few runs", ONE_SEED)
-    largest = Largest(found, pairs)
-    chosen, uniform = largest.names()
-    supported = f"{chosen} is more robust than {uniform}, as the best of {counted(len(pairs), 'allocation')}."
-    return judged(largest, supported, one_of(len(pairs), "allocation"), f"{chosen} against {uniform}")

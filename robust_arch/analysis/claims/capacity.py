@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from robust_arch.analysis.claims.concordance import architectures_for, concordance, ranked
-from robust_arch.analysis.claims.differences import POWER, Largest, Pairs
+from robust_arch.analysis.claims.differences import POWER, Pairs
 from robust_arch.analysis.claims.finding import Finding
 from robust_arch.analysis.claims.measured import Measured
 from robust_arch.analysis.claims.question import (
@@ -17,11 +17,9 @@ from robust_arch.analysis.claims.question import (
     ONE_SEED,
     Answer,
     Question,
-    judged,
-    one_of,
+    judged_largest,
     unless_unrecorded,
 )
-from robust_arch.analysis.counts import counted
 
 SMALLEST_TAU = 1 / 3
 """The smallest decline of interest: in two of three pairs the dearer network is the less robust one."""
@@ -79,10 +77,5 @@ def _trend(found: Measured, dearer: np.ndarray, name: str, members: int) -> Answ
 
 
 def _single(found: Measured, dearer: np.ndarray, name: str, _: int) -> Answer:
-    pairs = Pairs(*np.nonzero(dearer))
-    if found.layout.sigma is None:
-        return Answer("too few runs", ONE_SEED)
-    drop = Largest(found, pairs)
-    better, worse = drop.names()
-    supported = f"Of {counted(len(pairs), 'pair')}, {worse} with more {name} is less robust than {better}."
-    return judged(drop, supported, f"by fewer {name}, {one_of(len(pairs), 'pair')}", f"{better} against {worse}")
+    supported = f"Of {{count}}, {{second}} with more {name} is less robust than {{first}}."
+    return judged_largest(found, Pairs(*np.nonzero(dearer)), supported, by=f"by fewer {name}, ")

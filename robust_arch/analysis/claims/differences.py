@@ -207,6 +207,7 @@ def _largest_of_many(
     return np.concatenate(found)
 
 
+@lru_cache(maxsize=8)
 def _ranges(members: int, degrees: int) -> np.ndarray:
     """Draws of the Studentised range over sqrt(2), which bounds what any pair reaches (Tukey and Kramer)."""
     generator = np.random.default_rng(0)

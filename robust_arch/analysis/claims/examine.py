@@ -43,10 +43,15 @@ def examine_all(frame: pd.DataFrame) -> list[Examined]:
     Raises:
         InputError: for an architecture of no known family.
     """
-    done = frame[frame["status"].isin(("completed", "running")) & frame["worst_case_acc"].between(0, 100)]
-    once = done.drop(columns="study").drop_duplicates().assign(study="")
-    found = sorted(filter(_can_be_asked, groups(once)), key=lambda group: -len(group.rows))
+    rows = once(frame)
+    done = rows[rows["status"].isin(("completed", "running")) & rows["worst_case_acc"].between(0, 100)]
+    found = sorted(filter(_can_be_asked, groups(done)), key=lambda group: -len(group.rows))
     return [examined for group in found for examined in examine(group)]
+
+
+def once(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows of one study or of several, each row of a run that several hold once."""
+    return frame.drop(columns="study").drop_duplicates().assign(study="")
 
 
 def _can_be_asked(group: Group) -> bool:

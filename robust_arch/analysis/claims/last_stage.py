@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from robust_arch.analysis.claims.differences import Contrast, Largest, Pairs
+from robust_arch.analysis.claims.differences import Contrast, Pairs
 from robust_arch.analysis.claims.finding import Finding
 from robust_arch.analysis.claims.measured import Measured, above
 from robust_arch.analysis.claims.question import (
@@ -16,7 +16,7 @@ from robust_arch.analysis.claims.question import (
     Answer,
     Question,
     judged,
-    one_of,
+    judged_largest,
     unless_unrecorded,
 )
 from robust_arch.analysis.counts import counted
@@ -76,15 +76,9 @@ def _mean(found: Measured, pairs: Pairs) -> Answer:
     values = found.layout.values
     if found.layout.sigma is None:
         return Answer("too few runs", ONE_SEED, float(np.mean(values[pairs.first] - values[pairs.second])))
-    contrast = Contrast(found, pairs)
     over = counted(len(pairs), "pair")
-    return judged(contrast, f"It helps on average over {over}.", f"on average over {over}")
+    return judged(Contrast(found, pairs), f"It helps on average over {over}.", f"on average over {over}")
 
 
 def _single(found: Measured, pairs: Pairs) -> Answer:
-    if found.layout.sigma is None:
-        return Answer("too few runs", ONE_SEED)
-    largest = Largest(found, pairs)
-    smaller, larger = largest.names()
-    supported = f"Of {counted(len(pairs), 'pair')}, from {larger} to {smaller} it helps."
-    return judged(largest, supported, one_of(len(pairs), "pair"), f"{smaller} against {larger}")
+    return judged_largest(found, pairs, "Of {count}, from {second} to {first} it helps.")

@@ -11,6 +11,8 @@ from functools import lru_cache
 
 import numpy as np
 
+from robust_arch.statistics import rounding_deviation
+
 _DRAWS, _FEWEST_DRAWS = 10_000, 1_000
 _NUMBERS = 10_000_000  # drawn at once, unless that is less than the fewest draws
 _RARE = 0.01
@@ -70,7 +72,7 @@ def fit(runs: np.ndarray, step: float = 0.0, *, by_seed: bool = True) -> Layout:
     degrees = int(there.sum()) - len(runs) - seeds.used
     sigma = None
     if degrees > 0:
-        sigma = max(float(np.sqrt(scatter.sum() / degrees)), step / np.sqrt(12), 1e-9)
+        sigma = max(float(np.sqrt(scatter.sum() / degrees)), rounding_deviation(step), 1e-9)
     return Layout(values, counts, seeds.loads, sigma, degrees, scatter, freedoms)
 
 
@@ -122,9 +124,9 @@ def unequal(layout: Layout, step: float = 0.0) -> bool:
 def _variances(layout: Layout, step: float) -> tuple[np.ndarray, tuple[float, ...], np.ndarray]:
     """Positions of the architectures that were trained more than once, their degrees of freedom and variances."""
     places = np.flatnonzero(layout.freedoms > _LEAST_FREEDOM)
-    variances = layout.scatter[places] / layout.freedoms[places]
-    # rounded: equal freedoms are to be equal for the cache
-    return places, tuple(np.round(layout.freedoms[places], 6).tolist()), np.maximum(variances, max(step**2 / 12, 1e-18))
+    freedoms = layout.freedoms[places]
+    variances = np.maximum(layout.scatter[places] / freedoms, max(rounding_deviation(step) ** 2, 1e-18))
+    return places, tuple(np.round(freedoms, 6).tolist()), variances  # rounded: equal ones are to be equal for the cache
 
 
 def _bartlett(variances: np.ndarray, freedoms: np.ndarray) -> np.ndarray:

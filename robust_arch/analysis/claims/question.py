@@ -7,9 +7,10 @@ from typing import Protocol
 
 import numpy as np
 
-from robust_arch.analysis.claims.differences import MOST_SEEDS, Difference
+from robust_arch.analysis.claims.differences import MOST_SEEDS, Difference, Largest, Pairs
 from robust_arch.analysis.claims.finding import Finding, Verdict
 from robust_arch.analysis.claims.measured import Measured
+from robust_arch.analysis.counts import counted
 
 LEVEL = 0.025
 """Of every test, which is one-sided; its 95% interval then leaves out what the test rejects."""
@@ -101,6 +102,21 @@ def judged(test: Test, supported: str, what: str, pair: str = "") -> Answer:
     return Answer("too few runs", _settled_by(test, seen.value, what), *estimate)
 
 
+def judged_largest(found: Measured, pairs: Pairs, supported: str, noun: str = "pair", by: str = "") -> Answer:
+    """The verdict on the largest difference of all pairs.
+
+    supported: why, if it is, of {count} pairs, the {first} and the {second} architecture of the largest difference.
+    noun: what a pair is called. by: in words, with a space after them, what a gain is reached by.
+    """
+    if found.layout.sigma is None:
+        return Answer("too few runs", ONE_SEED)
+    largest = Largest(found, pairs)
+    first, second = largest.names()
+    why = supported.format(count=counted(len(pairs), noun), first=first, second=second)
+    members = f"for the only {noun}" if len(pairs) == 1 else f"for one of {len(pairs):,} {noun}s"
+    return judged(largest, why, f"{by}{members}", f"{first} against {second}")
+
+
 def _settled_by(test: Test, seen: float, what: str) -> str:
     seeds = test.seeds_to_settle(SMALLEST)
     many = f"not even {MOST_SEEDS:,}" if seeds is None else f"{seeds:,}"
@@ -115,8 +131,3 @@ def _settled_by(test: Test, seen: float, what: str) -> str:
 def unless_unrecorded(found: Measured, resource: str, why: str) -> str:
     """Why nothing can be compared: `why`, unless no cost is recorded."""
     return why if np.isfinite(found.costs[resource]).any() else f"No run has its {NAMES[resource]} recorded."
-
-
-def one_of(count: int, noun: str) -> str:
-    """The members that a largest difference is one of, like "for one of 3 pairs"."""
-    return f"for the only {noun}" if count == 1 else f"for one of {count:,} {noun}s"

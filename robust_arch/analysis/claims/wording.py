@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from robust_arch.analysis.claims.examine import Examined
+from robust_arch.analysis.claims.examine import Examined, once
 from robust_arch.analysis.claims.finding import Finding
 from robust_arch.analysis.counts import counted
 
@@ -28,7 +28,7 @@ def heading(examined: Examined) -> str:
 
 def left_out(frame: pd.DataFrame) -> str:
     """What of results.csv no finding can rest on, for how it ended or what it lacks; empty where there is nothing."""
-    frame = frame.drop(columns="study").drop_duplicates()  # a run that several studies hold counts once
+    frame = once(frame)
     lost = frame["status"].isin(("failed", "diverged"))
     empty, best = ~lost & frame["worst_case_acc"].isna(), frame["checkpoint"] == "best"
     named = [

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from statistics import median
 
 from robust_arch.analysis.groups import Group
 from robust_arch.analysis.networks import Network
+from robust_arch.analysis.points import half_width
 
 ROBUST = "Robust accuracy (%)"
 _NORMS = {"linf": r"$\ell_\infty$", "l2": r"$\ell_2$"}
@@ -44,7 +44,7 @@ def conditions(group: Group, found: Sequence[Network]) -> str:
 def conditions_without_bars(group: Group, found: Sequence[Network]) -> str:
     """The same for a figure that shows no intervals: how wide they are, as the median half width."""
     runs = {network.robust.runs for network in found}
-    half = median((network.robust.high - network.robust.low) / 2 for network in found)
+    half = half_width(network.robust for network in found)
     return f"{_setting(group)}, {_span(runs)} seeds, 95% interval $\\pm${half:.1f} (median)"
 
 
