@@ -285,6 +285,9 @@ def merge(
     from robust_arch.merging import merge_studies
 
     target = _study_path(into, results_dir)
+    holds_studies = not (Path(into) / "runs").is_dir() and any(Path(into).glob("*/runs"))
+    if holds_studies or Path(into).resolve() == results_dir.resolve():
+        raise invalid("--into", into, "a study's name, or a path like results/<study>; this is a folder of studies")
     outcome = merge_studies([_study_path(source, results_dir) for source in sources], target)
     for run_id, source, why in outcome.skipped:
         print(f"skipped: run {run_id} of {source}: {why}")

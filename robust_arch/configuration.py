@@ -20,12 +20,13 @@ from robust_arch.architectures import PRESETS, ArchSpec, ImageShape, cost
 from robust_arch.attacks import Attack, ThreatModel
 from robust_arch.attacks.base import require_inside
 from robust_arch.data import Dataset
-from robust_arch.errors import InputError, invalid, require_flag
+from robust_arch.errors import InputError, invalid, require_flag, require_integer, require_name
 from robust_arch.evaluation import EvaluationSettings, NamedAttack
 from robust_arch.evaluation.record import RESERVED_NAMES
 from robust_arch.identity import describe, short_hash
 from robust_arch.objectives import Objective
 from robust_arch.paths import conf_dir
+from robust_arch.schema import require_accepted, require_keys, require_known
 from robust_arch.search import Budget, Sample, Space, Tie, Vary
 from robust_arch.training.fit import require_equal_shares
 from robust_arch.training.recipe import Recipe
@@ -42,8 +43,9 @@ class Selection:
     attack: Attack
 
     def __post_init__(self) -> None:
-        if isinstance(self.images, bool) or not isinstance(self.images, int) or self.images < 1:
-            raise invalid("selection.images", self.images, "an integer of at least 1")
+        require_integer("selection.images", self.images, 1)
+        if not isinstance(self.attack, Attack):
+            raise invalid("selection.attack", self.attack, "an attack")
         require_inside("selection.attack", self.attack)
 
 
@@ -119,7 +121,8 @@ class Settings:
 
 
 def instantiate(node: DictConfig, key: str) -> Any:
-    """Hydra's instantiate, whose failures come out as one InputError that names the key."""
+    """What a group names, built with its keys; whatever is wrong with it is one InputError that names the key."""
+    require_accepted(plain(node, key), key)
     try:
         return hydra.utils.instantiate(node, _convert_="all")
     except (InstantiationException, OmegaConfBaseException) as error:
@@ -155,14 +158,11 @@ def of_a_job(composed: DictConfig) -> DictConfig:
 
 
 def known_keys(content: Any, key: str, names: Iterable[str]) -> dict[str, Any]:
-    """Plain data of the group `key`, whose keys must be these `names`; all others, and missing ones, are named."""
+    """Plain data of the group `key`, whose keys must be these `names`; another one, and a missing one, is named."""
     if not isinstance(content, dict):
         raise invalid(key, content, "a group of keys")
-    allowed = sorted(names)
-    if unknown := sorted(set(content) - set(allowed)):
-        raise InputError(f"{key}: unknown {', '.join(unknown)}; keys are {', '.join(allowed)}")
-    if missing := sorted(set(allowed) - set(content)):
-        raise InputError(f"{key}: {', '.join(missing)} missing")
+    allowed = set(names)
+    require_keys(content, key, allowed, allowed)
     return content
 
 
@@ -174,12 +174,6 @@ def search_group(cfg: DictConfig, name: str, names: Iterable[str]) -> dict[str, 
 def field_names(kind: Any) -> set[str]:
     """The fields of a dataclass, which are the keys of the group that it is read from."""
     return {each.name for each in fields(kind)}
-
-
-def _seed(value: Any, key: str) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise invalid(key, value, "an integer of at least 0")
-    return value
 
 
 def read_spec(node: DictConfig) -> ArchSpec:
@@ -204,26 +198,30 @@ def read_settings(cfg: DictConfig) -> Settings:
     """
     if HydraConfig.initialized() and HydraConfig.get().job.chdir:
         raise invalid("hydra.job.chdir", True, "false: paths of a study are relative to where its command is given")
+    require_known(cfg, "train")
+    _refuse_study_without_sweep()
     threat = read_threat(cfg.threat)
     spec = read_spec(cfg.arch)
     resolved = plain(cfg, "configuration")
     resolved.pop("search", None)
-    trainer = instantiate(cfg.trainer, "trainer")
-    recipe = instantiate(cfg.recipe, "recipe")
+    objective = _built(cfg.objective, "objective", Objective)
+    require_name("objective.name", objective.name)
+    trainer = _built(cfg.trainer, "trainer", TrainerSettings)
+    recipe = _built(cfg.recipe, "recipe", Recipe)
     require_equal_shares(recipe, trainer.devices)
     _require_optimizer(recipe)
     return Settings(
         spec=spec,
-        dataset=instantiate(cfg.data, "data"),
+        dataset=_built(cfg.data, "data", Dataset),
         threat=threat,
-        objective=instantiate(cfg.objective, "objective"),
+        objective=objective,
         recipe=recipe,
         selection=Selection(images=cfg.selection.images, attack=instantiate(cfg.selection.attack, "selection.attack")),
         trainer=trainer,
         evaluation=read_evaluation(cfg.evaluate),
-        seed=_seed(cfg.seed, "seed"),
+        seed=read_seed(cfg),
         study=read_study_name(cfg),
-        results_dir=Path(str(cfg.results_dir)).expanduser(),
+        results_dir=read_results_dir(cfg),
         rerun=read_rerun(cfg),
         retries=read_retries(cfg),
         stop_on_failure=read_stop_on_failure(cfg),
@@ -233,6 +231,25 @@ def read_settings(cfg: DictConfig) -> Settings:
         resolved=resolved,
         command=_train_command_of_job(),
     )
+
+
+def _refuse_study_without_sweep() -> None:
+    """Raise InputError where a study is named without `-m`: it would train its template alone, into its folder."""
+    if not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.RUN:
+        return
+    study = HydraConfig.get().runtime.choices.get("study")
+    if study not in (None, "null"):
+        raise InputError(
+            f"study = {study!r}: a study is a sweep; run the command with -m (python -m robust_arch.train -m ...)"
+        )
+
+
+def _built(node: Any, key: str, kind: Any) -> Any:
+    """What a group names, which must be of one kind."""
+    made = instantiate(node, key)
+    if not isinstance(made, kind):
+        raise invalid(f"{key}._target_", node["_target_"], f"the name of a {kind.__name__}")
+    return made
 
 
 def _require_optimizer(recipe: Recipe) -> None:
@@ -275,10 +292,25 @@ def _config_dir(hydra: Any) -> list[str]:
 
 def read_study_name(cfg: DictConfig) -> str:
     """The study's folder name."""
-    name = str(cfg.study.name)
-    if not name or "/" in name or name.startswith("."):
+    name = cfg.study.name
+    require_name("study.name", name)
+    if "/" in name or "\\" in name or name.startswith("."):
         raise invalid("study.name", name, "the name of a folder inside results_dir, without a slash or a leading dot")
-    return name
+    return str(name)
+
+
+def read_results_dir(cfg: DictConfig) -> Path:
+    """`results_dir`."""
+    folder = cfg.results_dir
+    if not isinstance(folder, str) or not folder.strip() or not folder.isprintable():
+        raise invalid("results_dir", folder, "the path of a folder")
+    return Path(folder).expanduser()
+
+
+def read_seed(cfg: DictConfig) -> int:
+    """`seed`."""
+    require_integer("seed", cfg.seed, 0)
+    return int(cfg.seed)
 
 
 def read_rerun(cfg: DictConfig) -> bool:
@@ -295,10 +327,8 @@ def read_stop_on_failure(cfg: DictConfig) -> bool:
 
 def read_retries(cfg: DictConfig) -> int:
     """`study.retries`."""
-    retries = cfg.study.retries
-    if isinstance(retries, bool) or not isinstance(retries, int) or retries < 0:
-        raise invalid("study.retries", retries, "an integer of at least 0")
-    return retries
+    require_integer("study.retries", cfg.study.retries, 0)
+    return int(cfg.study.retries)
 
 
 def _choice(group: str) -> str | None:
@@ -313,8 +343,12 @@ def read_logger(node: DictConfig) -> dict[str, Any]:
     logger = plain(node, "logger")
     if logger.get("name") not in LOGGERS:
         raise invalid("logger.name", logger.get("name"), f"one of {', '.join(LOGGERS)}")
-    if logger["name"] == "wandb" and logger.get("mode") not in ("offline", "online"):
-        raise invalid("logger.mode", logger.get("mode"), "offline or online")
+    keys = ("name", "mode", "project") if logger["name"] == "wandb" else ("name",)
+    known_keys(logger, "logger", keys)
+    if logger["name"] == "wandb":
+        require_name("logger.project", logger["project"])
+        if logger["mode"] not in ("offline", "online"):
+            raise invalid("logger.mode", logger["mode"], "offline or online")
     return logger
 
 
@@ -327,7 +361,7 @@ def read_evaluation(node: DictConfig) -> EvaluationSettings:
         is_list = isinstance(values, list) and all(isinstance(value, str) for value in values)
         if not is_list or len(set(values)) != len(values):
             raise invalid(f"evaluate.{key}", values, "a list of different names")
-    _seed(settings["seed"], "evaluate.seed")
+    require_integer("evaluate.seed", settings["seed"], 0)
     return EvaluationSettings(
         attacks=tuple(read_attack(name) for name in names),
         cascade=tuple(read_attack(name, "cascade") for name in cascade),
@@ -402,10 +436,13 @@ def read_seeds(cfg: DictConfig) -> tuple[int, ...]:
     """The axis `search.seeds`; without one, the key `seed`."""
     seeds = cfg.search.seeds
     if seeds is None:
-        return (_seed(cfg.seed, "seed"),)
-    if not OmegaConf.is_list(seeds) or not len(seeds) or len(set(seeds)) != len(seeds):
-        raise invalid("search.seeds", seeds, "a list of different integers, like [0,1,2]")
-    return tuple(_seed(seed, "search.seeds") for seed in seeds)
+        return (read_seed(cfg),)
+    listed = OmegaConf.to_container(seeds) if OmegaConf.is_list(seeds) else None
+    if not isinstance(listed, list) or not listed or len({str(seed) for seed in listed}) != len(listed):
+        raise invalid("search.seeds", listed or seeds, "a list of different integers, like [0,1,2]")
+    for seed in listed:
+        require_integer("search.seeds", seed, 0)
+    return tuple(listed)
 
 
 def read_finalists(cfg: DictConfig) -> Finalists | None:
@@ -414,11 +451,9 @@ def read_finalists(cfg: DictConfig) -> Finalists | None:
         return None
     wanted = plain(cfg.study.finalists, "study.finalists")
     allowed = {str(key) for key in cfg.evaluate} - {"checkpoints"}
-    if not {"top", "attacks", "n"} <= set(wanted) <= allowed | {"top"}:
-        raise invalid("study.finalists", wanted, f"top, attacks, n, and any other of {', '.join(sorted(allowed))}")
+    require_keys(wanted, "study.finalists", allowed | {"top"}, ("top", "attacks", "n"))
     top = wanted.pop("top")
-    if isinstance(top, bool) or not isinstance(top, int) or top < 1:
-        raise invalid("study.finalists.top", top, "an integer of at least 1")
+    require_integer("study.finalists.top", top, 1)
     evaluation = {**wanted, "checkpoints": ["best"]}
     return Finalists(
         top=top,

@@ -20,3 +20,17 @@ def require_flag(key: str, value: object) -> None:
     """Raise InputError unless the value is true or false; any other word would count as true."""
     if not isinstance(value, bool):
         raise invalid(key, value, "true or false")
+
+
+def require_integer(key: str, value: object, least: int, *, optional: bool = False) -> None:
+    """Raise InputError unless the value is an integer from `least` to 2^63 - 1, or with `optional` None."""
+    if value is None and optional:
+        return
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value < 2**63:
+        raise invalid(key, value, f"an integer of at least {least}" + (", or null" if optional else ""))
+
+
+def require_name(key: str, value: object) -> None:
+    """Raise InputError unless the value is a label: text of one line, without spaces at its ends."""
+    if not isinstance(value, str) or not value or value != value.strip() or not value.isprintable() or len(value) > 200:
+        raise invalid(key, value, "a name of 1 to 200 printable characters, without spaces at its ends")

@@ -14,16 +14,17 @@ from robust_arch import configuration as edge
 from robust_arch.analysis.card import write_card
 from robust_arch.architectures import ArchSpec, Classifier, cost
 from robust_arch.attacks import ThreatModel
+from robust_arch.commands import run_job
 from robust_arch.console import set_up_logging
 from robust_arch.data import Dataset, ImageSet
 from robust_arch.errors import InputError, invalid
 from robust_arch.evaluation import EvaluationRecord, EvaluationSettings, Subject, extend, select_examples
 from robust_arch.files import write_text
 from robust_arch.interop import open_checkpoint
-from robust_arch.paths import conf_dir
 from robust_arch.run import spec_facts
 from robust_arch.runs import RunFacts, RunFolder, StudyFolder
 from robust_arch.runs.provenance import provenance
+from robust_arch.schema import require_known
 from robust_arch.signals import exit_on_sigterm
 
 log = logging.getLogger("robust_arch.evaluate")  # under -m this module is called __main__
@@ -38,8 +39,9 @@ def evaluate(cfg: DictConfig) -> EvaluationRecord:
     Raises:
         InputError: for a value, file or combination that is not allowed, before anything is written.
     """
-    if cfg.checkpoint is None:
-        raise invalid("checkpoint", None, "a file, like results/demo/runs/<run_id>/checkpoints/best.ckpt")
+    require_known(cfg, "evaluate")
+    if not isinstance(cfg.checkpoint, str):
+        raise invalid("checkpoint", cfg.checkpoint, "a file, like results/demo/runs/<run_id>/checkpoints/best.ckpt")
     path, rerun = Path(str(cfg.checkpoint)).expanduser(), edge.read_rerun(cfg)
     if not path.is_file():
         RunFolder(path.parent.parent).require_weights()  # of a merged run: says which machine has them
@@ -168,7 +170,7 @@ def _owning_run(path: Path) -> tuple[RunFolder, str, str] | None:
 def _external_run(cfg: DictConfig, path: Path) -> tuple[RunFolder, str, str]:
     """A run of its own for a file from elsewhere, named by the file's content."""
     digest = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
-    study = StudyFolder(Path(str(cfg.results_dir)).expanduser() / edge.read_study_name(cfg))
+    study = StudyFolder(edge.read_results_dir(cfg) / edge.read_study_name(cfg))
     return study.run(digest), digest, "external"
 
 
@@ -211,7 +213,7 @@ def main() -> None:
     """The command."""
     set_up_logging()
     exit_on_sigterm()
-    hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="evaluate")(job)()
+    run_job(job, "evaluate")
 
 
 if __name__ == "__main__":

@@ -10,18 +10,20 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
 from rich.table import Table
 
 from robust_arch.architectures import activation_bytes, arch_name
 from robust_arch.configuration import of_a_job
-from robust_arch.errors import InputError
+from robust_arch.errors import InputError, invalid
 from robust_arch.forecast import Forecast
 from robust_arch.halving import ONE_VALUE, plan_rungs, read_halving
 from robust_arch.paths import conf_dir
 from robust_arch.resolvers import register_resolvers
 from robust_arch.run import Run
+from robust_arch.schema import refused
 from robust_arch.search import Halving, Members
-from robust_arch.sweep import StudyPlan, combinations, plan_study
+from robust_arch.sweep import StudyPlan, combinations, plan_study, require_one_study
 from robust_arch.train import FLAGS
 
 
@@ -33,20 +35,30 @@ def plans_from_command(arguments: Sequence[str]) -> list[StudyPlan]:
     Raises:
         InputError: for an argument that Hydra or this project refuses.
     """
-    overrides = [FLAGS.get(argument, argument) for argument in arguments if argument not in ("-m", "--multirun")]
+    words = [
+        part for word in arguments for part in (word.split("=", 1) if word.startswith("--config-dir=") else [word])
+    ]
+    overrides = [FLAGS.get(word, word) for word in words if word not in ("-m", "--multirun")]
     search_path = []
     for option in ("--config-dir", "-cd"):
         if option in overrides:
             position = overrides.index(option)
-            search_path = [f"hydra.searchpath=[file://{Path(*overrides[position + 1 : position + 2]).resolve()}]"]
+            folder = Path(overrides[position + 1]) if len(overrides) > position + 1 else None
+            if folder is None or not folder.is_dir():
+                raise invalid(
+                    option, None if folder is None else str(folder), "a folder of YAML files laid out like conf/"
+                )
+            search_path = [f"hydra.searchpath=[file://{folder.resolve()}]"]
             del overrides[position : position + 2]
     register_resolvers()
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-            plans = [_plan([*search_path, *combination], combination) for combination in combinations(overrides)]
-    except HydraException as error:
-        raise InputError(str(error)) from None
+            found = combinations(overrides)
+            require_one_study(found)
+            plans = [_plan([*search_path, *combination], combination) for combination in found]
+    except (HydraException, OmegaConfBaseException) as error:
+        raise refused(error) from None
     if len(plans) > 1 and any(plan.halving is not None for plan in plans):
         raise InputError(ONE_VALUE)
     return plans

@@ -77,10 +77,10 @@ def read_objectives(cfg: DictConfig) -> tuple[str, ...]:
     if cfg.study.objectives is None:
         return ()
     names: Any = cfg.study.objectives
-    is_list = OmegaConf.is_list(names) and len(names) and len(set(names)) == len(names)
-    if not is_list or not set(names) <= set(OBJECTIVES):
+    listed = [str(name) for name in names] if OmegaConf.is_list(names) else []
+    if not listed or len(set(listed)) != len(listed) or not set(listed) <= set(OBJECTIVES):
         raise invalid("study.objectives", names, f"a list of different ones of {', '.join(OBJECTIVES)}, or null")
-    return tuple(names)
+    return tuple(listed)
 
 
 def objective_values(run: Run, names: tuple[str, ...]) -> tuple[float, ...]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_loader import ConfigLoader
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig
@@ -14,12 +15,12 @@ from omegaconf import DictConfig
 from robust_arch import configuration as edge
 from robust_arch.architectures import ArchSpec
 from robust_arch.data import ImageSet
-from robust_arch.errors import InputError
+from robust_arch.errors import InputError, invalid
 from robust_arch.launching import PlannedRun, launch_until_settled
 from robust_arch.run import Run
 from robust_arch.runs import StudyFolder
 from robust_arch.search import Budget, Halving, Members
-from robust_arch.suggestion import refuse_allocation
+from robust_arch.suggestion import read_objectives, refuse_allocation
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +48,8 @@ def plan_study(cfg: DictConfig, overrides: Sequence[str]) -> StudyPlan:
         InputError: if a value is not allowed, or no architecture of the space meets the budget.
     """
     refuse_allocation(cfg)
+    read_objectives(cfg)
+    require_jobs()
     base = Run.load(edge.read_settings(cfg))
     train = base.splits.train
     task = (train.num_classes, train.image_shape)
@@ -60,6 +63,13 @@ def plan_study(cfg: DictConfig, overrides: Sequence[str]) -> StudyPlan:
     members.require_plannable(len(seeds))
     runs = [planned_run(base, spec, seed, overrides) for spec in members.specs for seed in seeds]
     return StudyPlan(tuple(runs), members, budget, StudyFolder(base.settings.study_path))
+
+
+def require_jobs() -> None:
+    """Raise InputError for a number of simultaneous jobs that joblib would refuse in the middle of the sweep."""
+    jobs = HydraConfig.get().launcher.get("n_jobs", 1) if HydraConfig.initialized() else 1
+    if jobs is not None and (isinstance(jobs, bool) or not isinstance(jobs, int) or not jobs):
+        raise invalid("hydra.launcher.n_jobs", jobs, "an integer of at least 1, or -1 for as many as there are cores")
 
 
 def planned_run(base: Run, spec: ArchSpec, seed: int, overrides: Sequence[str]) -> PlannedRun:
@@ -81,11 +91,21 @@ def combinations(arguments: Sequence[str], loader: ConfigLoader | None = None) -
     return BasicSweeper.split_arguments(overrides, None)[0]
 
 
+def require_one_study(combinations: Sequence[Sequence[str]]) -> None:
+    """Raise InputError where the command line sweeps over studies: each has a plan and a folder of its own."""
+    for key in ("study", "study.name"):
+        values = {item.partition("=")[2] for items in combinations for item in items if item.startswith(f"{key}=")}
+        if len(values) > 1:
+            raise invalid(key, ",".join(sorted(values)), "one study per command")
+
+
 def configurations(
     config: DictConfig, loader: ConfigLoader, arguments: Sequence[str]
 ) -> Iterator[tuple[DictConfig, list[str]]]:
     """One composed configuration, with its overrides, for each combination."""
-    for combination in combinations(arguments, loader):
+    found = combinations(arguments, loader)
+    require_one_study(found)
+    for combination in found:
         yield edge.of_a_job(loader.load_sweep_config(config, combination)), combination
 
 

@@ -6,14 +6,13 @@ What takes seconds to import is imported once Hydra has accepted the command lin
 import logging
 import sys
 
-import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from robust_arch.commands import run_job
 from robust_arch.console import set_up_logging
 from robust_arch.errors import InputError
-from robust_arch.paths import conf_dir
 from robust_arch.resolvers import register_resolvers
 from robust_arch.signals import exit_on_sigterm
 
@@ -78,7 +77,7 @@ def main() -> None:
     set_up_logging()
     exit_on_sigterm()
     sys.argv = [FLAGS.get(word, word) for word in sys.argv]
-    hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="train")(job)()
+    run_job(job, "train")
 
 
 if __name__ == "__main__":

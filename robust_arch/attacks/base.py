@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from robust_arch import __version__
 from robust_arch.attacks.threat import ThreatModel
-from robust_arch.errors import invalid
+from robust_arch.errors import invalid, require_integer
 
 
 def check_shapes(x: Tensor, y: Tensor) -> None:
@@ -44,8 +44,7 @@ def require_inside(key: str, attack: "Attack") -> None:
 
 def require_count(key: str, value: object) -> None:
     """Raise InputError unless the setting `attack.<key>` is an integer of at least 1."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise invalid(f"attack.{key}", value, "an integer of at least 1")
+    require_integer(f"attack.{key}", value, 1)
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from robust_arch import randomness
-from robust_arch.errors import invalid, require_flag
+from robust_arch.errors import require_flag, require_integer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,9 +24,7 @@ class CropFlip:
 
     def __post_init__(self) -> None:
         for key in ("padding", "cutout"):
-            value = getattr(self, key)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-                raise invalid(f"recipe.augment.{key}", value, "an integer of at least 0")
+            require_integer(f"recipe.augment.{key}", getattr(self, key), 0)
         require_flag("recipe.augment.flip", self.flip)
 
     def __call__(self, images: Tensor, keys: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from robust_arch.data.images import ImageSet, stratified, stratified_order, without
-from robust_arch.errors import invalid
+from robust_arch.errors import invalid, require_integer, require_name
 from robust_arch.randomness import derive
 
 
@@ -44,13 +44,11 @@ class Dataset(ABC):
     eps: Mapping[str, float | str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        require_name("data.name", self.name)
         if not 0 < self.val_fraction < 1:
             raise invalid("data.val_fraction", self.val_fraction, "between 0 and 1, both excluded")
-        count = self.train_images
-        if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count < 1):
-            raise invalid("data.train_images", count, "an integer of at least 1, or null for all that are not held out")
-        if isinstance(self.split_seed, bool) or not isinstance(self.split_seed, int) or self.split_seed < 0:
-            raise invalid("data.split_seed", self.split_seed, "an integer of at least 0")
+        require_integer("data.train_images", self.train_images, 1, optional=True)
+        require_integer("data.split_seed", self.split_seed, 0)
 
     @abstractmethod
     def read(self) -> tuple[ImageSet, ImageSet]:

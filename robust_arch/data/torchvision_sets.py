@@ -12,7 +12,7 @@ from torchvision.transforms import functional as F
 
 from robust_arch.data.dataset import Dataset
 from robust_arch.data.images import ImageSet
-from robust_arch.errors import InputError, invalid
+from robust_arch.errors import InputError, invalid, require_integer
 from robust_arch.paths import cache_dir
 
 # what must be on disk below data.root, for the message where there is no network
@@ -42,9 +42,7 @@ class TorchvisionSet(Dataset):
         super().__post_init__()
         if self.source not in _FILES:
             raise invalid("data.source", self.source, f"one of {', '.join(_FILES)}")
-        size = self.image_size
-        if size is not None and (isinstance(size, bool) or not isinstance(size, int) or size < 1):
-            raise invalid("data.image_size", size, "an integer of at least 1, or null for the images' own size")
+        require_integer("data.image_size", self.image_size, 1, optional=True)
 
     @property
     def folder(self) -> Path:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from robust_arch.attacks import Attack
-from robust_arch.errors import invalid, require_flag
+from robust_arch.errors import invalid, require_flag, require_integer
 
 CHECKPOINTS = ("best", "last")
 
@@ -40,11 +40,7 @@ class EvaluationSettings:
 
     def __post_init__(self) -> None:
         for key in ("n", "batch_size", "diagnostics", "smoothness"):
-            value, may_be_null = getattr(self, key), key != "batch_size"
-            if value is None and may_be_null:
-                continue
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise invalid(f"evaluate.{key}", value, "an integer of at least 1" + (", or null" * may_be_null))
+            require_integer(f"evaluate.{key}", getattr(self, key), 1, optional=key != "batch_size")
         require_flag("evaluate.save_images", self.save_images)
         if len(self.cascade) == 1:
             raise invalid("evaluate.cascade", [self.cascade[0].name], "at least two attacks, or an empty list")

@@ -6,7 +6,7 @@ import numpy as np
 
 from robust_arch.architectures import ImageShape
 from robust_arch.architectures.family import get_family
-from robust_arch.errors import invalid
+from robust_arch.errors import invalid, require_integer
 from robust_arch.search.choices import is_count
 from robust_arch.search.limits import last_shares
 from robust_arch.search.members import Members, Specs
@@ -26,8 +26,7 @@ class Sample:
     def __post_init__(self) -> None:
         if self.count is not None and not is_count(self.count):
             raise invalid("search.sample", self.count, "an integer of at least 1, or null for all")
-        if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
-            raise invalid("search.sample_seed", self.seed, "an integer of at least 0")
+        require_integer("search.sample_seed", self.seed, 0)
 
     def of(self, members: Members, num_classes: int, image_shape: ImageShape, resource: str) -> Members:
         """The chosen members, in the order of the space.

@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 
 from robust_arch.attacks import ThreatModel
 from robust_arch.data.augment import CropFlip
-from robust_arch.errors import invalid, require_flag
+from robust_arch.errors import invalid, require_flag, require_integer, require_name
 from robust_arch.training.schedule import Schedule
 
 
@@ -40,14 +40,11 @@ class Recipe:
     eps_warmup: int = 0
 
     def __post_init__(self) -> None:
+        require_name("recipe.name", self.name)
         for flag in ("drop_last", "decay_all"):
             require_flag(f"recipe.{flag}", getattr(self, flag))
         for key, least in (("epochs", 1), ("batch_size", 1), ("early_stopping", 1), ("eps_warmup", 0)):
-            value = getattr(self, key)
-            if value is None and key == "early_stopping":
-                continue
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise invalid(f"recipe.{key}", value, f"an integer of at least {least}")
+            require_integer(f"recipe.{key}", getattr(self, key), least, optional=key == "early_stopping")
         if self.gradient_clip is not None and not 0 < self.gradient_clip < math.inf:
             raise invalid(
                 "recipe.gradient_clip", self.gradient_clip, "a finite number greater than 0, or null for none"

@@ -9,7 +9,7 @@ from torch import nn
 from robust_arch.architectures import Classifier
 from robust_arch.data.batches import PLACES
 from robust_arch.engine import PRECISIONS, AttackableNetwork, decide_precision, keep_freed_memory, missing_compiler
-from robust_arch.errors import invalid, require_flag
+from robust_arch.errors import invalid, require_flag, require_integer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,20 +58,18 @@ class TrainerSettings:
 
     def _check_counts(self) -> None:
         for key in ("max_epochs", "devices", "threads", "limit_train_batches"):
-            value = getattr(self, key)
             optional = key in ("threads", "limit_train_batches")
-            if value is None and optional:
-                continue
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                allowed = "an integer of at least 1" + (", or null" if optional else "")
-                raise invalid(f"trainer.{key}", value, allowed)
+            require_integer(f"trainer.{key}", getattr(self, key), 1, optional=optional)
 
     def _check_gpus(self) -> None:
         if self.gpus is None:
             return
-        whole = all(isinstance(index, int) and not isinstance(index, bool) and index >= 0 for index in self.gpus)
-        if not whole or len(set(self.gpus)) != self.devices:
+        for index in self.gpus:
+            require_integer("trainer.gpus", index, 0)
+        if len(set(self.gpus)) != self.devices or len(self.gpus) != self.devices:
             raise invalid("trainer.gpus", self.gpus, f"as many numbers as trainer.devices, {self.devices}, or null")
+        if self.device.type == "cpu":
+            raise invalid("trainer.gpus", self.gpus, "null where trainer.accelerator is cpu, or auto without a GPU")
 
     def _check_precision(self) -> None:
         if str(self.precision) not in ("auto", *PRECISIONS):

@@ -1,0 +1,198 @@
+"""Which keys a configuration may have, and of what type their values are: read from signatures and from `conf`.
+
+Hydra accepts any key that a YAML or a `+` on the command line adds, and passes values of any type on.
+"""
+
+import inspect
+import math
+import types
+import typing
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from difflib import get_close_matches
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import hydra
+import yaml
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError
+
+from robust_arch.errors import InputError, invalid
+from robust_arch.paths import conf_dir
+
+LARGEST_INTEGER = 2**63 - 1
+_HYDRA_KEYS = frozenset({"_target_", "_partial_", "_recursive_", "_convert_", "_args_"})
+
+
+def require_keys(given: Iterable[str], key: str, allowed: Iterable[str], required: Iterable[str] = ()) -> None:
+    """Raise InputError for a key of the group `key` that is missing or not allowed, with the nearest one that is."""
+    names, given = sorted(allowed), list(map(str, given))
+    if unknown := sorted(set(given) - set(names)):
+        nearest = get_close_matches(unknown[0], names, n=1)
+        hint = f"did you mean {nearest[0]}? " if nearest else ""
+        raise InputError(f"{_joined(key, unknown[0])}: unknown key; {hint}Keys are {', '.join(names)}")
+    if missing := sorted(set(required) - set(given)):
+        raise InputError(f"{_joined(key, missing[0])}: missing; it cannot be deleted")
+
+
+def require_accepted(node: Any, key: str) -> None:
+    """Check a group that Hydra will build: its keys and their types against the signature of its `_target_`.
+
+    node: plain data. Groups inside are checked first, so that the innermost fault is named.
+
+    Raises:
+        InputError: for a target that cannot be found, a key that it does not take or lacks, or a value of another type.
+    """
+    if not isinstance(node, Mapping) or not isinstance(node.get("_target_"), str):
+        raise invalid(key, node, "a group of keys with a _target_")
+    for name, value in node.items():
+        for place, group in _groups(value, f"{key}.{name}"):
+            require_accepted(group, place)
+    try:
+        target = hydra.utils.get_object(node["_target_"])
+        signature = inspect.signature(target)
+    except Exception as error:  # importing what a user names may raise anything
+        raise invalid(f"{key}._target_", node["_target_"], f"the name of a class or function ({error})") from None
+    parameters = {name: each for name, each in signature.parameters.items() if name != "self"}
+    own = {name: value for name, value in node.items() if name not in _HYDRA_KEYS}
+    if any(each.kind is inspect.Parameter.VAR_KEYWORD for each in parameters.values()):
+        return
+    positional = bool(node.get("_partial_")) or "_args_" in node
+    required = [name for name, each in parameters.items() if each.default is inspect.Parameter.empty]
+    require_keys(own, key, parameters, () if positional else required)
+    hints = _hints(target)
+    for name, value in own.items():
+        if name in hints:
+            require_type(f"{key}.{name}", value, hints[name])
+
+
+def _groups(value: Any, key: str) -> Iterable[tuple[str, Any]]:
+    """The groups with a `_target_` inside a value, with their keys; those inside of them are not looked for."""
+    if isinstance(value, Mapping):
+        if "_target_" in value:
+            yield key, value
+        else:
+            for name, inner in value.items():
+                yield from _groups(inner, f"{key}.{name}")
+    elif isinstance(value, list):
+        for position, inner in enumerate(value):
+            yield from _groups(inner, f"{key}[{position}]")
+
+
+def _hints(target: Any) -> dict[str, Any]:
+    """Types of the parameters, as far as they are annotated with what can be found."""
+    try:
+        return typing.get_type_hints(target.__init__ if inspect.isclass(target) else target)
+    except Exception:  # an annotation names what is not there when the program runs
+        return {}
+
+
+def require_type(key: str, value: Any, hint: Any) -> None:
+    """Raise InputError unless `value`, plain data, is what the annotation `hint` allows."""
+    if not _is_of(value, hint):
+        raise invalid(key, value, _described(hint))
+
+
+def _is_of(value: Any, hint: Any) -> bool:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if isinstance(value, Mapping) and "_target_" in value:  # checked by itself; what it makes is known once it is made
+        return hint not in _PLAIN
+    if hint in _PLAIN:
+        return _PLAIN[hint][0](value)
+    if origin in (typing.Union, types.UnionType):
+        return any(_is_of(value, each) for each in arguments)
+    if origin is typing.Literal:
+        return value in arguments
+    if inspect.isclass(origin) and issubclass(origin, Mapping):
+        return isinstance(value, Mapping)
+    if origin is tuple or (inspect.isclass(origin) and issubclass(origin, Sequence)):
+        inner = arguments[0] if arguments else Any
+        return isinstance(value, list | tuple) and all(_is_of(each, inner) for each in value)
+    # plain data is no object of any other class
+    return not inspect.isclass(origin or hint) or hint is object
+
+
+def _is_integer(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) <= LARGEST_INTEGER
+
+
+def _is_number(value: Any) -> bool:
+    return _is_integer(value) or (isinstance(value, float) and math.isfinite(value))
+
+
+_PLAIN: dict[Any, tuple[Callable[[Any], bool], str]] = {
+    int: (_is_integer, "an integer"),
+    float: (_is_number, "a finite number"),
+    bool: (lambda value: isinstance(value, bool), "true or false"),
+    str: (lambda value: isinstance(value, str), "a text"),
+    Path: (lambda value: isinstance(value, str), "a path"),
+    type(None): (lambda value: value is None, "null"),
+}
+
+
+def _described(hint: Any) -> str:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if hint in _PLAIN:
+        return _PLAIN[hint][1]
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(dict.fromkeys(map(_described, arguments)))
+    if inspect.isclass(origin) and issubclass(origin, Mapping):
+        return "a group of keys"
+    if inspect.isclass(origin) and issubclass(origin, Sequence):
+        return f"a list, each {_described(arguments[0])}" if arguments else "a list"
+    return "a group of keys with a _target_"
+
+
+@cache
+def _of_file(name: str) -> dict[str, Any]:
+    """The content of a file of `conf`."""
+    content: dict[str, Any] = yaml.safe_load((conf_dir() / name).read_text(encoding="utf-8"))
+    return content
+
+
+@cache
+def _known(config: str) -> dict[str, frozenset[str]]:
+    """The keys of conf/<config>.yaml, each with the keys of its group; of none where it is no group that is read here.
+
+    Groups with a `_target_` are checked by `require_accepted`, `arch` and `logger` by those who read them.
+    """
+    content = dict(_of_file(f"{config}.yaml"))
+    choices = {
+        name: choice for entry in content["defaults"] if isinstance(entry, dict) for name, choice in entry.items()
+    }
+    names = {name for name in {*content, *choices} if " " not in name} - {"defaults", "hydra", "scale"}
+    groups = {name: frozenset(content[name]) for name in names if isinstance(content.get(name), dict)}
+    for name in {"evaluate", "search"} & names:
+        groups[name] = groups.get(name, frozenset()) | frozenset(_of_file(f"{name}/{choices[name]}.yaml"))
+    return {name: groups.get(name, frozenset()) if name != "arch" else frozenset() for name in names}
+
+
+def require_known(cfg: DictConfig, config: str) -> None:
+    """Raise InputError for a key that conf/<config>.yaml does not have, or lacks, at the top or in its groups."""
+    content: Any = OmegaConf.to_container(cfg, resolve=False)
+    known = _known(config)
+    require_keys(content, "", known, known)
+    for name, keys in known.items():
+        if keys:
+            if not isinstance(content[name], dict):
+                raise invalid(name, content[name], "a group of keys")
+            require_keys(content[name], name, keys, keys)
+
+
+def refused(error: Exception) -> InputError:
+    """What Hydra or OmegaConf does not accept, as one line that names the key and what is allowed."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ConfigAttributeError | ConfigKeyError) and isinstance(cause.parent_node, DictConfig):
+            place, _, name = str(cause.full_key).rpartition(".")
+            try:
+                require_keys([name], place, map(str, cause.parent_node))
+            except InputError as found:
+                return found
+        cause = cause.__cause__
+    return InputError("".join(each for each in " ".join(str(error).split()) if each.isprintable()))
+
+
+def _joined(key: str, name: str) -> str:
+    return f"{key}.{name}" if key else name
