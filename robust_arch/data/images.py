@@ -1,6 +1,7 @@
 """Images and labels in memory, and how a set of them is divided by class."""
 
 import hashlib
+import heapq
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -90,6 +91,36 @@ def stratified(labels: Tensor, count: int, seed: int) -> Tensor:
         generator = np.random.default_rng(derive(seed, "stratified", int(label)))
         chosen.append(generator.permutation(members)[:amount])
     return torch.from_numpy(np.sort(np.concatenate(chosen)).astype(np.int64))
+
+
+def stratified_order(labels: Tensor, seed: int) -> Tensor:
+    """All positions in an order, drawn by `seed`, of which any first part is stratified.
+
+    Among the first n examples each class is less than one away from its share of n. To take the largest remainders for
+    each n, as `stratified` does, would not nest: a class can lose an example when n grows (the Alabama paradox). Here
+    the j-th example of a class with share w is due at place ceil(j / w), may come from place floor((j - 1) / w) on, and
+    the earliest due is taken (Tijdeman, "The chairman assignment problem", Discrete Mathematics 32, 1980).
+    labels: (N,). Returns (N,) int64.
+    """
+    total = len(labels)
+    waiting: list[tuple[int, int, int]] = []  # place from which it may come, class, number in the class
+    members = {}
+    for label in np.unique(labels.numpy()).tolist():
+        positions = np.flatnonzero(labels.numpy() == label)
+        members[label] = np.random.default_rng(derive(seed, "stratified_order", label)).permutation(positions)
+        waiting.append((0, label, 0))
+    ready: list[tuple[int, int, int]] = []  # place at which it is due, class, number in the class
+    order = []
+    for place in range(total):
+        while waiting and waiting[0][0] <= place:
+            _, label, number = heapq.heappop(waiting)
+            due = -(-(number + 1) * total // len(members[label]))
+            heapq.heappush(ready, (due, label, number))
+        _, label, number = heapq.heappop(ready)
+        order.append(members[label][number])
+        if number + 1 < len(members[label]):
+            heapq.heappush(waiting, ((number + 1) * total // len(members[label]), label, number + 1))
+    return torch.tensor(np.array(order), dtype=torch.int64)
 
 
 def without(size: int, index: Tensor) -> Tensor:
