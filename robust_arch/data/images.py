@@ -2,25 +2,35 @@
 
 import hashlib
 import heapq
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from robust_arch.data.reading import Reading
 from robust_arch.errors import invalid
 from robust_arch.randomness import derive
 
 
 @dataclass(frozen=True, eq=False)
 class ImageSet:
-    """Labelled images. images: (N, C, H, W) uint8 in [0, max_value]; labels: (N,) int64 below num_classes."""
+    """Labelled images.
+
+    Attributes:
+        images: (N, C, H, W) uint8 in [0, max_value].
+        labels: (N,) int64 below num_classes.
+        num_classes: number of classes, also of those without an image here.
+        max_value: the value that stands for 1.
+        reading: how files became these images, or those that they are a subset of; None where no files were read.
+    """
 
     images: Tensor
     labels: Tensor
     num_classes: int
     max_value: int = 255
+    reading: Reading | None = None
 
     def __post_init__(self) -> None:
         if self.images.ndim != 4 or self.images.dtype != torch.uint8:
@@ -43,20 +53,22 @@ class ImageSet:
 
     def subset(self, index: Tensor) -> "ImageSet":
         """The images at these positions, in this order. index: (M,) int64."""
-        return ImageSet(self.images[index], self.labels[index], self.num_classes, self.max_value)
+        return replace(self, images=self.images[index], labels=self.labels[index])
 
     def to_unit(self, images: Tensor) -> Tensor:
         """uint8 images as float32 in [0, 1]."""
         return images.float() / self.max_value
 
     def fingerprint(self) -> str:
-        """16 hex digits that change with any pixel, label, shape or scale; computed once."""
+        """16 hex digits that change with any pixel, label, shape, scale or kind of conversion; computed once."""
         return self._fingerprint
 
     @cached_property
     def _fingerprint(self) -> str:
         digest = hashlib.blake2b(digest_size=8)
         digest.update(repr((tuple(self.images.shape), self.num_classes, self.max_value)).encode())
+        if self.reading and self.reading.converted:
+            digest.update(repr(sorted(self.reading.converted)).encode())
         for tensor in (self.images, self.labels):
             digest.update(tensor.contiguous().numpy().data)  # as a buffer: no copy of the data set
         return digest.hexdigest()
