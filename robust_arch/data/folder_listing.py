@@ -40,10 +40,18 @@ class Listing:
 
 @dataclass(frozen=True)
 class _Entry:
-    """One file or folder. path: by way of the root. real: without symbolic links. kind: _FOLDER, _IMAGE or a reason."""
+    """One file or folder; paths are strings, as there can be millions.
 
-    path: Path
-    real: Path
+    Attributes:
+        name: its own.
+        path: by way of the root.
+        real: without symbolic links.
+        kind: _FOLDER, _IMAGE or the reason to skip it.
+    """
+
+    name: str
+    path: str
+    real: str
     kind: str
 
 
@@ -59,7 +67,7 @@ def list_images(root: Path) -> tuple[list[str], dict[str, Listing], list[str]]:
     entries = {entry.name: entry for entry in _entries(root)}
     tops = {part: _top(root, part, entries.get(part)) for part in PARTS}
     classes = _class_names(root, tops)
-    seen: dict[Path, Path] = {}
+    seen: dict[str, str] = {}
     listings = {part: _list_part(top, classes, seen) for part, top in tops.items()}
     return classes, listings, sorted(name for name in entries if name not in PARTS and not name.startswith("."))
 
@@ -68,12 +76,12 @@ def _top(root: Path, part: str, entry: "os.DirEntry[str] | None") -> list[_Entry
     """What a part holds."""
     if entry is None or _kind(entry) != _FOLDER:
         raise invalid("data.root", str(root), f"a folder with {part}/<class>/ inside; there is no {root / part}")
-    return list(_scan(root / part, (root / part).resolve()))
+    return list(_scan(entry.path, str(Path(entry.path).resolve())))
 
 
 def _class_names(root: Path, tops: dict[str, list[_Entry]]) -> list[str]:
     """Sorted folder names of train, which test must share."""
-    found = {part: sorted(entry.path.name for entry in top if entry.kind == _FOLDER) for part, top in tops.items()}
+    found = {part: sorted(entry.name for entry in top if entry.kind == _FOLDER) for part, top in tops.items()}
     train, test = found["train"], found["test"]
     if not train:
         raise invalid("data.root", str(root), "a folder with train/<class>/ inside; train has no class folder")
@@ -86,35 +94,38 @@ def _class_names(root: Path, tops: dict[str, list[_Entry]]) -> list[str]:
     return train
 
 
-def _list_part(top: list[_Entry], classes: list[str], seen: dict[Path, Path]) -> Listing:
+def _list_part(top: list[_Entry], classes: list[str], seen: dict[str, str]) -> Listing:
     """The images below the class folders. seen: files that are read, by what they are without links; grows."""
     skipped = Counter(_NO_CLASS if entry.kind == _IMAGE else entry.kind for entry in top if entry.kind != _FOLDER)
     noted: Counter[str] = Counter()
     files: list[tuple[Path, int]] = []
-    folders = {entry.path.name: entry for entry in top if entry.kind == _FOLDER}
+    folders = {entry.name: entry for entry in top if entry.kind == _FOLDER}
     for label, name in enumerate(classes):
         entries = list(_walk(folders[name], ()))
         skipped_here = Counter(entry.kind for entry in entries if entry.kind != _IMAGE)
-        images = sorted((entry for entry in entries if entry.kind == _IMAGE), key=lambda entry: entry.path)
+        # as paths are sorted, folder by folder: no character of a name comes before the separator
+        images = sorted(
+            (entry for entry in entries if entry.kind == _IMAGE), key=lambda entry: entry.path.replace(os.sep, "\0")
+        )
         if not images:
             reasons = ", ".join(f"{count} {reason}" for reason, count in skipped_here.items()) or "nothing"
             allowed = f"at least one image ({', '.join(sorted(SUFFIXES))}); it holds {reasons}"
-            raise invalid("data.root", str(folders[name].path), allowed)
+            raise invalid("data.root", folders[name].path, allowed)
         for entry in images:
             other = seen.setdefault(entry.real, entry.path)
             if other != entry.path:
                 raise InputError(f"data.root: {other} and {entry.path} are one file, by way of a symbolic link")
         skipped += skipped_here
         noted += _unusual(images, folders[name].path)
-        files += [(entry.path, label) for entry in images]
+        files += [(Path(entry.path), label) for entry in images]
     return Listing(files, noted, skipped)
 
 
-def _unusual(images: list[_Entry], folder: Path) -> Counter[str]:
-    names = Counter(_folded(str(entry.path)) for entry in images)
+def _unusual(images: list[_Entry], folder: str) -> Counter[str]:
+    names = Counter(_folded(entry.path) for entry in images)
     found = Counter(
         {
-            _NESTED: sum(entry.path.parent != folder for entry in images),
+            _NESTED: sum(entry.path.count(os.sep) > folder.count(os.sep) + 1 for entry in images),
             _LINKED: sum(entry.real != entry.path for entry in images),
             _CASE: sum(count for count in names.values() if count > 1),
         }
@@ -129,7 +140,7 @@ def _folded(name: str) -> str:
 
 def _walk(folder: _Entry, above: tuple[Path, ...]) -> Iterator[_Entry]:
     """Every file below a folder. above: the folders on the way to it, without links."""
-    way = (*above, folder.real)
+    way = (*above, Path(folder.real))
     for entry in _scan(folder.path, folder.real):
         if entry.kind != _FOLDER:
             yield entry
@@ -139,14 +150,16 @@ def _walk(folder: _Entry, above: tuple[Path, ...]) -> Iterator[_Entry]:
         yield from _walk(entry, way)
 
 
-def _scan(folder: Path, real: Path) -> Iterator[_Entry]:
+def _scan(folder: str | Path, real: str) -> Iterator[_Entry]:
     """What a folder holds."""
     for entry in _entries(folder):
-        path, kind = folder / entry.name, _kind(entry)
-        yield _Entry(path, path.resolve() if entry.is_symlink() and kind != _HIDDEN else real / entry.name, kind)
+        kind = _kind(entry)
+        linked = entry.is_symlink() and kind != _HIDDEN
+        target = str(Path(entry.path).resolve()) if linked else f"{real}{os.sep}{entry.name}"
+        yield _Entry(entry.name, entry.path, target, kind)
 
 
-def _entries(folder: Path) -> "list[os.DirEntry[str]]":
+def _entries(folder: str | Path) -> "list[os.DirEntry[str]]":
     try:
         with os.scandir(folder) as entries:
             return list(entries)
@@ -166,7 +179,7 @@ def _kind(entry: "os.DirEntry[str]") -> str:
         return _FOLDER
     if not stat.S_ISREG(mode):
         return _SPECIAL
-    suffix = Path(entry.name).suffix.lower()
-    if suffix in SUFFIXES:
+    _, dot, end = entry.name.lower().rpartition(".")
+    if dot + end in SUFFIXES:
         return _IMAGE
-    return f"{suffix} files" if suffix else "files without a suffix"
+    return f".{end} files" if dot and end else "files without a suffix"

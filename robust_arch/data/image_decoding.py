@@ -39,7 +39,7 @@ _HEADER = 4096  # bytes that hold the header of a PPM file, comments included
 
 # the colours of each of Pillow's modes that is read; modes of more bits, and those that it cannot convert, are refused
 _COLOURS = {
-    "1": "1-bit", "L": "grey", "LA": "grey", "La": "grey", "P": "palette", "PA": "palette", "RGB": "RGB",
+    "1": "black and white", "L": "grey", "LA": "grey", "La": "grey", "P": "palette", "PA": "palette", "RGB": "RGB",
     "RGBA": "RGB", "RGBa": "RGB", "RGBX": "RGB", "CMYK": "CMYK", "YCbCr": "YCbCr",
 }  # fmt: skip
 

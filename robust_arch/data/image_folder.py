@@ -86,7 +86,7 @@ class ImageFolder(Dataset):
     def _cached_decode(self, root: Path, paths: list[Path]) -> tuple[np.ndarray, dict[str, int]]:
         """(N, C, H, W) uint8, and the number of images by conversion."""
         folder = Path(self.cache).expanduser() if self.cache else cache_dir() / "image_folder"
-        cached = folder / f"{self._digest(root, paths)}.npz"
+        cached = folder / f"{self._digest(paths)}.npz"
         if (arrays := read_arrays(cached)) is not None:
             return arrays["images"], json.loads(str(arrays["converted"]))
         log.info("decoding %d images of %s once into %s", len(paths), root, cached)
@@ -95,13 +95,13 @@ class ImageFolder(Dataset):
             np.savez(handle, images=images, converted=np.array(json.dumps(converted)))
         return images, converted
 
-    def _digest(self, root: Path, paths: list[Path]) -> str:
+    def _digest(self, paths: list[Path]) -> str:
         """Changes with every file's path, size and times of change, and with the reader: its code and Pillow's."""
         reader = (PIL.__version__, inspect.getsource(image_decoding), self.image_size, self.channels)
-        digest = hashlib.blake2b(repr((os.fsencode(root), reader)).encode(), digest_size=12)
+        digest = hashlib.blake2b(repr(reader).encode(), digest_size=12)
         for path in paths:
             stat = path.stat()
-            digest.update(os.fsencode(path.relative_to(root)))
+            digest.update(os.fsencode(path))
             # the second time also tells a file that was replaced by one as old
             digest.update(f"\0{stat.st_size}\0{stat.st_mtime_ns}\0{stat.st_ctime_ns}\n".encode())
         return digest.hexdigest()

@@ -110,7 +110,7 @@ def test_one_bit_is_black_and_white(suffix, tmp_path):
     bits = GREY > 127
     pixels, done = decoded(saved(tmp_path / f"x.{suffix}", Image.fromarray(bits)))
     np.testing.assert_array_equal(pixels[..., 0], np.where(bits, 255, 0))
-    assert done in (["1-bit to RGB"], ["palette to RGB"])  # a BMP of 1 bit has a palette
+    assert done in (["black and white to RGB"], ["palette to RGB"])  # a BMP of 1 bit has a palette
 
 
 def palette_image():

@@ -66,7 +66,6 @@ def test_every_suffix_that_is_read_is_read_in_any_case(root, read):
         ("._1.png", "hidden files or folders"),
         (".1.png", "hidden files or folders"),
         (".ipynb_checkpoints/1-checkpoint.png", "hidden files or folders"),
-        ("sub/.hidden/deep/1.png", "hidden files or folders"),
         ("__MACOSX/1.png", "hidden files or folders"),
         ("@eaDir/1.png", "hidden files or folders"),
         ("Thumbs.db", ".db files"),
@@ -79,8 +78,6 @@ def test_every_suffix_that_is_read_is_read_in_any_case(root, read):
 )
 @pytest.mark.parametrize("where", ["train/cat", "train"])
 def test_what_is_no_image_is_skipped_and_counted(name, reason, where, root, read):
-    if where == "train" and name.startswith("sub"):
-        pytest.skip("that would be a class")
     path = root / where / name
     path.parent.mkdir(parents=True, exist_ok=True)
     shutil.copy(root / "train" / "cat" / "1.png", path)
@@ -100,6 +97,28 @@ def test_images_in_sub_folders_belong_to_the_class_and_are_counted(root, read):
     assert dict(train.reading.noted) == {"in sub-folders": 1}
     np.testing.assert_array_equal(train.images[-1], colours(7).transpose(2, 0, 1))
     assert train.labels.tolist() == [0, 0, 1, 1]
+
+
+def test_images_are_in_the_order_of_their_paths(root, read):
+    names = ["a-b.png", "a/c.png", "a.png", "a/b/1.png", "ab.png"]
+    for seed, name in enumerate(names):
+        save(root / "train" / "dog" / name, seed)
+    expected = sorted([*(root / "train" / "dog" / name for name in names), root / "train" / "dog" / "1.png"])
+    train, _ = read()
+    for image, path in zip(train.images[2:], expected, strict=True):
+        np.testing.assert_array_equal(image, np.asarray(Image.open(path)).transpose(2, 0, 1))
+
+
+def test_a_hidden_folder_among_the_classes_is_no_class(root, read):
+    save(root / "train" / ".ipynb_checkpoints" / "1.png")
+    train, test = read()
+    assert (train.num_classes, test.num_classes) == (2, 2)
+    assert dict(train.reading.skipped) == {"hidden files or folders": 1}
+
+
+def test_what_is_hidden_in_a_sub_folder_is_skipped_and_counted(root, read):
+    save(root / "train" / "dog" / "puppies" / ".trash" / "deep" / "1.png")
+    assert reading(read) == (3, {}, {"hidden files or folders": 1}, {})
 
 
 def test_a_folder_named_like_an_image_is_a_folder(root, read):
