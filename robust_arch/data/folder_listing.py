@@ -182,4 +182,6 @@ def _kind(entry: "os.DirEntry[str]") -> str:
     _, dot, end = entry.name.lower().rpartition(".")
     if dot + end in SUFFIXES:
         return _IMAGE
-    return f".{end} files" if dot and end else "files without a suffix"
+    if not dot or not end:
+        return "files without a suffix"
+    return f".{end} files" if end.isprintable() else "files with an unprintable suffix"

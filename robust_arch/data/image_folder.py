@@ -48,7 +48,7 @@ class ImageFolder(Dataset):
         super().__post_init__()
         if self.root is None:
             raise invalid("data.root", None, "the folder that holds train/<class>/ and test/<class>/")
-        if isinstance(self.channels, bool) or self.channels not in tuple(MODES):
+        if isinstance(self.channels, bool) or not isinstance(self.channels, int) or self.channels not in MODES:
             raise invalid("data.channels", self.channels, "3 (RGB) or 1 (grey)")
         size = self.image_size
         if size is not None and (isinstance(size, bool) or not isinstance(size, int) or size < 1):
@@ -65,7 +65,7 @@ class ImageFolder(Dataset):
                 self.image_size,
                 f"a size to resize to, as train has {train.image_shape} and test {test.image_shape}",
             )
-        unread = f" | not read: {', '.join(beside)}" if beside else ""
+        unread = f" | not read: {beside}" if beside else ""
         log.info("%s in %s | train: %s | test: %s%s", self.name, root, train.reading, test.reading, unread)
         return train, test
 

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+_SHOWN = 10  # reasons in a line; files numbered by their suffix have thousands
+
 
 @dataclass(frozen=True)
 class Reading:
@@ -26,6 +28,9 @@ class Reading:
 
 
 def _counts(counts: Mapping[str, int]) -> str:
-    """The most frequent reason first."""
+    """The most frequent reasons first, the rest as a sum."""
     ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-    return ", ".join(f"{count:,} {reason}" for reason, count in ordered) or "none"
+    shown = [f"{count:,} {reason}" for reason, count in ordered[:_SHOWN]]
+    if rest := ordered[_SHOWN:]:
+        shown.append(f"{sum(count for _, count in rest):,} for {len(rest):,} other reasons")
+    return ", ".join(shown) or "none"

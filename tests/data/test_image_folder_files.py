@@ -74,6 +74,7 @@ def test_every_suffix_that_is_read_is_read_in_any_case(root, read):
         ("1.heic", ".heic files"),
         ("1.png.part", ".part files"),
         ("LICENSE", "files without a suffix"),
+        ("1.png\n", "files with an unprintable suffix"),
     ],
 )
 @pytest.mark.parametrize("where", ["train/cat", "train"])
@@ -309,7 +310,7 @@ def test_one_line_says_what_became_of_the_files_at_each_load(root, read, caplog,
     (root / "README").write_text("x")
     expected = (
         f"pets in {root} | train: 5 read (1 in sub-folders); skipped: 2 .txt files, 1 hidden files or folders; "
-        "converted: 1 grey to RGB | test: 2 read; skipped: none; converted: none | not read: README, val"
+        "converted: 1 grey to RGB | test: 2 read; skipped: none; converted: none | not read: ['README', 'val']"
     )
     for served_from_cache in (False, True):
         caplog.clear()
@@ -317,6 +318,15 @@ def test_one_line_says_what_became_of_the_files_at_each_load(root, read, caplog,
             read()
         assert [line for line in caplog.messages if line.startswith("pets")] == [expected]
         assert any("decoding" in line for line in caplog.messages) != served_from_cache
+
+
+def test_the_line_stays_one_line_where_there_are_many_reasons(root, read):
+    for number in range(13):
+        (root / "train" / "cat" / f"scan.{number:03d}").write_text("x")
+    found = read()[0].reading
+    assert len(found.skipped) == 13  # the record has each
+    assert str(found).count(" files") == 10
+    assert ", 3 for 3 other reasons; converted: none" in str(found)
 
 
 def test_the_fingerprint_is_that_of_the_pixels_unless_something_is_converted(root, read):
@@ -384,7 +394,15 @@ def test_images_that_do_not_fit_into_memory_ask_for_a_size(read, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("key", "value"), [("channels", True), ("channels", "3"), ("image_size", True), ("image_size", 8.0)]
+    ("key", "value"),
+    [
+        ("channels", True),
+        ("channels", "3"),
+        ("channels", 3.0),
+        ("channels", [3]),
+        ("image_size", True),
+        ("image_size", 8.0),
+    ],
 )
 def test_settings_of_another_type_are_refused(key, value):
     with pytest.raises(InputError, match=rf"data\.{key} = "):
