@@ -436,10 +436,9 @@ def _result(run: Run, folder: RunFolder, rows: list[dict[str, float]]) -> Mappin
 
 def _readings(run: Run) -> dict[str, Any]:
     """How the files of the training set, the held-out part included, and of the test set were read, if files were."""
-    readings = {"train": run.splits.train.reading, "test": run.splits.test.reading}
-    return (
-        {"reading": {part: asdict(each) for part, each in readings.items() if each}} if any(readings.values()) else {}
-    )
+    sets = {"train": run.splits.train, "test": run.splits.test}
+    readings = {part: asdict(images.reading) for part, images in sets.items() if images.reading}
+    return {"reading": readings} if readings else {}
 
 
 def _evaluate(run: Run, folder: RunFolder) -> None:

@@ -114,20 +114,17 @@ def stratified_order(labels: Tensor, seed: int) -> Tensor:
     the earliest due is taken (Tijdeman, "The chairman assignment problem", Discrete Mathematics 32, 1980).
     labels: (N,). Returns (N,) int64.
     """
-    total = len(labels)
-    waiting: list[tuple[int, int, int]] = []  # place from which it may come, class, number in the class
-    members = {}
+    total, members = len(labels), {}
     for label in np.unique(labels.numpy()).tolist():
         positions = np.flatnonzero(labels.numpy() == label)
         members[label] = np.random.default_rng(derive(seed, "stratified_order", label)).permutation(positions)
-        waiting.append((0, label, 0))
+    waiting = [(0, label, 0) for label in members]  # place from which it may come, class, number in the class
     ready: list[tuple[int, int, int]] = []  # place at which it is due, class, number in the class
     order = []
     for place in range(total):
         while waiting and waiting[0][0] <= place:
             _, label, number = heapq.heappop(waiting)
-            due = -(-(number + 1) * total // len(members[label]))
-            heapq.heappush(ready, (due, label, number))
+            heapq.heappush(ready, (-(-(number + 1) * total // len(members[label])), label, number))
         _, label, number = heapq.heappop(ready)
         order.append(members[label][number])
         if number + 1 < len(members[label]):
