@@ -20,13 +20,13 @@ from robust_arch.architectures import PRESETS, ArchSpec, ImageShape, cost
 from robust_arch.attacks import Attack, ThreatModel
 from robust_arch.attacks.base import require_inside
 from robust_arch.data import Dataset
-from robust_arch.errors import InputError, invalid, require_flag, require_integer, require_name
+from robust_arch.errors import InputError, invalid, require_flag, require_integer, require_keys, require_name
 from robust_arch.evaluation import EvaluationSettings, NamedAttack
 from robust_arch.evaluation.record import RESERVED_NAMES
 from robust_arch.identity import describe, short_hash
 from robust_arch.objectives import Objective
 from robust_arch.paths import conf_dir
-from robust_arch.schema import require_accepted, require_keys, require_known
+from robust_arch.schema import one_line, require_accepted, require_known
 from robust_arch.search import Budget, Sample, Space, Tie, Vary
 from robust_arch.training.fit import require_equal_shares
 from robust_arch.training.recipe import Recipe
@@ -131,7 +131,7 @@ def instantiate(node: DictConfig, key: str) -> Any:
             if isinstance(cause, InputError):
                 raise cause from None
             cause = cause.__cause__
-        reason = str(error.__cause__ or error).splitlines()[0]
+        reason = one_line(error.__cause__ or error)
         raise InputError(f"{key}: cannot be built from this configuration: {reason}") from error
 
 
@@ -352,7 +352,7 @@ def read_logger(node: DictConfig) -> dict[str, Any]:
     return logger
 
 
-def read_evaluation(node: DictConfig) -> EvaluationSettings:
+def read_evaluation(node: Any) -> EvaluationSettings:
     """The group `evaluate`; each attack's YAML is looked up by name."""
     settings = plain(node, "evaluate")
     names, cascade = settings.pop("attacks"), settings.pop("cascade")
@@ -457,7 +457,7 @@ def read_finalists(cfg: DictConfig) -> Finalists | None:
     evaluation = {**wanted, "checkpoints": ["best"]}
     return Finalists(
         top=top,
-        evaluation=read_evaluation(DictConfig(OmegaConf.merge(cfg.evaluate, evaluation))),
+        evaluation=read_evaluation({**plain(cfg.evaluate, "evaluate"), **evaluation}),
         overrides=tuple(as_override(f"evaluate.{key}", value) for key, value in evaluation.items()),
     )
 

@@ -1,5 +1,7 @@
 """The two ways a run can end early: what the user asked for is not possible, or the training blew up."""
 
+from collections.abc import Iterable
+from difflib import get_close_matches
 from typing import Any
 
 
@@ -34,3 +36,14 @@ def require_name(key: str, value: object) -> None:
     """Raise InputError unless the value is a label: text of one line, without spaces at its ends."""
     if not isinstance(value, str) or not value or value != value.strip() or not value.isprintable() or len(value) > 200:
         raise invalid(key, value, "a name of 1 to 200 printable characters, without spaces at its ends")
+
+
+def require_keys(given: Iterable[str], key: str, allowed: Iterable[str], required: Iterable[str] = ()) -> None:
+    """Raise InputError for a key of the group `key` that is missing or not allowed, with the nearest one that is."""
+    names, given = sorted(allowed), list(map(str, given))
+    if unknown := sorted(set(given) - set(names)):
+        nearest = get_close_matches(unknown[0], names, n=1)
+        hint = f"did you mean {nearest[0]}? " if nearest else ""
+        raise InputError(f"{f'{key}.{unknown[0]}'.lstrip('.')}: unknown key; {hint}Keys are {', '.join(names)}")
+    if missing := sorted(set(required) - set(given)):
+        raise InputError(f"{f'{key}.{missing[0]}'.lstrip('.')}: missing; it cannot be deleted")

@@ -8,7 +8,6 @@ import math
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,22 +17,11 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError
 
-from robust_arch.errors import InputError, invalid
+from robust_arch.errors import InputError, invalid, require_flag, require_keys
 from robust_arch.paths import conf_dir
 
 LARGEST_INTEGER = 2**63 - 1
 _HYDRA_KEYS = frozenset({"_target_", "_partial_", "_recursive_", "_convert_", "_args_"})
-
-
-def require_keys(given: Iterable[str], key: str, allowed: Iterable[str], required: Iterable[str] = ()) -> None:
-    """Raise InputError for a key of the group `key` that is missing or not allowed, with the nearest one that is."""
-    names, given = sorted(allowed), list(map(str, given))
-    if unknown := sorted(set(given) - set(names)):
-        nearest = get_close_matches(unknown[0], names, n=1)
-        hint = f"did you mean {nearest[0]}? " if nearest else ""
-        raise InputError(f"{_joined(key, unknown[0])}: unknown key; {hint}Keys are {', '.join(names)}")
-    if missing := sorted(set(required) - set(given)):
-        raise InputError(f"{_joined(key, missing[0])}: missing; it cannot be deleted")
 
 
 def require_accepted(node: Any, key: str) -> None:
@@ -49,12 +37,8 @@ def require_accepted(node: Any, key: str) -> None:
     for name, value in node.items():
         for place, group in _groups(value, f"{key}.{name}"):
             require_accepted(group, place)
-    try:
-        target = hydra.utils.get_object(node["_target_"])
-        signature = inspect.signature(target)
-    except Exception as error:  # importing what a user names may raise anything
-        raise invalid(f"{key}._target_", node["_target_"], f"the name of a class or function ({error})") from None
-    parameters = {name: each for name, each in signature.parameters.items() if name != "self"}
+    target = _target(node, key)
+    parameters = {name: each for name, each in inspect.signature(target).parameters.items() if name != "self"}
     own = {name: value for name, value in node.items() if name not in _HYDRA_KEYS}
     if any(each.kind is inspect.Parameter.VAR_KEYWORD for each in parameters.values()):
         return
@@ -65,6 +49,18 @@ def require_accepted(node: Any, key: str) -> None:
     for name, value in own.items():
         if name in hints:
             require_type(f"{key}.{name}", value, hints[name])
+
+
+def _target(node: Mapping[str, Any], key: str) -> Any:
+    """The class or function that a group names."""
+    for flag in ("_partial_", "_recursive_"):
+        require_flag(f"{key}.{flag}", node.get(flag, False))
+    try:
+        target = hydra.utils.get_object(node["_target_"])
+        inspect.signature(target)
+    except Exception as error:  # importing what a user names may raise anything
+        raise invalid(f"{key}._target_", node["_target_"], f"a class or function ({one_line(error)})") from None
+    return target
 
 
 def _groups(value: Any, key: str) -> Iterable[tuple[str, Any]]:
@@ -125,7 +121,7 @@ _PLAIN: dict[Any, tuple[Callable[[Any], bool], str]] = {
     int: (_is_integer, "an integer"),
     float: (_is_number, "a finite number"),
     bool: (lambda value: isinstance(value, bool), "true or false"),
-    str: (lambda value: isinstance(value, str), "a text"),
+    str: (lambda value: isinstance(value, str), "text, like a name"),
     Path: (lambda value: isinstance(value, str), "a path"),
     type(None): (lambda value: value is None, "null"),
 }
@@ -152,27 +148,27 @@ def _of_file(name: str) -> dict[str, Any]:
 
 
 @cache
-def _known(config: str) -> dict[str, frozenset[str]]:
-    """The keys of conf/<config>.yaml, each with the keys of its group; of none where it is no group that is read here.
+def _known(config: str) -> tuple[dict[str, frozenset[str]], frozenset[str]]:
+    """The keys of conf/<config>.yaml, each with the keys of its group, and those of them that must be there.
 
-    Groups with a `_target_` are checked by `require_accepted`, `arch` and `logger` by those who read them.
+    Groups with a `_target_` have no keys here, as `require_accepted` checks them; `arch` and `logger` are checked where
+    they are read.
     """
     content = dict(_of_file(f"{config}.yaml"))
-    choices = {
-        name: choice for entry in content["defaults"] if isinstance(entry, dict) for name, choice in entry.items()
-    }
-    names = {name for name in {*content, *choices} if " " not in name} - {"defaults", "hydra", "scale"}
-    groups = {name: frozenset(content[name]) for name in names if isinstance(content.get(name), dict)}
+    chosen = {name: choice for each in content["defaults"] if isinstance(each, dict) for name, choice in each.items()}
+    names = {name for name in {*content, *chosen} if " " not in name} - {"defaults", "hydra", "scale"}
+    groups = {name: frozenset(content[name]) for name in names - {"arch"} if isinstance(content.get(name), dict)}
     for name in {"evaluate", "search"} & names:
-        groups[name] = groups.get(name, frozenset()) | frozenset(_of_file(f"{name}/{choices[name]}.yaml"))
-    return {name: groups.get(name, frozenset()) if name != "arch" else frozenset() for name in names}
+        groups[name] = groups.get(name, frozenset()) | frozenset(_of_file(f"{name}/{chosen[name]}.yaml"))
+    required = frozenset(name for name in names if name in content or chosen[name] is not None)
+    return {name: groups.get(name, frozenset()) for name in names}, required
 
 
 def require_known(cfg: DictConfig, config: str) -> None:
     """Raise InputError for a key that conf/<config>.yaml does not have, or lacks, at the top or in its groups."""
     content: Any = OmegaConf.to_container(cfg, resolve=False)
-    known = _known(config)
-    require_keys(content, "", known, known)
+    known, required = _known(config)
+    require_keys(content, "", known, required)
     for name, keys in known.items():
         if keys:
             if not isinstance(content[name], dict):
@@ -191,8 +187,9 @@ def refused(error: Exception) -> InputError:
             except InputError as found:
                 return found
         cause = cause.__cause__
-    return InputError("".join(each for each in " ".join(str(error).split()) if each.isprintable()))
+    return InputError(one_line(error).partition(" Config search path:")[0])
 
 
-def _joined(key: str, name: str) -> str:
-    return f"{key}.{name}" if key else name
+def one_line(error: BaseException) -> str:
+    """The text of an error that is not ours, without line breaks and control characters."""
+    return "".join(each for each in " ".join(str(error).split()) if each.isprintable())

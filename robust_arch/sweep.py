@@ -47,10 +47,11 @@ def plan_study(cfg: DictConfig, overrides: Sequence[str]) -> StudyPlan:
     Raises:
         InputError: if a value is not allowed, or no architecture of the space meets the budget.
     """
+    settings = edge.read_settings(cfg)
     refuse_allocation(cfg)
     read_objectives(cfg)
     require_jobs()
-    base = Run.load(edge.read_settings(cfg))
+    base = Run.load(settings)
     train = base.splits.train
     task = (train.num_classes, train.image_shape)
     space, budget, seeds = edge.read_space(cfg), edge.read_budget(cfg, *task), edge.read_seeds(cfg)

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from robust_arch.architectures.family import get_family
-from robust_arch.errors import InputError, invalid
+from robust_arch.errors import invalid, require_keys
 
 ACTIVATIONS = ("relu", "silu", "gelu", "softplus")
 
@@ -54,11 +54,7 @@ class ArchSpec:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "ArchSpec":
         """The inverse of `to_dict`; an unknown or missing field raises InputError."""
-        known = {field.name for field in fields(cls)}
-        if unknown := set(values) - known:
-            raise invalid("arch", dict(values), f"unknown {sorted(unknown)}; fields are {sorted(known)}")
-        if missing := {"family", "depths", "widths"} - set(values):
-            raise InputError(f"arch: {sorted(missing)} missing; a spec needs family, depths and widths")
+        require_keys(values, "arch", [field.name for field in fields(cls)], ("family", "depths", "widths"))
         return cls(**values)
 
     def to_json(self) -> str:
