@@ -1,31 +1,32 @@
 """How long the runs of a plan will train, from the runs of the study that are recorded on this machine."""
 
 import itertools
+import logging
 import socket
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, cast
 
 import numpy as np
 import torch
-from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 from robust_arch.architectures import ImageShape
 from robust_arch.attacks import Attack, ThreatModel
-from robust_arch.configuration import read_settings
-from robust_arch.errors import InputError
 from robust_arch.identity import describe, short_hash
 from robust_arch.objectives import Objective
+from robust_arch.plain import is_plain
 from robust_arch.run import Run
 from robust_arch.runs import RunFolder, StudyFolder
 from robust_arch.runs.provenance import hardware
 from robust_arch.training.module import ONE_STEP
 from robust_arch.training.settings import TrainerSettings
 
+log = logging.getLogger(__name__)
+
 _IMAGES = 4  # of the batch on which passes are counted
 _RECORDS = 50  # so many runs tell a rate of two numbers as well as thousands
-_READ = 200  # records whose configuration is built, at tens of milliseconds each, where many are of other settings
+_READ = 200  # records whose configuration is read, at some milliseconds each, where many are of other settings
 
 _counted: dict[str, tuple[float, float]] = {}  # passes by what decides them: most runs of a study share them
 
@@ -114,9 +115,18 @@ class Load:
     work: float
 
 
-def load_of(run: Run, epochs: int | None = None) -> Load:
-    """The load of a run's training and validation, for all its epochs unless said otherwise."""
-    return _load(run, *_passes(run), epochs or run.settings.trainer.max_epochs)
+def load_of(run: Run, epochs: int) -> Load:
+    """The load of a run's training and validation over so many epochs."""
+    return _load(run, *_passes(run), epochs)
+
+
+def recorded_load(run: Run, epochs: int) -> dict[str, float] | None:
+    """The load of a finished training for its record, from which later plans forecast; None if it cannot be told."""
+    try:
+        return asdict(load_of(run, epochs))
+    except Exception:  # an objective of one's own may ask more of a network than the counting one has
+        log.debug("the load of run %s is not known", run.run_id, exc_info=True)
+        return None
 
 
 def _passes(run: Run) -> tuple[float, float]:
@@ -212,15 +222,31 @@ def _without_threads(facts: dict[str, Any]) -> dict[str, Any]:
 
 
 def _recorded(folder: RunFolder, result: dict[str, Any], planned: Run) -> tuple[Load, float] | None:
-    """Load and seconds of a recorded training, if it ran as the planned one would, on this data."""
+    """Load and seconds of a recorded training, if it ran as the planned one would, on this data.
+
+    The records may be another machine's: numbers are taken from them, and nothing that they name is built.
+    """
+    load, data = result.get("load"), result.get("data")
+    if not isinstance(load, dict) or not isinstance(data, dict):  # recorded by another version
+        return None
+    numbers = [load.get("images"), load.get("work"), result["train_seconds"]]
+    if data.get("fingerprint") != planned.training_fingerprint or not all(map(_is_amount, numbers)):
+        return None
     try:
-        settings = read_settings(OmegaConf.create(folder.recorded_config))
-        run = Run(settings, planned.splits, planned.training_fingerprint)
-    except (InputError, AttributeError):  # recorded by another version, or what it names is gone
+        trainer = TrainerSettings(**_without_target(folder.recorded_group("trainer")))
+    except (TypeError, ValueError):  # of another version, or of another machine
         return None
-    if run.run_id != folder.run_id or _speed_settings(settings.trainer) != _speed_settings(planned.settings.trainer):
+    if _speed_settings(trainer) != _speed_settings(planned.settings.trainer):
         return None
-    return load_of(run, int(result["last_epoch"]) + 1), float(result["train_seconds"])
+    return Load(float(load["images"]), float(load["work"])), float(result["train_seconds"])
+
+
+def _is_amount(value: object) -> bool:
+    return isinstance(value, int | float) and is_plain(value) and value > 0
+
+
+def _without_target(node: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in node.items() if key != "_target_"}
 
 
 def _speed_settings(trainer: TrainerSettings) -> tuple[Any, ...]:

@@ -40,6 +40,10 @@ class Dataset(ABC):
         if isinstance(self.split_seed, bool) or not isinstance(self.split_seed, int) or self.split_seed < 0:
             raise invalid("data.split_seed", self.split_seed, "an integer of at least 0")
 
+    def as_recorded(self) -> "Dataset":
+        """The same data set where its settings stand in a file from elsewhere: nothing that they name is written."""
+        return self
+
     @abstractmethod
     def read(self) -> tuple[ImageSet, ImageSet]:
         """The official training and test sets."""

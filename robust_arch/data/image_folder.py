@@ -4,7 +4,7 @@ import hashlib
 import logging
 import os
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +13,15 @@ from PIL import Image
 
 from robust_arch.data.dataset import Dataset
 from robust_arch.data.images import ImageSet
+from robust_arch.data.memory import require_memory
 from robust_arch.errors import InputError, invalid
 from robust_arch.files import replacing
 from robust_arch.paths import cache_dir
 
 log = logging.getLogger(__name__)
 
+# what is decoded, whatever a file is called: of the other formats of pillow, some run programs
+_FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "PPM", "TIFF", "GIF")
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff", ".gif"})
 PARTS = ("train", "test")
 _MODES = {1: "L", 3: "RGB"}
@@ -46,6 +49,10 @@ class ImageFolder(Dataset):
             raise invalid("data.channels", self.channels, "3 (RGB) or 1 (grey)")
         if self.image_size is not None and self.image_size < 1:
             raise invalid("data.image_size", self.image_size, "at least 1, or null for the files' own size")
+
+    def as_recorded(self) -> "ImageFolder":
+        """With the user's own cache folder; the images are read from the root that the file names."""
+        return replace(self, cache=None)
 
     def read(self) -> tuple[ImageSet, ImageSet]:
         """Both parts, from the cache where no file has changed since."""
@@ -84,7 +91,11 @@ class ImageFolder(Dataset):
         return images
 
     def _decode_all(self, paths: list[Path]) -> np.ndarray:
+        if self.image_size is not None:
+            size = len(paths) * self.channels * self.image_size**2
+            require_memory("data.image_size", self.image_size, size)
         first = self._decode(paths[0])
+        require_memory("data.root", str(self.root), len(paths) * first.nbytes)
         images = np.empty((len(paths), *first.shape), dtype=np.uint8)
 
         def put(position: int) -> None:
@@ -104,7 +115,7 @@ class ImageFolder(Dataset):
     def _decode(self, path: Path) -> np.ndarray:
         """One file as (C, H, W) uint8."""
         try:
-            with Image.open(path) as file:
+            with Image.open(path, formats=_FORMATS) as file:
                 if file.mode.startswith(("I", "F")):
                     raise ValueError(f"mode {file.mode}; 8 bits a channel are needed")
                 image = file.convert(_MODES[self.channels])
@@ -135,9 +146,12 @@ def _list_files(folder: Path, classes: list[str]) -> list[tuple[Path, int]]:
     """Every image below folder/<class>, sorted, with its label."""
     files = []
     for label, name in enumerate(classes):
-        members = sorted(path for path in (folder / name).rglob("*") if path.suffix.lower() in EXTENSIONS)
+        found = sorted(path for path in (folder / name).rglob("*") if path.suffix.lower() in EXTENSIONS)
+        members = [path for path in found if not path.is_dir()]
         if not members:
             raise invalid("data.root", str(folder / name), f"at least one image ({', '.join(sorted(EXTENSIONS))})")
+        if odd := [path for path in members if path.exists() and not path.is_file()]:
+            raise invalid("data.root", str(odd[0]), "a regular file; reading a pipe or a device may never end")
         files += [(path, label) for path in members]
     return files
 

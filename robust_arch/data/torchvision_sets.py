@@ -1,6 +1,6 @@
 """The standard data sets as torchvision reads them, downloaded on first use."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from torchvision.transforms import functional as F
 
 from robust_arch.data.dataset import Dataset
 from robust_arch.data.images import ImageSet
+from robust_arch.data.memory import require_memory
 from robust_arch.errors import InputError, invalid
 from robust_arch.paths import cache_dir
 
@@ -45,6 +46,10 @@ class TorchvisionSet(Dataset):
         size = self.image_size
         if size is not None and (isinstance(size, bool) or not isinstance(size, int) or size < 1):
             raise invalid("data.image_size", size, "an integer of at least 1, or null for the images' own size")
+
+    def as_recorded(self) -> "TorchvisionSet":
+        """Read from the root that the file names, or the user's cache folder; nothing is downloaded."""
+        return replace(self, download=False)
 
     @property
     def folder(self) -> Path:
@@ -93,6 +98,7 @@ class TorchvisionSet(Dataset):
         size = self.image_size
         if size is None or images.shape[-2:] == (size, size):
             return images
+        require_memory("data.image_size", size, images.shape[0] * images.shape[1] * size**2)
         return torch.cat(
             [F.resize(chunk, [size, size], antialias=True) for chunk in torch.split(images, _RESIZE_CHUNK)]
         )
