@@ -2,7 +2,6 @@
 
 import hashlib
 import logging
-import reprlib
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,7 +23,7 @@ from robust_arch.evaluation import EvaluationRecord, EvaluationSettings, Subject
 from robust_arch.files import write_text
 from robust_arch.interop import open_checkpoint
 from robust_arch.paths import conf_dir
-from robust_arch.plain import is_plain
+from robust_arch.plain import is_plain, shown
 from robust_arch.run import spec_facts
 from robust_arch.runs import RunFacts, RunFolder, StudyFolder
 from robust_arch.runs.provenance import provenance
@@ -98,7 +97,7 @@ def _threat(cfg: DictConfig, trained: Mapping[str, Any], dataset: Dataset) -> Th
         known = _group(trained, "threat", _THREAT)
         trained_norm, trained_eps = known.get("norm"), known.get("eps")
         if not is_plain(trained_norm) or not is_plain(trained_eps):
-            raise InputError(f"threat = {reprlib.repr(known)}: {_THREAT}")
+            raise InputError(f"threat = {shown(known)}: {_THREAT}")
         norm = next(each for each in (norm, trained_norm, "linf") if each is not None)
         eps = trained_eps if eps is None and norm == trained_norm else eps
     ThreatModel(norm, 0)  # an unknown norm has no usual radius: complain of the norm
@@ -113,7 +112,7 @@ def _group(content: Mapping[str, Any], key: str, allowed: str) -> Mapping[str, A
     """The group `key` of what a file says; empty where it says nothing."""
     value = content.get(key)
     if value is not None and not isinstance(value, dict):
-        raise InputError(f"{key} = {reprlib.repr(value)}: {allowed}")
+        raise InputError(f"{key} = {shown(value)}: {allowed}")
     return value or {}
 
 
@@ -134,7 +133,7 @@ def _load(dataset: Dataset, cfg: DictConfig) -> Splits:
     log.info("data as the checkpoint records them: %s", dataset)
     try:
         return dataset.load()
-    except InputError as error:
+    except (InputError, OSError, RuntimeError) as error:  # a path that no system takes, links in a circle
         raise InputError(
             f"{error}; the checkpoint names this data set, and nothing is downloaded for it: data=<set> on the command "
             "line chooses another"

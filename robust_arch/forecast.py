@@ -115,17 +115,12 @@ class Load:
     work: float
 
 
-def load_of(run: Run, epochs: int) -> Load:
-    """The load of a run's training and validation over so many epochs."""
-    return _load(run, *_passes(run), epochs)
-
-
 def recorded_load(run: Run, epochs: int) -> dict[str, float] | None:
-    """The load of a finished training for its record, from which later plans forecast; None if it cannot be told."""
+    """The load of a finished training for its record, from which later plans forecast; None if it cannot be counted."""
     try:
-        return asdict(load_of(run, epochs))
+        return asdict(_load(run, *_passes(run), epochs))
     except Exception:  # an objective of one's own may ask more of a network than the counting one has
-        log.debug("the load of run %s is not known", run.run_id, exc_info=True)
+        log.debug("the load of run %s cannot be counted", run.run_id, exc_info=True)
         return None
 
 

@@ -24,8 +24,7 @@ _RANKS = {"completed": 3, "diverged": 2, "failed": 1}
 _CIRCUMSTANCES = frozenset(
     {
         "about", "command", "commit", "device", "finished", "hardware", "images", "implementation", "load",
-        "package_version",
-        "seconds", "torch_version", "train_seconds", "versions",
+        "package_version", "seconds", "torch_version", "train_seconds", "versions",
     }
 )  # fmt: skip
 _DERIVED = frozenset({"worst_case", "invalid", "warnings"})  # of an evaluation: they follow from the rest

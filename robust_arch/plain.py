@@ -1,6 +1,7 @@
 """Plain values of files that others may have written."""
 
 import math
+import reprlib
 
 _LARGEST = 2**63  # of an integer: sizes and seeds are int64 further inside
 _LONGEST = 4096  # characters of a string, as of a path
@@ -20,7 +21,7 @@ def is_plain(value: object) -> bool:
 
 
 def is_bounded(content: object) -> bool:
-    """Whether nested groups and lists end soon; in YAML an alias can repeat a group inside itself, or a billion times."""
+    """Whether nested groups and lists end soon; an alias in YAML can repeat a group inside itself or a billion times."""
     waiting, seen = [(content, 0)], 0
     while waiting:
         node, depth = waiting.pop()
@@ -30,3 +31,11 @@ def is_bounded(content: object) -> bool:
             return False
         waiting += [(value, depth + 1) for value in values]
     return True
+
+
+def shown(value: object) -> str:
+    """`value` for an error message, cut short; content of a file may be of any length."""
+    try:
+        return reprlib.repr(value)
+    except ValueError:  # an integer of thousands of digits
+        return f"<{type(value).__name__}>"

@@ -56,7 +56,7 @@ class ImageFolder(Dataset):
 
     def read(self) -> tuple[ImageSet, ImageSet]:
         """Both parts, from the cache where no file has changed since."""
-        root = Path(str(self.root)).expanduser().resolve()
+        root = Path(os.path.expanduser(str(self.root))).resolve()  # noqa: PTH111  # pathlib's raises for unknown users
         classes = _class_names(root)
         train, test = (self._read_part(root, part, classes) for part in PARTS)
         if train.image_shape != test.image_shape:

@@ -1,8 +1,7 @@
-"""From the settings that a file holds of its data set to the data set, without executing anything that the file says."""
+"""From the settings that a file holds of its data set to the data set; nothing that the file says is executed."""
 
 import inspect
 import pkgutil
-import reprlib
 import types
 from collections.abc import Mapping, Sequence
 from importlib import import_module
@@ -12,7 +11,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 from robust_arch import data
 from robust_arch.data.dataset import Dataset
 from robust_arch.errors import InputError
-from robust_arch.plain import is_plain
+from robust_arch.plain import is_plain, shown
 
 PLUGINS = "robust_arch.data"
 """Group of entry points by which an installed package offers its data sets to files that name them."""
@@ -38,18 +37,21 @@ def recorded_dataset(node: object) -> Dataset:
     hints = _parameters(kind)
     for key, value in values.items():
         if key not in hints:
-            raise _refused(node, f"{reprlib.repr(key)} is no setting of {kind.__name__}")
-        if not _fits(value, hints[key]):
+            raise _refused(node, f"{shown(key)} is no setting of {kind.__name__}")
+        label = key == "name" and _fits(value, int)  # YAML reads the label 2024 as a number
+        if not label and not _fits(value, hints[key]):
             raise _refused(node, f"{key} is no plain value of the type that {kind.__name__} takes")
     try:
         return kind(**values).as_recorded()
-    except TypeError as error:
+    except InputError:
+        raise
+    except (TypeError, ValueError) as error:  # a setting is missing, or a plug-in refuses one
         raise _refused(node, str(error)) from None
 
 
 def _refused(node: object, why: str) -> InputError:
     return InputError(
-        f"data = {reprlib.repr(node)}: a data set of this package with plain settings, or one said on the command "
+        f"data = {shown(node)}: a data set of this package with plain settings, or one said on the command "
         f"line, like data=digits; the checkpoint names this one, but {why}"
     )
 
@@ -65,7 +67,7 @@ def _dataset_class(target: object) -> type[Dataset] | None:
             return found if own and _is_dataset(found) else None
     for plugin in entry_points(group=PLUGINS):
         if plugin.value.replace(":", ".") == target and _is_dataset(found := plugin.load()):
-            return found  # type: ignore[no-any-return]
+            return found
     return None
 
 
@@ -86,9 +88,10 @@ def _fits(value: object, hint: Any) -> bool:
     origin, parts = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
         return any(_fits(value, part) for part in parts)
-    if origin is not None and isinstance(origin, type) and issubclass(origin, Mapping):
-        kinds = parts if isinstance(value, dict) else ()
-        return bool(kinds) and all(_fits(key, kinds[0]) and _fits(item, kinds[1]) for key, item in value.items())
-    if origin is not None and isinstance(origin, type) and issubclass(origin, Sequence):
+    if isinstance(origin, type) and issubclass(origin, Mapping):
+        if not isinstance(value, dict) or not parts:
+            return False
+        return all(_fits(key, parts[0]) and _fits(item, parts[1]) for key, item in value.items())
+    if isinstance(origin, type) and issubclass(origin, Sequence):
         return isinstance(value, list) and all(any(_fits(item, part) for part in parts) for item in value)
     return is_plain(value) and (type(value) is hint or (hint is float and type(value) is int))

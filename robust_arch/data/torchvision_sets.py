@@ -1,5 +1,6 @@
 """The standard data sets as torchvision reads them, downloaded on first use."""
 
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -54,7 +55,8 @@ class TorchvisionSet(Dataset):
     @property
     def folder(self) -> Path:
         """Where the files are."""
-        return Path(self.root).expanduser() if self.root else cache_dir() / "torchvision"
+        # pathlib's expanduser raises for an unknown user
+        return Path(os.path.expanduser(self.root)) if self.root else cache_dir() / "torchvision"  # noqa: PTH111
 
     def read(self) -> tuple[ImageSet, ImageSet]:
         """Training and test part, with the checks of the official files that torchvision makes."""

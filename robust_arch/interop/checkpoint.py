@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 
@@ -59,14 +59,14 @@ def restore(card: Mapping[str, Any], tensors: Mapping[str, Any], path: str, pref
     if not _is_arch(arch) or not _is_size(num_classes) or not _is_shape(shape):
         raise InputError(f"checkpoint = {path!r}: its card has no arch, num_classes and image_shape of a network")
     spec, image_shape = ArchSpec.from_dict(arch), _image_shape(card)
-    require_weights(spec, num_classes, image_shape[0], tensors)
+    require_weights(spec, num_classes, image_shape, tensors)
     require_image_shape(spec, image_shape)
     net = build(spec, num_classes, image_shape, seed=0)
     load_strictly(net, tensors, spec, lambda key: prefix + key)
     return LoadedCheckpoint(net.eval(), spec, card)
 
 
-def _is_arch(value: Any) -> bool:
+def _is_arch(value: Any) -> TypeGuard[dict[str, Any]]:
     """Whether it is a group of plain values and lists of them."""
     return isinstance(value, dict) and all(
         isinstance(key, str) and all(map(is_plain, item if isinstance(item, list | tuple) else [item]))
@@ -74,7 +74,7 @@ def _is_arch(value: Any) -> bool:
     )
 
 
-def _is_size(value: Any) -> bool:
+def _is_size(value: Any) -> TypeGuard[int]:
     return type(value) is int and is_plain(value)
 
 

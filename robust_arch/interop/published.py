@@ -55,8 +55,9 @@ def read_published(content: Mapping[str, Any], spec: ArchSpec) -> Published:
         log.info("%d tensors under %s: left out, no network uses them", len(tensors) - len(kept), names.unused[0])
     num_classes = _size(kept, names("fc.weight"), 2, 0)
     channels = _size(kept, names("stem.weight"), 4, 1)
-    require_weights(spec, num_classes, channels, kept)
-    net = build(spec, num_classes, (channels, _SIDE, _SIDE), seed=0)
+    image_shape = (channels, _SIDE, _SIDE)
+    require_weights(spec, num_classes, image_shape, kept)
+    net = build(spec, num_classes, image_shape, seed=0)
     load_strictly(net.network, kept, spec, names)
     return Published(net.eval(), layout)
 

@@ -13,17 +13,17 @@ _SPARE = 2**16  # parameters beyond twice the file's: what is nearly right is to
 _MOST_ACTIVATIONS = 2**34  # bytes per image: ten times those of WideResNet-28-10 on images of 224 x 224
 
 
-def require_weights(spec: ArchSpec, num_classes: int, channels: int, tensors: Mapping[str, Any]) -> None:
+def require_weights(spec: ArchSpec, num_classes: int, image_shape: ImageShape, tensors: Mapping[str, Any]) -> None:
     """Raise InputError for a network that is far larger than the weights of its file.
 
     Its parameters, in closed form, are at most twice the numbers in the file, and its blocks at most as many as the
     tensors, each of which several belong to: building it takes little more memory than reading the file did.
     """
-    params, stored = cost(spec, num_classes, (channels, 1, 1)).params, _stored_numbers(tensors)
+    params, stored = cost(spec, num_classes, image_shape).params, _stored_numbers(tensors)
     if params > 2 * stored + _SPARE or sum(spec.depths) > len(tensors):
         raise InputError(
             f"checkpoint: the weights are not of the architecture {spec.family}, depths {spec.depths}, widths "
-            f"{spec.widths}, stem_width {spec.stem_width}, {num_classes} classes, {channels} channels: that has "
+            f"{spec.widths}, stem_width {spec.stem_width}, {num_classes} classes, {image_shape[0]} channels: that has "
             f"{params:,} parameters, the file holds {stored:,} numbers in {len(tensors):,} tensors"
         )
 
