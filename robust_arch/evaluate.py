@@ -16,7 +16,7 @@ from robust_arch.analysis.card import write_card
 from robust_arch.architectures import ArchSpec, Classifier, cost
 from robust_arch.attacks import ThreatModel
 from robust_arch.console import set_up_logging
-from robust_arch.data import Dataset, ImageSet, Splits
+from robust_arch.data import Dataset, ImageSet
 from robust_arch.data.recorded import recorded_dataset
 from robust_arch.errors import InputError, invalid
 from robust_arch.evaluation import EvaluationRecord, EvaluationSettings, Subject, extend, select_examples
@@ -49,10 +49,9 @@ def evaluate(cfg: DictConfig) -> EvaluationRecord:
     if not path.is_file():
         RunFolder(path.parent.parent).require_weights()  # of a merged run: says which machine has them
     given = {key: value for key, value in edge.plain(cfg.arch, "arch").items() if value is not None}
-    loaded = open_checkpoint(path, given)
-    net, spec = loaded.net, loaded.spec
-    dataset, threat, settings = _task(cfg, loaded.card)
-    test = _load(dataset, cfg).test
+    net, spec, trained = _load(path, given)
+    dataset, threat, settings = _task(cfg, trained)
+    test = dataset.load().test
     _require_fits(net, test)
     settings.require_fits(len(test), test.num_classes, threat.eps)
     trainer = edge.instantiate(cfg.trainer, "trainer")
@@ -80,12 +79,19 @@ def evaluate(cfg: DictConfig) -> EvaluationRecord:
     return record
 
 
-def _task(cfg: DictConfig, card: Mapping[str, Any]) -> tuple[Dataset, ThreatModel, EvaluationSettings]:
-    """Data, threat model and attacks: what the command line says, else what the checkpoint was trained with.
+def _load(path: Path, given: dict[str, Any]) -> tuple[Classifier, ArchSpec, Mapping[str, Any] | None]:
+    """The network, its architecture, and the configuration it was trained with if the file says so.
 
-    What a checkpoint holds is read as plain data: no interpolation in it is resolved, and Hydra never gets it.
+    The configuration is plain data: nothing in it is resolved, and Hydra never gets it. given: what the command line
+    says of the architecture; all of it must hold.
     """
-    trained = _group(card, "config", "a group of keys, the configuration that the checkpoint was trained with")
+    loaded = open_checkpoint(path, given)
+    return loaded.net, loaded.spec, _group(loaded.card, "config", "the configuration of a training, a group of keys")
+
+
+def _task(cfg: DictConfig, trained: Mapping[str, Any] | None) -> tuple[Dataset, ThreatModel, EvaluationSettings]:
+    """Data, threat model and attacks: what the command line says, else what the checkpoint was trained with."""
+    trained = trained or {}
     dataset = _dataset(cfg, trained)
     return dataset, _threat(cfg, trained, dataset), edge.read_evaluation(cfg.evaluate)
 
@@ -94,9 +100,9 @@ def _threat(cfg: DictConfig, trained: Mapping[str, Any], dataset: Dataset) -> Th
     """Norm and radius of the command line, else those of the training, else linf and the data set's usual radius."""
     norm, eps = cfg.threat.norm, cfg.threat.eps
     if norm is None or eps is None:
-        known = _group(trained, "threat", _THREAT)
+        known = _group(trained, "threat", _THREAT) or {}
         trained_norm, trained_eps = known.get("norm"), known.get("eps")
-        if not is_plain(trained_norm) or not is_plain(trained_eps):
+        if not set(known) <= {"norm", "eps"} or not is_plain(trained_norm) or not is_plain(trained_eps):
             raise InputError(f"threat = {shown(known)}: {_THREAT}")
         norm = next(each for each in (norm, trained_norm, "linf") if each is not None)
         eps = trained_eps if eps is None and norm == trained_norm else eps
@@ -108,36 +114,25 @@ def _threat(cfg: DictConfig, trained: Mapping[str, Any], dataset: Dataset) -> Th
     return ThreatModel(norm, eps)
 
 
-def _group(content: Mapping[str, Any], key: str, allowed: str) -> Mapping[str, Any]:
-    """The group `key` of what a file says; empty where it says nothing."""
+def _group(content: Mapping[str, Any], key: str, allowed: str) -> Mapping[str, Any] | None:
+    """The group `key` of what a file says, if it says anything there."""
     value = content.get(key)
     if value is not None and not isinstance(value, dict):
         raise InputError(f"{key} = {shown(value)}: {allowed}")
-    return value or {}
+    return value
 
 
 def _dataset(cfg: DictConfig, trained: Mapping[str, Any]) -> Dataset:
     if cfg.get("data"):
         dataset = edge.instantiate(cfg.data, "data")
         if not isinstance(dataset, Dataset):
-            raise invalid("data", OmegaConf.to_container(cfg.data), "a data set, like data=digits")
+            raise invalid("data", cfg.data, "a data set, like data=digits")
         return dataset
     if trained.get("data") is None:
         raise invalid("data", None, "the data set to evaluate on, like data=image_folder data.root=<folder>")
-    return recorded_dataset(trained["data"])
-
-
-def _load(dataset: Dataset, cfg: DictConfig) -> Splits:
-    if cfg.get("data"):
-        return dataset.load()
-    log.info("data as the checkpoint records them: %s", dataset)
-    try:
-        return dataset.load()
-    except (InputError, OSError, RuntimeError) as error:  # a path that no system takes, links in a circle
-        raise InputError(
-            f"{error}; the checkpoint names this data set, and nothing is downloaded for it: data=<set> on the command "
-            "line chooses another"
-        ) from None
+    dataset = recorded_dataset(trained["data"])
+    log.info("data, as the checkpoint names them: %s", dataset)
+    return dataset
 
 
 def _require_fits(net: Classifier, test: ImageSet) -> None:

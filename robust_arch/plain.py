@@ -21,7 +21,7 @@ def is_plain(value: object) -> bool:
 
 
 def is_bounded(content: object) -> bool:
-    """Whether nested groups and lists end soon; an alias in YAML can repeat a group inside itself or a billion times."""
+    """Whether nested groups and lists end soon; a YAML alias can repeat a group inside itself or a billion times."""
     waiting, seen = [(content, 0)], 0
     while waiting:
         node, depth = waiting.pop()

@@ -56,7 +56,7 @@ class ImageFolder(Dataset):
 
     def read(self) -> tuple[ImageSet, ImageSet]:
         """Both parts, from the cache where no file has changed since."""
-        root = Path(os.path.expanduser(str(self.root))).resolve()  # noqa: PTH111  # pathlib's raises for unknown users
+        root = self._folder()
         classes = _class_names(root)
         train, test = (self._read_part(root, part, classes) for part in PARTS)
         if train.image_shape != test.image_shape:
@@ -66,6 +66,14 @@ class ImageFolder(Dataset):
                 f"a size to resize to, as train has {train.image_shape} and test {test.image_shape}",
             )
         return train, test
+
+    def _folder(self) -> Path:
+        # pathlib's expanduser raises for an unknown user
+        given = Path(os.path.expanduser(str(self.root)))  # noqa: PTH111
+        try:
+            return given.resolve()
+        except RuntimeError as error:  # links in a circle
+            raise invalid("data.root", str(given), f"a folder ({error})") from None
 
     def _read_part(self, root: Path, part: str, classes: list[str]) -> ImageSet:
         files = _list_files(root / part, classes)

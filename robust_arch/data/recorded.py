@@ -5,7 +5,7 @@ import pkgutil
 import types
 from collections.abc import Mapping, Sequence
 from importlib import import_module
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from robust_arch import data
@@ -66,9 +66,17 @@ def _dataset_class(target: object) -> type[Dataset] | None:
             own = getattr(found, "__module__", None) == module.name
             return found if own and _is_dataset(found) else None
     for plugin in entry_points(group=PLUGINS):
-        if plugin.value.replace(":", ".") == target and _is_dataset(found := plugin.load()):
-            return found
+        if plugin.value.replace(":", ".") == target:
+            found = _loaded(plugin)
+            return found if _is_dataset(found) else None
     return None
+
+
+def _loaded(plugin: EntryPoint) -> Any:
+    try:
+        return plugin.load()
+    except Exception as error:  # whatever happens in the plug-in's own code
+        raise InputError(f"data: the plug-in {plugin.value} cannot be imported ({error})") from error
 
 
 def _is_dataset(found: object) -> bool:

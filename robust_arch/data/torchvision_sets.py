@@ -72,7 +72,8 @@ class TorchvisionSet(Dataset):
             return kind(self.folder, download=False, **chosen)
         except Exception as error:
             if not self.download:
-                raise self._unreadable(f"not there or damaged ({error}), and data.download is false") from None
+                why = "data.download is false, as for every data set that only a checkpoint names"
+                raise self._unreadable(f"not there or damaged ({error}), and {why}") from None
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             return kind(self.folder, download=True, **chosen)
@@ -82,7 +83,7 @@ class TorchvisionSet(Dataset):
     def _unreadable(self, what: str) -> InputError:
         return InputError(
             f"data.root = {str(self.folder)!r}: {self.source} is {what}; put {_FILES[self.source]} into that folder, "
-            "or say data.root=<where it is>"
+            "or say data=<set> data.root=<where it is>"
         )
 
     def _image_set(self, source: Any) -> ImageSet:
