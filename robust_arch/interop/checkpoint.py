@@ -15,6 +15,7 @@ from robust_arch.interop.strict import load_strictly
 from robust_arch.plain import is_plain
 
 _PREFIX = "net."
+_MOST_STAGES = 64  # some ten times those of any family
 _CARD_KEYS = frozenset({"arch", "num_classes", "image_shape"})
 
 
@@ -67,11 +68,11 @@ def restore(card: Mapping[str, Any], tensors: Mapping[str, Any], path: str, pref
 
 
 def _is_arch(value: Any) -> TypeGuard[dict[str, Any]]:
-    """Whether it is a group of plain values and lists of them."""
-    return isinstance(value, dict) and all(
-        isinstance(key, str) and all(map(is_plain, item if isinstance(item, list | tuple) else [item]))
-        for key, item in value.items()
-    )
+    """Whether it is a group of plain values and short lists of them."""
+    if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
+        return False
+    lists = [item if isinstance(item, list | tuple) else [item] for item in value.values()]
+    return all(len(items) <= _MOST_STAGES and all(map(is_plain, items)) for items in lists)
 
 
 def _is_size(value: Any) -> TypeGuard[int]:

@@ -11,6 +11,7 @@ from robust_arch.errors import InputError, invalid
 
 _SPARE = 2**16  # parameters beyond twice the file's: what is nearly right is told key by key, at little memory
 _MOST_ACTIVATIONS = 2**34  # bytes per image: ten times those of WideResNet-28-10 on images of 224 x 224
+_LONGEST_SIDE = 2**13
 
 
 def require_weights(spec: ArchSpec, num_classes: int, image_shape: ImageShape, tensors: Mapping[str, Any]) -> None:
@@ -40,6 +41,7 @@ def _stored_numbers(tensors: Mapping[str, Any]) -> int:
 
 def require_image_shape(spec: ArchSpec, image_shape: ImageShape) -> None:
     """Raise InputError for images (C, H, W) on which the network would take more memory than any is meant for."""
-    if activation_bytes(spec, image_shape) > _MOST_ACTIVATIONS:
-        allowed = f"images on which the network's activations take at most {_MOST_ACTIVATIONS // 2**30} GiB each"
+    if activation_bytes(spec, image_shape) > _MOST_ACTIVATIONS or max(image_shape[1:]) > _LONGEST_SIDE:
+        most = f"{_MOST_ACTIVATIONS // 2**30} GiB of the network's activations each"
+        allowed = f"images of at most {_LONGEST_SIDE:,} pixels a side and {most}"
         raise invalid("image_shape", image_shape, allowed)
