@@ -228,7 +228,8 @@ def _recorded(folder: RunFolder, result: dict[str, Any], planned: Run) -> tuple[
     if data.get("fingerprint") != planned.training_fingerprint or not all(map(_is_amount, numbers)):
         return None
     try:
-        trainer = TrainerSettings(**_without_target(folder.recorded_group("trainer")))
+        settings = {key: value for key, value in folder.recorded_group("trainer").items() if key != "_target_"}
+        trainer = TrainerSettings(**settings)
     except (TypeError, ValueError):  # of another version, or of another machine
         return None
     if _speed_settings(trainer) != _speed_settings(planned.settings.trainer):
@@ -237,11 +238,7 @@ def _recorded(folder: RunFolder, result: dict[str, Any], planned: Run) -> tuple[
 
 
 def _is_amount(value: object) -> bool:
-    return isinstance(value, int | float) and is_plain(value) and value > 0
-
-
-def _without_target(node: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in node.items() if key != "_target_"}
+    return type(value) in (int, float) and is_plain(value) and value > 0  # type: ignore[operator]
 
 
 def _speed_settings(trainer: TrainerSettings) -> tuple[Any, ...]:
