@@ -1,28 +1,29 @@
 """How long the runs of a plan will train, from the runs of the study that are recorded on this machine."""
 
+import functools
 import itertools
-import logging
 import socket
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
+import hydra
 import numpy as np
 import torch
+from omegaconf import DictConfig
 from torch import Tensor, nn
 
-from robust_arch.architectures import ImageShape
+from robust_arch.architectures import ArchSpec, ImageShape
 from robust_arch.attacks import Attack, ThreatModel
+from robust_arch.configuration import Settings, instantiate, plain
 from robust_arch.identity import describe, short_hash
 from robust_arch.objectives import Objective
-from robust_arch.plain import is_plain
+from robust_arch.paths import conf_dir
 from robust_arch.run import Run
 from robust_arch.runs import RunFolder, StudyFolder
 from robust_arch.runs.provenance import hardware
 from robust_arch.training.module import ONE_STEP
 from robust_arch.training.settings import TrainerSettings
-
-log = logging.getLogger(__name__)
 
 _IMAGES = 4  # of the batch on which passes are counted
 _RECORDS = 50  # so many runs tell a rate of two numbers as well as thousands
@@ -115,15 +116,6 @@ class Load:
     work: float
 
 
-def recorded_load(run: Run, epochs: int) -> dict[str, float] | None:
-    """The load of a finished training for its record, from which later plans forecast; None if it cannot be counted."""
-    try:
-        return asdict(_load(run, *_passes(run), epochs))
-    except Exception:  # an objective of one's own may ask more of a network than the counting one has
-        log.debug("the load of run %s cannot be counted", run.run_id, exc_info=True)
-        return None
-
-
 def _passes(run: Run) -> tuple[float, float]:
     """Passes an image of a training step, and of an epoch's validation."""
     settings, train = run.settings, run.splits.train
@@ -178,8 +170,9 @@ def fit_rate(loads: Sequence[Load], seconds: Sequence[float]) -> Rate:
 class Forecast:
     """Training times of the runs of a plan; None where no run of the study is recorded on this machine.
 
-    Recorded runs count if they trained on the device and with the precision and threads of those planned: the newest 50
-    of them, among the newest 200 that were recorded on this machine.
+    Recorded runs count if they trained on the device and with the precision and threads of those planned, under their
+    objective or one that this package configures: the newest 50 of them, among the newest 200 that were recorded on
+    this machine.
     """
 
     def __init__(self, runs: Sequence[Run], study: StudyFolder) -> None:
@@ -217,28 +210,55 @@ def _without_threads(facts: dict[str, Any]) -> dict[str, Any]:
 
 
 def _recorded(folder: RunFolder, result: dict[str, Any], planned: Run) -> tuple[Load, float] | None:
-    """Load and seconds of a recorded training, if it ran as the planned one would, on this data.
-
-    The records may be another machine's: numbers are taken from them, and nothing that they name is built.
-    """
-    load, data = result.get("load"), result.get("data")
-    if not isinstance(load, dict) or not isinstance(data, dict):  # recorded by another version
-        return None
-    numbers = [load.get("images"), load.get("work"), result["train_seconds"]]
-    if data.get("fingerprint") != planned.training_fingerprint or not all(map(_is_amount, numbers)):
+    """Load and seconds of a recorded training, if it ran as the planned one would, on this data."""
+    data = result.get("data")
+    if not isinstance(data, dict) or data.get("fingerprint") != planned.training_fingerprint:
         return None
     try:
-        settings = {key: value for key, value in folder.recorded_group("trainer").items() if key != "_target_"}
-        trainer = TrainerSettings(**settings)
-    except (TypeError, ValueError):  # of another version, or of another machine
+        settings = _recorded_settings(folder.recorded_config, planned.settings)
+        if settings is None or _speed_settings(settings.trainer) != _speed_settings(planned.settings.trainer):
+            return None
+        run = Run(settings, planned.splits, planned.training_fingerprint)
+        return _load(run, *_passes(run), int(result["last_epoch"]) + 1), float(result["train_seconds"])
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError):  # recorded by another version
         return None
-    if _speed_settings(trainer) != _speed_settings(planned.settings.trainer):
-        return None
-    return Load(float(load["images"]), float(load["work"])), float(result["train_seconds"])
 
 
-def _is_amount(value: object) -> bool:
-    return type(value) in (int, float) and is_plain(value) and value > 0  # type: ignore[operator]
+def _recorded_settings(config: dict[str, Any], planned: Settings) -> Settings | None:
+    """The planned settings with what decides the load as a configuration records it, or None if it cannot be told.
+
+    The record may be another machine's, so that nothing it names is built: objective and selection are known by being
+    those of the plan, or an objective of this package.
+    """
+    objective = _known_objective(config["objective"], planned)
+    if objective is None or config["selection"] != planned.resolved["selection"]:
+        return None
+    trainer = {key: value for key, value in config["trainer"].items() if key != "_target_"}
+    recipe = {key: config["recipe"][key] for key in ("batch_size", "drop_last")}
+    return replace(
+        planned,
+        spec=ArchSpec.from_dict(config["arch"]),
+        objective=objective,
+        recipe=replace(planned.recipe, **recipe),
+        trainer=TrainerSettings(**trainer),
+    )
+
+
+def _known_objective(recorded: dict[str, Any], planned: Settings) -> Objective | None:
+    if recorded == planned.resolved["objective"]:
+        return planned.objective
+    shipped = _shipped_objectives().get(str(recorded.get("name")))
+    if shipped is None or recorded != plain(shipped, "objective"):
+        return None
+    return cast(Objective, instantiate(shipped, "objective"))
+
+
+@functools.cache
+def _shipped_objectives() -> dict[str, DictConfig]:
+    """The objectives of this package's configuration, by name."""
+    with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        files = sorted((conf_dir() / "objective").glob("*.yaml"))
+        return {file.stem: hydra.compose(f"objective/{file.stem}").objective for file in files}
 
 
 def _speed_settings(trainer: TrainerSettings) -> tuple[Any, ...]:

@@ -23,8 +23,8 @@ _RANKS = {"completed": 3, "diverged": 2, "failed": 1}
 # what two machines may record differently for one answer: times, hosts, versions and paths
 _CIRCUMSTANCES = frozenset(
     {
-        "about", "command", "commit", "device", "finished", "hardware", "images", "implementation", "load",
-        "package_version", "seconds", "torch_version", "train_seconds", "versions",
+        "about", "command", "commit", "device", "finished", "hardware", "images", "implementation", "package_version",
+        "seconds", "torch_version", "train_seconds", "versions",
     }
 )  # fmt: skip
 _DERIVED = frozenset({"worst_case", "invalid", "warnings"})  # of an evaluation: they follow from the rest

@@ -20,7 +20,6 @@ from robust_arch.engine import decide_compile, missing_compiler
 from robust_arch.errors import DivergedError
 from robust_arch.evaluation import EvaluationRecord, extend
 from robust_arch.files import write_text
-from robust_arch.forecast import recorded_load
 from robust_arch.interop import load_checkpoint
 from robust_arch.interop.files import read_weights_only
 from robust_arch.randomness import derive
@@ -414,7 +413,6 @@ def _result(run: Run, folder: RunFolder, rows: list[dict[str, float]]) -> Mappin
         **provenance(),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "train_seconds": round(sum(row["seconds"] for row in rows), 3),
-        "load": recorded_load(run, int(rows[-1]["epoch"]) + 1),
         "epochs": run.settings.trainer.max_epochs,
         "best_epoch": int(best["epoch"]),
         "last_epoch": int(rows[-1]["epoch"]),
