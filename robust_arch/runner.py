@@ -427,10 +427,18 @@ def _result(run: Run, folder: RunFolder, rows: list[dict[str, float]]) -> Mappin
             "train": len(run.splits.train),
             "val": len(run.splits.val),
             "test": len(run.splits.test),
+            **_readings(run),
         },
         "selection_images": held_out,
         "cost": asdict(run.cost),
     }
+
+
+def _readings(run: Run) -> dict[str, Any]:
+    """How the files of the training set, the held-out part included, and of the test set were read, if files were."""
+    sets = {"train": run.splits.train, "test": run.splits.test}
+    readings = {part: asdict(images.reading) for part, images in sets.items() if images.reading}
+    return {"reading": readings} if readings else {}
 
 
 def _evaluate(run: Run, folder: RunFolder) -> None:
