@@ -304,8 +304,9 @@ def images(place, tmp_path):
 def fitted_images():
     """Some digits in 8 bits that the network of `save` tells apart."""
     test = Digits(name="digits").load().test
+    net = fitted()
     with torch.no_grad():
-        found = fitted()(test.to_unit(test.images)).argmax(dim=1)
+        found = net(test.to_unit(test.images)).argmax(dim=1)
     right = (found == test.labels).nonzero().flatten()
     chosen = torch.cat([right[test.labels[right] == label][:4] for label in range(10)])
     return (test.images[chosen, 0] * 15).numpy(), test.labels[chosen].tolist()
