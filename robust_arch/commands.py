@@ -2,16 +2,26 @@
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import hydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from robust_arch.errors import invalid
 from robust_arch.paths import conf_dir
 from robust_arch.schema import refused
+
+
+def require_one_study(words: Sequence[str]) -> None:
+    """Raise InputError where a command sweeps over studies: each has a sweeper, a plan and a folder of its own."""
+    for word in words:
+        key, _, value = word.lstrip("+").partition("=")
+        if key in ("study", "study.name") and OverridesParser.create().parse_override(word).is_sweep_override():
+            raise invalid(key, value, "one study per command")
 
 
 def run_job(job: Callable[[DictConfig], Any], config: str) -> None:

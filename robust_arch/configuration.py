@@ -26,7 +26,7 @@ from robust_arch.evaluation.record import RESERVED_NAMES
 from robust_arch.identity import describe, short_hash
 from robust_arch.objectives import Objective
 from robust_arch.paths import conf_dir
-from robust_arch.schema import one_line, require_accepted, require_known
+from robust_arch.schema import one_line, require_accepted, require_known, require_types
 from robust_arch.search import Budget, Sample, Space, Tie, Vary
 from robust_arch.training.fit import require_equal_shares
 from robust_arch.training.recipe import Recipe
@@ -120,19 +120,28 @@ class Settings:
         )
 
 
-def instantiate(node: DictConfig, key: str) -> Any:
-    """What a group names, built with its keys; whatever is wrong with it is one InputError that names the key."""
-    require_accepted(plain(node, key), key)
+def instantiate(node: Any, key: str) -> Any:
+    """What a group names, built with its keys; whatever is wrong with it is one InputError that names the key.
+
+    What is built checks its values; types are compared with the signature's where it does not.
+    """
+    content = plain(node, key)
+    if "_target_" not in content:
+        raise invalid(key, content, "a group of keys with a _target_")
+    require_accepted(content, key)
     try:
-        return hydra.utils.instantiate(node, _convert_="all")
+        made = hydra.utils.instantiate(node, _convert_="all")
     except (InstantiationException, OmegaConfBaseException) as error:
         cause: BaseException | None = error
         while cause is not None:
             if isinstance(cause, InputError):
                 raise cause from None
             cause = cause.__cause__
+        require_types(content, key)
         reason = one_line(error.__cause__ or error)
         raise InputError(f"{key}: cannot be built from this configuration: {reason}") from error
+    require_types(content, key)
+    return made
 
 
 def plain(node: Any, key: str) -> dict[str, Any]:
@@ -292,11 +301,11 @@ def _config_dir(hydra: Any) -> list[str]:
 
 def read_study_name(cfg: DictConfig) -> str:
     """The study's folder name."""
-    name = cfg.study.name
-    require_name("study.name", name)
+    require_name("study.name", cfg.study.name)
+    name = str(cfg.study.name)
     if "/" in name or "\\" in name or name.startswith("."):
         raise invalid("study.name", name, "the name of a folder inside results_dir, without a slash or a leading dot")
-    return str(name)
+    return name
 
 
 def read_results_dir(cfg: DictConfig) -> Path:

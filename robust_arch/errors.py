@@ -33,7 +33,9 @@ def require_integer(key: str, value: object, least: int, *, optional: bool = Fal
 
 
 def require_name(key: str, value: object) -> None:
-    """Raise InputError unless the value is a label: text of one line, without spaces at its ends."""
+    """Raise InputError unless the value is a label: text of one line, or a number, as which YAML reads some of them."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return
     if not isinstance(value, str) or not value or value != value.strip() or not value.isprintable() or len(value) > 200:
         raise invalid(key, value, "a name of 1 to 200 printable characters, without spaces at its ends")
 

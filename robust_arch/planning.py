@@ -14,6 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 from rich.table import Table
 
 from robust_arch.architectures import activation_bytes, arch_name
+from robust_arch.commands import require_one_study
 from robust_arch.configuration import of_a_job
 from robust_arch.errors import InputError, invalid
 from robust_arch.forecast import Forecast
@@ -23,7 +24,7 @@ from robust_arch.resolvers import register_resolvers
 from robust_arch.run import Run
 from robust_arch.schema import refused
 from robust_arch.search import Halving, Members
-from robust_arch.sweep import StudyPlan, combinations, plan_study, require_one_study
+from robust_arch.sweep import StudyPlan, combinations, plan_study
 from robust_arch.train import FLAGS
 
 
@@ -54,9 +55,8 @@ def plans_from_command(arguments: Sequence[str]) -> list[StudyPlan]:
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-            found = combinations(overrides)
-            require_one_study(found)
-            plans = [_plan([*search_path, *combination], combination) for combination in found]
+            require_one_study(overrides)
+            plans = [_plan([*search_path, *combination], combination) for combination in combinations(overrides)]
     except (HydraException, OmegaConfBaseException) as error:
         raise refused(error) from None
     if len(plans) > 1 and any(plan.halving is not None for plan in plans):

@@ -190,7 +190,7 @@ def _decide_compile(run: Run, folder: RunFolder) -> tuple[bool, str]:
     if not trainer.fold:
         return False, "only the folded form is compiled"
     begun = folder.checkpoint("last").is_file()
-    before = (folder.recorded_config.get("trainer") or {}).get("compile") if begun else None
+    before = folder.recorded_group("trainer").get("compile") if begun else None
     if not isinstance(before, bool):
         steps = trainer.max_epochs * run.steps_per_epoch
         return decide_compile(trainer.device, steps, half=trainer.precision != 32)

@@ -7,7 +7,7 @@ import inspect
 import math
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -25,30 +25,49 @@ _HYDRA_KEYS = frozenset({"_target_", "_partial_", "_recursive_", "_convert_", "_
 
 
 def require_accepted(node: Any, key: str) -> None:
-    """Check a group that Hydra will build: its keys and their types against the signature of its `_target_`.
+    """Check the keys of a group that Hydra will build, and of those inside, against the signature of its `_target_`.
 
-    node: plain data. Groups inside are checked first, so that the innermost fault is named.
+    node: plain data.
 
     Raises:
-        InputError: for a target that cannot be found, a key that it does not take or lacks, or a value of another type.
+        InputError: for a target that cannot be found, and for a key that it does not take or lacks.
     """
-    if not isinstance(node, Mapping) or not isinstance(node.get("_target_"), str):
-        raise invalid(key, node, "a group of keys with a _target_")
-    for name, value in node.items():
-        for place, group in _groups(value, f"{key}.{name}"):
-            require_accepted(group, place)
-    target = _target(node, key)
-    parameters = {name: each for name, each in inspect.signature(target).parameters.items() if name != "self"}
-    own = {name: value for name, value in node.items() if name not in _HYDRA_KEYS}
-    if any(each.kind is inspect.Parameter.VAR_KEYWORD for each in parameters.values()):
-        return
-    positional = bool(node.get("_partial_")) or "_args_" in node
-    required = [name for name, each in parameters.items() if each.default is inspect.Parameter.empty]
-    require_keys(own, key, parameters, () if positional else required)
-    hints = _hints(target)
-    for name, value in own.items():
-        if name in hints:
-            require_type(f"{key}.{name}", value, hints[name])
+    for place, group in _groups(node, key):
+        parameters = inspect.signature(_target(group, place)).parameters
+        if any(each.kind is inspect.Parameter.VAR_KEYWORD for each in parameters.values()):
+            continue
+        positional = bool(group.get("_partial_")) or "_args_" in group
+        required = [name for name, each in parameters.items() if each.default is inspect.Parameter.empty]
+        require_keys(_own(group), place, parameters, () if positional else required)
+
+
+def require_types(node: Any, key: str) -> None:
+    """Raise InputError for a value in a group, or one inside, of another type than the signature says.
+
+    node: plain data, whose keys are accepted.
+    """
+    for place, group in _groups(node, key):
+        hints = _hints(_target(group, place))
+        for name, value in _own(group).items():
+            is_label = name == "name" and _is_integer(value)  # YAML reads the label 2024 as a number
+            if name in hints and not is_label and not _is_of(value, hints[name]):
+                raise invalid(f"{place}.{name}", value, _described(hints[name]))
+
+
+def _own(group: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in group.items() if name not in _HYDRA_KEYS}
+
+
+def _groups(value: Any, key: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Every group with a `_target_` in `value`, with its key; the innermost first, so that its fault is named."""
+    if isinstance(value, Mapping):
+        for name, inner in value.items():
+            yield from _groups(inner, f"{key}.{name}")
+        if "_target_" in value:
+            yield key, value
+    elif isinstance(value, list):
+        for position, inner in enumerate(value):
+            yield from _groups(inner, f"{key}[{position}]")
 
 
 def _target(node: Mapping[str, Any], key: str) -> Any:
@@ -63,31 +82,12 @@ def _target(node: Mapping[str, Any], key: str) -> Any:
     return target
 
 
-def _groups(value: Any, key: str) -> Iterable[tuple[str, Any]]:
-    """The groups with a `_target_` inside a value, with their keys; those inside of them are not looked for."""
-    if isinstance(value, Mapping):
-        if "_target_" in value:
-            yield key, value
-        else:
-            for name, inner in value.items():
-                yield from _groups(inner, f"{key}.{name}")
-    elif isinstance(value, list):
-        for position, inner in enumerate(value):
-            yield from _groups(inner, f"{key}[{position}]")
-
-
 def _hints(target: Any) -> dict[str, Any]:
     """Types of the parameters, as far as they are annotated with what can be found."""
     try:
         return typing.get_type_hints(target.__init__ if inspect.isclass(target) else target)
     except Exception:  # an annotation names what is not there when the program runs
         return {}
-
-
-def require_type(key: str, value: Any, hint: Any) -> None:
-    """Raise InputError unless `value`, plain data, is what the annotation `hint` allows."""
-    if not _is_of(value, hint):
-        raise invalid(key, value, _described(hint))
 
 
 def _is_of(value: Any, hint: Any) -> bool:

@@ -92,21 +92,11 @@ def combinations(arguments: Sequence[str], loader: ConfigLoader | None = None) -
     return BasicSweeper.split_arguments(overrides, None)[0]
 
 
-def require_one_study(combinations: Sequence[Sequence[str]]) -> None:
-    """Raise InputError where the command line sweeps over studies: each has a plan and a folder of its own."""
-    for key in ("study", "study.name"):
-        values = {item.partition("=")[2] for items in combinations for item in items if item.startswith(f"{key}=")}
-        if len(values) > 1:
-            raise invalid(key, ",".join(sorted(values)), "one study per command")
-
-
 def configurations(
     config: DictConfig, loader: ConfigLoader, arguments: Sequence[str]
 ) -> Iterator[tuple[DictConfig, list[str]]]:
     """One composed configuration, with its overrides, for each combination."""
-    found = combinations(arguments, loader)
-    require_one_study(found)
-    for combination in found:
+    for combination in combinations(arguments, loader):
         yield edge.of_a_job(loader.load_sweep_config(config, combination)), combination
 
 

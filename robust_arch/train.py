@@ -10,7 +10,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from robust_arch.commands import run_job
+from robust_arch.commands import require_one_study, run_job
 from robust_arch.console import set_up_logging
 from robust_arch.errors import InputError
 from robust_arch.resolvers import register_resolvers
@@ -77,6 +77,10 @@ def main() -> None:
     set_up_logging()
     exit_on_sigterm()
     sys.argv = [FLAGS.get(word, word) for word in sys.argv]
+    try:
+        require_one_study(sys.argv[1:])
+    except InputError as error:
+        sys.exit(f"error: {error}")
     run_job(job, "train")
 
 

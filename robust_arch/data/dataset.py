@@ -50,6 +50,10 @@ class Dataset(ABC):
         require_integer("data.train_images", self.train_images, 1, optional=True)
         require_integer("data.split_seed", self.split_seed, 0)
 
+    def as_recorded(self) -> "Dataset":
+        """The same data set where its settings stand in a file from elsewhere: nothing that they name is written."""
+        return self
+
     @abstractmethod
     def read(self) -> tuple[ImageSet, ImageSet]:
         """The official training and test sets."""

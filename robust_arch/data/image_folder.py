@@ -7,7 +7,7 @@ import logging
 import os
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +19,7 @@ from robust_arch.data.dataset import Dataset
 from robust_arch.data.folder_listing import PARTS, Listing, list_images
 from robust_arch.data.image_decoding import MODES, Decoder
 from robust_arch.data.images import ImageSet
+from robust_arch.data.memory import require_memory
 from robust_arch.data.reading import Reading
 from robust_arch.errors import invalid
 from robust_arch.files import read_arrays, replacing
@@ -53,6 +54,10 @@ class ImageFolder(Dataset):
         size = self.image_size
         if size is not None and (isinstance(size, bool) or not isinstance(size, int) or size < 1):
             raise invalid("data.image_size", size, "at least 1 (whole pixels), or null for the files' own size")
+
+    def as_recorded(self) -> "ImageFolder":
+        """With the user's own cache folder; the images are read from the root that the file names."""
+        return replace(self, cache=None)
 
     def read(self) -> tuple[ImageSet, ImageSet]:
         """Both parts, from the cache where no file has changed since; logs what became of the files."""
@@ -107,6 +112,8 @@ class ImageFolder(Dataset):
         return digest.hexdigest()
 
     def _decode_all(self, paths: list[Path]) -> tuple[np.ndarray, dict[str, int]]:
+        if self.image_size is not None:
+            require_memory("data.image_size", self.image_size, len(paths) * self.channels * self.image_size**2)
         decode = Decoder(self.channels, self.image_size)
         first, _ = decode(paths[0])
         images = self._room_for(len(paths), first)

@@ -52,12 +52,12 @@ STUDY_CASES = [
     ((GRID[0], "search.space.shares=[[0.5,0.5,0.5]]", "search.budget.params=9000"), ["shares", "0.5", "sum 1"]),
     (("search.space.shares=[]", "search.budget.params=9000"), ["search.space.shares", "[]", "a list of divisions"]),
     ((*GRID, "search.space.tie.widths=[[]]"), ["search.space.tie.widths", "[[]]", "groups of stages"]),
-    ((*GRID, "+search.space.foo=1"), ["search.space", "unknown foo", "width_step"]),
-    ((*GRID, "+search.space.tie.foo=1"), ["search.space.tie", "unknown foo", "widths"]),
-    (("+search.space.vary.foo=1",), ["search.space.vary", "unknown foo", "refill"]),
-    ((*GRID, "+search.budget.foo=1"), ["search.budget", "unknown foo", "tolerance"]),
-    ((*GRID, "+search.allocation.foo=1"), ["search.allocation", "unknown foo", "cuts"]),
-    ((*GRID, "~search.space.width_step"), ["search.space", "width_step missing"]),
+    ((*GRID, "+search.space.foo=1"), ["search.space.foo: unknown key", "width_step"]),
+    ((*GRID, "+search.space.tie.foo=1"), ["search.space.tie.foo: unknown key", "widths"]),
+    (("+search.space.vary.foo=1",), ["search.space.vary.foo: unknown key", "refill"]),
+    ((*GRID, "+search.budget.foo=1"), ["search.budget.foo: unknown key", "tolerance"]),
+    ((*GRID, "+search.allocation.foo=1"), ["search.allocation.foo: unknown key", "cuts"]),
+    ((*GRID, "~search.space.width_step"), ["search.space.width_step: missing"]),
     *(
         ((f"search.{name}={value}",), [f"search.{name} = {shown}", "a group of keys"])
         for name in ("space", "budget", "allocation", "space.tie", "space.vary")

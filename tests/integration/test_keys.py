@@ -121,7 +121,7 @@ def test_a_value_of_another_type_is_allowed_or_names_its_key(study, tmp_path, va
 
 
 @pytest.mark.parametrize("key", ["data.name", "recipe.name", "objective.name", "study.name", "logger.project"])
-@pytest.mark.parametrize("value", [None, "", " ", " x", "a\nb", "a\x1b[0m", ["a"], "x" * 300, 5])
+@pytest.mark.parametrize("value", [None, "", " ", " x", "a\nb", "a\x1b[0m", ["a"], "x" * 300, True, 0.5])
 def test_a_label_that_is_no_label_is_refused(study, key, value):
     with pytest.raises(InputError, match=rf"^{key} = .*name"):
         _plan(_set(study(), key, value))
