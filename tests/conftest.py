@@ -1,12 +1,23 @@
 """What tests of more than one folder share."""
 
+import functools
+import gc
 import json
 from pathlib import Path
 
 import pytest
 import torch
+from commands import SMALL, call
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from hypothesis import settings
+from omegaconf import open_dict, read_write
 from torch import nn
+
+from robust_arch.data import digits
+from robust_arch.paths import conf_dir
+from robust_arch.resolvers import register_resolvers
 
 # the same examples on every machine, and no verdict that depends on how busy the machine is
 settings.register_profile("reproducible", derandomize=True, deadline=None)
@@ -14,6 +25,25 @@ settings.load_profile("reproducible")
 
 # the networks here are too small to be worth dividing; waiting threads would cost more than the work
 torch.set_num_threads(1)
+
+
+def pytest_collection_finish():
+    """What is imported stays: the collections that end each run need not look at it."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_unconfigure():
+    """Libraries look at the end for what they have left."""
+    gc.unfreeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def quick_digits():
+    """Reads the digits from their file once, not for each of several hundred runs."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(digits, "load_digits", functools.cache(digits.load_digits))
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -35,3 +65,27 @@ def linear():
         return nn.Sequential(nn.Flatten(), layer)
 
     return make
+
+
+@pytest.fixture
+def composed(tmp_path):
+    """A function from a config's name and overrides to what Hydra hands to a job; results go to tmp_path."""
+
+    def make(*overrides, config="train", small=True):
+        register_resolvers()
+        GlobalHydra.instance().clear()
+        chosen = [f"results_dir={tmp_path}/results", *(SMALL if small else ()), *overrides]
+        with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+            cfg = compose(config, overrides=chosen, return_hydra_config=True)
+        HydraConfig.instance().set_config(cfg)
+        with read_write(cfg), open_dict(cfg):
+            del cfg["hydra"]
+        return cfg
+
+    return make
+
+
+@pytest.fixture
+def train_command(tmp_path):
+    """A function that runs the training command with small settings in tmp_path."""
+    return lambda *overrides: call("robust_arch.train", *SMALL, *overrides, cwd=tmp_path)

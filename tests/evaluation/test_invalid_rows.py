@@ -1,16 +1,14 @@
 """A network that fails a check: no attack is run, nothing is printed as its number, and the reason is told."""
 
 import json
-import os
 import re
-import subprocess
-import sys
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from commands import call
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
@@ -272,7 +270,7 @@ def test_a_study_without_invalid_evaluations_says_so(study, sound, images):
 
 @pytest.fixture(scope="module")
 def zeroed(tmp_path_factory):
-    """A folder with a checkpoint whose final layer is zero, evaluated by the command; the process that did it."""
+    """A folder with a checkpoint whose final layer is zero, evaluated by the command; how the command ended."""
     folder = tmp_path_factory.mktemp("zeroed")
     spec = ArchSpec("wide_resnet", (1, 1, 1), (4, 8, 8))
     net = build(spec, 10, (1, 8, 8), seed=0).eval()
@@ -281,15 +279,7 @@ def zeroed(tmp_path_factory):
     torch.nn.init.zeros_(head.bias)
     card = {"schema": 1, "arch": spec.to_dict(), "num_classes": 10, "image_shape": [1, 8, 8]}
     save_checkpoint(LoadedCheckpoint(net, spec, card), folder / "net.ckpt")
-    return folder, subprocess.run(
-        [sys.executable, "-m", "robust_arch.evaluate", *ARGUMENTS],
-        cwd=folder,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
+    return folder, call("robust_arch.evaluate", *ARGUMENTS, cwd=folder)
 
 
 ARGUMENTS = ("checkpoint=net.ckpt", "data=digits", "trainer.accelerator=cpu")

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 import wandb
-from commands import SMALL, command
+from commands import SMALL, call
 from offline_wandb import OfflineRun
 from typer.testing import CliRunner
 
@@ -22,7 +22,7 @@ workspaces = pytest.importorskip("wandb_workspaces.workspaces")
 def finished(tmp_path_factory):
     """The folder of a study of one run, with logger=csv."""
     folder = tmp_path_factory.mktemp("finished")
-    done = command("robust_arch.train", *SMALL, "study.name=mine", cwd=folder)
+    done = call("robust_arch.train", *SMALL, "study.name=mine", cwd=folder)
     assert done.returncode == 0, done.stderr
     return folder / "results" / "mine"
 

@@ -1,8 +1,6 @@
 """`python -m robust_arch.evaluate` on every kind of file, a shipped network against a loop of its own among them."""
 
 import functools
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +8,7 @@ import PIL.Image
 import pyautoattack
 import pytest
 import torch
+from commands import call
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
@@ -98,10 +97,7 @@ def test_the_command_on_a_shipped_resnet18_finds_what_its_own_code_does(attacks,
         f"data.cache={tmp_path}/cache", f"evaluate.attacks=[{','.join(attacks)}]", "threat.eps=1/255",
         "trainer.accelerator=cpu",
     ]  # fmt: skip
-    done = subprocess.run(
-        [sys.executable, "-m", "robust_arch.evaluate", *arguments],
-        cwd=tmp_path, capture_output=True, text=True, check=False, timeout=300,
-    )  # fmt: skip
+    done = call("robust_arch.evaluate", *arguments, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     (row,) = load_study(tmp_path / "results" / "external").to_dict("records")
     assert (row["arch"], row["n_test"], row["clean_acc"]) == ("resnet18", len(SEEDS), 100.0)
