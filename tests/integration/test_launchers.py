@@ -2,7 +2,7 @@
 
 import pandas as pd
 import pytest
-from commands import SMALL, call
+from commands import SMALL, command
 
 PLAN = (
     *SMALL,
@@ -26,7 +26,7 @@ def sweep(folder, *overrides):
         "_target_: robust_arch.attacks.PGD\nsteps: 3\nrel_step_size: 0.5\n"
     )
     own = ("--config-dir", "mine", "evaluate.attacks=[fgsm,pgd3]")  # which workers have to find too
-    return call("robust_arch.train", "-m", *PLAN, *own, *overrides, cwd=folder)
+    return command("robust_arch.train", "-m", *PLAN, *own, *overrides, cwd=folder)
 
 
 def numbers(folder):
