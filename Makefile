@@ -8,7 +8,7 @@ EXTRAS ?= dev,onnx
 TORCH_INDEX ?=
 
 # How many tests run at once: worksteal hands each process tests that stand together, which share what they set up.
-WORKERS ?= auto
+WORKERS ?= logical
 PARALLEL = --numprocesses $(WORKERS) --maxprocesses 8 --dist worksteal
 
 # What experiments/ draws: a folder each.

@@ -8,16 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 from commands import SMALL, call
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
-from hydra.core.hydra_config import HydraConfig
+from composition import configuration
 from hypothesis import settings
-from omegaconf import open_dict, read_write
 from torch import nn
 
 from robust_arch.data import digits
-from robust_arch.paths import conf_dir
-from robust_arch.resolvers import register_resolvers
 
 # the same examples on every machine, and no verdict that depends on how busy the machine is
 settings.register_profile("reproducible", derandomize=True, deadline=None)
@@ -72,15 +67,7 @@ def composed(tmp_path):
     """A function from a config's name and overrides to what Hydra hands to a job; results go to tmp_path."""
 
     def make(*overrides, config="train", small=True):
-        register_resolvers()
-        GlobalHydra.instance().clear()
-        chosen = [f"results_dir={tmp_path}/results", *(SMALL if small else ()), *overrides]
-        with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-            cfg = compose(config, overrides=chosen, return_hydra_config=True)
-        HydraConfig.instance().set_config(cfg)
-        with read_write(cfg), open_dict(cfg):
-            del cfg["hydra"]
-        return cfg
+        return configuration(tmp_path, *(SMALL if small else ()), *overrides, config=config)
 
     return make
 

@@ -9,10 +9,7 @@ import pandas as pd
 import pytest
 import torch
 from commands import call
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
-from hydra.core.hydra_config import HydraConfig
-from omegaconf import open_dict, read_write
+from composition import configuration
 from typer.testing import CliRunner
 
 from robust_arch.architectures import ArchSpec, build
@@ -29,8 +26,6 @@ from robust_arch.evaluation import (
     select_examples,
 )
 from robust_arch.interop.checkpoint import LoadedCheckpoint, save_checkpoint
-from robust_arch.paths import conf_dir
-from robust_arch.resolvers import register_resolvers
 from robust_arch.runs import RunFacts, StudyFolder, load_study
 
 CPU = torch.device("cpu")
@@ -307,13 +302,7 @@ def test_evaluating_again_fails_again_and_changes_no_record(zeroed, monkeypatch)
     monkeypatch.chdir(folder)
     (path,) = folder.glob("results/external/runs/*/evaluations/*.json")
     before = path.read_bytes(), path.stat().st_mtime_ns
-    register_resolvers()
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        cfg = compose("evaluate", overrides=[*ARGUMENTS, "evaluate.attacks=[cw40]"], return_hydra_config=True)
-    HydraConfig.instance().set_config(cfg)
-    with read_write(cfg), open_dict(cfg):
-        del cfg["hydra"]
+    cfg = configuration(folder, *ARGUMENTS, "evaluate.attacks=[cw40]", config="evaluate")
     with pytest.raises(SystemExit) as stopped:
         job(cfg)
     assert stopped.value.code == ZEROED  # a text as exit code is printed, and the status is 1

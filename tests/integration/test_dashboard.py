@@ -168,14 +168,14 @@ def test_publishing_saves_the_page_and_says_where_it_is(study, monkeypatch):
     saved = []
 
     def save(page):
-        saved.append((page.project, page.name))
+        saved.append((page.entity, page.project, page.name))
         return SimpleNamespace(url="https://wandb.example/me/theirs?nw=abc")
 
     monkeypatch.setattr(workspaces.Workspace, "save", save)
-    result = invoke(study, "--publish")
+    result = invoke(study, "--publish", "--entity", "me")
     assert result.exit_code == 0, result.output
     assert "published: https://wandb.example/me/theirs?nw=abc" in result.output
-    assert saved == [("theirs", "robust-arch mine")]
+    assert saved == [("me", "theirs", "robust-arch mine")]
 
 
 def recorded(study):

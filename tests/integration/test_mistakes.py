@@ -22,10 +22,8 @@ import pytest
 import torch
 import yaml
 from commands import SMALL, call
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
-from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from composition import configuration
+from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 from pyautoattack.autopgd_base import APGDAttack, APGDAttack_targeted
 from pyautoattack.fab_pt import FABAttack_PT
@@ -47,7 +45,6 @@ from robust_arch.errors import InputError
 from robust_arch.evaluate import evaluate
 from robust_arch.interop import export_checkpoint, load_checkpoint
 from robust_arch.paths import conf_dir
-from robust_arch.resolvers import register_resolvers
 from robust_arch.run import Run
 from robust_arch.runner import execute
 from robust_arch.runs import RunFolder, StudyFolder, load_study, metrics
@@ -73,18 +70,6 @@ TINY = (
     "evaluate.n=10",
     "evaluate.checkpoints=[last]",
 )
-
-
-def configuration(folder, *overrides, config="train"):
-    """What Hydra hands to a job that is given these overrides; results go below `folder`."""
-    register_resolvers()
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        cfg = compose(config, [f"results_dir={folder}/results", *overrides], return_hydra_config=True)
-    HydraConfig.instance().set_config(cfg)
-    with read_write(cfg), open_dict(cfg):
-        del cfg["hydra"]
-    return cfg
 
 
 def loaded(cfg):
