@@ -7,12 +7,16 @@ EXTRAS ?= dev,onnx
 # Address of a package index with CPU-only PyTorch wheels, for small downloads where there is no GPU.
 TORCH_INDEX ?=
 
+# How many tests run at once: worksteal hands each process tests that stand together, which share what they set up.
+WORKERS ?= logical
+PARALLEL = --numprocesses $(WORKERS) --maxprocesses 8 --dist worksteal
+
 # What experiments/ draws: a folder each.
 ITEMS := $(patsubst experiments/%/,%,$(dir $(wildcard experiments/*/figure.py experiments/*/table.py)))
 BIN   := $(VENV)/bin
 READY := $(VENV)/.ready
 .DEFAULT_GOAL := help
-.PHONY: help setup study report figures tables notebooks docs test test-all lint bench clean
+.PHONY: help setup study report figures tables notebooks docs test test-all test-slow lint bench clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z%-]+:.*## / { sub("%", "<item>", $$1); printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -51,10 +55,13 @@ fig-%: $(READY) ## one figure or table; STUDY=<name or path> shows your own stud
 	@$(BIN)/python -m experiments $* $(if $(findstring command,$(origin STUDY)),$(STUDY))
 
 test: $(READY) ## run the tests, without the slow ones
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" $(PARALLEL)
 
 test-all: $(READY) ## run all tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PARALLEL)
+
+test-slow: $(READY) ## run only the slow tests
+	$(BIN)/python -m pytest -m slow $(PARALLEL)
 
 lint: $(READY) ## check style and types
 	$(BIN)/ruff check

@@ -1,12 +1,18 @@
 """What tests of more than one folder share."""
 
+import functools
+import gc
 import json
 from pathlib import Path
 
 import pytest
 import torch
+from commands import SMALL, call
+from composition import configuration
 from hypothesis import settings
 from torch import nn
+
+from robust_arch.data import digits
 
 # the same examples on every machine, and no verdict that depends on how busy the machine is
 settings.register_profile("reproducible", derandomize=True, deadline=None)
@@ -14,6 +20,25 @@ settings.load_profile("reproducible")
 
 # the networks here are too small to be worth dividing; waiting threads would cost more than the work
 torch.set_num_threads(1)
+
+
+def pytest_collection_finish():
+    """What is imported stays: the collections that end each run need not look at it."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_unconfigure():
+    """Libraries look at the end for what they have left."""
+    gc.unfreeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def quick_digits():
+    """Reads the digits from their file once, not for each of several hundred runs."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(digits, "load_digits", functools.cache(digits.load_digits))
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -35,3 +60,19 @@ def linear():
         return nn.Sequential(nn.Flatten(), layer)
 
     return make
+
+
+@pytest.fixture
+def composed(tmp_path):
+    """A function from a config's name and overrides to what Hydra hands to a job; results go to tmp_path."""
+
+    def make(*overrides, config="train", small=True):
+        return configuration(tmp_path, *(SMALL if small else ()), *overrides, config=config)
+
+    return make
+
+
+@pytest.fixture
+def train_command(tmp_path):
+    """A function that runs the training command with small settings in tmp_path."""
+    return lambda *overrides: call("robust_arch.train", *SMALL, *overrides, cwd=tmp_path)

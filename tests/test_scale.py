@@ -1,13 +1,15 @@
-"""The arithmetic of a large study against hand counts, counted passes, and schedules known in closed form."""
+"""The arithmetic of a large study against hand counts, counted passes, and bounds against every order of a few runs."""
 
 import itertools
+from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from experiments.scale import passes, scale, schedule
+from experiments.scale import passes, scale
 from robust_arch.architectures import ArchSpec, build, cost
 from robust_arch.attacks import PGD, ThreatModel
 from robust_arch.attacks.losses import KLToClean, Margin
@@ -29,73 +31,34 @@ def optimum(seconds, workers):
     )
 
 
-def test_a_schedule_by_hand():
-    placed = schedule.schedule([3, 2, 2, 4], 2)
-    assert [(part.worker, part.start, part.end) for part in placed] == [(0, 0, 3), (1, 0, 2), (1, 2, 4), (0, 3, 7)]
-    assert schedule.makespan(placed) == 7
-    assert schedule.lower_bound([3, 2, 2, 4], 2) == 5.5
-    assert schedule.makespan(schedule.schedule([3, 2, 2, 4], 2, between=0.5)) == 7.5
-    assert schedule.makespan(schedule.schedule([4, 3, 2, 2], 2)) == 6  # longest first
+def in_order(seconds, workers):
+    """When the last run ends if each goes in order to the worker that is free first."""
+    free = [0.0] * workers
+    for length in seconds:
+        first = free.index(min(free))
+        free[first] += length
+    return max(free)
+
+
+@given(st.lists(st.integers(1, 20), min_size=1, max_size=6), st.integers(1, 3))
+def test_every_order_ends_between_the_bounds(seconds, workers):
+    least, most = scale.bounds(seconds, workers)
+    assert least <= optimum(seconds, workers)
+    for order in itertools.permutations(seconds):
+        assert least <= in_order(order, workers) <= most + 1e-9
 
 
 @pytest.mark.parametrize("workers", [2, 3, 5])
 def test_the_worst_case_of_graham_is_reached(workers):
-    # Graham 1966: W (W - 1) runs of 1 and then one of W take 2 W - 1, where W is possible
+    # W (W - 1) runs of 1 and then one of W
     seconds = [1] * (workers * (workers - 1)) + [workers]
-    assert schedule.makespan(schedule.schedule(seconds, workers)) == 2 * workers - 1
-    assert schedule.makespan(schedule.schedule(schedule.longest_first(seconds), workers)) == workers
+    assert in_order(seconds, workers) == 2 * workers - 1 == pytest.approx(scale.bounds(seconds, workers)[1])
 
 
-@given(st.lists(st.integers(1, 20), min_size=1, max_size=6), st.integers(1, 3))
-def test_grahams_bounds_hold(seconds, workers):
-    best = optimum(seconds, workers)
-    own = schedule.makespan(schedule.schedule(seconds, workers))
-    ordered = schedule.makespan(schedule.schedule(schedule.longest_first(seconds), workers))
-    assert schedule.lower_bound(seconds, workers) <= best <= own <= (2 - 1 / workers) * best
-    assert best <= ordered <= (4 / 3 - 1 / (3 * workers)) * best + 1e-9
-
-
-@given(st.lists(st.integers(1, 20), min_size=1, max_size=8), st.integers(1, 4))
-def test_without_disturbances_it_is_the_plain_schedule(seconds, workers):
-    outcome = schedule.disturbed(seconds, workers, schedule.Disturbances())
-    assert outcome.makespan == schedule.makespan(schedule.schedule(seconds, workers))
-    assert (outcome.preemptions, outcome.failures, outcome.lost, outcome.undone) == (0, 0, 0, [])
-
-
-def in_turn(*values):
-    rest = iter(values)
-    return lambda: next(rest, float("inf"))
-
-
-@pytest.mark.parametrize(
-    ("unit", "startup", "lost", "ends"),
-    [
-        (1, 0, 0.5, 12.5),  # away at 4.5 with 4 kept, back at 6.5, 6 to go
-        (4, 0, 0.5, 12.5),
-        (5, 0, 4.5, 16.5),  # nothing kept
-        (1, 1, 0.5, 14.5),  # 3.5 trained, 3 kept; 1 of startup and 7 to go
-    ],
-)
-def test_a_preemption_by_hand(unit, startup, lost, ends):
-    disturbances = schedule.Disturbances(until_preemption=in_turn(4.5), unit=unit, pause=2, startup=startup)
-    outcome = schedule.disturbed([10], 1, disturbances)
-    assert (outcome.makespan, outcome.preemptions, outcome.lost) == (ends, 1, lost)
-
-
-def test_a_preempted_run_goes_on_before_what_has_not_begun():
-    # A (10) is preempted at 4, B (3) has not begun: 4 + 6 for A, then 3
-    outcome = schedule.disturbed([10, 3], 1, schedule.Disturbances(until_preemption=in_turn(4)))
-    assert outcome.makespan == 13
-
-
-def test_failed_runs_wait_for_the_others_and_are_tried_again():
-    # the first of three fails after 3 of 10 seconds, 2 of them kept: 3 + 4 on one worker, 5 on the other, then 8
-    disturbances = schedule.Disturbances(until_failure=in_turn(3), unit=2)
-    outcome = schedule.disturbed([10, 5, 4], 2, disturbances)
-    assert (outcome.makespan, outcome.failures, outcome.lost, outcome.undone) == (15, 1, 1, [])
-    always = schedule.Disturbances(until_failure=lambda: 1, unit=2, retries=2)
-    assert schedule.disturbed([10], 1, always).undone == [0]
-    assert schedule.disturbed([10], 1, always).failures == 3
+def test_a_sweep_that_was_run_ended_between_the_bounds():
+    runs = pd.read_csv(Path(scale.__file__).with_name("check_runs.csv"))
+    least, most = scale.bounds((runs["end"] - runs["start"]).tolist(), 2)
+    assert least < runs["end"].max() < most
 
 
 THREAT = ThreatModel("linf", "8/255")

@@ -5,20 +5,16 @@ Each command prints a table and writes it beside this file:
     python -m experiments.scale.scale operations
     python -m experiments.scale.scale passes
     python -m experiments.scale.scale storage results/<study of one run> ...
-    python -m experiments.scale.scale check results/<study>
-    python -m experiments.scale.scale makespan
+    python -m experiments.scale.scale bounds
 """
 
 import argparse
 import io
-import itertools
 import json
-import random
 import statistics
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +22,8 @@ import numpy as np
 import pandas as pd
 
 from experiments.scale import passes
-from experiments.scale import schedule as schedules
 from robust_arch.architectures import PRESETS, ArchSpec, cost
-from robust_arch.runs import RunFolder, StudyFolder
+from robust_arch.runs import StudyFolder
 from robust_arch.runs.provenance import provenance
 from robust_arch.search import Budget, Space
 
@@ -179,75 +174,6 @@ def evaluation_arrays_bytes(images: int, attacks: int) -> int:
     return len(handle.getvalue())
 
 
-@dataclass(frozen=True)
-class Recorded:
-    """A run as it happened: when it began and ended, in seconds since the study's first line, and in which process."""
-
-    run_id: str
-    macs: int
-    process: int
-    start: float
-    end: float
-
-
-def recorded(study: StudyFolder) -> list[Recorded]:
-    """The runs in the plan's order, from the first and last line of each train.log."""
-    found = []
-    for row in study.read_plan():
-        run = study.run(row["run_id"])
-        first, last = (moment.timestamp() for moment in _first_and_last(run))
-        found.append(Recorded(run.run_id, int(row["macs"]), int(run.status["pid"]), first, last))
-    begin = min(run.start for run in found)
-    return [Recorded(run.run_id, run.macs, run.process, run.start - begin, run.end - begin) for run in found]
-
-
-def _first_and_last(run: RunFolder) -> tuple[datetime, datetime]:
-    moments = [line[:23] for line in run.log.read_text(encoding="utf-8").splitlines() if line[:2] == "20"]
-    first, last = (datetime.strptime(moment, "%Y-%m-%d %H:%M:%S,%f") for moment in (moments[0], moments[-1]))
-    return first, last
-
-
-def gaps(runs: Sequence[Recorded]) -> Iterator[float]:
-    """Seconds between the end of a run and the start of the next in the same process."""
-    for process in {run.process for run in runs}:
-        own = sorted((run for run in runs if run.process == process), key=lambda run: run.start)
-        yield from (later.start - earlier.end for earlier, later in itertools.pairwise(own))
-
-
-def check(study: StudyFolder, wall: float | None) -> dict[str, Any]:
-    """The simulator against a study that was run: its makespan, and when each run began."""
-    runs = recorded(study)
-    seconds = [run.end - run.start for run in runs]
-    workers = len({run.process for run in runs})
-    measured, between = max(run.end for run in runs), statistics.median(gaps(runs))
-    plain = schedules.schedule(seconds, workers)
-    spaced = schedules.schedule(seconds, workers, between)
-    apart = [abs(part.start - run.start) for part, run in zip(spaced, runs, strict=True)]
-    return {
-        "runs": len(runs),
-        "workers": workers,
-        "seconds_of_a_run": [round(min(seconds), 2), round(max(seconds), 2)],
-        "sum_of_runs": round(sum(seconds), 1),
-        "measured_makespan": round(measured, 1),
-        "whole_command": wall,
-        "lower_bound": round(schedules.lower_bound(seconds, workers), 1),
-        "simulated": round(schedules.makespan(plain), 1),
-        "median_gap": round(between, 2),
-        "simulated_with_the_gap": round(schedules.makespan(spaced), 1),
-        "simulated_over_measured": round(schedules.makespan(plain) / measured, 4),
-        "simulated_with_the_gap_over_measured": round(schedules.makespan(spaced) / measured, 4),
-        "largest_difference_of_a_start": round(max(apart), 1),
-        "correlation_of_seconds_with_macs": round(float(np.corrcoef(seconds, [run.macs for run in runs])[0, 1]), 3),
-    }
-
-
-def runs_table(study: StudyFolder) -> pd.DataFrame:
-    """The runs as they happened; processes are numbered by when they began."""
-    frame = pd.DataFrame(recorded(study)).round(2)
-    order = frame.sort_values("start")["process"].unique().tolist()
-    return frame.assign(process=frame["process"].map(order.index))
-
-
 def shares(parts: int = 30) -> tuple[tuple[float, ...], ...]:
     """All divisions over three stages in steps of 1 / parts, each stage with at least one step."""
     pairs = [(i, j) for i in range(1, parts - 1) for j in range(1, parts - i)]
@@ -278,17 +204,23 @@ def run_seconds(macs: Sequence[int], tflops: float, objective: str = "sat") -> l
     return [(took.total - took.autoattack) / (tflops * 1e12) for took in found]
 
 
-def makespan_table() -> pd.DataFrame:
-    """Plans by workers: the makespan in plan order and longest first, over what no order can beat."""
+def bounds(seconds: Sequence[float], workers: int) -> tuple[float, float]:
+    """Between which the last run ends where each goes, in any order, to the worker that is free first (Graham 1966).
+
+    No order ends before an equal share of all the work, or the longest run. A run that ends last began when no worker
+    was free, so the other runs kept every worker busy until then.
+    """
+    share, longest = sum(seconds) / workers, max(seconds)
+    return max(share, longest), share + (1 - 1 / workers) * longest
+
+
+def bounds_table() -> pd.DataFrame:
+    """Plans by workers: days at an assumed rate, at least and at most."""
     rows = []
     for name, macs in plans().items():
         seconds = run_seconds(macs, SHOWN_RATE)
         for workers in (8, 32, 128):
-            bound = schedules.lower_bound(seconds, workers)
-            own, sorted_ = (
-                schedules.makespan(schedules.schedule(order, workers))
-                for order in (seconds, schedules.longest_first(seconds))
-            )
+            least, most = bounds(seconds, workers)
             rows.append(
                 {
                     "plan": name,
@@ -298,50 +230,12 @@ def makespan_table() -> pd.DataFrame:
                     "most_gmacs": round(max(macs) / 1e9, 2),
                     "longest_over_mean": round(max(seconds) / statistics.mean(seconds), 2),
                     "workers": workers,
-                    f"days_at_{SHOWN_RATE}_tflops": round(own / 86_400, 2),
-                    "plan_order_over_bound": round(own / bound, 3),
-                    "longest_first_over_bound": round(sorted_ / bound, 3),
+                    f"least_days_at_{SHOWN_RATE}_tflops": round(least / 86_400, 2),
+                    f"most_days_at_{SHOWN_RATE}_tflops": round(most / 86_400, 2),
+                    "most_over_least": round(most / least, 3),
                 }
             )
     return pd.DataFrame(rows)
-
-
-def disturbed_table(repetitions: int = 10) -> pd.DataFrame:
-    """The plan of 66.5 M parameters on 32 workers under preemptions and failures; means over repetitions."""
-    seconds = run_seconds(plans()["66.5 M parameters"], SHOWN_RATE)
-    undisturbed = schedules.makespan(schedules.schedule(seconds, 32))
-    epoch, batch = statistics.mean(seconds) / EPOCHS, 1.0
-    rows = []
-    cases = [(hours, unit, 0) for hours in (24, 6, 2) for unit in ("batch", "epoch")] + [(0, "epoch", 500)]
-    for hours, unit, failing in cases:
-        outcomes = []
-        for seed in range(repetitions):
-            draw = random.Random(seed)
-            disturbances = schedules.Disturbances(
-                until_preemption=_exponential(draw, hours),
-                until_failure=_exponential(draw, failing),
-                unit=epoch if unit == "epoch" else batch,
-                pause=600,
-                startup=30,
-            )
-            outcomes.append(schedules.disturbed(seconds, 32, disturbances))
-        rows.append(
-            {
-                "hours_between_preemptions": hours or None,
-                "hours_between_failures": failing or None,
-                "kept_by": unit,
-                "preemptions": round(statistics.mean(one.preemptions for one in outcomes)),
-                "failures": round(statistics.mean(one.failures for one in outcomes)),
-                "lost_gpu_hours": round(statistics.mean(one.lost for one in outcomes) / 3600, 1),
-                "makespan_over_undisturbed": round(statistics.mean(one.makespan for one in outcomes) / undisturbed, 3),
-                "runs_undone": round(statistics.mean(len(one.undone) for one in outcomes), 1),
-            }
-        )
-    return pd.DataFrame(rows)
-
-
-def _exponential(draw: random.Random, hours: float) -> Any:
-    return (lambda: draw.expovariate(1 / (hours * 3600))) if hours else (lambda: schedules.NEVER)
 
 
 def write(name: str, content: pd.DataFrame | dict[str, Any] | list[Any]) -> None:
@@ -359,12 +253,9 @@ def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
-    for name in ("operations", "passes", "makespan"):
+    for name in ("operations", "passes", "bounds"):
         commands.add_parser(name)
     commands.add_parser("storage").add_argument("studies", nargs="+", type=Path)
-    checked = commands.add_parser("check")
-    checked.add_argument("study", type=Path)
-    checked.add_argument("--wall", type=float, help="seconds that the whole command took")
     asked = parser.parse_args()
     if asked.command == "operations":
         write("operations", operations_table())
@@ -376,12 +267,8 @@ def main() -> None:
             "npz_bytes_of_10000_images_and_4_attacks": evaluation_arrays_bytes(TEST_IMAGES, 4),
         }
         write("storage", [*(storage(StudyFolder(path)) for path in asked.studies), more])
-    elif asked.command == "check":
-        write("check", {**check(StudyFolder(asked.study), asked.wall), "provenance": provenance()})
-        write("check_runs", runs_table(StudyFolder(asked.study)))
     else:
-        write("makespan", makespan_table())
-        write("disturbed", disturbed_table())
+        write("bounds", bounds_table())
 
 
 if __name__ == "__main__":

@@ -1,20 +1,15 @@
 """A network that fails a check: no attack is run, nothing is printed as its number, and the reason is told."""
 
 import json
-import os
 import re
-import subprocess
-import sys
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
-from hydra.core.hydra_config import HydraConfig
-from omegaconf import open_dict, read_write
+from commands import call
+from composition import configuration
 from typer.testing import CliRunner
 
 from robust_arch.architectures import ArchSpec, build
@@ -31,8 +26,6 @@ from robust_arch.evaluation import (
     select_examples,
 )
 from robust_arch.interop.checkpoint import LoadedCheckpoint, save_checkpoint
-from robust_arch.paths import conf_dir
-from robust_arch.resolvers import register_resolvers
 from robust_arch.runs import RunFacts, StudyFolder, load_study
 
 CPU = torch.device("cpu")
@@ -272,7 +265,7 @@ def test_a_study_without_invalid_evaluations_says_so(study, sound, images):
 
 @pytest.fixture(scope="module")
 def zeroed(tmp_path_factory):
-    """A folder with a checkpoint whose final layer is zero, evaluated by the command; the process that did it."""
+    """A folder with a checkpoint whose final layer is zero, evaluated by the command; how the command ended."""
     folder = tmp_path_factory.mktemp("zeroed")
     spec = ArchSpec("wide_resnet", (1, 1, 1), (4, 8, 8))
     net = build(spec, 10, (1, 8, 8), seed=0).eval()
@@ -281,15 +274,7 @@ def zeroed(tmp_path_factory):
     torch.nn.init.zeros_(head.bias)
     card = {"schema": 1, "arch": spec.to_dict(), "num_classes": 10, "image_shape": [1, 8, 8]}
     save_checkpoint(LoadedCheckpoint(net, spec, card), folder / "net.ckpt")
-    return folder, subprocess.run(
-        [sys.executable, "-m", "robust_arch.evaluate", *ARGUMENTS],
-        cwd=folder,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
+    return folder, call("robust_arch.evaluate", *ARGUMENTS, cwd=folder)
 
 
 ARGUMENTS = ("checkpoint=net.ckpt", "data=digits", "trainer.accelerator=cpu")
@@ -317,13 +302,7 @@ def test_evaluating_again_fails_again_and_changes_no_record(zeroed, monkeypatch)
     monkeypatch.chdir(folder)
     (path,) = folder.glob("results/external/runs/*/evaluations/*.json")
     before = path.read_bytes(), path.stat().st_mtime_ns
-    register_resolvers()
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        cfg = compose("evaluate", overrides=[*ARGUMENTS, "evaluate.attacks=[cw40]"], return_hydra_config=True)
-    HydraConfig.instance().set_config(cfg)
-    with read_write(cfg), open_dict(cfg):
-        del cfg["hydra"]
+    cfg = configuration(folder, *ARGUMENTS, "evaluate.attacks=[cw40]", config="evaluate")
     with pytest.raises(SystemExit) as stopped:
         job(cfg)
     assert stopped.value.code == ZEROED  # a text as exit code is printed, and the status is 1

@@ -462,7 +462,7 @@ def trained_checkpoint(path):
 
 @pytest.mark.slow
 def test_a_killed_autoattack_goes_on_and_ends_like_an_undisturbed_one(tmp_path):
-    size, n = 5, 20
+    size, n = 5, 15
     trained_checkpoint(tmp_path / "net.ckpt")
     (tmp_path / "conf" / "attack").mkdir(parents=True)
     (tmp_path / "conf" / "attack" / "small_blocks.yaml").write_text(

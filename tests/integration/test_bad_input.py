@@ -1,6 +1,7 @@
 """Whatever the user gets wrong is one clear error that names key, value and what is allowed, before any work."""
 
 import pytest
+from commands import SMALL, command
 
 from robust_arch.configuration import read_finalists, read_settings
 from robust_arch.errors import InputError
@@ -140,8 +141,8 @@ def test_a_folder_that_is_not_there_is_named(composed):
         read_settings(composed("data=image_folder"))
 
 
-def test_the_command_says_it_in_one_line_and_fails(train_command, tmp_path):
-    done = train_command("arch.depths=[0,1,1]")
+def test_the_command_says_it_in_one_line_and_fails(tmp_path):
+    done = command("robust_arch.train", *SMALL, "arch.depths=[0,1,1]", cwd=tmp_path)
     assert done.returncode == 1
     assert done.stderr.splitlines() == ["error: arch.depths = [0, 1, 1]: each stage needs an integer of at least 1"]
     assert not (tmp_path / "results").exists()

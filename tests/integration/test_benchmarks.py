@@ -10,15 +10,15 @@ import pytest
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("script", "parts"),
     [
-        pytest.param(
+        (
             "training",
             {"throughput", "switches", "evaluation", "loading", "overhead", "batch_sizes", "two_processes"},
-            marks=pytest.mark.slow,
         ),
-        pytest.param("accuracy", {"digits"}, marks=pytest.mark.slow),
+        ("accuracy", {"digits"}),
         ("search", {"grid", "random_search", "halving_1-4_eta3", "halving_1-2-4_eta3_ties"}),
         ("records", {"load_study", "status", "results", "report", "merge", "merge_again", "merged_run"}),
     ],

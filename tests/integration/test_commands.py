@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from commands import SMALL, command
+from commands import SMALL, call
 from typer.testing import CliRunner
 
 from robust_arch.cli import app
@@ -34,7 +34,7 @@ RECORDED = Path(__file__).parents[2] / "experiments" / "studies"
 def study(tmp_path_factory):
     """The folder of a study of two runs, one of them failed."""
     folder = tmp_path_factory.mktemp("study")
-    done = command(
+    done = call(
         "robust_arch.train", "-m", *SMALL, "study.name=small", "seed=0,1", "recipe.gradient_clip=null", cwd=folder
     )
     assert done.returncode == 0, done.stderr
@@ -148,7 +148,7 @@ def test_the_evaluate_command_says_what_it_found(study, tmp_path):
     copied = tmp_path / "results" / "small"
     shutil.copytree(study, copied)
     run = next(StudyFolder(copied).runs())
-    done = command("robust_arch.evaluate", f"checkpoint={run.checkpoint('last')}", "evaluate.n=20", cwd=tmp_path)
+    done = call("robust_arch.evaluate", f"checkpoint={run.checkpoint('last')}", "evaluate.n=20", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "cw40" in done.stderr
     assert f"recorded in {run.evaluations}" in done.stderr

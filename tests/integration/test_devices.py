@@ -1,13 +1,13 @@
 """Several devices, as two processes on the CPU."""
 
 import torch
-from commands import SMALL, command
+from commands import SMALL, call
 
 from robust_arch.runs import StudyFolder, load_study, metrics
 
 
 def test_two_processes_train_one_run(tmp_path):
-    done = command("robust_arch.train", *SMALL, "trainer.devices=2", "logger=wandb", cwd=tmp_path)
+    done = call("robust_arch.train", *SMALL, "trainer.devices=2", "logger=wandb", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     study = StudyFolder(tmp_path / "results" / "single")
     (run,) = study.runs()

@@ -4,7 +4,7 @@ import csv
 
 import pytest
 import torch
-from commands import SMALL, command
+from commands import SMALL, call
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from whole_result import WHOLE
@@ -226,7 +226,7 @@ def test_the_command_ends_with_the_last_rung_evaluated_and_again_it_does_nothing
         "robust_arch.train", "-m", *SMALL, "hydra/sweeper=halving", "hydra.sweeper.rungs=[1,2]", "hydra.sweeper.eta=2",
         "study.name=tiny", "search.space.depths=[[1],[1],[1]]", "search.space.widths=[[4],[4],[4,8]]",
     )  # fmt: skip
-    process = command(*arguments, cwd=tmp_path)
+    process = call(*arguments, cwd=tmp_path)
     assert process.returncode == 0, process.stderr
     assert "1 of 2 architectures promoted" in process.stderr
     study = StudyFolder(tmp_path / "results" / "tiny")
@@ -236,7 +236,7 @@ def test_the_command_ends_with_the_last_rung_evaluated_and_again_it_does_nothing
     attacked = {run.run_id for run in study.runs() if any(record["attacks"] for record in run.evaluation_records())}
     assert attacked == {row["run_id"] for row in rows if row["rung"] == "2"}
     files = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.ckpt")}
-    again = command(*arguments, cwd=tmp_path)
+    again = call(*arguments, cwd=tmp_path)
     assert again.returncode == 0
     assert files == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.ckpt")}
     assert rungs(tmp_path / "results") == rows

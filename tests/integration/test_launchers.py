@@ -21,12 +21,18 @@ PACKAGES = {"submitit_local": "hydra_plugins.hydra_submitit_launcher", "ray": "h
 
 
 def sweep(folder, *overrides):
-    return command("robust_arch.train", "-m", *PLAN, *overrides, cwd=folder)
+    (folder / "mine" / "attack").mkdir(parents=True)
+    (folder / "mine" / "attack" / "pgd3.yaml").write_text(
+        "_target_: robust_arch.attacks.PGD\nsteps: 3\nrel_step_size: 0.5\n"
+    )
+    own = ("--config-dir", "mine", "evaluate.attacks=[fgsm,pgd3]")  # which workers have to find too
+    return command("robust_arch.train", "-m", *PLAN, *own, *overrides, cwd=folder)
 
 
 def numbers(folder):
     """results.csv without what times and names differ in."""
     frame = pd.read_csv(folder / "results" / "single" / "results.csv")
+    assert frame["pgd3_acc"].notna().all()
     return frame.drop(columns="train_seconds").sort_values(["run_id", "checkpoint"]).reset_index(drop=True)
 
 

@@ -9,12 +9,9 @@ import functools
 import hashlib
 import itertools
 import json
-import logging
 import math
 import re
 import shutil
-import signal
-import sys
 from collections import Counter
 from fractions import Fraction
 from types import SimpleNamespace
@@ -24,11 +21,9 @@ import pyautoattack
 import pytest
 import torch
 import yaml
-from commands import SMALL
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
-from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from commands import SMALL, call
+from composition import configuration
+from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 from pyautoattack.autopgd_base import APGDAttack, APGDAttack_targeted
 from pyautoattack.fab_pt import FABAttack_PT
@@ -36,21 +31,20 @@ from pyautoattack.square import SquareAttack
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
-from robust_arch import runner, train
+from robust_arch import runner
 from robust_arch.analysis.figures import robust_against_params
 from robust_arch.architectures import ArchSpec, Classifier, build
 from robust_arch.attacks import ThreatModel
 from robust_arch.attacks.base import Attack
 from robust_arch.cli import app
 from robust_arch.configuration import instantiate, read_attack, read_finalists, read_settings, read_threat
-from robust_arch.data import ImageSet, digits
+from robust_arch.data import ImageSet
 from robust_arch.data.digits import Digits
 from robust_arch.engine.frozen import FrozenNetwork
 from robust_arch.errors import InputError
 from robust_arch.evaluate import evaluate
 from robust_arch.interop import export_checkpoint, load_checkpoint
 from robust_arch.paths import conf_dir
-from robust_arch.resolvers import register_resolvers
 from robust_arch.run import Run
 from robust_arch.runner import execute
 from robust_arch.runs import RunFolder, StudyFolder, load_study, metrics
@@ -76,18 +70,6 @@ TINY = (
     "evaluate.n=10",
     "evaluate.checkpoints=[last]",
 )
-
-
-def configuration(folder, *overrides, config="train"):
-    """What Hydra hands to a job that is given these overrides; results go below `folder`."""
-    register_resolvers()
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        cfg = compose(config, [f"results_dir={folder}/results", *overrides], return_hydra_config=True)
-    HydraConfig.instance().set_config(cfg)
-    with read_write(cfg), open_dict(cfg):
-        del cfg["hydra"]
-    return cfg
 
 
 def loaded(cfg):
@@ -156,14 +138,6 @@ def every_attack():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Attack, "__call__", call)
         yield calls
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_digits():
-    """Reads the digits from their file once, not for each of two hundred configurations."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(digits, "load_digits", functools.cache(digits.load_digits))
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -1305,24 +1279,6 @@ STUDY = (
 INSIDE = {"4-8-8": 3242, "8-8-8": 4650}
 
 
-@contextlib.contextmanager
-def typed(folder, *arguments):
-    """Inside, this process is the command with these arguments; what that sets up is taken back."""
-    root, handler = logging.getLogger(), signal.getsignal(signal.SIGTERM)
-    handlers, level = root.handlers[:], root.level
-    GlobalHydra.instance().clear()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.setattr(sys, "argv", ["train", *arguments])
-        try:
-            yield
-        finally:
-            GlobalHydra.instance().clear()
-            signal.signal(signal.SIGTERM, handler)
-            root.handlers[:] = handlers
-            root.setLevel(level)
-
-
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
     """The folder that one command for a study leaves; the command exits with an error unless all its runs are done.
@@ -1342,8 +1298,8 @@ def study(tmp_path_factory):
                 numbers["percent"] = 100.0 - min(held_out, 100.0)
             path.write_text(json.dumps(record))
     finalists = "study.finalists={top:1,attacks:[cw40],n:20}"
-    with typed(root, "-m", *STUDY, "hydra/sweeper=budget", "search.seeds=[0,1]", finalists):
-        train.main()
+    done = call("robust_arch.train", "-m", *STUDY, "hydra/sweeper=budget", "search.seeds=[0,1]", finalists, cwd=root)
+    assert done.returncode == 0, done.stderr
     return root / "results" / "grid"
 
 

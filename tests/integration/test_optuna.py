@@ -2,7 +2,7 @@
 
 import pytest
 import yaml
-from commands import SMALL, command
+from commands import SMALL, call
 
 from robust_arch.architectures import ArchSpec, cost
 from robust_arch.runs import StudyFolder, load_study
@@ -21,10 +21,10 @@ def searched(tmp_path_factory):
     """The folder after four trials, the times of its checkpoints then, and the folder's study after four more."""
     pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
     folder = tmp_path_factory.mktemp("optuna")
-    first = command(*ARGUMENTS, cwd=folder)
+    first = call(*ARGUMENTS, cwd=folder)
     assert first.returncode == 0, first.stderr
     written = {path: path.stat().st_mtime_ns for path in folder.rglob("*.ckpt")}
-    again = command(*ARGUMENTS, cwd=folder)
+    again = call(*ARGUMENTS, cwd=folder)
     assert again.returncode == 0, again.stderr
     return folder / "results" / "tiny", written
 
@@ -76,7 +76,7 @@ def test_what_is_not_allowed_is_refused_before_any_trial(tmp_path):
         ("search.budget.params=10", "error: search.budget = "),
         ("study.objectives=[macs]", "error: study.objectives = ['macs']: one for each of"),
     ):
-        process = command(*ARGUMENTS, override, cwd=tmp_path)
+        process = call(*ARGUMENTS, override, cwd=tmp_path)
         assert process.returncode == 1
         assert message in process.stderr
         assert not (tmp_path / "results").exists()

@@ -3,7 +3,7 @@
 import shutil
 
 import pytest
-from commands import SMALL, command
+from commands import SMALL, call
 
 from robust_arch.runs import StudyFolder, load_study
 
@@ -33,7 +33,7 @@ CASES = [(name, content) for name, contents in FILES.items() for content in cont
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("finished")
-    done = command(*PLAN, cwd=folder)
+    done = call(*PLAN, cwd=folder)
     assert done.returncode == 0, done.stderr
     return folder
 
@@ -75,7 +75,7 @@ def test_the_same_command_mends_it(finished, tmp_path, case):
     shutil.copytree(finished / "results", tmp_path / "results")
     study = StudyFolder(tmp_path / "results" / "tiny")
     spoil(study, case)
-    again = command(*PLAN, cwd=tmp_path)
+    again = call(*PLAN, cwd=tmp_path)
     assert again.returncode == 0, again.stderr
     before, after = (load_study(folder / "results" / "tiny") for folder in (finished, tmp_path))
     columns = [name for name in before if name != "train_seconds"]
@@ -88,5 +88,5 @@ def test_the_tools_do_without_a_file_of_the_study(finished, tmp_path, name):
     for content in STUDY_FILES[name]:
         (tmp_path / "results" / "tiny" / name).write_bytes(content)
         for tool in ("status", "report"):
-            told = command("robust_arch.cli", tool, "tiny", cwd=tmp_path)
+            told = call("robust_arch.cli", tool, "tiny", cwd=tmp_path)
             assert told.returncode == 0, told.stderr

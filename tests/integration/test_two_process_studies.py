@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from commands import SMALL, command
+from commands import SMALL, call
 
 from robust_arch.runs import StudyFolder, load_study, metrics
 
@@ -19,9 +19,9 @@ TWO = ("-m", *SMALL, "trainer.devices=2", "study.name=two", "seed=0,1", "evaluat
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """An undisturbed study's folder and the finished process."""
+    """An undisturbed study's folder and how the command ended."""
     folder = tmp_path_factory.mktemp("finished")
-    return folder, command("robust_arch.train", *TWO, cwd=folder)
+    return folder, call("robust_arch.train", *TWO, cwd=folder)
 
 
 def study(folder):
@@ -99,7 +99,7 @@ def test_killed_alone_the_parent_leaves_no_process_and_the_study_is_finished_by_
         with contextlib.suppress(ProcessLookupError):
             os.killpg(first.pid, signal.SIGKILL)
 
-    again = command("robust_arch.train", *TWO, cwd=tmp_path)
+    again = call("robust_arch.train", *TWO, cwd=tmp_path)
     assert again.returncode == 0, again.stderr
     undisturbed, killed = weights(finished[0]), weights(tmp_path)
     assert undisturbed.keys() == killed.keys()

@@ -1,8 +1,6 @@
 """`python -m robust_arch.evaluate` on every kind of file, a shipped network against a loop of its own among them."""
 
 import functools
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +8,9 @@ import PIL.Image
 import pyautoattack
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
-from hydra.core.hydra_config import HydraConfig
-from omegaconf import OmegaConf, open_dict, read_write
+from commands import call
+from composition import configuration
+from omegaconf import OmegaConf
 from pyautoattack.examples.resnet import ResNet18
 from torch.nn import functional as F
 
@@ -22,9 +19,7 @@ from robust_arch.data.digits import Digits
 from robust_arch.errors import InputError
 from robust_arch.evaluate import evaluate
 from robust_arch.interop import export_checkpoint
-from robust_arch.paths import conf_dir
 from robust_arch.randomness import example_keys, uniform
-from robust_arch.resolvers import register_resolvers
 from robust_arch.runs import load_study
 
 SHIPPED = Path(pyautoattack.__file__).parent / "examples" / "model_test.pt"
@@ -98,10 +93,7 @@ def test_the_command_on_a_shipped_resnet18_finds_what_its_own_code_does(attacks,
         f"data.cache={tmp_path}/cache", f"evaluate.attacks=[{','.join(attacks)}]", "threat.eps=1/255",
         "trainer.accelerator=cpu",
     ]  # fmt: skip
-    done = subprocess.run(
-        [sys.executable, "-m", "robust_arch.evaluate", *arguments],
-        cwd=tmp_path, capture_output=True, text=True, check=False, timeout=300,
-    )  # fmt: skip
+    done = call("robust_arch.evaluate", *arguments, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     (row,) = load_study(tmp_path / "results" / "external").to_dict("records")
     assert (row["arch"], row["n_test"], row["clean_acc"]) == ("resnet18", len(SEEDS), 100.0)
@@ -122,22 +114,10 @@ SPEC = ArchSpec("wide_resnet", (1, 1, 1), (4, 8, 6), stem_width=4)
 SAID = [f"arch.{key}={value}".replace(" ", "") for key, value in SPEC.to_dict().items()]
 
 
-@pytest.fixture(scope="module")
-def composed(tmp_path_factory):
-    """From overrides to the configuration that the command would have, with few examples."""
-
-    def make(results, *overrides):
-        register_resolvers()
-        GlobalHydra.instance().clear()
-        settings = ["evaluate.attacks=[fgsm]", "evaluate.n=50", "trainer.accelerator=cpu", f"results_dir={results}"]
-        with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-            cfg = compose("evaluate", overrides=[*settings, *overrides], return_hydra_config=True)
-        HydraConfig.instance().set_config(cfg)
-        with read_write(cfg), open_dict(cfg):
-            del cfg["hydra"]
-        return cfg
-
-    return make
+def composed(folder, *overrides):
+    """The configuration that the command would have, with few examples."""
+    few = ("evaluate.attacks=[fgsm]", "evaluate.n=50", "trainer.accelerator=cpu")
+    return configuration(folder, *few, *overrides, config="evaluate")
 
 
 @functools.cache
@@ -159,7 +139,7 @@ def save(path, **config):
     torch.save({"card": card, "state_dict": {f"net.{key}": value for key, value in net.state_dict().items()}}, path)
 
 
-def test_every_form_of_a_checkpoint_gets_the_same_numbers(composed, tmp_path):
+def test_every_form_of_a_checkpoint_gets_the_same_numbers(tmp_path):
     save(tmp_path / "own.ckpt", config=TRAINED_ON)
     forms = {"own.ckpt": []}
     for form in ("published", "safetensors", "onnx"):
@@ -168,8 +148,7 @@ def test_every_form_of_a_checkpoint_gets_the_same_numbers(composed, tmp_path):
     # the other files say themselves what they are and what they were trained on
     forms["published"] = [*SAID, "data=digits", "threat.eps=0.05"]
     records = [
-        evaluate(composed(tmp_path / "results", f"checkpoint={tmp_path / name}", *overrides))
-        for name, overrides in forms.items()
+        evaluate(composed(tmp_path, f"checkpoint={tmp_path / name}", *overrides)) for name, overrides in forms.items()
     ]
     frame = load_study(tmp_path / "results" / "external")
     assert len({record.content["run_id"] for record in records}) == len(frame) == 4
@@ -179,12 +158,12 @@ def test_every_form_of_a_checkpoint_gets_the_same_numbers(composed, tmp_path):
     assert frame["threat"].iloc[0] == "linf-0.05"
 
 
-def test_without_a_record_of_the_training_data_must_be_said(composed, tmp_path):
+def test_without_a_record_of_the_training_data_must_be_said(tmp_path):
     save(tmp_path / "own.ckpt")
     with pytest.raises(InputError, match=r"data = None: the data set to evaluate on"):
-        evaluate(composed(tmp_path / "results", f"checkpoint={tmp_path}/own.ckpt"))
+        evaluate(composed(tmp_path, f"checkpoint={tmp_path}/own.ckpt"))
     assert not (tmp_path / "results").exists()
-    record = evaluate(composed(tmp_path / "results", f"checkpoint={tmp_path}/own.ckpt", "data=digits"))
+    record = evaluate(composed(tmp_path, f"checkpoint={tmp_path}/own.ckpt", "data=digits"))
     assert record.content["n_test"] == 50
 
 
@@ -200,11 +179,11 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("data", HOSTILE.values(), ids=HOSTILE)
-def test_a_checkpoint_s_configuration_calls_nothing_but_data_sets(data, composed, tmp_path):
+def test_a_checkpoint_s_configuration_calls_nothing_but_data_sets(data, tmp_path):
     made = tmp_path / "made"
     content = OmegaConf.to_yaml(OmegaConf.create({"data": data})).replace("PATH", str(made))
     save(tmp_path / "own.ckpt", config=OmegaConf.to_container(OmegaConf.create(content)))
     with pytest.raises(InputError, match=r"data = .*said on the command line"):
-        evaluate(composed(tmp_path / "results", f"checkpoint={tmp_path}/own.ckpt"))
+        evaluate(composed(tmp_path, f"checkpoint={tmp_path}/own.ckpt"))
     assert not made.exists()
     assert not (tmp_path / "results").exists()

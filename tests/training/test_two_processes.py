@@ -150,8 +150,8 @@ def same_but_for_rounding(first, second):
 
 @pytest.mark.parametrize(
     "name",
-    # processes start slowly: sat and trades, with one backward pass and with two, speak for the others every day
-    [pytest.param(name, marks=[] if name in ("sat", "trades") else pytest.mark.slow) for name in OBJECTIVES],
+    # processes start slowly: trades, with its two backward passes, stands for the others in the quick tests
+    [pytest.param(name, marks=[] if name == "trades" else pytest.mark.slow) for name in OBJECTIVES],
 )
 def test_two_processes_train_what_one_does(name, tmp_path):
     first, second = (train(OBJECTIVES[name], devices, tmp_path) for devices in (1, 2))
