@@ -18,13 +18,12 @@ import numpy as np
 
 from robust_arch.analysis.claims.layout import Layout
 from robust_arch.analysis.claims.measured import Measured
-from robust_arch.statistics import t_probability, t_quantile
 
 CONFIDENCE = 0.95
 POWER = 0.8
 _ABOVE = NormalDist().inv_cdf(POWER)
 MOST_SEEDS = 1_000
-_LEAST_P = 1e-12  # below it, floating point says nothing of a tail
+_LEAST_P = 1e-12  # runs are not normal enough for a smaller tail to mean anything
 _DRAWS, _DRAWS_OF_MANY, _MANY = 20_000, 5_000, 5_000
 _NORMAL = 1_000  # degrees of freedom, from which on Student's t is taken as normal
 _TOO_MANY = 100_000  # pairs, above which all pairs of their architectures are judged together
@@ -68,12 +67,14 @@ class Contrast:
 
     def difference(self) -> Difference:
         """What these runs show."""
+        from scipy.special import stdtr, stdtrit
+
         layout = self.found.layout
         value = float(self.weights @ layout.values)
         variance = np.sum(self.weights**2 / layout.counts) + np.sum((self.weights @ layout.loads) ** 2)
         error = _sigma(layout) * math.sqrt(float(variance))
-        half = t_quantile(layout.degrees, CONFIDENCE) * error
-        tail = max((1 - t_probability(abs(value) / error, layout.degrees)) / 2, _LEAST_P)
+        half = float(stdtrit(layout.degrees, (1 + CONFIDENCE) / 2)) * error
+        tail = max(float(stdtr(layout.degrees, -abs(value) / error)), _LEAST_P)
         return Difference(value, value - half, value + half, tail if value > 0 else 1 - tail)
 
     def bound(self) -> float:
@@ -83,7 +84,7 @@ class Contrast:
     def seeds_to_show(self, effect: float) -> int | None:
         """Runs of each architecture that find a true difference of `effect` points with power 0.8, if 1,000 do."""
         spread = _sigma(self.found.layout) * math.sqrt(float(np.sum(self.weights**2)))
-        return _fewest(self.found, effect, spread, CONFIDENCE, _ABOVE)
+        return _fewest(self.found, effect, spread, (1 + CONFIDENCE) / 2, _ABOVE)
 
     def seeds_to_settle(self, effect: float) -> int | None:
         """The same: where nothing differs, as many exclude the effect."""
@@ -126,8 +127,8 @@ class Largest:
 
     def _fewest(self, effect: float, beyond: float) -> int | None:
         # the critical value at other degrees of freedom is taken as Student's at the same tail
-        tail = 2 * NormalDist().cdf(_critical(self._draws(0))) - 1
-        return _fewest(self.found, effect, _sigma(self.found.layout) * math.sqrt(2), tail, beyond)
+        below = NormalDist().cdf(_critical(self._draws(0)))
+        return _fewest(self.found, effect, _sigma(self.found.layout) * math.sqrt(2), below, beyond)
 
     def _draws(self, degrees: int) -> np.ndarray:
         layout, pairs = self.found.layout, self.pairs
@@ -139,19 +140,22 @@ class Largest:
         return _largest_of_many(*(_frozen(array) for array in arrays), degrees)
 
 
-def _fewest(found: Measured, effect: float, spread: float, confidence: float, beyond: float) -> int | None:
+def _fewest(found: Measured, effect: float, spread: float, below: float, beyond: float) -> int | None:
     """The fewest seeds at which `effect` is the critical value and `beyond` errors away.
 
     More than there are; where architectures have unequally many, at least as many as any has.
 
-    spread: of the difference at one seed, in points. confidence: of the two-sided interval. beyond: a normal quantile.
+    spread: of the difference at one seed, in points. below: probability below the interval's upper bound. beyond: a
+    normal quantile.
     """
+    from scipy.special import stdtrit
+
     counts = found.layout.counts
-    power = 2 * NormalDist().cdf(beyond) - 1
+    levels = np.array([below, NormalDist().cdf(beyond)])
 
     def enough(seeds: int) -> bool:
         degrees = min(max(len(found.names) - 1, 1) * (seeds - 1), _NORMAL)
-        return (t_quantile(degrees, confidence) + t_quantile(degrees, power)) * spread / math.sqrt(seeds) <= effect
+        return float(stdtrit(degrees, levels).sum()) * spread / math.sqrt(seeds) <= effect
 
     candidates = range(max(int(counts.max()), int(counts.min()) + 1), MOST_SEEDS + 1)
     position = bisect_left(candidates, x=True, key=enough)
