@@ -95,6 +95,24 @@ def mean_interval(values: Sequence[float], confidence: float = 0.95, *, least_de
     return MeanInterval(mean, mean - half, mean + half)
 
 
+def percent_interval(accuracy: float, n: int) -> tuple[float, float]:
+    """Wilson's 95% interval in percent of an accuracy in percent of `n` images."""
+    low, high = wilson_interval(round(accuracy / 100 * n), n)
+    return 100 * low, 100 * high
+
+
+def accuracy_interval(accuracies: Sequence[float], n: int) -> tuple[float, float, float]:
+    """Mean and 95% interval in percent of runs' accuracies on `n` images: Wilson's for one run, else Student's t.
+
+    The t interval rests on a standard deviation of at least (100 / n) / sqrt(12) points, that of rounding to whole
+    images: runs that agree by chance do not make the mean certain. It is cut to [0, 100].
+    """
+    mean, low, high = mean_interval(accuracies, least_deviation=rounding_deviation(100 / n))
+    if low is None or high is None:
+        low, high = percent_interval(mean, n)
+    return mean, max(low, 0.0), min(high, 100.0)
+
+
 def compare_paired(first: np.ndarray, second: np.ndarray, confidence: float = 0.95) -> PairedComparison:
     """McNemar's exact test (McNemar 1947) of two (n,) arrays of booleans, with the interval of Agresti and Min (2005).
 

@@ -20,7 +20,7 @@ _OPEN_ROWS, _MOST_ROWS = 30, 300  # of the table: as it is, and folded
 
 
 @dataclass(frozen=True)
-class Pair:
+class AdjustedComparison:
     """A run against the reference; `adjusted` is its p-value after Holm's correction for all pairs together."""
 
     run_id: str
@@ -28,7 +28,7 @@ class Pair:
     adjusted: float
 
 
-def against(reference: str, outcomes: Mapping[str, np.ndarray]) -> list[Pair]:
+def against(reference: str, outcomes: Mapping[str, np.ndarray]) -> list[AdjustedComparison]:
     """Every other run against `reference`, by McNemar's exact test with Holm's correction (Holm 1979).
 
     outcomes: run_id to (n,) booleans, robust or not, on the same images in the same order.
@@ -41,7 +41,7 @@ def against(reference: str, outcomes: Mapping[str, np.ndarray]) -> list[Pair]:
     for rank, run in enumerate(ordered):
         largest = max(largest, min(1.0, (len(ordered) - rank) * comparisons[run].p_value))
         adjusted[run] = largest
-    return [Pair(run, comparisons[run], adjusted[run]) for run in others]
+    return [AdjustedComparison(run, comparisons[run], adjusted[run]) for run in others]
 
 
 def compare_records(first: Path, second: Path) -> dict[str, PairedComparison]:
@@ -109,7 +109,7 @@ def _tables(head: Sequence[str], body: list[list[str]]) -> list[Markup]:
     return [folded(summary, simple_table("Paired comparison", head, kept))]
 
 
-def _row(row: Mapping[object, object], pair: Pair) -> list[str]:
+def _row(row: Mapping[object, object], pair: AdjustedComparison) -> list[str]:
     found = pair.comparison
     # the selected network comes first in the comparison; a reader looks for the row's own gain
     return [

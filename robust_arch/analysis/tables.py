@@ -10,8 +10,8 @@ import pandas as pd
 
 from robust_arch.analysis.groups import accuracy_columns
 from robust_arch.analysis.markup import Markup, element, joined
-from robust_arch.analysis.points import percent_interval
 from robust_arch.analysis.prefixes import decimal_prefix
+from robust_arch.statistics import percent_interval
 
 Row = dict[Hashable, Any]
 ABSENT = "-"
@@ -77,7 +77,7 @@ def operations(macs: Any) -> str:
     return f"{macs / scale:.2f} {prefix}" if prefix else f"{macs:.0f}"
 
 
-def last_share(row: Row, stage_shares: Mapping[str, tuple[float, ...]]) -> float | None:
+def last_share(row: Mapping[Hashable, Any], stage_shares: Mapping[str, tuple[float, ...]]) -> float | None:
     """The last stage's share of the stages' parameters in percent, None where unrecorded."""
     shares = stage_shares.get(str(row["run_id"]))
     return 100 * shares[-1] if shares else None

@@ -10,8 +10,8 @@ from scipy import stats
 
 from robust_arch.analysis.claims.concordance import architectures_for, concordance
 from robust_arch.analysis.claims.differences import Contrast, Largest, Pairs
-from robust_arch.analysis.claims.layout import fit, unequal, uneven
 from robust_arch.analysis.claims.measured import Measured
+from robust_arch.analysis.claims.seed_model import fit, unequal, uneven
 from robust_arch.architectures import ArchSpec
 
 
@@ -128,7 +128,7 @@ GAPS[[0, 1, 3, 3], [3, 0, 1, 2]] = np.nan
 
 
 @pytest.mark.parametrize("runs", [np.random.default_rng(1).normal(size=(4, 3)), GAPS], ids=["complete", "gaps"])
-def test_a_layout_is_the_least_squares_fit(runs: np.ndarray) -> None:
+def test_the_model_of_seeds_is_the_least_squares_fit(runs: np.ndarray) -> None:
     differences, covariance, sigma, degrees = least_squares(runs)
     found = fit(runs)
     assert found.values[1:] - found.values[0] == pytest.approx(differences)
@@ -259,7 +259,7 @@ def test_all_against_all_is_tukeys_test() -> None:
 def test_as_many_seeds_as_it_says_find_the_effect_with_the_stated_power(kind: type[Contrast] | type[Largest]) -> None:
     against = pairs(*((other, 0) for other in range(1, 6)))
     two_seeds = study(np.random.default_rng(7).normal(size=(6, 2)))
-    seeds = kind(replace(two_seeds, layout=replace(two_seeds.layout, sigma=1.0)), against).seeds_to_show(1.0)
+    seeds = kind(replace(two_seeds, model=replace(two_seeds.model, sigma=1.0)), against).seeds_to_show(1.0)
     assert seeds is not None
     truth = np.zeros((6, 1))
     truth[1 if kind is Largest else slice(1, None)] = 1.0
@@ -275,7 +275,7 @@ def test_as_many_seeds_as_it_says_find_the_effect_with_the_stated_power(kind: ty
 def test_as_many_seeds_as_it_says_exclude_the_effect_where_there_is_none(kind: type[Contrast] | type[Largest]) -> None:
     against = pairs(*((other, 0) for other in range(1, 6)))
     two_seeds = study(np.random.default_rng(7).normal(size=(6, 2)))
-    unit = kind(replace(two_seeds, layout=replace(two_seeds.layout, sigma=1.0)), against)
+    unit = kind(replace(two_seeds, model=replace(two_seeds.model, sigma=1.0)), against)
     seeds, to_show = unit.seeds_to_settle(1.0), unit.seeds_to_show(1.0)
     assert seeds is not None
     assert to_show is not None

@@ -14,7 +14,8 @@ import pytest
 from planted import planted as planted_study
 
 from robust_arch.analysis.groups import groups, main_group
-from robust_arch.analysis.points import points, verdict
+from robust_arch.analysis.networks import networks
+from robust_arch.analysis.points import ranking
 from robust_arch.analysis.report import StudyDetails, write_report
 from robust_arch.architectures import ArchSpec
 
@@ -184,7 +185,7 @@ def test_note_says_what_the_images_can_rank(parsed: Page) -> None:
 def test_verdict_on_single_runs(rows: Rows, accuracies: tuple[float, ...], apart: int, resolved: bool) -> None:
     changes = [{"run_id": str(a), "arch": str(a), "worst_case_acc": a} for a in accuracies]
     (group,) = groups(rows(*changes))
-    result = verdict(points(group, {}), group.n_test)
+    result = ranking(networks(group), group.n_test)
     assert (result.pairs, result.apart, result.order_resolved) == (3, apart, resolved)
 
 
@@ -194,7 +195,7 @@ def test_seeds_that_scatter_more_than_they_differ_resolve_nothing(rows: Rows) ->
         {"run_id": str(i), "seed": i % 2, "arch": arch, "worst_case_acc": value} for i, (arch, value) in enumerate(runs)
     ]
     (group,) = groups(rows(*changes))
-    result = verdict(points(group, {}), group.n_test)
+    result = ranking(networks(group), group.n_test)
     assert result.spread == 20.0
     assert result.spread > result.any_pair
     assert result.apart == 0
@@ -203,7 +204,7 @@ def test_seeds_that_scatter_more_than_they_differ_resolve_nothing(rows: Rows) ->
 def test_no_accuracy_of_zero_makes_differences_free(rows: Rows) -> None:
     changes = [{"run_id": str(i), "arch": str(i), "worst_case_acc": 0.0} for i in range(2)]
     (group,) = groups(rows(*changes))
-    assert verdict(points(group, {}), 360).pair > 1
+    assert ranking(networks(group), 360).pair > 1
 
 
 def test_several_seeds_are_averaged_in_words(rows: Rows, tmp_path: Path) -> None:

@@ -56,11 +56,11 @@ def capacity(found: Measured, resource: str) -> Iterator[Finding]:
 
 
 def _trend(found: Measured, dearer: np.ndarray, name: str, members: int) -> Answer:
-    if not ranked(found.layout.values).any():
+    if not ranked(found.model.values).any():
         return Answer("too few runs", "Every architecture has the same robust accuracy: there is no order to look at.")
-    rank = concordance(dearer, found.layout.values)
+    rank = concordance(dearer, found.model.values)
     estimate = (rank.tau, rank.low, rank.high)
-    if found.layout.sigma is None:
+    if found.model.sigma is None:
         return Answer("too few runs", ONE_SEED, *estimate)
     if members >= _FEWEST and rank.p_falls <= LEVEL:
         return Answer("supported", f"Robust accuracy falls as {name} grow.", *estimate, rank.p_falls)

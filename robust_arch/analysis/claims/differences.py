@@ -16,8 +16,8 @@ from statistics import NormalDist
 
 import numpy as np
 
-from robust_arch.analysis.claims.layout import Layout
 from robust_arch.analysis.claims.measured import Measured
+from robust_arch.analysis.claims.seed_model import SeedModel
 
 CONFIDENCE = 0.95
 POWER = 0.8
@@ -69,12 +69,12 @@ class Contrast:
         """What these runs show."""
         from scipy.special import stdtr, stdtrit
 
-        layout = self.found.layout
-        value = float(self.weights @ layout.values)
-        variance = np.sum(self.weights**2 / layout.counts) + np.sum((self.weights @ layout.loads) ** 2)
-        error = _sigma(layout) * math.sqrt(float(variance))
-        half = float(stdtrit(layout.degrees, (1 + CONFIDENCE) / 2)) * error
-        tail = max(float(stdtr(layout.degrees, -abs(value) / error)), _LEAST_P)
+        model = self.found.model
+        value = float(self.weights @ model.values)
+        variance = np.sum(self.weights**2 / model.counts) + np.sum((self.weights @ model.loads) ** 2)
+        error = _sigma(model) * math.sqrt(float(variance))
+        half = float(stdtrit(model.degrees, (1 + CONFIDENCE) / 2)) * error
+        tail = max(float(stdtr(model.degrees, -abs(value) / error)), _LEAST_P)
         return Difference(value, value - half, value + half, tail if value > 0 else 1 - tail)
 
     def bound(self) -> float:
@@ -83,7 +83,7 @@ class Contrast:
 
     def seeds_to_show(self, effect: float) -> int | None:
         """Runs of each architecture that find a true difference of `effect` points with power 0.8, if 1,000 do."""
-        spread = _sigma(self.found.layout) * math.sqrt(float(np.sum(self.weights**2)))
+        spread = _sigma(self.found.model) * math.sqrt(float(np.sum(self.weights**2)))
         return _fewest(self.found, effect, spread, (1 + CONFIDENCE) / 2, _ABOVE)
 
     def seeds_to_settle(self, effect: float) -> int | None:
@@ -96,9 +96,9 @@ class Largest:
 
     def __init__(self, found: Measured, pairs: Pairs) -> None:
         self.found, self.pairs = found, pairs
-        layout = found.layout
-        self.values = layout.values[pairs.first] - layout.values[pairs.second]
-        self.errors = _sigma(layout) * np.sqrt(_variances(layout.counts, layout.loads, pairs.first, pairs.second))
+        model = found.model
+        self.values = model.values[pairs.first] - model.values[pairs.second]
+        self.errors = _sigma(model) * np.sqrt(_variances(model.counts, model.loads, pairs.first, pairs.second))
         self.best = int(np.argmax(self.values / self.errors))
 
     def names(self) -> tuple[str, str]:
@@ -107,7 +107,7 @@ class Largest:
 
     def difference(self) -> Difference:
         """What these runs show; interval and p-value hold for all pairs together."""
-        draws = self._draws(self.found.layout.degrees)
+        draws = self._draws(self.found.model.degrees)
         value, error = float(self.values[self.best]), float(self.errors[self.best])
         half = _critical(draws) * error
         p_value = (1 + int(np.sum(draws >= value / error))) / (1 + len(draws))
@@ -115,7 +115,7 @@ class Largest:
 
     def bound(self) -> float:
         """The largest difference in points that these runs do not exclude for one pair or another."""
-        return float(np.max(self.values + _critical(self._draws(self.found.layout.degrees)) * self.errors))
+        return float(np.max(self.values + _critical(self._draws(self.found.model.degrees)) * self.errors))
 
     def seeds_to_show(self, effect: float) -> int | None:
         """Runs of each architecture that find one pair `effect` points apart with power 0.8, if 1,000 do."""
@@ -128,15 +128,15 @@ class Largest:
     def _fewest(self, effect: float, beyond: float) -> int | None:
         # the critical value at other degrees of freedom is taken as Student's at the same tail
         below = NormalDist().cdf(_critical(self._draws(0)))
-        return _fewest(self.found, effect, _sigma(self.found.layout) * math.sqrt(2), below, beyond)
+        return _fewest(self.found, effect, _sigma(self.found.model) * math.sqrt(2), below, beyond)
 
     def _draws(self, degrees: int) -> np.ndarray:
-        layout, pairs = self.found.layout, self.pairs
+        model, pairs = self.found.model, self.pairs
         if len(pairs) > _TOO_MANY:
             return _ranges(len(pairs.members), degrees)
         # equal counts give one distribution, however many they are
-        counts = layout.counts if len(set(layout.counts)) > 1 else np.ones(len(layout.counts))
-        arrays = (counts.astype(float), layout.loads, pairs.first, pairs.second)
+        counts = model.counts if len(set(model.counts)) > 1 else np.ones(len(model.counts))
+        arrays = (counts.astype(float), model.loads, pairs.first, pairs.second)
         return _largest_of_many(*(_frozen(array) for array in arrays), degrees)
 
 
@@ -150,7 +150,7 @@ def _fewest(found: Measured, effect: float, spread: float, below: float, beyond:
     """
     from scipy.special import stdtrit
 
-    counts = found.layout.counts
+    counts = found.model.counts
     levels = np.array([below, NormalDist().cdf(beyond)])
 
     def enough(seeds: int) -> bool:
@@ -162,10 +162,10 @@ def _fewest(found: Measured, effect: float, spread: float, below: float, beyond:
     return candidates[position] if position < len(candidates) else None
 
 
-def _sigma(layout: Layout) -> float:
-    if layout.sigma is None:
+def _sigma(model: SeedModel) -> float:
+    if model.sigma is None:
         raise ValueError("no architecture was trained twice: there is no estimate of the noise")
-    return layout.sigma
+    return model.sigma
 
 
 def _variances(counts: np.ndarray, loads: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:

@@ -69,7 +69,7 @@ def examine(group: Group) -> list[Examined]:
     """
     return [
         Examined(
-            group, kind, found.layout.sigma, found.layout.degrees, found.unlike, found.unequal, tuple(_findings(found))
+            group, kind, found.model.sigma, found.model.degrees, found.unlike, found.unequal, tuple(_findings(found))
         )
         for kind, found in measured(group.rows).items()
         if len(found.names) > 1

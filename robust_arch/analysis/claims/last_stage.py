@@ -73,8 +73,8 @@ def _findings(found: Measured, setting: str, statement: str, smaller: np.ndarray
 
 
 def _mean(found: Measured, pairs: Pairs) -> Answer:
-    values = found.layout.values
-    if found.layout.sigma is None:
+    values = found.model.values
+    if found.model.sigma is None:
         return Answer("too few runs", ONE_SEED, float(np.mean(values[pairs.first] - values[pairs.second])))
     over = counted(len(pairs), "pair")
     return judged(Contrast(found, pairs), f"It helps on average over {over}.", f"on average over {over}")

@@ -9,7 +9,7 @@ from functools import partial
 import numpy as np
 import pandas as pd
 
-from robust_arch.analysis.claims.layout import Layout, fit, unequal, uneven
+from robust_arch.analysis.claims.seed_model import SeedModel, fit, unequal, uneven
 from robust_arch.analysis.reading import spec_of, stage_costs
 from robust_arch.architectures import ArchSpec
 from robust_arch.errors import invalid
@@ -23,7 +23,7 @@ TOLERANCE = 0.02
 class Measured:
     """Worst-case accuracies of A architectures of one kind that may be compared, on the same test images.
 
-    layout: the value of each in percent, and how surely it is known. costs: resource to (A,), NaN where it is not
+    model: the value of each in percent, and how surely it is known. costs: resource to (A,), NaN where it is not
     recorded. stages: resource to (A, stages), without stem and head. unlike: architectures that were set aside, as
     their runs scatter far more than those of the others, with their standard deviations in points. unequal: whether
     the scatter of the others' runs still differs by more than chance.
@@ -31,7 +31,7 @@ class Measured:
 
     names: tuple[str, ...]
     specs: tuple[ArchSpec, ...]
-    layout: Layout
+    model: SeedModel
     costs: Mapping[str, np.ndarray]
     stages: Mapping[str, np.ndarray]
     unlike: Mapping[str, float]
@@ -91,22 +91,22 @@ def measured(rows: pd.DataFrame) -> dict[str, Measured]:
 def _measured(rows: pd.DataFrame, specs: Mapping[str, ArchSpec]) -> Measured:
     step, table = 100 / float(rows["n_test"].iloc[0]), _table(rows)
     fitted = partial(fit, step=step, by_seed=bool(rows["seed"].notna().all()))
-    layout = fitted(table.to_numpy())
+    model = fitted(table.to_numpy())
     aside: dict[str, float] = {}
-    while (worst := uneven(layout, step)) is not None:
-        aside[str(table.index[worst])] = float(np.sqrt(layout.scatter[worst] / layout.freedoms[worst]))
+    while (worst := uneven(model, step)) is not None:
+        aside[str(table.index[worst])] = float(np.sqrt(model.scatter[worst] / model.freedoms[worst]))
         table = table.drop(index=table.index[worst])
-        layout = fitted(table.to_numpy())
+        model = fitted(table.to_numpy())
     firsts = rows.drop_duplicates("arch").set_index("arch").loc[table.index]
     own = tuple(specs[str(name)] for name in table.index)
     return Measured(
         names=tuple(str(name) for name in table.index),
         specs=own,
-        layout=layout,
+        model=model,
         costs={resource: firsts[resource].to_numpy(dtype=float) for resource in RESOURCES},
         stages={resource: np.array([stage_costs(spec, resource) for spec in own]) for resource in RESOURCES},
         unlike=aside,
-        unequal=unequal(layout, step),
+        unequal=unequal(model, step),
     )
 
 

@@ -62,7 +62,7 @@ class Question:
 
     def finding(self, found: Measured, members: np.ndarray, answer: Answer) -> Finding:
         """The answer, with what it rests on; members: positions of the architectures that take part."""
-        counts = found.layout.counts[members]
+        counts = found.model.counts[members]
         low, high = (int(counts.min()), int(counts.max())) if len(counts) else (0, 0)
         return Finding(
             claim=self.claim,
@@ -108,7 +108,7 @@ def judged_largest(found: Measured, pairs: Pairs, supported: str, noun: str = "p
     supported: why, if it is, of {count} pairs, the {first} and the {second} architecture of the largest difference.
     noun: what a pair is called. by: in words, with a space after them, what a gain is reached by.
     """
-    if found.layout.sigma is None:
+    if found.model.sigma is None:
         return Answer("too few runs", ONE_SEED)
     largest = Largest(found, pairs)
     first, second = largest.names()

@@ -6,8 +6,7 @@ import re
 from collections.abc import Sequence
 
 from robust_arch.analysis.groups import Group
-from robust_arch.analysis.networks import Network
-from robust_arch.analysis.points import half_width
+from robust_arch.analysis.networks import Network, half_width
 
 ROBUST = "Robust accuracy (%)"
 _NORMS = {"linf": r"$\ell_\infty$", "l2": r"$\ell_2$"}

@@ -10,7 +10,7 @@ import pandas as pd
 
 from robust_arch.analysis.counts import counted
 from robust_arch.analysis.groups import Group, accuracy_columns, groups
-from robust_arch.analysis.points import Point, percent_interval, points
+from robust_arch.analysis.networks import Network, networks
 from robust_arch.analysis.report.details import StudyDetails
 from robust_arch.analysis.tables import (
     ARCHITECTURE,
@@ -24,6 +24,7 @@ from robust_arch.analysis.tables import (
     last_share,
     text_column,
 )
+from robust_arch.statistics import percent_interval
 
 FACETS = ("checkpoint", "objective", "status")
 _SPEC = ("depths", "widths", "params", "MACs", LAST_SHARE, "seed")
@@ -56,7 +57,7 @@ def block(frame: pd.DataFrame, main: Group | None, extras: Extras, details: Stud
     content = {
         "columns": [_column(column, records, texts, _part(column, frame)) for column in _columns(frame, extras)],
         "rows": _rows(records, run_ids, _membership(frame, found), extras, texts),
-        "groups": [_group(group, main, extras) for group in found],
+        "groups": [_group(group, main) for group in found],
         "runs": [_run(run, details, texts) for run in run_ids],
         "without": WITHOUT_NUMBERS,
         "selected": extras.selected,
@@ -127,7 +128,7 @@ def _membership(frame: pd.DataFrame, found: list[Group]) -> list[int]:
     return places
 
 
-def _group(group: Group, main: Group | None, extras: Extras) -> dict[str, Any]:
+def _group(group: Group, main: Group | None) -> dict[str, Any]:
     if main is None or group.key == main.key:
         short = f"checkpoint {group.checkpoint}, {counted(group.n_test, 'test image')}"
     else:
@@ -140,19 +141,20 @@ def _group(group: Group, main: Group | None, extras: Extras) -> dict[str, Any]:
         "short": short,
         "main": main is not None and group.key == main.key,
         "points": [
-            _point(point, positions[members[point.arch]].tolist(), group.n_test)
-            for point in (points(group, extras.stage_shares) if compared else ())
+            _point(network, positions[members[network.arch]].tolist(), group.n_test)
+            for network in (networks(group) if compared else ())
         ],
     }
 
 
-def _point(point: Point, rows: list[int], n: int) -> dict[str, Any]:
-    mean, low, high = (accuracy(value, n) for value in (point.accuracy, point.low, point.high))
+def _point(network: Network, rows: list[int], n: int) -> dict[str, Any]:
+    robust = network.robust
+    mean, low, high = (accuracy(value, n) for value in (robust.mean, robust.low, robust.high))
     return {
         "rows": rows,
-        "robust": _number(point.accuracy),
-        "low": _number(point.low),
-        "high": _number(point.high),
+        "robust": _number(robust.mean),
+        "low": _number(robust.low),
+        "high": _number(robust.high),
         "text": f"{mean} [{low}, {high}]",
     }
 

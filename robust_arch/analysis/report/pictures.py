@@ -10,9 +10,9 @@ from matplotlib.figure import Figure
 from robust_arch.analysis import figures
 from robust_arch.analysis.groups import Group, groups
 from robust_arch.analysis.markup import Markup, element, joined, picture
-from robust_arch.analysis.points import Point, points
+from robust_arch.analysis.networks import Network, networks
 from robust_arch.analysis.report import wording
-from robust_arch.analysis.tables import Extras
+from robust_arch.analysis.tables import Extras, last_share
 
 
 def section(frame: pd.DataFrame, main: Group | None, extras: Extras) -> Markup:
@@ -21,7 +21,7 @@ def section(frame: pd.DataFrame, main: Group | None, extras: Extras) -> Markup:
     if main is None:
         return joined(heading, element("p", wording.NO_FIGURE))
     left_out = [group for group in groups(frame) if group.key != main.key]
-    found = points(main, extras.stage_shares)
+    found = networks(main)
     labels = {arch: str(position) for arch, position in extras.numbers.items()}
     by_params = figures.robust_against_params(main.rows, labels)
     return joined(
@@ -34,8 +34,8 @@ def section(frame: pd.DataFrame, main: Group | None, extras: Extras) -> Markup:
     )
 
 
-def _share_figure(found: list[Point], main: Group, extras: Extras, labels: Mapping[str, str]) -> Markup:
-    known = [point for point in found if point.last_share is not None]
+def _share_figure(found: list[Network], main: Group, extras: Extras, labels: Mapping[str, str]) -> Markup:
+    known = [network for network in found if last_share(network.row, extras.stage_shares) is not None]
     if not known:
         return element("p", wording.NO_SHARES)
     facts = wording.figure(known, main) + wording.without_share(len(found) - len(known))

@@ -9,7 +9,8 @@ import pandas as pd
 from robust_arch.analysis.counts import counted
 from robust_arch.analysis.figures import MOST_BARS
 from robust_arch.analysis.groups import Group, evaluations
-from robust_arch.analysis.points import Point, Verdict, half_width, points, verdict
+from robust_arch.analysis.networks import Network, half_width, networks
+from robust_arch.analysis.points import Ranking, ranking
 from robust_arch.analysis.tables import ABSENT, Extras, accuracy, accuracy_cell
 
 NO_FIGURE = (
@@ -78,9 +79,9 @@ def left_out(group: Group, main: Group) -> str:
     return f"Left out, as not comparable: {counted(len(group.rows), 'row')} with {group.difference(main)}."
 
 
-def figure(found: list[Point], main: Group) -> str:
+def figure(found: list[Network], main: Group) -> str:
     """What a reader who cannot see the picture needs, and what its marks mean."""
-    values = [point.accuracy for point in found]
+    values = [network.robust.mean for network in found]
     low, high = (accuracy(value, main.n_test) for value in (min(values), max(values)))
     span = f"from {low}% to {high}%" if len(found) > 1 else f"at {low}%"
     return (
@@ -89,16 +90,15 @@ def figure(found: list[Point], main: Group) -> str:
     )
 
 
-def _bars(found: list[Point]) -> str:
-    runs = {point.runs for point in found}
+def _bars(found: list[Network]) -> str:
+    runs = {network.robust.runs for network in found}
     kind = "Wilson 95% interval of the run" if runs == {1} else "t 95% interval over the runs of the architecture"
     if 1 in runs and len(runs) > 1:
         kind += ", or Wilson's where there is one run"
     if len(found) <= MOST_BARS:
         return f"Error bars: {kind}."
-    return (
-        f"So many points have no room for error bars, whose median would be ±{half_width(found):.1f} points ({kind})."
-    )
+    half = half_width(network.robust for network in found)
+    return f"So many points have no room for error bars, whose median would be ±{half:.1f} points ({kind})."
 
 
 def without_share(count: int) -> str:
@@ -106,12 +106,12 @@ def without_share(count: int) -> str:
     return f" {counted(count, 'architecture')} without a recorded share left out." if count else ""
 
 
-def note(found: list[Point], main: Group) -> list[str]:
+def note(found: list[Network], main: Group) -> list[str]:
     """What this many test images can rank and cannot, with the numbers of this study."""
     n = main.n_test
     if len(found) < 2:
         return [f"With one architecture and {counted(n, 'test image')} there is nothing to rank.", _seeds(found)]
-    result = verdict(found, n)
+    result = ranking(found, n)
     sentences = [
         f"With {counted(n, 'test image')} each accuracy is known to about ±{result.half_width:.1f} points. Two "
         "architectures named in advance are told apart only when they differ by more than about "
@@ -170,18 +170,18 @@ def _best(main: Group, extras: Extras) -> str:
 
 
 def _over_runs(main: Group, arch: str) -> str:
-    point = next(point for point in points(main, {}) if point.arch == arch)
-    if point.sd is None:
+    robust = next(network.robust for network in networks(main) if network.arch == arch)
+    if robust.sd is None:
         return ""
-    values = (point.accuracy, point.low, point.high, point.sd)
+    values = (robust.mean, robust.low, robust.high, robust.sd)
     mean, low, high, sd = (accuracy(value, main.n_test) for value in values)
     return (
-        f" Over its {point.runs} runs the mean is {mean}% [{low}, {high}] of {counted(main.n_test, 'test image')}, the "
-        f"standard deviation {sd} points."
+        f" Over its {robust.runs} runs the mean is {mean}% [{low}, {high}] of {counted(main.n_test, 'test image')}, "
+        f"the standard deviation {sd} points."
     )
 
 
-def _ranking(result: Verdict, count: int) -> str:
+def _ranking(result: Ranking, count: int) -> str:
     if result.order_resolved:
         return f"the order of the {count:,} architectures is resolved."
     if result.apart:
@@ -192,8 +192,8 @@ def _ranking(result: Verdict, count: int) -> str:
     return f"the order of the {count:,} architectures is not resolved."
 
 
-def _seeds(found: list[Point]) -> str:
-    if all(point.runs == 1 for point in found):
+def _seeds(found: list[Network]) -> str:
+    if all(network.robust.runs == 1 for network in found):
         return " Training with another seed moves every point as well, by an amount that one seed cannot show."
     return (
         " Training with another seed moves a point as well: architectures of several runs are told apart only if "

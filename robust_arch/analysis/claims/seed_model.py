@@ -21,7 +21,7 @@ _LEAST_FREEDOM = 0.25  # below it a run says next to nothing of the scatter abou
 
 
 @dataclass(frozen=True)
-class Layout:
+class SeedModel:
     """Of A architectures: values (A,), in percent, and counts (A,), runs of each.
 
     sigma: standard deviation of the noise in points, on `degrees` of freedom; None where no architecture has two runs.
@@ -49,7 +49,7 @@ class _Seeds:
     leverage: np.ndarray
 
 
-def fit(runs: np.ndarray, step: float = 0.0, *, by_seed: bool = True) -> Layout:
+def fit(runs: np.ndarray, step: float = 0.0, *, by_seed: bool = True) -> SeedModel:
     """Least squares on (A, S) accuracies, NaN where there is no run.
 
     Where seeds do not link all architectures, as in two studies without a common one, or leave nothing to see the noise
@@ -73,7 +73,7 @@ def fit(runs: np.ndarray, step: float = 0.0, *, by_seed: bool = True) -> Layout:
     sigma = None
     if degrees > 0:
         sigma = max(float(np.sqrt(scatter.sum() / degrees)), rounding_deviation(step), 1e-9)
-    return Layout(values, counts, seeds.loads, sigma, degrees, scatter, freedoms)
+    return SeedModel(values, counts, seeds.loads, sigma, degrees, scatter, freedoms)
 
 
 def _seed_effects(there: np.ndarray, counts: np.ndarray, centred: np.ndarray) -> _Seeds:
@@ -101,13 +101,13 @@ def _without_seeds(there: np.ndarray) -> _Seeds:
     return _Seeds(np.zeros(seeds), np.zeros((architectures, 0)), 0, np.zeros(there.shape))
 
 
-def uneven(layout: Layout, step: float = 0.0) -> int | None:
+def uneven(model: SeedModel, step: float = 0.0) -> int | None:
     """The architecture whose variance is too large a part of all to be chance at the 1% level (Cochran 1941), if any.
 
     Never of fewer than five architectures with two runs. step: as of `fit`; no variance is taken to be below that of
     rounding to it.
     """
-    places, freedoms, variances = _variances(layout, step)
+    places, freedoms, variances = _variances(model, step)
     if len(places) < _FEWEST:
         return None
     worst = int(np.argmax(variances))
@@ -115,17 +115,17 @@ def uneven(layout: Layout, step: float = 0.0) -> int | None:
     return int(places[worst]) if variances[worst] > too_large else None
 
 
-def unequal(layout: Layout, step: float = 0.0) -> bool:
+def unequal(model: SeedModel, step: float = 0.0) -> bool:
     """Whether variances differ more than chance would have them at the 1% level (Bartlett 1937); arguments as above."""
-    places, freedoms, variances = _variances(layout, step)
+    places, freedoms, variances = _variances(model, step)
     return len(places) >= _FEWEST and bool(_bartlett(variances, np.array(freedoms)) > _by_chance(freedoms)[1])
 
 
-def _variances(layout: Layout, step: float) -> tuple[np.ndarray, tuple[float, ...], np.ndarray]:
+def _variances(model: SeedModel, step: float) -> tuple[np.ndarray, tuple[float, ...], np.ndarray]:
     """Positions of the architectures that were trained more than once, their degrees of freedom and variances."""
-    places = np.flatnonzero(layout.freedoms > _LEAST_FREEDOM)
-    freedoms = layout.freedoms[places]
-    variances = np.maximum(layout.scatter[places] / freedoms, max(rounding_deviation(step) ** 2, 1e-18))
+    places = np.flatnonzero(model.freedoms > _LEAST_FREEDOM)
+    freedoms = model.freedoms[places]
+    variances = np.maximum(model.scatter[places] / freedoms, max(rounding_deviation(step) ** 2, 1e-18))
     return places, tuple(np.round(freedoms, 6).tolist()), variances  # rounded: equal ones are to be equal for the cache
 
 

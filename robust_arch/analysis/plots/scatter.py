@@ -11,7 +11,7 @@ from robust_arch.analysis.plots.style import BLUE
 from robust_arch.statistics import rank_correlation
 
 
-def draw_pairs(axes: Axes, found: Sequence[Network], x: str, y: str, xlabel: str, ylabel: str) -> None:
+def draw_scatter(axes: Axes, found: Sequence[Network], x: str, y: str, xlabel: str, ylabel: str) -> None:
     """A point a network at its means of the columns `x` and `y`, with the 95% interval of each."""
     across, up = ([network.numbers[name] for network in found] for name in (x, y))
     axes.errorbar(
