@@ -8,7 +8,7 @@ from io import BytesIO
 import pandas as pd
 from matplotlib.figure import Figure
 
-from robust_arch.analysis.counts import counted
+from robust_arch.analysis.formatting import counted
 from robust_arch.analysis.groups import Group, only_group
 from robust_arch.analysis.networks import Network, half_width, networks
 from robust_arch.analysis.plots.marks import Mark, error_bars, write_labels

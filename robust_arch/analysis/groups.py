@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from robust_arch.analysis.counts import counted
+from robust_arch.analysis.formatting import counted
 from robust_arch.errors import InputError
 
 GROUP_COLUMNS = ("objective", "recipe", "train_threat", "threat", "data", "epochs", "n_test", "weights", "checkpoint")

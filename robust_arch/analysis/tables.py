@@ -8,13 +8,12 @@ from typing import Any
 
 import pandas as pd
 
+from robust_arch.analysis.formatting import ABSENT, accuracy, number, operations
 from robust_arch.analysis.groups import accuracy_columns
 from robust_arch.analysis.markup import Markup, element, joined
-from robust_arch.analysis.prefixes import decimal_prefix
 from robust_arch.statistics import percent_interval
 
 Row = dict[Hashable, Any]
-ABSENT = "-"
 ARCHITECTURE = "architecture"
 LAST_SHARE = "last stage's share (%)"
 
@@ -51,30 +50,12 @@ class Extras:
     selected: str | None = None
 
 
-def number(value: Any, digits: int) -> str:
-    """With thousands separators and so many decimals; a dash for a number that was not computed."""
-    return ABSENT if pd.isna(value) else f"{float(value):,.{digits}f}"
-
-
-def accuracy(value: float, n: float) -> str:
-    """An accuracy in percent, with the decimals that `n` images can fill."""
-    return number(value, 1 if n < 1000 else 2)
-
-
 def accuracy_cell(value: Any, n: float) -> Cell:
     """A share in percent of `n` images, an accuracy for example, with its Wilson 95% interval."""
     if pd.isna(value) or pd.isna(n):
         return Cell(ABSENT)
     low, high = percent_interval(float(value), int(n))
     return Cell(accuracy(value, n), f"[{accuracy(low, n)}, {accuracy(high, n)}]")
-
-
-def operations(macs: Any) -> str:
-    """Multiply-accumulates with two decimals and a decimal prefix: 19.13 G."""
-    if pd.isna(macs):
-        return ABSENT
-    scale, prefix = decimal_prefix(macs)
-    return f"{macs / scale:.2f} {prefix}" if prefix else f"{macs:.0f}"
 
 
 def last_share(row: Mapping[Hashable, Any], stage_shares: Mapping[str, tuple[float, ...]]) -> float | None:

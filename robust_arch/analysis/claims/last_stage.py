@@ -19,7 +19,7 @@ from robust_arch.analysis.claims.question import (
     judged_largest,
     unless_unrecorded,
 )
-from robust_arch.analysis.counts import counted
+from robust_arch.analysis.formatting import counted
 
 _KEPT = "No two architectures of this study differ so; study=last_stage plans some."
 _GROWN = (

@@ -10,7 +10,7 @@ import numpy as np
 from robust_arch.analysis.claims.differences import MOST_SEEDS, Difference, Largest, Pairs
 from robust_arch.analysis.claims.finding import Finding, Verdict
 from robust_arch.analysis.claims.measured import Measured
-from robust_arch.analysis.counts import counted
+from robust_arch.analysis.formatting import counted
 
 LEVEL = 0.025
 """Of every test, which is one-sided; its 95% interval then leaves out what the test rejects."""

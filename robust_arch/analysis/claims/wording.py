@@ -6,7 +6,7 @@ import pandas as pd
 
 from robust_arch.analysis.claims.examine import Examined, once
 from robust_arch.analysis.claims.finding import Finding
-from robust_arch.analysis.counts import counted
+from robust_arch.analysis.formatting import counted
 
 
 def heading(examined: Examined) -> str:

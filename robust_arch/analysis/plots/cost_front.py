@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
+from robust_arch.analysis.formatting import decimal_prefix
 from robust_arch.analysis.pareto import pareto_front
 from robust_arch.analysis.plots.marks import Mark, error_bars
-from robust_arch.analysis.prefixes import decimal_prefix
 
 
 @dataclass(frozen=True)

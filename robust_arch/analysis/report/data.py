@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from robust_arch.analysis.counts import counted
+from robust_arch.analysis.formatting import accuracy, counted
 from robust_arch.analysis.groups import Group, accuracy_columns, groups
 from robust_arch.analysis.networks import Network, networks
 from robust_arch.analysis.report.details import StudyDetails
@@ -18,7 +18,6 @@ from robust_arch.analysis.tables import (
     Column,
     Extras,
     Row,
-    accuracy,
     accuracy_heading,
     columns,
     last_share,

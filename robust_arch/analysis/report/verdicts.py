@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from robust_arch.analysis.claims import Examined, Finding, estimate, examine, heading, numbers
+from robust_arch.analysis.formatting import ABSENT
 from robust_arch.analysis.groups import Group
 from robust_arch.analysis.markup import Markup, element, folded, joined, simple_table
-from robust_arch.analysis.tables import ABSENT
 from robust_arch.errors import InputError
 
 _LEAD = (

@@ -6,12 +6,12 @@ from typing import Any
 
 import pandas as pd
 
-from robust_arch.analysis.counts import counted
 from robust_arch.analysis.figures import MOST_BARS
+from robust_arch.analysis.formatting import ABSENT, accuracy, counted
 from robust_arch.analysis.groups import Group, evaluations
 from robust_arch.analysis.networks import Network, half_width, networks
 from robust_arch.analysis.points import Ranking, ranking
-from robust_arch.analysis.tables import ABSENT, Extras, accuracy, accuracy_cell
+from robust_arch.analysis.tables import Extras, accuracy_cell
 
 NO_FIGURE = (
     "There is nothing to draw: no run has a worst-case accuracy at its selected checkpoint (best), which is what the "
