@@ -17,19 +17,25 @@ from robust_arch.analysis.groups import Group, groups
 
 @dataclass(frozen=True)
 class Examined:
-    """What comparable runs of one kind of architecture (family, stem width, activation, dropout) say of the claims.
+    """What comparable runs of one kind of architecture say about the claims.
 
-    sigma: standard deviation in points of a run about its architecture's mean, on `degrees` of freedom; None where no
-    architecture was trained twice. unlike: architectures that were set aside, as their runs scatter far more than
-    those of the others, with their standard deviations. unequal: whether the scatter of the others still differs by
-    more than chance.
+    Attributes:
+        group: the comparable rows.
+        kind: family, stem width, activation and dropout, in words.
+        sigma: standard deviation in points of a run about its architecture's mean; None where no architecture was
+            trained twice.
+        degrees: of freedom of `sigma`.
+        noisy: architectures whose runs scatter far more than those of the others, with their standard deviations in
+            points. They take part in every comparison.
+        unequal: whether the scatter differs between architectures by more than chance.
+        findings: one per claim and setting.
     """
 
     group: Group
     kind: str
     sigma: float | None
     degrees: int
-    unlike: Mapping[str, float]
+    noisy: Mapping[str, float]
     unequal: bool
     findings: tuple[Finding, ...]
 
@@ -69,7 +75,7 @@ def examine(group: Group) -> list[Examined]:
     """
     return [
         Examined(
-            group, kind, found.model.sigma, found.model.degrees, found.unlike, found.unequal, tuple(_findings(found))
+            group, kind, found.model.sigma, found.model.degrees, found.noisy, found.unequal, tuple(_findings(found))
         )
         for kind, found in measured(group.rows).items()
         if len(found.names) > 1

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
 
-from robust_arch.analysis.claims.seed_model import SeedModel, fit, unequal, uneven
+from robust_arch.analysis.claims.seed_model import SeedModel, fit, noisy, unequal
 from robust_arch.analysis.reading import spec_of, stage_costs
 from robust_arch.architectures import ArchSpec
 from robust_arch.errors import invalid
@@ -21,12 +20,17 @@ TOLERANCE = 0.02
 
 @dataclass(frozen=True)
 class Measured:
-    """Worst-case accuracies of A architectures of one kind that may be compared, on the same test images.
+    """Worst-case accuracies of A comparable architectures of one kind, on the same test images.
 
-    model: the value of each in percent, and how surely it is known. costs: resource to (A,), NaN where it is not
-    recorded. stages: resource to (A, stages), without stem and head. unlike: architectures that were set aside, as
-    their runs scatter far more than those of the others, with their standard deviations in points. unequal: whether
-    the scatter of the others' runs still differs by more than chance.
+    Attributes:
+        names: of the architectures, (A,).
+        specs: of the architectures, (A,).
+        model: the value of each in percent, and how well it is known.
+        costs: resource to (A,), NaN where it is not recorded.
+        stages: resource to (A, stages), without stem and head.
+        noisy: architectures whose runs scatter far more than those of the others, with their standard deviations in
+            points.
+        unequal: whether the scatter differs between architectures by more than chance.
     """
 
     names: tuple[str, ...]
@@ -34,7 +38,7 @@ class Measured:
     model: SeedModel
     costs: Mapping[str, np.ndarray]
     stages: Mapping[str, np.ndarray]
-    unlike: Mapping[str, float]
+    noisy: Mapping[str, float] = field(default_factory=dict)
     unequal: bool = False
 
     def dearer(self, resource: str) -> np.ndarray:
@@ -90,13 +94,7 @@ def measured(rows: pd.DataFrame) -> dict[str, Measured]:
 
 def _measured(rows: pd.DataFrame, specs: Mapping[str, ArchSpec]) -> Measured:
     step, table = 100 / float(rows["n_test"].iloc[0]), _table(rows)
-    fitted = partial(fit, step=step, by_seed=bool(rows["seed"].notna().all()))
-    model = fitted(table.to_numpy())
-    aside: dict[str, float] = {}
-    while (worst := uneven(model, step)) is not None:
-        aside[str(table.index[worst])] = float(np.sqrt(model.scatter[worst] / model.freedoms[worst]))
-        table = table.drop(index=table.index[worst])
-        model = fitted(table.to_numpy())
+    model = fit(table.to_numpy(), step, by_seed=bool(rows["seed"].notna().all()))
     firsts = rows.drop_duplicates("arch").set_index("arch").loc[table.index]
     own = tuple(specs[str(name)] for name in table.index)
     return Measured(
@@ -105,7 +103,7 @@ def _measured(rows: pd.DataFrame, specs: Mapping[str, ArchSpec]) -> Measured:
         model=model,
         costs={resource: firsts[resource].to_numpy(dtype=float) for resource in RESOURCES},
         stages={resource: np.array([stage_costs(spec, resource) for spec in own]) for resource in RESOURCES},
-        unlike=aside,
+        noisy={str(table.index[place]): model.deviation(place) for place in noisy(model, step)},
         unequal=unequal(model, step),
     )
 

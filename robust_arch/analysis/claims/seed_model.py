@@ -38,6 +38,10 @@ class SeedModel:
     scatter: np.ndarray
     freedoms: np.ndarray
 
+    def deviation(self, architecture: int) -> float:
+        """Standard deviation in points of that architecture's runs about its value."""
+        return float(np.sqrt(self.scatter[architecture] / self.freedoms[architecture]))
+
 
 @dataclass(frozen=True)
 class _Seeds:
@@ -101,32 +105,39 @@ def _without_seeds(there: np.ndarray) -> _Seeds:
     return _Seeds(np.zeros(seeds), np.zeros((architectures, 0)), 0, np.zeros(there.shape))
 
 
-def uneven(model: SeedModel, step: float = 0.0) -> int | None:
-    """The architecture whose variance is too large a part of all to be chance at the 1% level (Cochran 1941), if any.
+def noisy(model: SeedModel, step: float = 0.0) -> list[int]:
+    """Architectures whose variance is too large a part of all to be chance at the 1% level (Cochran 1941).
 
-    Never of fewer than five architectures with two runs. step: as of `fit`; no variance is taken to be below that of
-    rounding to it.
+    The noisiest first; each further one is judged among those that are left. None of fewer than five architectures
+    with two runs.
+
+    Args:
+        model: of the runs.
+        step: as of `fit`; no variance is taken to be below that of rounding to it.
     """
     places, freedoms, variances = _variances(model, step)
-    if len(places) < _FEWEST:
-        return None
-    worst = int(np.argmax(variances))
-    too_large = _by_chance(freedoms)[0] * variances.sum()
-    return int(places[worst]) if variances[worst] > too_large else None
+    found = []
+    while len(places) >= _FEWEST:
+        worst = int(np.argmax(variances))
+        if variances[worst] <= _by_chance(tuple(freedoms))[0] * variances.sum():
+            break
+        found.append(int(places[worst]))
+        places, freedoms, variances = (np.delete(each, worst) for each in (places, freedoms, variances))
+    return found
 
 
 def unequal(model: SeedModel, step: float = 0.0) -> bool:
     """Whether variances differ more than chance would have them at the 1% level (Bartlett 1937); arguments as above."""
     places, freedoms, variances = _variances(model, step)
-    return len(places) >= _FEWEST and bool(_bartlett(variances, np.array(freedoms)) > _by_chance(freedoms)[1])
+    return len(places) >= _FEWEST and bool(_bartlett(variances, freedoms) > _by_chance(tuple(freedoms))[1])
 
 
-def _variances(model: SeedModel, step: float) -> tuple[np.ndarray, tuple[float, ...], np.ndarray]:
+def _variances(model: SeedModel, step: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Positions of the architectures that were trained more than once, their degrees of freedom and variances."""
     places = np.flatnonzero(model.freedoms > _LEAST_FREEDOM)
     freedoms = model.freedoms[places]
     variances = np.maximum(model.scatter[places] / freedoms, max(rounding_deviation(step) ** 2, 1e-18))
-    return places, tuple(np.round(freedoms, 6).tolist()), variances  # rounded: equal ones are to be equal for the cache
+    return places, np.round(freedoms, 6), variances  # rounded, so that the cache knows equal ones
 
 
 def _bartlett(variances: np.ndarray, freedoms: np.ndarray) -> np.ndarray:

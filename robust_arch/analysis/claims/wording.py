@@ -18,11 +18,19 @@ def heading(examined: Examined) -> str:
         f"({examined.degrees} degrees of freedom)"
     )
     text = f"{examined.kind}; {examined.group}; {noise}."
-    aside = ", ".join(f"{name} ({deviation:.2f} points)" for name, deviation in examined.unlike.items())
-    if aside:
-        text += f" Set aside, as runs scatter far more: {aside}."
-    if examined.unequal:
-        text += " Runs scatter more about some architectures than about others: verdicts are less sure than they look."
+    if examined.noisy:
+        named = ", ".join(
+            f"{name} (standard deviation {deviation:.2f} points)" for name, deviation in examined.noisy.items()
+        )
+        text += (
+            f" Warning: runs scatter far more than those of the other architectures for {named}. Every comparison "
+            "includes them, so the common noise is too large for the other architectures and too small for these."
+        )
+    elif examined.unequal:
+        text += (
+            " Warning: runs scatter more about some architectures than about others, so the verdicts are less certain "
+            "than they look."
+        )
     return text
 
 
