@@ -19,9 +19,7 @@ def heading(examined: Examined) -> str:
     )
     text = f"{examined.kind}; {examined.group}; {noise}."
     if examined.noisy:
-        named = ", ".join(
-            f"{name} (standard deviation {deviation:.2f} points)" for name, deviation in examined.noisy.items()
-        )
+        named = ", ".join(f"{name} (standard deviation {sd:.2f} points)" for name, sd in examined.noisy.items())
         text += (
             f" Warning: runs scatter far more than those of the other architectures for {named}. Every comparison "
             "includes them, so the common noise is too large for the other architectures and too small for these."
