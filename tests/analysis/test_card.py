@@ -8,7 +8,7 @@ import pytest
 import torch
 import yaml
 
-from robust_arch.analysis.card import write_card
+from robust_arch.analysis.report.card import write_card
 from robust_arch.attacks import PGD, Clean, ThreatModel
 from robust_arch.data import ImageSet
 from robust_arch.evaluation import EvaluationRecord, EvaluationSettings, NamedAttack, Subject, extend, select_examples

@@ -10,9 +10,9 @@ import pytest
 
 from robust_arch.analysis.groups import main_group
 from robust_arch.analysis.paired import against, compare_records, section
+from robust_arch.analysis.report.study_report import _outcomes
 from robust_arch.errors import InputError
 from robust_arch.files import write_arrays, write_json
-from robust_arch.reporting import _outcomes
 from robust_arch.runs import RunFacts, StudyFolder, load_study
 from robust_arch.statistics import compare_paired
 

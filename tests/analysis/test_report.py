@@ -16,7 +16,8 @@ from planted import planted as planted_study
 from robust_arch.analysis.groups import groups, main_group
 from robust_arch.analysis.networks import networks
 from robust_arch.analysis.points import ranking
-from robust_arch.analysis.report import StudyDetails, write_report
+from robust_arch.analysis.report.details import StudyDetails
+from robust_arch.analysis.report.page import write_report
 from robust_arch.architectures import ArchSpec
 
 Rows = Callable[..., pd.DataFrame]

@@ -13,7 +13,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from robust_arch.analysis.report import StudyDetails, write_report
+from robust_arch.analysis.report.details import StudyDetails
+from robust_arch.analysis.report.page import write_report
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs the extra `browser`")
 CHROMIUM = shutil.which("chromium")

@@ -11,10 +11,10 @@ from string import Template
 
 import pandas as pd
 
-from robust_arch.analysis import masking, paired, smoothness
+from robust_arch.analysis import paired
 from robust_arch.analysis.groups import Group, evaluations, main_group
 from robust_arch.analysis.markup import Markup, element, folded, joined, simple_table
-from robust_arch.analysis.report import data, pictures, results, verdicts, wording
+from robust_arch.analysis.report import data, gradient_masking, pictures, results, smoothness, verdicts, wording
 from robust_arch.analysis.report.details import StudyDetails
 from robust_arch.analysis.tables import Extras
 from robust_arch.files import write_text
@@ -61,7 +61,7 @@ def _body(frame: pd.DataFrame, main: Group | None, extras: Extras, details: Stud
         results.section(frame, main, extras),
         pictures.section(frame, main, extras),
         paired.section(main, details.outcomes, extras.selected),
-        masking.section(details.diagnoses),
+        gradient_masking.section(details.diagnoses),
         smoothness.section(details.smoothness),
         _failures(frame, details.errors),
         _invalid(details.invalid),

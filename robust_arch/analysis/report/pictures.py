@@ -7,11 +7,10 @@ from collections.abc import Mapping
 import pandas as pd
 from matplotlib.figure import Figure
 
-from robust_arch.analysis import figures
 from robust_arch.analysis.groups import Group, groups
 from robust_arch.analysis.markup import Markup, element, joined, picture
 from robust_arch.analysis.networks import Network, networks
-from robust_arch.analysis.report import wording
+from robust_arch.analysis.report import figures, wording
 from robust_arch.analysis.tables import Extras, last_share
 
 

@@ -6,11 +6,11 @@ from typing import Any
 
 import pandas as pd
 
-from robust_arch.analysis.figures import MOST_BARS
 from robust_arch.analysis.formatting import ABSENT, accuracy, counted
 from robust_arch.analysis.groups import Group, evaluations
 from robust_arch.analysis.networks import Network, half_width, networks
 from robust_arch.analysis.points import Ranking, ranking
+from robust_arch.analysis.report.figures import MOST_BARS
 from robust_arch.analysis.tables import Extras, accuracy_cell
 
 NO_FIGURE = (

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from matplotlib.axes import Axes
 
-from robust_arch.analysis.figures import png
-from robust_arch.analysis.masking import figure, section
+from robust_arch.analysis.report.figures import png
+from robust_arch.analysis.report.gradient_masking import figure, section
 
 N = 200
 RADII = [("0", 0.0, 190), ("4/255", 4 / 255, 150), ("8/255", 8 / 255, 110), ("16/255", 16 / 255, 30), ("1", 1.0, 0)]

@@ -9,9 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from robust_arch.analysis.figures import png
 from robust_arch.analysis.markup import Markup, element, folded, joined, picture
 from robust_arch.analysis.plots.style import BLUE, ORANGE
+from robust_arch.analysis.report.figures import png
 
 Diagnosis = Mapping[str, Any]
 """One network's diagnosis as it is recorded."""

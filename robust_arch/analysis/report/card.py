@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 
 from robust_arch.analysis.formatting import counted, operations
-from robust_arch.analysis.smoothness import STAGE_COLUMNS, stage_rows
+from robust_arch.analysis.report.smoothness import STAGE_COLUMNS, stage_rows
 from robust_arch.files import write_text
 from robust_arch.runs import RunFolder
 

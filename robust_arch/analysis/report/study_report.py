@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from robust_arch.analysis.figures import png, robust_against_last_share
 from robust_arch.analysis.formatting import counted, number, operations
 from robust_arch.analysis.groups import Group, accuracy_columns, evaluations, main_group
 from robust_arch.analysis.reading import read_results, stage_shares
-from robust_arch.analysis.report import StudyDetails, write_report
+from robust_arch.analysis.report.details import StudyDetails
+from robust_arch.analysis.report.figures import png, robust_against_last_share
+from robust_arch.analysis.report.page import write_report
 from robust_arch.architectures import Cost
 from robust_arch.errors import InputError, invalid
 from robust_arch.files import read_arrays
