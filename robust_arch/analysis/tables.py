@@ -1,4 +1,4 @@
-"""The rows of a study as a table: one description of the columns, printed as HTML or as Markdown."""
+"""The rows of a study as a table: one description of the columns, for the static tables and for the explorer."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import pandas as pd
 
 from robust_arch.analysis.formatting import ABSENT, accuracy, number, operations
 from robust_arch.analysis.groups import accuracy_columns
-from robust_arch.analysis.markup import Markup, element, joined
 from robust_arch.statistics import percent_interval
 
 Row = dict[Hashable, Any]
@@ -33,6 +32,16 @@ class Column:
     heading: str
     cell: Callable[[Row], Cell]
     value: Callable[[Row], float | None] | None = None
+
+    @property
+    def kind(self) -> str:
+        """`text` or `number`, which decides how it is aligned."""
+        return "text" if self.value is None else "number"
+
+    @property
+    def names_row(self) -> bool:
+        """Whether its cells name their rows, for a screen reader."""
+        return self.heading == ARCHITECTURE
 
 
 @dataclass(frozen=True)
@@ -87,16 +96,6 @@ def text_column(heading: str, name: str) -> Column:
     return Column(heading, lambda row: Cell(ABSENT if pd.isna(row[name]) else str(row[name])))
 
 
-def html_table(rows: pd.DataFrame, shown: list[Column], selected: str | None, caption: str) -> Markup:
-    """Rows of one group in a box that scrolls by itself; the row of the run `selected` at `best` is marked."""
-    head = element("tr", *(element("th", column.heading, scope="col", class_=_kind(column)) for column in shown))
-    body = [_html_row(row, shown, selected) for row in rows.to_dict("records")]
-    table = element("table", element("thead", head), element("tbody", *body))
-    # outside the box: a caption inside it would scroll away with the columns
-    title = element("p", caption, class_="caption")
-    return joined(title, element("div", table, class_="scroll", role="region", aria_label=caption, tabindex="0"))
-
-
 def _identity(extras: Extras) -> list[Column]:
     numbers = extras.numbers
     numbered = Column(
@@ -142,21 +141,3 @@ def _share_column(heading: str, name: str) -> Column:
 
 def _value_of(name: str) -> Callable[[Row], float | None]:
     return lambda row: None if pd.isna(row[name]) else float(row[name])
-
-
-def _html_row(row: Row, shown: list[Column], selected: str | None) -> Markup:
-    marked = row["run_id"] == selected and row["checkpoint"] == "best"
-    cells = [_html_cell(column, row, marked) for column in shown]
-    return element("tr", *cells, class_="selected") if marked else element("tr", *cells)
-
-
-def _html_cell(column: Column, row: Row, marked: bool) -> Markup:
-    cell = column.cell(row)
-    small = joined(" ", element("small", cell.small)) if cell.small else Markup()
-    if column.heading == ARCHITECTURE:  # what names the row to a screen reader
-        return element("th", cell.text, " ★" if marked else "", scope="row")
-    return element("td", cell.text, small, class_=_kind(column))
-
-
-def _kind(column: Column) -> str:
-    return "text" if column.value is None else "number"

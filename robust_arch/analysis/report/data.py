@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pandas as pd
@@ -11,6 +11,7 @@ import pandas as pd
 from robust_arch.analysis.formatting import accuracy, counted
 from robust_arch.analysis.groups import Group, accuracy_columns, groups
 from robust_arch.analysis.networks import Network, networks
+from robust_arch.analysis.pareto import pareto_front
 from robust_arch.analysis.report.details import StudyDetails
 from robust_arch.analysis.tables import (
     ARCHITECTURE,
@@ -26,9 +27,14 @@ from robust_arch.analysis.tables import (
 from robust_arch.statistics import percent_interval
 
 FACETS = ("checkpoint", "objective", "status")
+COSTS = ("params", "macs")
+"""What a Pareto front is drawn over."""
 _SPEC = ("depths", "widths", "params", "MACs", LAST_SHARE, "seed")
 _DIGITS = 6  # of an accuracy in percent: finer than one of a million images
 WITHOUT_NUMBERS = "without numbers: failed, diverged or invalid"
+
+
+Number = float | int | None
 
 
 class Texts:
@@ -53,9 +59,11 @@ def block(frame: pd.DataFrame, main: Group | None, extras: Extras, details: Stud
     texts = Texts()
     run_ids = [str(run) for run in frame["run_id"].drop_duplicates()]
     records: list[Row] = frame.to_dict("records")
+    membership = _membership(frame, found)
     content = {
         "columns": [_column(column, records, texts, _part(column, frame)) for column in _columns(frame, extras)],
-        "rows": _rows(records, run_ids, _membership(frame, found), extras, texts),
+        "rows": _rows(records, run_ids, membership, extras, texts),
+        "front": {cost: _fronts(records, membership, cost) for cost in COSTS},
         "groups": [_group(group, main) for group in found],
         "runs": [_run(run, details, texts) for run in run_ids],
         "without": WITHOUT_NUMBERS,
@@ -111,6 +119,26 @@ def _rows(
     }
 
 
+def _fronts(records: list[Row], membership: list[int], cost: str) -> list[int]:
+    """Rows on the Pareto front of their own group."""
+    members: dict[int, list[int]] = {}
+    for place, group in enumerate(membership):
+        members.setdefault(group, []).append(place)
+    costs, robust = ([_number(row[name]) for row in records] for name in (cost, "worst_case_acc"))
+    return sorted(place for places in members.values() for place in _front(places, costs, robust))
+
+
+def _front(places: Iterable[int], costs: Sequence[Number], robust: Sequence[Number]) -> list[int]:
+    """The places on the front, among those whose cost and accuracy are known."""
+    known = [
+        (place, cost, accuracy)
+        for place in places
+        if (cost := costs[place]) is not None and (accuracy := robust[place]) is not None
+    ]
+    front = pareto_front([cost for _, cost, _ in known], [accuracy for _, _, accuracy in known])
+    return [known[position][0] for position in front]
+
+
 def _interval(row: Row) -> tuple[float | None, float | None]:
     if pd.isna(row["worst_case_acc"]):
         return None, None
@@ -133,17 +161,22 @@ def _group(group: Group, main: Group | None) -> dict[str, Any]:
     else:
         short = group.difference(main)
     compared = group.rows["worst_case_acc"].notna().all()
+    found = networks(group) if compared else []
     members = group.rows.groupby("arch", sort=False).indices
     positions = group.rows.index.to_numpy()
     return {
         "name": str(group),
         "short": short,
         "main": main is not None and group.key == main.key,
-        "points": [
-            _point(network, positions[members[network.arch]].tolist(), group.n_test)
-            for network in (networks(group) if compared else ())
-        ],
+        "points": [_point(network, positions[members[network.arch]].tolist(), group.n_test) for network in found],
+        "front": {cost: _network_front(found, cost) for cost in COSTS},
     }
+
+
+def _network_front(found: Sequence[Network], cost: str) -> list[int]:
+    """Positions of the networks on the Pareto front."""
+    costs = [_number(network.row[cost]) for network in found]
+    return sorted(_front(range(len(found)), costs, [_number(network.robust.mean) for network in found]))
 
 
 def _point(network: Network, rows: list[int], n: int) -> dict[str, Any]:
@@ -171,7 +204,7 @@ def _places(lines: Iterable[str], texts: Texts) -> list[int]:
     return [texts.place(line) for line in lines]
 
 
-def _number(value: float | None) -> float | int | None:
+def _number(value: float | None) -> Number:
     if value is None or pd.isna(value):
         return None
     rounded = round(float(value), _DIGITS)

@@ -9,7 +9,6 @@ import pandas as pd
 from robust_arch.analysis.formatting import ABSENT, accuracy, counted
 from robust_arch.analysis.groups import Group, evaluations
 from robust_arch.analysis.networks import Network, half_width, networks
-from robust_arch.analysis.points import Ranking, ranking
 from robust_arch.analysis.report.figures import MOST_BARS
 from robust_arch.analysis.tables import Extras, accuracy_cell
 
@@ -106,27 +105,6 @@ def without_share(count: int) -> str:
     return f" {counted(count, 'architecture')} without a recorded share left out." if count else ""
 
 
-def note(found: list[Network], main: Group) -> list[str]:
-    """What this many test images can rank and cannot, with the numbers of this study."""
-    n = main.n_test
-    if len(found) < 2:
-        return [f"With one architecture and {counted(n, 'test image')} there is nothing to rank.", _seeds(found)]
-    result = ranking(found, n)
-    sentences = [
-        f"With {counted(n, 'test image')} each accuracy is known to about ±{result.half_width:.1f} points. Two "
-        "architectures named in advance are told apart only when they differ by more than about "
-        f"{result.pair:.1f} points"
-    ]
-    if result.pairs > 1:
-        pairs = counted(result.pairs, "pair")
-        sentences.append(f", and any of the {pairs} by more than about {result.any_pair:.1f} points")
-    sentences.append(
-        f". Here highest and lowest are {result.spread:.1f} points apart, so {_ranking(result, len(found))} "
-        "(Comparing the same images one by one may tell smaller differences apart.)"
-    )
-    return [*sentences, _seeds(found)]
-
-
 def plain(value: Any) -> str:
     """A value of results.csv as text; whole numbers without a decimal point, a dash for none."""
     if pd.isna(value):
@@ -178,24 +156,4 @@ def _over_runs(main: Group, arch: str) -> str:
     return (
         f" Over its {robust.runs} runs the mean is {mean}% [{low}, {high}] of {counted(main.n_test, 'test image')}, "
         f"the standard deviation {sd} points."
-    )
-
-
-def _ranking(result: Ranking, count: int) -> str:
-    if result.order_resolved:
-        return f"the order of the {count:,} architectures is resolved."
-    if result.apart:
-        return (
-            f"some are told apart, {result.apart:,} of {counted(result.pairs, 'pair')}, but the order of all {count:,} "
-            "is not resolved."
-        )
-    return f"the order of the {count:,} architectures is not resolved."
-
-
-def _seeds(found: list[Network]) -> str:
-    if all(network.robust.runs == 1 for network in found):
-        return " Training with another seed moves every point as well, by an amount that one seed cannot show."
-    return (
-        " Training with another seed moves a point as well: architectures of several runs are told apart only if "
-        "their t intervals do not overlap either."
     )
