@@ -159,12 +159,12 @@ def without(rows: pd.DataFrame, specs: Sequence[ArchSpec], seed: int) -> pd.Data
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("design", ["two studies without a common seed", "the dearer half lost a seed"])
+@pytest.mark.parametrize("design", ["two studies without a common seed", "the more expensive half lost a seed"])
 def test_gaps_do_not_make_findings(design: str) -> None:
     truth: Truth = no_effect
     supported, studies = 0, 600
     for draw in range(studies):
-        if design == "the dearer half lost a seed":
+        if design == "the more expensive half lost a seed":
             rows = without(planted(WIDER, truth, seeds=3, sd=1, draw=draw).rows, WIDER[5:], seed=2)
         else:
             first = planted(WIDER[:5], truth, seeds=2, sd=1, draw=2 * draw).rows

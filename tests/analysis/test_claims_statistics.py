@@ -54,8 +54,8 @@ def test_random_orders_agree_with_the_exact_test_within_their_own_noise() -> Non
 
 def test_pairs_of_equal_cost_do_not_count() -> None:
     # costs 1, 1, 2: the pairs (1, 2) and (1, 2'); accuracies 3, 1, 2: one falls, one rises
-    dearer = np.array([[0, 0, 1], [0, 0, 1], [0, 0, 0]], dtype=bool)
-    found = concordance(dearer, np.array([3.0, 1.0, 2.0]))
+    more = np.array([[0, 0, 1], [0, 0, 1], [0, 0, 0]], dtype=bool)
+    found = concordance(more, np.array([3.0, 1.0, 2.0]))
     assert (found.tau, found.pairs) == (0, 2)
     # all six orders: tau is -1 where the last is the least (2 of 6), 0 where it is between, 1 where it is the most
     taus = sorted((order[2] > order[0]) / 1 + (order[2] > order[1]) - 1 for order in permutations(range(3)))
@@ -79,13 +79,13 @@ def test_the_interval_of_tau_leaves_out_zero_just_where_the_test_calls_it(count:
 def test_the_same_where_costs_and_accuracies_tie(seed: int) -> None:
     generator = np.random.default_rng(seed)
     cost, accuracy = generator.integers(0, 3, 6), generator.integers(0, 3, 6)
-    dearer = cost[None, :] > cost[:, None]
+    more = cost[None, :] > cost[:, None]
 
     def tau(order: np.ndarray) -> float:
         signs = [np.sign(order[j] - order[i]) for i in range(6) for j in range(6) if cost[j] > cost[i]]
         return float(np.mean(signs))
 
-    found, taus = concordance(dearer, accuracy), [tau(np.array(order)) for order in permutations(accuracy)]
+    found, taus = concordance(more, accuracy), [tau(np.array(order)) for order in permutations(accuracy)]
     assert found.tau == pytest.approx(tau(accuracy))
     as_high = sum(other >= found.tau - 1e-9 for other in taus) / len(taus)
     as_low = sum(other <= found.tau + 1e-9 for other in taus) / len(taus)

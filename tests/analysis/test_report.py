@@ -318,7 +318,7 @@ def test_verdicts_stand_before_the_results(tmp_path: Path) -> None:
     assert parsed.verdicts[0][0] == ["claim", "setting", "verdict", "effect"]
     assert {len(line) for line in parsed.verdicts[0]} == {4}
     assert "C1, more parameters, over all: supported" in parsed.text
-    assert "; 6 architectures, 18 runs, seeds an architecture: 3." in parsed.text
+    assert "; 6 architectures, 18 runs, seeds per architecture: 3." in parsed.text
     assert parsed.text.index("Verdicts on the claims") < parsed.text.index("Results")
 
 

@@ -1,9 +1,9 @@
-"""Differences between means of architectures, one or many at once, judged by the noise between seeds.
+"""Differences between means of architectures, one or many at once, against the noise between seeds.
 
-Runs are taken as normal about their architecture's mean, with one common variance. Many differences at once are judged
-by the largest of them: the distribution of the largest Studentised difference among as many architectures that do not
-differ, drawn at random (Dunnett 1955 where all stand against one; Hothorn, Bretz and Westfall 2008 in general). So the
-best of many must be better than the best of many that are all alike.
+Runs are assumed to be normal about their architecture's mean, with one common variance. Many differences at once are
+tested by the largest of them, against random draws of the largest Studentised difference among as many architectures
+that do not differ (Dunnett 1955 where all are compared with one; Hothorn, Bretz and Westfall 2008 in general). So the
+best of many must be better than the best of many equal ones.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ _ABOVE = NormalDist().inv_cdf(POWER)
 MOST_SEEDS = 1_000
 _LEAST_P = 1e-12  # runs are not normal enough for a smaller tail to mean anything
 _DRAWS, _DRAWS_OF_MANY, _MANY = 20_000, 5_000, 5_000
-_NORMAL = 1_000  # degrees of freedom, from which on Student's t is taken as normal
-_TOO_MANY = 100_000  # pairs, above which all pairs of their architectures are judged together
+_NORMAL = 1_000  # degrees of freedom above which Student's t is taken as normal
+_TOO_MANY = 100_000  # pairs above which all pairs of their architectures are tested together
 _CHUNK = 4_000_000  # numbers held at once while drawing
 
 
 @dataclass(frozen=True)
 class Difference:
-    """A difference in points with its 95% interval; p_value: one-sided, that it is not above 0."""
+    """A difference in points with its 95% interval; p_value: one-sided, of no difference above 0."""
 
     value: float
     low: float
@@ -42,7 +42,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class Pairs:
-    """Differences value[first] - value[second]; each (P,) of positions among the architectures."""
+    """Differences value[first] - value[second]; both are (P,) positions of architectures."""
 
     first: np.ndarray
     second: np.ndarray
@@ -52,12 +52,12 @@ class Pairs:
 
     @property
     def members(self) -> np.ndarray:
-        """The architectures that take part."""
+        """The architectures in any pair."""
         return np.union1d(self.first, self.second)
 
 
 class Contrast:
-    """The mean over all pairs of first minus second, by Student's t."""
+    """The mean over all pairs of first minus second, tested by Student's t."""
 
     def __init__(self, found: Measured, pairs: Pairs) -> None:
         self.found = found
@@ -66,7 +66,7 @@ class Contrast:
         np.add.at(self.weights, pairs.second, -1 / len(pairs))
 
     def difference(self) -> Difference:
-        """What these runs show."""
+        """The difference in these runs."""
         from scipy.special import stdtr, stdtrit
 
         model = self.found.model
@@ -82,17 +82,17 @@ class Contrast:
         return self.difference().high
 
     def seeds_to_show(self, effect: float) -> int | None:
-        """Runs of each architecture that find a true difference of `effect` points with power 0.8, if 1,000 do."""
+        """Seeds per architecture that find a true difference of `effect` points with power 0.8; None above 1,000."""
         spread = _sigma(self.found.model) * math.sqrt(float(np.sum(self.weights**2)))
         return _fewest(self.found, effect, spread, (1 + CONFIDENCE) / 2, _ABOVE)
 
     def seeds_to_settle(self, effect: float) -> int | None:
-        """The same: where nothing differs, as many exclude the effect."""
+        """The same number, as it also excludes the effect where there is none."""
         return self.seeds_to_show(effect)
 
 
 class Largest:
-    """The pair whose Studentised difference is largest, judged as the largest of all."""
+    """The pair whose Studentised difference is largest, tested as the largest of all."""
 
     def __init__(self, found: Measured, pairs: Pairs) -> None:
         self.found, self.pairs = found, pairs
@@ -106,7 +106,7 @@ class Largest:
         return self.found.names[self.pairs.first[self.best]], self.found.names[self.pairs.second[self.best]]
 
     def difference(self) -> Difference:
-        """What these runs show; interval and p-value hold for all pairs together."""
+        """The difference in these runs; interval and p-value hold for all pairs together."""
         draws = self._draws(self.found.model.degrees)
         value, error = float(self.values[self.best]), float(self.errors[self.best])
         half = _critical(draws) * error
@@ -114,19 +114,19 @@ class Largest:
         return Difference(value, value - half, value + half, p_value)
 
     def bound(self) -> float:
-        """The largest difference in points that these runs do not exclude for one pair or another."""
+        """The largest difference in points that these runs do not exclude for some pair."""
         return float(np.max(self.values + _critical(self._draws(self.found.model.degrees)) * self.errors))
 
     def seeds_to_show(self, effect: float) -> int | None:
-        """Runs of each architecture that find one pair `effect` points apart with power 0.8, if 1,000 do."""
+        """Seeds per architecture that find one pair `effect` points apart with power 0.8; None above 1,000."""
         return self._fewest(effect, _ABOVE)
 
     def seeds_to_settle(self, effect: float) -> int | None:
-        """The same, which also exclude `effect` points for every pair with power 0.8 where nothing differs."""
+        """The same, and that exclude `effect` points for every pair with power 0.8 where nothing differs."""
         return self._fewest(effect, max(_ABOVE, float(np.quantile(self._draws(0), POWER))))
 
     def _fewest(self, effect: float, beyond: float) -> int | None:
-        # the critical value at other degrees of freedom is taken as Student's at the same tail
+        # at other degrees of freedom the critical value is taken to be Student's with the same tail
         below = NormalDist().cdf(_critical(self._draws(0)))
         return _fewest(self.found, effect, _sigma(self.found.model) * math.sqrt(2), below, beyond)
 
@@ -134,19 +134,23 @@ class Largest:
         model, pairs = self.found.model, self.pairs
         if len(pairs) > _TOO_MANY:
             return _ranges(len(pairs.members), degrees)
-        # equal counts give one distribution, however many they are
+        # the distribution is the same for all equal counts
         counts = model.counts if len(set(model.counts)) > 1 else np.ones(len(model.counts))
         arrays = (counts.astype(float), model.loads, pairs.first, pairs.second)
         return _largest_of_many(*(_frozen(array) for array in arrays), degrees)
 
 
 def _fewest(found: Measured, effect: float, spread: float, below: float, beyond: float) -> int | None:
-    """The fewest seeds at which `effect` is the critical value and `beyond` errors away.
+    """The fewest seeds at which `effect` is at least the critical value plus `beyond` errors.
 
-    More than there are; where architectures have unequally many, at least as many as any has.
+    The answer is more than every architecture has now, or as many as the one with most where numbers differ.
 
-    spread: of the difference at one seed, in points. below: probability below the interval's upper bound. beyond: a
-    normal quantile.
+    Args:
+        found: the runs at hand.
+        effect: in points.
+        spread: standard error of the difference with one seed, in points.
+        below: probability below the interval's upper bound.
+        beyond: a normal quantile.
     """
     from scipy.special import stdtrit
 
@@ -164,12 +168,12 @@ def _fewest(found: Measured, effect: float, spread: float, below: float, beyond:
 
 def _sigma(model: SeedModel) -> float:
     if model.sigma is None:
-        raise ValueError("no architecture was trained twice: there is no estimate of the noise")
+        raise ValueError("no architecture was trained twice, so there is no estimate of the noise")
     return model.sigma
 
 
 def _variances(counts: np.ndarray, loads: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """(P,) of the differences, in units of the noise's."""
+    """(P,) variances of the differences, in units of the noise's variance."""
     shared = np.sum((loads[first] - loads[second]) ** 2, axis=1)
     return np.asarray(1 / counts[first] + 1 / counts[second] + shared)
 
@@ -182,7 +186,7 @@ _Frozen = tuple[bytes, str, tuple[int, ...]]
 
 
 def _frozen(array: np.ndarray) -> _Frozen:
-    """An array as something that a cache can know again."""
+    """An array as a hashable key for a cache."""
     return array.tobytes(), str(array.dtype), array.shape
 
 
@@ -195,7 +199,7 @@ def _thawed(frozen: _Frozen) -> np.ndarray:
 def _largest_of_many(
     frozen_counts: _Frozen, frozen_loads: _Frozen, frozen_first: _Frozen, frozen_second: _Frozen, degrees: int
 ) -> np.ndarray:
-    """Draws of the largest Studentised difference under no difference; degrees 0: with a known variance."""
+    """Draws of the largest Studentised difference where nothing differs; degrees 0: with a known variance."""
     counts, loads, first, second = map(_thawed, (frozen_counts, frozen_loads, frozen_first, frozen_second))
     errors = np.sqrt(_variances(counts, loads, first, second))
     generator = np.random.default_rng(0)
@@ -213,7 +217,7 @@ def _largest_of_many(
 
 @lru_cache(maxsize=8)
 def _ranges(members: int, degrees: int) -> np.ndarray:
-    """Draws of the Studentised range over sqrt(2), which bounds what any pair reaches (Tukey and Kramer)."""
+    """Draws of the Studentised range over sqrt(2), an upper bound for any pair (Tukey and Kramer)."""
     generator = np.random.default_rng(0)
     found = np.empty(_DRAWS_OF_MANY)
     for position in range(_DRAWS_OF_MANY):

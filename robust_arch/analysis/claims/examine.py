@@ -1,4 +1,4 @@
-"""All three claims, each under both kinds of budget, asked of comparable runs."""
+"""All three claims, each under both kinds of budget, tested on comparable runs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from robust_arch.analysis.groups import Group, groups
 
 @dataclass(frozen=True)
 class Examined:
-    """What comparable runs of one kind of architecture say about the claims.
+    """The findings on comparable runs of one kind of architecture.
 
     Attributes:
         group: the comparable rows.
@@ -26,7 +26,7 @@ class Examined:
             trained twice.
         degrees: of freedom of `sigma`.
         noisy: architectures whose runs scatter far more than those of the others, with their standard deviations in
-            points. They take part in every comparison.
+            points. They are part of every comparison.
         unequal: whether the scatter differs between architectures by more than chance.
         findings: one per claim and setting.
     """
@@ -41,34 +41,34 @@ class Examined:
 
 
 def examine_all(frame: pd.DataFrame) -> list[Examined]:
-    """Every group of comparable rows at the checkpoint `best` that holds two architectures or more, largest first.
+    """Every group of comparable rows at the checkpoint `best` with at least two architectures, the largest first.
 
     Args:
-        frame: rows of results.csv, of one study or of several; a run that several hold counts once.
+        frame: rows of results.csv, of one study or of several; a run that is in several counts once.
 
     Raises:
         InputError: for an architecture of no known family.
     """
     rows = once(frame)
     done = rows[rows["status"].isin(("completed", "running")) & rows["worst_case_acc"].between(0, 100)]
-    found = sorted(filter(_can_be_asked, groups(done)), key=lambda group: -len(group.rows))
+    found = sorted(filter(_has_two_architectures, groups(done)), key=lambda group: -len(group.rows))
     return [examined for group in found for examined in examine(group)]
 
 
 def once(frame: pd.DataFrame) -> pd.DataFrame:
-    """The rows of one study or of several, each row of a run that several hold once."""
+    """The rows of one study or of several, without duplicates of runs that are in several."""
     return frame.drop(columns="study").drop_duplicates().assign(study="")
 
 
-def _can_be_asked(group: Group) -> bool:
+def _has_two_architectures(group: Group) -> bool:
     return group.checkpoint == "best" and len(group.rows.drop_duplicates(["arch", "family", "depths", "widths"])) > 1
 
 
 def examine(group: Group) -> list[Examined]:
-    """The claims asked of each kind of architecture with at least two in a group, the kind of most of them first.
+    """The claims, tested on each kind of architecture with at least two in a group, the most frequent kind first.
 
-    Architectures of different kinds are not compared with one another. Verdicts speak of the test images of the group:
-    what other test images would give is no part of the intervals.
+    Architectures of different kinds are not compared with one another. Verdicts are about the test images of the group:
+    the intervals do not include the variation over other test images.
 
     Raises:
         InputError: for an architecture of no known family.

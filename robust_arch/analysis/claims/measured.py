@@ -1,4 +1,4 @@
-"""What the claims are computed from: one value an architecture, its cost, and the noise between seeds."""
+"""What the claims are computed from: one value per architecture, its cost, and the noise between seeds."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from robust_arch.errors import invalid
 
 RESOURCES = ("params", "macs")
 TOLERANCE = 0.02
-"""Of a budget: costs within (1 + tolerance) / (1 - tolerance) of each other are equal."""
+"""Tolerance of a budget: costs within a factor of (1 + tolerance) / (1 - tolerance) are equal."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Measured:
     noisy: Mapping[str, float] = field(default_factory=dict)
     unequal: bool = False
 
-    def dearer(self, resource: str) -> np.ndarray:
+    def more_expensive(self, resource: str) -> np.ndarray:
         """(A, A): whether the column's architecture costs more than the row's."""
         cost = self.costs[resource]
         return above(cost[None, :], cost[:, None])
@@ -49,7 +49,7 @@ class Measured:
     def equal(self, resource: str) -> np.ndarray:
         """(A, A): whether two architectures cost the same."""
         known = np.isfinite(self.costs[resource])
-        return np.asarray(known[:, None] & known & ~self.dearer(resource) & ~self.dearer(resource).T)
+        return np.asarray(known[:, None] & known & ~self.more_expensive(resource) & ~self.more_expensive(resource).T)
 
     def windows(self, resource: str) -> list[np.ndarray]:
         """Disjoint sets of at least two architectures that cost the same, the largest first."""
@@ -72,19 +72,19 @@ def above(cost: np.ndarray, other: np.ndarray) -> np.ndarray:
 
 
 def measured(rows: pd.DataFrame) -> dict[str, Measured]:
-    """Kind to what was measured of it, from comparable rows of results.csv, the kind of most architectures first.
+    """Each kind of architecture in comparable rows of results.csv, the kind with most architectures first.
 
     A kind is a family with its stem width, activation and dropout. Rows of one architecture and seed count as their
     mean.
 
     Raises:
-        InputError: for an architecture of no known family, or a name that stands for two.
+        InputError: for an architecture of no known family, or a name of two different ones.
     """
     specs: dict[str, ArchSpec] = {}
     for row in rows.drop_duplicates(["arch", "family", "depths", "widths"]).to_dict("records"):
         name, spec = str(row["arch"]), spec_of(row)
         if specs.setdefault(name, spec) != spec:
-            raise invalid("arch", name, f"the name of one network; it stands for {specs[name]} and for {spec}")
+            raise invalid("arch", name, f"a name of one network, and not of both {specs[name]} and {spec}")
     kinds: dict[str, list[str]] = {}
     for name, spec in specs.items():
         kinds.setdefault(_kind(spec), []).append(name)
@@ -109,7 +109,7 @@ def _measured(rows: pd.DataFrame, specs: Mapping[str, ArchSpec]) -> Measured:
 
 
 def _table(rows: pd.DataFrame) -> pd.DataFrame:
-    """Accuracy by architecture and seed; runs without a recorded seed, from elsewhere, in columns of their own."""
+    """Accuracy by architecture and seed; each run without a recorded seed has a column of its own."""
     own = -1 - rows[rows["seed"].isna()].groupby("arch").cumcount()
     numbered = rows.assign(seed=rows["seed"].fillna(own), worst_case_acc=rows["worst_case_acc"].astype(float))
     return numbered.pivot_table("worst_case_acc", "arch", "seed")

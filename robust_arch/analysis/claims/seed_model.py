@@ -1,7 +1,7 @@
-"""Runs by architecture and seed: the value of each architecture, and how surely it is known.
+"""A model of runs by architecture and seed: the value of each architecture, and how well it is known.
 
-A run's accuracy is taken as its architecture's value plus what its seed does to all architectures alike plus normal
-noise of one variance (two-way layout without interaction, by least squares, also where runs are missing).
+A run's accuracy is its architecture's value, plus an effect of its seed that is the same for all architectures, plus
+normal noise of one variance (two-way layout without interaction, by least squares, also where runs are missing).
 """
 
 from __future__ import annotations
@@ -14,20 +14,25 @@ import numpy as np
 from robust_arch.statistics import rounding_deviation
 
 _DRAWS, _FEWEST_DRAWS = 10_000, 1_000
-_NUMBERS = 10_000_000  # drawn at once, unless that is less than the fewest draws
+_NUMBERS = 10_000_000  # drawn at once, but at least the fewest draws
 _RARE = 0.01
 _FEWEST = 5
-_LEAST_FREEDOM = 0.25  # below it a run says next to nothing of the scatter about its architecture
+_LEAST_FREEDOM = 0.25  # below it there is next to no information on an architecture's scatter
 
 
 @dataclass(frozen=True)
 class SeedModel:
-    """Of A architectures: values (A,), in percent, and counts (A,), runs of each.
+    """The fitted model of A architectures.
 
-    sigma: standard deviation of the noise in points, on `degrees` of freedom; None where no architecture has two runs.
-    loads: (A, K); the covariance of the values is sigma^2 (diag(1 / counts) + loads loads^T), up to what is the same
-    for all pairs. Zero where every architecture has every seed. scatter, freedoms: (A,), the squared residuals of each
-    and what part of the degrees of freedom is theirs.
+    Attributes:
+        values: (A,), in percent.
+        counts: (A,), runs of each.
+        loads: (A, K); the covariance of the values is sigma^2 (diag(1 / counts) + loads loads^T), up to a term that
+            cancels in differences. Zero where every architecture has every seed.
+        sigma: standard deviation of the noise in points; None where no architecture has two runs.
+        degrees: of freedom of sigma.
+        scatter: (A,), sum of squared residuals of each.
+        freedoms: (A,), the part of the degrees of freedom of each.
     """
 
     values: np.ndarray
@@ -45,7 +50,7 @@ class SeedModel:
 
 @dataclass(frozen=True)
 class _Seeds:
-    """What each seed adds (S,), the loads, how many degrees of freedom that takes, and of each run how much (A, S)."""
+    """Effects of seeds (S,), the loads, the degrees of freedom they use, and the part of each run in them (A, S)."""
 
     effects: np.ndarray
     loads: np.ndarray
@@ -56,14 +61,13 @@ class _Seeds:
 def fit(runs: np.ndarray, step: float = 0.0, *, by_seed: bool = True) -> SeedModel:
     """Least squares on (A, S) accuracies, NaN where there is no run.
 
-    Where seeds do not link all architectures, as in two studies without a common one, or leave nothing to see the noise
-    by, seeds are left out of the account.
+    Effects of seeds are left out where seeds do not link all architectures, as in two studies without a common seed, or
+    where no degrees of freedom would be left for the noise.
 
     Args:
         runs: in percent.
-        step: between accuracies that test images can tell apart, in points; the noise is not taken to be below that
-            of rounding to it.
-        by_seed: whether a column is a seed, which does the same to all architectures.
+        step: one test image in points; the noise is at least that of rounding to it.
+        by_seed: whether a column is a seed, with the same effect on all architectures.
     """
     there = ~np.isnan(runs)
     counts = there.sum(axis=1)
@@ -81,7 +85,7 @@ def fit(runs: np.ndarray, step: float = 0.0, *, by_seed: bool = True) -> SeedMod
 
 
 def _seed_effects(there: np.ndarray, counts: np.ndarray, centred: np.ndarray) -> _Seeds:
-    """From the normal equations with the architectures eliminated; complete tables have them in closed form."""
+    """From the normal equations with the architectures eliminated; in closed form for complete tables."""
     architectures, seeds = there.shape
     shares = there / counts[:, None]
     matrix = np.diag(there.sum(axis=0).astype(float)) - shares.T @ there
@@ -108,12 +112,12 @@ def _without_seeds(there: np.ndarray) -> _Seeds:
 def noisy(model: SeedModel, step: float = 0.0) -> list[int]:
     """Architectures whose variance is too large a part of all to be chance at the 1% level (Cochran 1941).
 
-    The noisiest first; each further one is judged among those that are left. None of fewer than five architectures
-    with two runs.
+    The noisiest first; each further one is judged among those that are left. Empty for fewer than
+    five architectures with two runs.
 
     Args:
         model: of the runs.
-        step: as of `fit`; no variance is taken to be below that of rounding to it.
+        step: as in `fit`; no variance is taken to be below that of rounding to it.
     """
     places, freedoms, variances = _variances(model, step)
     found = []
@@ -127,7 +131,7 @@ def noisy(model: SeedModel, step: float = 0.0) -> list[int]:
 
 
 def unequal(model: SeedModel, step: float = 0.0) -> bool:
-    """Whether variances differ more than chance would have them at the 1% level (Bartlett 1937); arguments as above."""
+    """Whether variances differ by more than chance at the 1% level (Bartlett 1937); arguments as above."""
     places, freedoms, variances = _variances(model, step)
     return len(places) >= _FEWEST and bool(_bartlett(variances, freedoms) > _by_chance(tuple(freedoms))[1])
 
@@ -141,14 +145,14 @@ def _variances(model: SeedModel, step: float) -> tuple[np.ndarray, np.ndarray, n
 
 
 def _bartlett(variances: np.ndarray, freedoms: np.ndarray) -> np.ndarray:
-    """Of (..., A) variances, up to a factor."""
+    """Bartlett's statistic of (..., A) variances, up to a factor."""
     pooled = (variances * freedoms).sum(axis=-1) / freedoms.sum()
     return np.asarray(freedoms.sum() * np.log(pooled) - (freedoms * np.log(variances)).sum(axis=-1))
 
 
 @lru_cache(maxsize=64)
 def _by_chance(freedoms: tuple[float, ...]) -> tuple[float, float]:
-    """What chance exceeds at the 1% level: the largest variance's part of all, and Bartlett's statistic."""
+    """Limits at the 1% level: of the largest variance's part of all, and of Bartlett's statistic."""
     own = np.array(freedoms)
     draws = max(_FEWEST_DRAWS, min(_DRAWS, _NUMBERS // len(own)))
     drawn = np.maximum(np.random.default_rng(0).chisquare(own, (draws, len(own))) / own, 1e-18)

@@ -10,9 +10,9 @@ from robust_arch.analysis.formatting import counted
 
 
 def heading(examined: Examined) -> str:
-    """What the findings under it are about, and how much seeds scatter there."""
+    """What the findings under it are about, and how much seeds scatter, with a warning where scatter is unequal."""
     noise = (
-        "every architecture trained once, so the scatter between seeds is not known"
+        "only one seed per architecture, so the scatter between seeds is not known"
         if examined.sigma is None
         else f"runs of one architecture scatter with a standard deviation of {examined.sigma:.2f} points "
         f"({examined.degrees} degrees of freedom)"
@@ -33,7 +33,7 @@ def heading(examined: Examined) -> str:
 
 
 def left_out(frame: pd.DataFrame) -> str:
-    """What of results.csv no finding can rest on, for how it ended or what it lacks; empty where there is nothing."""
+    """How many rows of results.csv are in no finding, and why; empty where there are none."""
     frame = once(frame)
     lost = frame["status"].isin(("failed", "diverged"))
     empty, best = ~lost & frame["worst_case_acc"].isna(), frame["checkpoint"] == "best"
@@ -50,13 +50,13 @@ def left_out(frame: pd.DataFrame) -> str:
 
 
 def numbers(finding: Finding) -> str:
-    """Statistic, effect with its interval, p-value and what they rest on, in one line."""
+    """Statistic, effect with its interval, p-value and the numbers of runs, in one line."""
     computed = f"{finding.statistic} ({finding.pair})" if finding.pair else finding.statistic
     parts = [computed if finding.effect is None else f"{computed}: {estimate(finding)}"]
     if finding.p_value is not None:
         parts.append(f"p {finding.p_value:.2g}")
     size = f"{counted(finding.architectures, 'architecture')}, {counted(finding.runs, 'run')}"
-    parts.append(f"{size}, seeds an architecture: {finding.seeds}")
+    parts.append(f"{size}, seeds per architecture: {finding.seeds}")
     return "; ".join(parts)
 
 
