@@ -1,4 +1,4 @@
-"""Intervals for what is measured here: shares of test images, means over seeds, orders of architectures.
+"""Intervals for shares of test images, means over seeds and rank correlations.
 
 scipy is imported inside the functions, so that commands that compute no statistics start without it.
 """
@@ -25,7 +25,7 @@ class MeanInterval(NamedTuple):
 
 
 class RankCorrelation(NamedTuple):
-    """Kendall's tau-b of n pairs, in [-1, 1], with the bounds of its interval; what is not defined is None."""
+    """Kendall's tau-b of n pairs, in [-1, 1], with the bounds of its interval; None where undefined."""
 
     n: int
     tau: float | None
@@ -34,10 +34,16 @@ class RankCorrelation(NamedTuple):
 
 
 class PairedComparison(NamedTuple):
-    """Two classifiers on the same n examples.
+    """Two classifiers on the same examples.
 
-    only_first, only_second: examples that only the one is right on. difference: share of the first minus share of the
-    second, in [-1, 1], with its interval. p_value: of McNemar's exact test that both are right equally often.
+    Attributes:
+        n: number of examples.
+        only_first: examples that only the first classifies correctly.
+        only_second: examples that only the second classifies correctly.
+        difference: share of correct examples of the first minus that of the second, in [-1, 1].
+        low: lower bound of the difference's interval.
+        high: upper bound.
+        p_value: of McNemar's exact test that both are correct equally often.
     """
 
     n: int
@@ -49,7 +55,7 @@ class PairedComparison(NamedTuple):
     p_value: float
 
 
-@cache  # a report asks for the same few shares again and again, at a quarter of a millisecond each
+@cache  # a report needs the same few shares many times, at a quarter of a millisecond each
 def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
     """Score interval of a share in [0, 1] from `successes` of `n` (Wilson 1927, no continuity correction).
 
@@ -68,7 +74,7 @@ def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> tuple[f
 
 
 def rounding_deviation(step: float) -> float:
-    """Standard deviation of rounding to multiples of `step`: of an error uniform over one step."""
+    """Standard deviation of rounding to multiples of `step`: an error uniform over one step."""
     return step / math.sqrt(12)
 
 
@@ -157,10 +163,10 @@ def rank_correlation(first: Sequence[float], second: Sequence[float], confidence
 
 
 def resolution(n: int, p: float = 0.5, confidence: float = 0.95) -> float:
-    """Smallest difference of two shares near `p`, each of `n` independent images, that a two-proportion z test calls.
+    """Smallest difference of two shares near `p`, each of `n` independent images, that a two-proportion z test detects.
 
     z sqrt(2 p (1 - p) / n), a share in [0, 1]. Two networks on the same images are paired, and a paired test may
-    call smaller differences.
+    detect smaller differences.
 
     Raises:
         InputError: unless n >= 1, 0 <= p <= 1 and 0 < confidence < 1.

@@ -110,22 +110,22 @@ def half_width(estimates: Iterable[Estimate]) -> float:
 
 
 def base_network(found: Sequence[Network]) -> Network:
-    """The network that the others are changes of: in each stage it has the most frequent width and depth.
+    """The network with the most frequent width and depth in each stage, of which the others are changes.
 
     Raises:
-        InputError: if no such network is there.
+        InputError: if there is no such network.
     """
     depths, widths = _most_frequent(found)
     for network in found:
         if (network.spec.depths, network.spec.widths) == (depths, widths):
             return network
-    raise InputError(f"results: no network has the most frequent depths {depths} and widths {widths}, so none is base")
+    raise InputError(f"results: no base network, which has the most frequent depths {depths} and widths {widths}")
 
 
 def one_stage_changed(found: Sequence[Network], stage: int, quantity: Quantity) -> list[Network]:
-    """Networks that differ from the base in `quantity` of the stage (counted from 0) and nothing else, and the base.
+    """The base, and the networks that differ from it only in `quantity` of the stage (counted from 0).
 
-    In the order of that stage's value. Errors as above.
+    Sorted by that stage's value. Errors are those of `base_network`.
     """
     base = base_network(found)
 
@@ -154,12 +154,12 @@ def quarters(found: Sequence[Network]) -> tuple[list[Network], list[Network]]:
 
 
 def by_rank(found: Sequence[Network]) -> list[Network]:
-    """By mean worst-case accuracy, best first; of equals the one with fewer parameters."""
+    """Sorted by mean worst-case accuracy, best first; of equals the one with fewer parameters first."""
     return sorted(found, key=lambda network: (-network.robust.mean, network.params, network.arch))
 
 
 def _most_frequent(found: Sequence[Network]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Depths and widths, among networks of the most frequent number of stages."""
+    """Most frequent depths and widths, among networks with the most frequent number of stages."""
     stages = _mode(len(network.spec.depths) for network in found)
     alike = [network.spec for network in found if len(network.spec.depths) == stages]
     depths = tuple(map(_mode, zip(*(spec.depths for spec in alike), strict=True)))

@@ -1,4 +1,4 @@
-"""Two networks on the same test images: who is right where the other is not."""
+"""Two networks on the same test images: on which images only one of them is right."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from robust_arch.statistics import PairedComparison, compare_paired
 
 @dataclass(frozen=True)
 class AdjustedComparison:
-    """A run against the reference; `adjusted` is its p-value after Holm's correction for all pairs together."""
+    """A run compared with the reference; `adjusted` is its p-value after Holm's correction for all runs."""
 
     run_id: str
     comparison: PairedComparison
@@ -24,9 +24,11 @@ class AdjustedComparison:
 
 
 def against(reference: str, outcomes: Mapping[str, np.ndarray]) -> list[AdjustedComparison]:
-    """Every other run against `reference`, by McNemar's exact test with Holm's correction (Holm 1979).
+    """Every other run compared with `reference`, by McNemar's exact test with Holm's correction (Holm 1979).
 
-    outcomes: run_id to (n,) booleans, robust or not, on the same images in the same order.
+    Args:
+        reference: its run_id.
+        outcomes: run_id to (n,) booleans, robust or not, on the same images in the same order.
     """
     others = [run for run in outcomes if run != reference]
     comparisons = {run: compare_paired(outcomes[reference], outcomes[run]) for run in others}
@@ -40,10 +42,10 @@ def against(reference: str, outcomes: Mapping[str, np.ndarray]) -> list[Adjusted
 
 
 def compare_records(first: Path, second: Path) -> dict[str, PairedComparison]:
-    """Clean and every attack that both evaluation records (.json, with .npz beside them) hold, and their worst case.
+    """Compare two evaluation records (.json with .npz) on clean images, common attacks and their worst case.
 
     Raises:
-        InputError: for files that are no valid records, or records of other images or another threat.
+        InputError: for files that are not valid records, or records of different images or threat models.
     """
     records, arrays = zip(_read_record(first), _read_record(second), strict=True)
     for key in ("examples_fingerprint", "threat"):

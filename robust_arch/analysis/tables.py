@@ -19,7 +19,7 @@ LAST_SHARE = "last stage's share (%)"
 
 @dataclass(frozen=True)
 class Cell:
-    """What a table prints: a text, with small print after it where there is any."""
+    """The content of a cell: a text, and small print after it."""
 
     text: str
     small: str = ""
@@ -27,7 +27,13 @@ class Cell:
 
 @dataclass(frozen=True)
 class Column:
-    """A heading, what stands under it for a row of results.csv, and the number that it is sorted by; None for text."""
+    """A column of a table.
+
+    Attributes:
+        heading: of the column.
+        cell: of a row of results.csv.
+        value: the number that a row is sorted by; None for a column of text.
+    """
 
     heading: str
     cell: Callable[[Row], Cell]
@@ -48,8 +54,12 @@ class Column:
 class Extras:
     """What a table adds to results.csv.
 
-    numbers: architecture to its number in the figures. stage_shares: run_id to shares of the stages' parameters.
-    best_val: run_id to robust accuracy in percent on `n_val` held-out images. selected: the run_id to mark.
+    Attributes:
+        numbers: architecture to its number in the figures.
+        stage_shares: run_id to the stages' shares of their parameters, in [0, 1].
+        best_val: run_id to robust accuracy in percent on held-out images.
+        n_val: number of held-out images.
+        selected: the run_id to mark.
     """
 
     numbers: Mapping[str, int] = field(default_factory=dict)
@@ -60,7 +70,7 @@ class Extras:
 
 
 def accuracy_cell(value: Any, n: float) -> Cell:
-    """A share in percent of `n` images, an accuracy for example, with its Wilson 95% interval."""
+    """A percentage of `n` images, such as an accuracy, with its Wilson 95% interval."""
     if pd.isna(value) or pd.isna(n):
         return Cell(ABSENT)
     low, high = percent_interval(float(value), int(n))
@@ -74,7 +84,7 @@ def last_share(row: Mapping[Hashable, Any], stage_shares: Mapping[str, tuple[flo
 
 
 def columns(frame: pd.DataFrame, extras: Extras) -> list[Column]:
-    """The columns for these rows: accuracies that no row has are left out."""
+    """The columns for these rows, without accuracies that no row has."""
     return [
         *_identity(extras),
         _number_column("test images", "n_test"),
@@ -87,12 +97,12 @@ def columns(frame: pd.DataFrame, extras: Extras) -> list[Column]:
 
 
 def accuracy_heading(name: str) -> str:
-    """What stands above a column of accuracies of results.csv, like `pgd20_acc`."""
+    """The heading of a column of accuracies of results.csv, like `pgd20_acc`."""
     return f"{name.removesuffix('_acc').replace('_', ' ')} (%)"
 
 
 def text_column(heading: str, name: str) -> Column:
-    """A column of results.csv as it stands there."""
+    """A column of results.csv as text."""
     return Column(heading, lambda row: Cell(ABSENT if pd.isna(row[name]) else str(row[name])))
 
 

@@ -305,7 +305,7 @@ def test_counts_have_separators_and_the_right_number(rows: Rows, tmp_path: Path)
 def test_without_error_bars_the_caption_says_how_wide_they_would_be(rows: Rows, tmp_path: Path) -> None:
     runs = [{"run_id": f"{i:03}", "arch": f"net{i}", "params": 1000 + i} for i in range(61)]
     # 52.5% of 360 by Wilson: 1.96 sqrt(0.525 * 0.475 / 360 + 1.96^2 / (4 * 360^2)) / (1 + 1.96^2 / 360) = 5.1 points
-    assert "no room for error bars, whose median would be ±5.1 points" in page(rows(*runs), tmp_path).text
+    assert "too many points; their median would be ±5.1 points" in page(rows(*runs), tmp_path).text
     assert "Error bars: Wilson 95% interval of the run." in page(rows(*runs[:60]), tmp_path).text
 
 

@@ -1,1 +1,1 @@
-"""A study's report, one HTML file that needs nothing else, and the parts it is made of."""
+"""A study's report: one self-contained HTML file, and its parts."""

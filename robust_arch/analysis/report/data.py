@@ -1,4 +1,4 @@
-"""What the page's plot and table work on: one block of JSON, in which every text stands once."""
+"""The data of the page's plot and table: one block of JSON, which contains every text once."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ from robust_arch.statistics import percent_interval
 
 FACETS = ("checkpoint", "objective", "status")
 COSTS = ("params", "macs")
-"""What a Pareto front is drawn over."""
+"""The costs of Pareto fronts."""
 _SPEC = ("depths", "widths", "params", "MACs", LAST_SHARE, "seed")
-_DIGITS = 6  # of an accuracy in percent: finer than one of a million images
+_DIGITS = 6  # decimals of an accuracy in percent, finer than one of a million images
 WITHOUT_NUMBERS = "without numbers: failed, diverged or invalid"
 
 
@@ -38,22 +38,22 @@ Number = float | int | None
 
 
 class Texts:
-    """Each text once; elsewhere its place in the list."""
+    """A list of distinct texts, which the data refer to by position."""
 
     def __init__(self) -> None:
         self._places: dict[str, int] = {}
 
     def place(self, text: str) -> int:
-        """Where the text stands; it is added if it is new."""
+        """The position of the text, which is added if it is new."""
         return self._places.setdefault(text, len(self._places))
 
     def listed(self) -> list[str]:
-        """All of them, by place."""
+        """All texts, by position."""
         return list(self._places)
 
 
 def block(frame: pd.DataFrame, main: Group | None, extras: Extras, details: StudyDetails) -> str:
-    """The data as JSON that can stand inside a script element. frame: results.csv's columns, in the order to show."""
+    """The data as JSON that is safe inside a script element. frame: rows of results.csv, in the order to show."""
     frame = frame.reset_index(drop=True)
     found = ordered_groups(groups(frame), main)
     texts = Texts()
@@ -70,12 +70,12 @@ def block(frame: pd.DataFrame, main: Group | None, extras: Extras, details: Stud
         "selected": extras.selected,
         "texts": texts.listed(),
     }
-    # inside a script element only "<" can begin something else: the end of the element, or a comment
+    # inside a script element only "<" can start something else: the end of the element, or a comment
     return json.dumps(content, allow_nan=False, separators=(",", ":"), ensure_ascii=False).replace("<", "\\u003c")
 
 
 def ordered_groups(found: list[Group], main: Group | None) -> list[Group]:
-    """The group of the figures first, then the others by size."""
+    """The group of the figures first, then the other groups by size."""
     return sorted(found, key=lambda group: (main is None or group.key != main.key, -len(group.rows)))
 
 
@@ -84,7 +84,7 @@ def _columns(frame: pd.DataFrame, extras: Extras) -> list[Column]:
 
 
 def _part(column: Column, frame: pd.DataFrame) -> str:
-    """What the column tells of a point: what it is, what came out, or nothing that belongs beside it."""
+    """Where the column is in the description of a point: its specification, its scores, or neither."""
     if column.heading in _SPEC:
         return "spec"
     return "score" if column.heading in map(accuracy_heading, accuracy_columns(frame)) else ""
@@ -147,7 +147,7 @@ def _interval(row: Row) -> tuple[float | None, float | None]:
 
 
 def _membership(frame: pd.DataFrame, found: list[Group]) -> list[int]:
-    """Each row's group; rows without numbers stand after the last."""
+    """The group of each row; rows without numbers come after the last group."""
     places = [len(found)] * len(frame)
     for place, group in enumerate(found):
         for position in group.rows.index:

@@ -1,4 +1,4 @@
-"""The figures of a report: robust accuracy against what networks look like, one homogeneous group of rows a figure."""
+"""The figures of a report: robust accuracy against properties of networks, one group of comparable rows per figure."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from robust_arch.analysis.tables import last_share
 
 _WIDTH, _HEIGHT = 6.4, 4.2  # inches; at 100 dots an inch 640 x 420 pixels, saved at twice that
 _DPI = 200
-MOST_BARS = 60  # points: the error bars of more are one solid mass
-_MOST_LABELLED = 100  # points: of more few labels would find a place, and the search takes the square of their number
+MOST_BARS = 60  # points; error bars of more would cover one another
+_MOST_LABELLED = 100  # points; few labels of more would have room, and the search takes quadratic time
 
 
 def robust_against_last_share(
@@ -27,12 +27,12 @@ def robust_against_last_share(
     """Worst-case accuracy against the last stage's share of the stages' parameters, both in percent.
 
     Args:
-        frame: rows of results.csv, comparable with one another; rows without a known share are not drawn.
+        frame: comparable rows of results.csv; rows without a known share are not drawn.
         stage_shares: run_id to the share of each stage, in [0, 1].
-        labels: what to write beside the point of an architecture, where there is room.
+        labels: architecture to the label of its point, written where there is room.
 
     Raises:
-        InputError: for rows that may not be compared.
+        InputError: for rows that are not comparable.
     """
     group = only_group(frame)
     known = [(last_share(network.row, stage_shares), network) for network in networks(group)]
@@ -41,7 +41,7 @@ def robust_against_last_share(
 
 
 def robust_against_params(frame: pd.DataFrame, labels: Mapping[str, str] | None = None) -> Figure:
-    """Worst-case accuracy in percent against trainable parameters; arguments and errors as above."""
+    """Worst-case accuracy in percent against trainable parameters; arguments and errors as in the other figure."""
     group = only_group(frame)
     found = networks(group)
     scale, unit = (1e6, "millions") if max(network.params for network in found) >= 1e6 else (1e3, "thousands")
@@ -50,7 +50,7 @@ def robust_against_params(frame: pd.DataFrame, labels: Mapping[str, str] | None 
 
 
 def png(figure: Figure) -> bytes:
-    """The figure at twice the pixels of its size on the page."""
+    """The figure as a PNG with twice the pixels of its size on the page."""
     buffer = BytesIO()
     figure.savefig(buffer, format="png", dpi=_DPI)
     return buffer.getvalue()

@@ -13,10 +13,10 @@ from robust_arch.analysis.plots.style import BLUE, ORANGE
 from robust_arch.analysis.report.figures import png
 
 Diagnosis = Mapping[str, Any]
-"""One network's diagnosis as it is recorded."""
+"""The recorded diagnosis of one network."""
 
 _WIDTH, _HEIGHT, _DPI = 7.2, 6.0, 200  # inches, and dots an inch
-_DRAWN = 8  # networks with a figure, some 100 KB each
+_DRAWN = 8  # networks with a figure, each about 100 KB
 _NORMS = {"linf": "l-inf", "l2": "l2"}
 _TITLES = {
     "eps": "Accuracy against eps",
@@ -28,7 +28,7 @@ _TITLES = {
 
 
 def section(diagnoses: Mapping[str, Diagnosis]) -> dict[str, Any]:
-    """The report's section: for each network by name its checks and its figure; the flagged ones first if many."""
+    """The report's section: the checks and the figure of each network; of many networks the flagged ones come first."""
     # a flag must not be lost among hundreds of networks
     ordered = sorted(diagnoses.items(), key=lambda item: len(diagnoses) > _DRAWN and not _flagged(item[1]))
     further = ordered[_DRAWN:]
@@ -81,7 +81,7 @@ def _state(check: Mapping[str, Any]) -> str:
 
 def _accuracy(axes: Axes, x: Sequence[float], shares: Sequence[Mapping[str, Any]], line: str) -> None:
     percent = [share["percent"] for share in shares]
-    # an accuracy of 0 or 100 lies at the end of its interval, from which rounding must not push it out
+    # an accuracy of 0 or 100 is the end of its interval, and rounding must not move it outside
     below = [max(share["percent"] - share["interval"][0], 0.0) for share in shares]
     above = [max(share["interval"][1] - share["percent"], 0.0) for share in shares]
     axes.errorbar(x, percent, yerr=[below, above], fmt=f"o{line}", color=BLUE, capsize=3, elinewidth=1, markersize=4)
@@ -91,7 +91,7 @@ def _accuracy(axes: Axes, x: Sequence[float], shares: Sequence[Mapping[str, Any]
 
 def _draw_eps(axes: Axes, diagnosis: Diagnosis) -> None:
     rows = diagnosis["eps"]["points"]
-    # radii reach from far below eps to the whole box: evenly spaced, each with its value
+    # radii range from far below eps to the whole box, so they are evenly spaced and labelled
     _accuracy(axes, range(len(rows)), rows, "-")
     axes.set_xticks(range(len(rows)), [row["eps"] for row in rows], fontsize="x-small")
     axes.set_xlabel(f"Radius, {_NORMS[diagnosis['norm']]}, images in [0, 1] (not to scale)")

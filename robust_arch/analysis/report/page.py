@@ -25,12 +25,21 @@ from robust_arch.analysis.report.templating import render
 from robust_arch.analysis.tables import Extras
 from robust_arch.files import write_text
 
-_SCRIPTS = ("data", "view", "table", "card", "scale", "plot", "tip", "page")  # one scope; `page`, last, starts it
+_SCRIPTS = (
+    "data",
+    "view",
+    "table",
+    "card",
+    "scale",
+    "plot",
+    "tip",
+    "page",
+)  # one scope; `page` comes last and starts the others
 _MOST_OPEN = 20  # entries of a list; a longer one is folded
 
 
 def write_report(frame: pd.DataFrame, details: StudyDetails, path: Path) -> Path:
-    """Writes the page in one step, folders included, and returns `path`. frame: the columns of results.csv."""
+    """Write the page atomically, create folders, and return `path`. frame: rows of results.csv."""
     # a run's place in the table must not depend on the order in which runs ended
     frame = frame.sort_values(["params", "arch", "seed"], kind="stable")
     main = main_group(frame)
@@ -67,13 +76,13 @@ def _asset(name: str) -> str:
 
 
 def _script() -> str:
-    """The page's only script; the page lets no other one run."""
+    """The page's only script; its policy allows no other one."""
     parts = "\n".join(_asset(f"scripts/{name}.js") for name in _SCRIPTS)
     return f'"use strict";\n(() => {{\n{parts}}})();\n'
 
 
 def _selected(main: Group | None, best_val: Mapping[str, float]) -> str | None:
-    """The run of highest held-out accuracy; of equals the one with fewest parameters, which stands first."""
+    """The run with the highest held-out accuracy; of equals the one with fewest parameters, which is first."""
     candidates = [] if main is None else [str(run) for run in main.rows["run_id"] if run in best_val]
     return max(candidates, key=lambda run: best_val[run], default=None)
 

@@ -14,7 +14,7 @@ from robust_arch.analysis.tables import Extras, last_share
 
 
 def section(frame: pd.DataFrame, main: Group | None, extras: Extras) -> dict[str, Any]:
-    """Both figures and the rows that they show."""
+    """Both figures, and which rows they show."""
     if main is None:
         return {"lead": wording.NO_FIGURE, "left_out": [], "drawn": [], "missing": ""}
     found = networks(main)

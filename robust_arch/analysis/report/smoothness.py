@@ -32,7 +32,7 @@ def section(found: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def stage_rows(smoothness: Mapping[str, Any]) -> list[list[str]]:
-    """Part, mean change from the input, mean and largest change of the part alone, bound; as text."""
+    """Part, mean change from the input, mean and largest change of the part alone, and bound, as text."""
     keys = ("from_input", "alone", "alone_max", "bound")
     return [[stage["name"], *(_number(stage[key]) for key in keys)] for stage in smoothness["stages"]]
 

@@ -1,4 +1,4 @@
-// The plot: robust accuracy with its interval against a cost, and the Pareto front of the group, which the data hold.
+// The plot: robust accuracy with its interval against a cost, and the group's Pareto front from the data.
 
 const TITLES = {
   params: "Trainable parameters",
