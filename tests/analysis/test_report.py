@@ -398,3 +398,31 @@ def test_writing_is_one_step_and_repeats_to_the_same_bytes(planted: pd.DataFrame
 
 def test_order_of_rows_does_not_matter(parsed: Page, planted: pd.DataFrame, tmp_path: Path) -> None:
     assert page(planted.iloc[::-1], tmp_path).tables == parsed.tables
+
+
+@pytest.mark.parametrize(("count", "folded"), [(20, 0), (21, 3)])
+def test_long_lists_are_folded(rows: Rows, tmp_path: Path, count: int, folded: int) -> None:
+    lost = [
+        {"run_id": f"r{i:02}", "arch": f"net{i:02}", "status": "failed", "clean_acc": float("nan")}
+        for i in range(count)
+    ]
+    runs = [run["run_id"] for run in lost]
+    parsed = page(
+        rows(*lost), tmp_path, errors={}, flags=dict.fromkeys(runs, "a <flag>"), invalid=dict.fromkeys(runs, "b")
+    )
+    assert len([tag for tag, _ in parsed.attributes if tag == "details"]) == folded
+    assert [row[0] for row in parsed.tables[-1][1:]] == runs
+    assert parsed.text.count("a <flag>") == count
+    assert ("21 failed or diverged runs" in parsed.text) is ("21 runs with warnings" in parsed.text) is (folded > 0)
+
+
+@pytest.mark.parametrize(("count", "folded"), [(0, 0), (5, 0), (6, 1)])
+def test_each_network_has_a_table_of_its_stages(planted: pd.DataFrame, tmp_path: Path, count: int, folded: int) -> None:
+    stage = {"name": "stage 1", "from_input": 1.23456, "alone": 2.0, "alone_max": None, "bound": 1e6}
+    found = {f"net <{i}>": {"n": 200, "stages": [stage]} for i in range(count)}
+    parsed = page(planted, tmp_path, smoothness=found)
+    tables = [table for table in parsed.tables if table[0][0] == "part"]
+    assert [table[1] for table in tables] == [["stage 1", "1.23", "2", "-", "1e+06"]] * count
+    assert all(f"net <{i}>; measured on 200 of them." in parsed.text for i in range(count))
+    assert len([tag for tag, _ in parsed.attributes if tag == "details"]) == folded
+    assert ("evaluate.smoothness=200" in parsed.text) is (count == 0)
