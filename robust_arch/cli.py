@@ -190,7 +190,7 @@ def report(study: StudyArgument, results_dir: ResultsDir = Path("results")) -> N
 
     Example: robust-arch report demo
     """
-    from robust_arch.reporting import write_study_report
+    from robust_arch.analysis.report.study_report import write_study_report
 
     written = write_study_report(_study_path(study, results_dir))
     print(f"report: {written.resolve()}")

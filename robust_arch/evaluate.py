@@ -11,7 +11,7 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from robust_arch import configuration as edge
-from robust_arch.analysis.card import write_card
+from robust_arch.analysis.report.card import write_card
 from robust_arch.architectures import ArchSpec, Classifier, cost
 from robust_arch.attacks import ThreatModel
 from robust_arch.commands import run_job

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from robust_arch.analysis.card import write_card
+from robust_arch.analysis.report.card import write_card
 from robust_arch.errors import InputError, invalid
 from robust_arch.evaluation.record import SCHEMA, write_pair
 from robust_arch.files import read_arrays, read_json

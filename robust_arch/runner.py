@@ -14,7 +14,7 @@ import torch
 import yaml
 
 from robust_arch import __version__
-from robust_arch.analysis.card import write_card
+from robust_arch.analysis.report.card import write_card
 from robust_arch.architectures import arch_name, build
 from robust_arch.engine import decide_compile, missing_compiler
 from robust_arch.errors import DivergedError

@@ -1,20 +1,15 @@
 """Intervals against published tables and a second, numerical way to the same numbers."""
 
 import math
+import subprocess
+import sys
+from statistics import NormalDist
 
 import numpy as np
 import pytest
-from scipy.stats import kendalltau
 
 from robust_arch.errors import InputError
-from robust_arch.statistics import (
-    mean_interval,
-    normal_quantile,
-    rank_correlation,
-    resolution,
-    t_quantile,
-    wilson_interval,
-)
+from robust_arch.statistics import mean_interval, rank_correlation, resolution, wilson_interval
 
 
 # Newcombe 1998, Statistics in Medicine 17, Table I, method 3 (score, no continuity correction)
@@ -38,7 +33,7 @@ def _score_root(successes: int, n: int, z: float, inside: float, outside: float)
 @pytest.mark.parametrize("confidence", [0.8, 0.95, 0.999])
 @pytest.mark.parametrize(("successes", "n"), [(1, 7), (180, 360), (359, 360), (5520, 10000)])
 def test_wilson_bounds_solve_the_score_equation(successes: int, n: int, confidence: float) -> None:
-    z = normal_quantile(confidence)
+    z = NormalDist().inv_cdf((1 + confidence) / 2)
     low, high = wilson_interval(successes, n, confidence)
     assert low == pytest.approx(_score_root(successes, n, z, successes / n, 0.0), abs=1e-12)
     assert high == pytest.approx(_score_root(successes, n, z, successes / n, 1.0), abs=1e-12)
@@ -71,13 +66,15 @@ def test_wilson_rejects_counts_that_cannot_be(successes: int, n: int) -> None:
         (30, 2.042, 2.750),
     ],
 )
-def test_t_quantile_equals_the_printed_table(degrees: int, at_95: float, at_99: float) -> None:
-    assert t_quantile(degrees, 0.95) == pytest.approx(at_95, abs=6e-4)
-    assert t_quantile(degrees, 0.99) == pytest.approx(at_99, abs=6e-4)
-
-
-def test_t_quantile_tends_to_the_normal_one() -> None:
-    assert t_quantile(100_000, 0.95) == pytest.approx(1.959964, abs=5e-5)
+def test_half_widths_are_those_of_the_printed_table(degrees: int, at_95: float, at_99: float) -> None:
+    # one value of 1 among zeros: the variance of n values is 1 / n, and so the error of their mean is 1 / n
+    values = [1.0] + [0.0] * degrees
+    for confidence, quantile in ((0.95, at_95), (0.99, at_99)):
+        mean, low, high = mean_interval(values, confidence)
+        assert low is not None
+        assert high is not None
+        assert (mean - low) * len(values) == pytest.approx(quantile, abs=6e-4)
+        assert (high - mean) * len(values) == pytest.approx(quantile, abs=6e-4)
 
 
 def test_mean_interval_by_hand() -> None:
@@ -126,10 +123,20 @@ def test_kendall_by_hand() -> None:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_kendall_with_ties_equals_another_implementation(seed: int) -> None:
+def test_kendall_with_ties_is_a_count_of_pairs(seed: int) -> None:
     first, second = np.random.default_rng(seed).integers(0, 6, (2, 30))
     second = second + first  # not independent
-    assert rank_correlation(first.tolist(), second.tolist()).tau == pytest.approx(kendalltau(first, second).statistic)
+    pairs = [(i, j) for i in range(30) for j in range(i)]
+    signs = [[int(np.sign(side[i] - side[j])) for i, j in pairs] for side in (first, second)]
+    agreement = sum(one * other for one, other in zip(*signs, strict=True))
+    expected = agreement / math.sqrt(math.prod(sum(map(abs, side)) for side in signs))
+    assert rank_correlation(first.tolist(), second.tolist()).tau == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("n", range(2, 40))
+def test_a_perfect_order_is_1_and_has_no_interval(n: int) -> None:
+    for values, tau in ((range(n), 1), (range(n, 0, -1), -1)):
+        assert rank_correlation(range(n), values) == (n, pytest.approx(tau, rel=1e-12), None, None)
 
 
 def test_the_interval_of_kendall_by_hand_and_where_there_is_none() -> None:
@@ -167,3 +174,14 @@ def test_the_interval_of_kendall_holds_the_value_of_normal_variables(correlation
 def test_pairs_that_are_none_are_refused(first: list[float], second: list[float]) -> None:
     with pytest.raises(InputError, match="pairs = "):
         rank_correlation(first, second)
+
+
+def test_nothing_imports_scipy_or_jinja2_before_it_is_needed() -> None:
+    modules = "robust_arch.statistics, robust_arch.analysis.claims, robust_arch.analysis.report, robust_arch.cli"
+    code = (
+        f"import sys, {modules}\n"
+        "robust_arch.cli.app(['status', '--help'], standalone_mode=False)\n"
+        "print('loaded:', *sorted({'scipy', 'jinja2'} & sys.modules.keys()))"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.splitlines()[-1] == "loaded:"

@@ -5,9 +5,9 @@ from itertools import accumulate
 from pathlib import Path
 
 from experiments.recorded import comparable
+from robust_arch.analysis.formatting import accuracy, number, operations
 from robust_arch.analysis.grid import Grid, Heading
 from robust_arch.analysis.networks import Estimate, Network, by_rank, networks
-from robust_arch.analysis.tables import accuracy, number, operations
 
 STUDIES = ("families",)
 CAPTION = (

@@ -9,12 +9,12 @@ import pandas as pd
 from experiments.published import comparison
 from experiments.recorded import STUDIES as RECORDED
 from experiments.recorded import read
+from robust_arch.analysis.formatting import ABSENT, operations
 from robust_arch.analysis.grid import Grid, Heading
 from robust_arch.analysis.plots.captions import attack_text
-from robust_arch.analysis.points import accuracy_interval
-from robust_arch.analysis.tables import ABSENT, operations
 from robust_arch.architectures import PRESETS, cost
 from robust_arch.errors import invalid
+from robust_arch.statistics import accuracy_interval
 
 STUDIES = ()  # published figures stand without ours
 STUDY = RECORDED / "wrn34"

@@ -1,13 +1,13 @@
-"""Robust error as natural error plus what the attack adds, and the bound of it by instability.
+"""Robust error as natural error plus what the attack adds, and its bound by instability.
 
 An example counts in the robust error if it is wrong at x or at x', in the instability if x' has another class than x.
-Then, of the shares of the same examples under the same x',
+Then, for shares of the same examples under the same x',
 
     robust error = natural error + P(right at x, wrong at x')
                  = natural error + instability - P(wrong at x, unstable) <= natural error + instability,
 
-since who is right at x and wrong at x' is who is right at x and unstable. The first line, with the worst x' of the
-ball, is the decomposition of Zhang et al. (ICML 2019) into natural and boundary error.
+since an example is right at x and wrong at x' if and only if it is right at x and unstable. The first line, with the
+worst x' of the ball, is the decomposition of Zhang et al. (ICML 2019) into natural and boundary error.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import pandas as pd
 from robust_arch.errors import InputError
 
 ATTACK = "pgd20"
-"""The attack whose x' stability is measured at; for the worst case over several attacks the bound need not hold."""
+"""The attack that gives x'; for the worst case over several attacks the bound need not hold."""
 _ROUNDING = 1e-3  # of percentages written with six digits; one image of 50,000 is 2e-3
 
 
@@ -27,7 +27,7 @@ def decomposition(rows: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         natural_error, instability, robust_error, fallen (right at x and wrong at x') and counted_twice (wrong at x and
-        unstable: by how much the bound lies above the robust error), with the index of `rows`.
+        unstable: how far the bound is above the robust error), with the index of `rows`.
 
     Raises:
         InputError: for a row whose numbers cannot be of the same examples and the same x'.
@@ -46,7 +46,7 @@ def decomposition(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _require_possible(rows: pd.DataFrame, errors: pd.DataFrame) -> None:
-    """All five are shares, and what is counted twice is no more than the natural error."""
+    """All five are shares, and counted_twice is at most the natural error."""
     least = errors.min(axis=1)
     excess = errors["counted_twice"] - errors["natural_error"]
     impossible = np.flatnonzero((least < -_ROUNDING) | (excess > _ROUNDING))

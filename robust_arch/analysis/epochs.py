@@ -1,4 +1,4 @@
-"""The epochs of a study's runs as one table: from each run's metrics.csv, or from one file that holds them all."""
+"""The epochs of a study's runs as one table, from each run's metrics.csv or from one file with all of them."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ COLUMNS = ("run_id", "epoch", "lr", "train_loss", "train_acc", "val_clean_acc", 
 
 
 def read_epochs(path: str | Path) -> pd.DataFrame:
-    """One row a run and epoch (counted from 0), runs by run_id: COLUMNS, accuracies in percent.
+    """One row per run and epoch (counted from 0), sorted by run_id, with COLUMNS; accuracies in percent.
 
-    train_acc: of the attacked training images, as the epoch went by. val_*: of held-out training images after it.
+    train_acc is over the attacked training images during the epoch, val_* over held-out training images after it.
 
     Args:
-        path: a study's folder; or one with a metrics.csv of COLUMNS inside, or a results.csv beside one.
+        path: a study's folder, a folder with a metrics.csv of COLUMNS, or a results.csv beside one.
 
     Raises:
         InputError: for a path without epochs, or a file without the columns.
@@ -40,5 +40,5 @@ def _read(path: Path) -> pd.DataFrame:
     except (ValueError, UnicodeDecodeError) as error:
         raise invalid("metrics", str(path), f"a metrics.csv ({error})") from None
     if missing := [name for name in COLUMNS if name not in frame.columns]:
-        raise InputError(f"metrics = {str(path)!r}: a metrics.csv of a study has the columns {', '.join(missing)} too")
+        raise InputError(f"metrics = {str(path)!r}: lacks the columns {', '.join(missing)} of a study's metrics.csv")
     return frame[list(COLUMNS)]

@@ -1,4 +1,4 @@
-"""A table as text: one description, printed as Markdown and as LaTeX."""
+"""A table of texts, written as Markdown and as LaTeX."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _SPECIAL = {
 
 @dataclass(frozen=True)
 class Heading:
-    """The top of a column; `numeric` ones are aligned right."""
+    """The heading of a column; numeric columns are aligned right."""
 
     text: str
     numeric: bool = True
@@ -24,7 +24,7 @@ class Heading:
 
 @dataclass(frozen=True)
 class Grid:
-    """Headings and, row by row, plain texts; a rule stands before each row whose number is in `rules` (from 0).
+    """Headings and rows of plain texts; `rules` are the rows (from 0) with a rule above them.
 
     Raises:
         InputError: for a row of another length than the headings.
@@ -37,11 +37,11 @@ class Grid:
     def __post_init__(self) -> None:
         for row in self.rows:
             if len(row) != len(self.head):
-                raise invalid("row", list(row), f"{len(self.head)} cells, one a heading")
+                raise invalid("row", list(row), f"{len(self.head)} cells, one per heading")
 
 
 def markdown(grid: Grid) -> str:
-    """The table; Markdown has no rules between rows."""
+    """The table in Markdown, which has no rules between rows."""
     lines = [
         [heading.text for heading in grid.head],
         ["---:" if heading.numeric else "---" for heading in grid.head],
@@ -76,7 +76,7 @@ def latex(grid: Grid, caption: str, label: str) -> str:
 
 
 def escaped(text: str) -> str:
-    """Text that LaTeX prints as it stands; intervals in brackets smaller, and never torn."""
+    """Text escaped for LaTeX; intervals in brackets are smaller and never broken over lines."""
     safe = "".join(_SPECIAL.get(letter, letter) for letter in text)
     return re.sub(r" (\[[^\]]*\])", r"~{\\scriptsize \1}", safe)
 
@@ -90,4 +90,4 @@ def _body(grid: Grid) -> Iterator[str]:
 
 def _line(cells: Sequence[str]) -> str:
     line = " & ".join(cells) + r" \\"
-    return "{}" + line if line.startswith("[") else line  # after the line before it would be an optional argument
+    return "{}" + line if line.startswith("[") else line  # else LaTeX reads it as an optional argument

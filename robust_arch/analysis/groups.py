@@ -1,4 +1,4 @@
-"""Which rows of results.csv may be compared: equal in everything but the architecture and the seed."""
+"""Groups of comparable rows of results.csv: equal in everything but the architecture and the seed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from robust_arch.analysis.counts import counted
+from robust_arch.analysis.formatting import counted
 from robust_arch.errors import InputError
 
 GROUP_COLUMNS = ("objective", "recipe", "train_threat", "threat", "data", "epochs", "n_test", "weights", "checkpoint")
@@ -19,7 +19,9 @@ _NOT_ATTACKS = ("clean_acc", "worst_case_acc")
 class Group:
     """Comparable rows.
 
-    key: the values of GROUP_COLUMNS, then the names of the attacks: they decide what the worst case is the worst of.
+    Attributes:
+        key: the values of GROUP_COLUMNS, then the names of the attacks in the worst case.
+        rows: of results.csv.
     """
 
     key: tuple[Any, ...]
@@ -37,18 +39,18 @@ class Group:
 
     @property
     def attacks(self) -> tuple[str, ...]:
-        """Names of the attacks whose worst case was taken."""
+        """Names of the attacks in the worst case."""
         attacks: tuple[str, ...] = self.key[-1]
         return attacks
 
     def holds(self, record: Mapping[str, Any]) -> bool:
-        """Whether an evaluation record stands in this group, as far as the record tells: not how it was trained."""
+        """Whether an evaluation record belongs to this group, as far as the record tells (not how it was trained)."""
         known = [name for name in GROUP_COLUMNS if name in record]
         own = dict(zip(GROUP_COLUMNS, self.key, strict=False))
         return set(record["attacks"]) == set(self.attacks) and all(own[name] == record[name] for name in known)
 
     def difference(self, other: Group) -> str:
-        """In what this group is unlike `other`: "checkpoint last instead of best"."""
+        """How this group differs from `other`, like "checkpoint last instead of best"."""
         names = ["test images" if name == "n_test" else name.replace("_", " ") for name in GROUP_COLUMNS]
         pairs = zip([*names, "attacks"], self.key, other.key, strict=True)
         return ", ".join(f"{name} {_text(own)} instead of {_text(its)}" for name, own, its in pairs if own != its)
@@ -70,12 +72,12 @@ def accuracy_columns(frame: pd.DataFrame) -> list[str]:
 
 
 def evaluations(frame: pd.DataFrame) -> pd.DataFrame:
-    """The rows that hold numbers: those of runs that failed or diverged are empty."""
+    """The rows with numbers; those of failed and diverged runs are empty."""
     return frame[frame["clean_acc"].notna()]
 
 
 def groups(frame: pd.DataFrame) -> list[Group]:
-    """Every evaluation in exactly one group; groups and rows inside them in the order of `frame`."""
+    """Every evaluation in exactly one group; groups and their rows are in the order of `frame`."""
     rows = evaluations(frame)
     members: dict[tuple[Any, ...], list[int]] = {}
     for position, key in enumerate(_keys(rows)):
@@ -84,7 +86,7 @@ def groups(frame: pd.DataFrame) -> list[Group]:
 
 
 def main_group(frame: pd.DataFrame) -> Group | None:
-    """The group that figures show: most runs at the checkpoint `best` with a worst case; the first of equals."""
+    """The group that figures show: the one with most runs at `best` with a worst case, the first of equals."""
     candidates = [
         group for group in groups(frame) if group.checkpoint == "best" and group.rows["worst_case_acc"].notna().all()
     ]
@@ -92,20 +94,20 @@ def main_group(frame: pd.DataFrame) -> Group | None:
 
 
 def only_group(frame: pd.DataFrame) -> Group:
-    """The one group of a frame that holds nothing else.
+    """The only group of a frame.
 
     Raises:
-        InputError: for rows that may not be compared, or none.
+        InputError: for rows that are not comparable, or none.
     """
     found = groups(frame)
     if len(found) != 1 or len(found[0].rows) != len(frame):
-        raise InputError(f"rows of {len(found)} groups, or without numbers: a figure shows exactly one group")
+        raise InputError(f"rows of {len(found)} groups, or without numbers: expected rows of exactly one group")
     return found[0]
 
 
 def _keys(rows: pd.DataFrame) -> Iterator[tuple[Any, ...]]:
     names = [str(name) for name in rows.columns if str(name).endswith("_acc") and name not in _NOT_ATTACKS]
-    # NaN is unequal to itself: rows without an entry would each be a group of their own
+    # NaN is unequal to itself, so each row without an entry would be a group of its own
     entries = [rows[name].astype(object).where(rows[name].notna(), None) for name in GROUP_COLUMNS]
     for *key, computed in zip(*entries, rows[names].notna().to_numpy(), strict=True):
         attacks = tuple(name.removesuffix("_acc") for name, there in zip(names, computed, strict=True) if there)

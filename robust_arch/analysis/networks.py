@@ -1,51 +1,84 @@
-"""One entry an architecture of a group: what it is, what it costs, and its means over runs with intervals."""
+"""The architectures of a group: what each one is, what it costs, and its means over runs with intervals."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from statistics import median, stdev
 from typing import Any, Literal
 
-import pandas as pd
-
 from robust_arch.analysis.groups import Group
-from robust_arch.analysis.points import accuracy_interval
 from robust_arch.analysis.reading import spec_of, stage_shares
 from robust_arch.architectures import ArchSpec
 from robust_arch.errors import InputError, invalid
-from robust_arch.statistics import mean_interval
+from robust_arch.statistics import accuracy_interval, mean_interval
 
 Quantity = Literal["widths", "depths"]
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over `runs` runs with the bounds of its 95% interval.
+    """A mean over runs with the bounds of its 95% interval.
 
-    For a percentage of test images from one run the interval is Wilson's, for several Student's t over the runs, cut
-    to [0, 100]. For another number from one run both bounds equal the mean.
+    For a percentage of test images the interval is that of `statistics.accuracy_interval`. For another number it is
+    Student's t; from one run both bounds equal the mean.
+
+    Attributes:
+        mean: over the runs.
+        low: lower bound.
+        high: upper bound.
+        runs: number of runs.
+        sd: standard deviation over the runs; None for one.
     """
 
     mean: float
     low: float
     high: float
     runs: int
+    sd: float | None
 
 
 @dataclass(frozen=True)
 class Network:
-    """An architecture with its cost and its recorded numbers, named as the columns of results.csv.
+    """An architecture with its cost and its recorded numbers.
 
-    shares: each stage's part, in [0, 1], of the stages' parameters.
+    Attributes:
+        row: the first of its rows in results.csv, which describes the architecture.
+        numbers: column of results.csv to its mean over the runs.
     """
 
-    arch: str
-    spec: ArchSpec
-    params: int
-    macs: int
-    shares: tuple[float, ...]
+    row: Mapping[Hashable, Any]
     numbers: Mapping[str, Estimate]
+
+    @property
+    def arch(self) -> str:
+        """Its name."""
+        return str(self.row["arch"])
+
+    @property
+    def params(self) -> int:
+        """Trainable parameters."""
+        return int(self.row["params"])
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates per image."""
+        return int(self.row["macs"])
+
+    @property
+    def spec(self) -> ArchSpec:
+        """Family, depths and widths.
+
+        Raises:
+            InputError: for a row that names no architecture of a known family; so does `shares`.
+        """
+        return spec_of(self.row)
+
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """Each stage's part, in [0, 1], of the stages' parameters."""
+        return stage_shares(self.row)
 
     @property
     def robust(self) -> Estimate:
@@ -57,31 +90,42 @@ def networks(group: Group, columns: Sequence[str] = ("worst_case_acc",)) -> list
     """The architectures of a group in the order of its rows; one that lacks a number in `columns` is left out.
 
     Raises:
-        InputError: for a row that names no architecture, or if nothing is left.
+        InputError: if nothing is left.
     """
     whole = group.rows[group.rows[list(columns)].notna().all(axis="columns")]
     if whole.empty:
         raise invalid("results", str(group), f"at least one row with {' and '.join(columns)}")
-    return [_network(str(arch), rows, group.n_test, columns) for arch, rows in whole.groupby("arch", sort=False)]
+    return [
+        Network(
+            row=rows.iloc[0].to_dict(),
+            numbers={name: _estimate(name, [float(value) for value in rows[name]], group.n_test) for name in columns},
+        )
+        for _, rows in whole.groupby("arch", sort=False)
+    ]
+
+
+def half_width(estimates: Iterable[Estimate]) -> float:
+    """Half the width of their 95% intervals, the median."""
+    return median((each.high - each.low) / 2 for each in estimates)
 
 
 def base_network(found: Sequence[Network]) -> Network:
-    """The network that the others are changes of: in each stage it has the most frequent width and depth.
+    """The network with the most frequent width and depth in each stage, of which the others are changes.
 
     Raises:
-        InputError: if no such network is there.
+        InputError: if there is no such network.
     """
     depths, widths = _most_frequent(found)
     for network in found:
         if (network.spec.depths, network.spec.widths) == (depths, widths):
             return network
-    raise InputError(f"results: no network has the most frequent depths {depths} and widths {widths}, so none is base")
+    raise InputError(f"results: no base network, which has the most frequent depths {depths} and widths {widths}")
 
 
 def one_stage_changed(found: Sequence[Network], stage: int, quantity: Quantity) -> list[Network]:
-    """Networks that differ from the base in `quantity` of the stage (counted from 0) and nothing else, and the base.
+    """The base, and the networks that differ from it only in `quantity` of the stage (counted from 0).
 
-    In the order of that stage's value. Errors as above.
+    Sorted by that stage's value. Errors are those of `base_network`.
     """
     base = base_network(found)
 
@@ -110,12 +154,12 @@ def quarters(found: Sequence[Network]) -> tuple[list[Network], list[Network]]:
 
 
 def by_rank(found: Sequence[Network]) -> list[Network]:
-    """By mean worst-case accuracy, best first; of equals the one with fewer parameters."""
+    """Sorted by mean worst-case accuracy, best first; of equals the one with fewer parameters first."""
     return sorted(found, key=lambda network: (-network.robust.mean, network.params, network.arch))
 
 
 def _most_frequent(found: Sequence[Network]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Depths and widths, among networks of the most frequent number of stages."""
+    """Most frequent depths and widths, among networks with the most frequent number of stages."""
     stages = _mode(len(network.spec.depths) for network in found)
     alike = [network.spec for network in found if len(network.spec.depths) == stages]
     depths = tuple(map(_mode, zip(*(spec.depths for spec in alike), strict=True)))
@@ -126,20 +170,9 @@ def _mode(values: Iterable[int]) -> int:
     return Counter(values).most_common(1)[0][0]
 
 
-def _network(arch: str, rows: pd.DataFrame, n: int, columns: Sequence[str]) -> Network:
-    first = rows.iloc[0].to_dict()
-    return Network(
-        arch=arch,
-        spec=spec_of(first),
-        params=int(first["params"]),
-        macs=int(first["macs"]),
-        shares=stage_shares(first),
-        numbers={name: _estimate(name, [float(value) for value in rows[name]], n) for name in columns},
-    )
-
-
 def _estimate(name: str, values: list[float], n: int) -> Estimate:
+    sd = stdev(values) if len(values) > 1 else None
     if name == "stability" or name.endswith("_acc"):  # percentages of test images
-        return Estimate(*accuracy_interval(values, n), len(values))
+        return Estimate(*accuracy_interval(values, n), len(values), sd)
     mean, low, high = mean_interval(values)
-    return Estimate(mean, mean if low is None else low, mean if high is None else high, len(values))
+    return Estimate(mean, mean if low is None else low, mean if high is None else high, len(values), sd)

@@ -1,4 +1,4 @@
-"""Which networks are not beaten: nothing costs less and is at least as robust."""
+"""The Pareto front of cost and accuracy."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ def pareto_front(costs: Sequence[float], accuracies: Sequence[float]) -> list[in
     A point is dominated if another costs at most as much and is at least as accurate, and is better in one of the two.
     Equal points do not dominate one another.
     """
-    pairs = list(zip(costs, accuracies, strict=True))
-    front = [place for place, pair in enumerate(pairs) if not any(_dominates(other, pair) for other in pairs)]
-    return sorted(front, key=lambda place: pairs[place])
-
-
-def _dominates(first: tuple[float, float], second: tuple[float, float]) -> bool:
-    return first != second and first[0] <= second[0] and first[1] >= second[1]
+    points = list(zip(costs, accuracies, strict=True))
+    front: list[int] = []
+    for place in sorted(range(len(points)), key=lambda place: (points[place][0], -points[place][1])):
+        if not front or points[place] == points[front[-1]] or points[place][1] > points[front[-1]][1]:
+            front.append(place)
+    return front

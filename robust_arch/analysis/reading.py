@@ -1,4 +1,4 @@
-"""Recorded results from wherever they are: a study's folder, or a results.csv that travels alone."""
+"""Recorded results, from a study's folder or from a results.csv alone."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from robust_arch.runs import COLUMNS, TEXT_COLUMNS, StudyFolder, load_study, to_
 
 
 def read_results(path: str | Path) -> pd.DataFrame:
-    """The rows of results.csv: read from the records of a study's folder, or from a file of that form.
+    """The rows of results.csv, read from the records of a study's folder or from such a file.
 
-    A folder without records but with a results.csv, as `experiments/` holds them, is read from that file.
+    A folder with a results.csv and no records, as in `experiments/`, is read from that file.
 
     Raises:
-        InputError: for a path that is neither, or a file without the columns.
+        InputError: for another path, or a file without the columns.
     """
     given = Path(path)
     if given.is_file():
@@ -38,7 +38,7 @@ def _read_csv(path: Path) -> pd.DataFrame:
         frame = to_frame([{str(name): value for name, value in row.items()} for row in rows.to_dict("records")])
     except InputError:
         raise
-    except ValueError as error:  # also what is no text, no table, or no number
+    except ValueError as error:  # also where the file is no text, no table, or has a text for a number
         raise invalid("results", str(path), f"a results.csv ({error})") from None
     shares = frame[[name for name in frame.columns if name.endswith("_acc")]]
     if ((shares < 0) | (shares > 100)).any(axis=None):
@@ -49,26 +49,26 @@ def _read_csv(path: Path) -> pd.DataFrame:
 def stage_shares(row: Mapping[Hashable, Any], resource: str = "params") -> tuple[float, ...]:
     """Each stage's part, in [0, 1], of the stages' `resource` ("params" or "macs"), in closed form.
 
-    The shares of MACs are those of 32x32 images; they are the same for every side that the network's strides divide.
+    The shares of MACs are for 32x32 images; they are the same for every size that the network's strides divide.
 
     Args:
-        row: of results.csv; its `arch` names the architecture, else `family`, `depths` and `widths` do.
+        row: of results.csv; if `arch` is not a known name, `family`, `depths` and `widths` are used.
         resource: "params" or "macs".
 
     Raises:
-        InputError: for a row that names no architecture of a known family.
+        InputError: for a row without an architecture of a known family.
     """
     return _cost(spec_of(row)).shares(resource)
 
 
 def stage_costs(spec: ArchSpec, resource: str = "params") -> tuple[int, ...]:
-    """Each stage's parameters, or multiply-accumulates for a 32x32 image, in closed form."""
+    """Each stage's parameters, or multiply-accumulates per 32x32 image, in closed form."""
     found = _cost(spec)
     return found.stage_params if resource == "params" else found.stage_macs
 
 
 def spec_of(row: Mapping[Hashable, Any]) -> ArchSpec:
-    """The architecture of a row of results.csv; arguments and errors as above."""
+    """The architecture of a row of results.csv; arguments and errors are those of `stage_shares`."""
     return _spec(*(str(row[name]) for name in ("arch", "family", "depths", "widths")))
 
 
@@ -76,7 +76,7 @@ def spec_of(row: Mapping[Hashable, Any]) -> ArchSpec:
 def _spec(arch: str, family: str, depths: str, widths: str) -> ArchSpec:
     try:
         return named_spec(arch)
-    except InputError:  # a name of the user's own: its columns say what it is
+    except InputError:  # a custom name: the other columns describe the architecture
         return named_spec(f"{family}-d{depths}-w{widths}")
 
 

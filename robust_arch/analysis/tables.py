@@ -1,4 +1,4 @@
-"""The rows of a study as a table: one description of the columns, printed as HTML or as Markdown."""
+"""The rows of a study as a table: one description of the columns, for the static tables and for the explorer."""
 
 from __future__ import annotations
 
@@ -8,20 +8,18 @@ from typing import Any
 
 import pandas as pd
 
+from robust_arch.analysis.formatting import ABSENT, accuracy, number, operations
 from robust_arch.analysis.groups import accuracy_columns
-from robust_arch.analysis.markup import Markup, element, joined
-from robust_arch.analysis.points import percent_interval
-from robust_arch.analysis.prefixes import decimal_prefix
+from robust_arch.statistics import percent_interval
 
 Row = dict[Hashable, Any]
-ABSENT = "-"
 ARCHITECTURE = "architecture"
 LAST_SHARE = "last stage's share (%)"
 
 
 @dataclass(frozen=True)
 class Cell:
-    """What a table prints: a text, with small print after it where there is any."""
+    """The content of a cell: a text, and small print after it."""
 
     text: str
     small: str = ""
@@ -29,19 +27,39 @@ class Cell:
 
 @dataclass(frozen=True)
 class Column:
-    """A heading, what stands under it for a row of results.csv, and the number that it is sorted by; None for text."""
+    """A column of a table.
+
+    Attributes:
+        heading: of the column.
+        cell: of a row of results.csv.
+        value: the number that a row is sorted by; None for a column of text.
+    """
 
     heading: str
     cell: Callable[[Row], Cell]
     value: Callable[[Row], float | None] | None = None
+
+    @property
+    def kind(self) -> str:
+        """`text` or `number`, which decides how it is aligned."""
+        return "text" if self.value is None else "number"
+
+    @property
+    def names_row(self) -> bool:
+        """Whether its cells name their rows, for a screen reader."""
+        return self.heading == ARCHITECTURE
 
 
 @dataclass(frozen=True)
 class Extras:
     """What a table adds to results.csv.
 
-    numbers: architecture to its number in the figures. stage_shares: run_id to shares of the stages' parameters.
-    best_val: run_id to robust accuracy in percent on `n_val` held-out images. selected: the run_id to mark.
+    Attributes:
+        numbers: architecture to its number in the figures.
+        stage_shares: run_id to the stages' shares of their parameters, in [0, 1].
+        best_val: run_id to robust accuracy in percent on held-out images.
+        n_val: number of held-out images.
+        selected: the run_id to mark.
     """
 
     numbers: Mapping[str, int] = field(default_factory=dict)
@@ -51,40 +69,22 @@ class Extras:
     selected: str | None = None
 
 
-def number(value: Any, digits: int) -> str:
-    """With thousands separators and so many decimals; a dash for a number that was not computed."""
-    return ABSENT if pd.isna(value) else f"{float(value):,.{digits}f}"
-
-
-def accuracy(value: float, n: float) -> str:
-    """An accuracy in percent, with the decimals that `n` images can fill."""
-    return number(value, 1 if n < 1000 else 2)
-
-
 def accuracy_cell(value: Any, n: float) -> Cell:
-    """A share in percent of `n` images, an accuracy for example, with its Wilson 95% interval."""
+    """A percentage of `n` images, such as an accuracy, with its Wilson 95% interval."""
     if pd.isna(value) or pd.isna(n):
         return Cell(ABSENT)
     low, high = percent_interval(float(value), int(n))
     return Cell(accuracy(value, n), f"[{accuracy(low, n)}, {accuracy(high, n)}]")
 
 
-def operations(macs: Any) -> str:
-    """Multiply-accumulates with two decimals and a decimal prefix: 19.13 G."""
-    if pd.isna(macs):
-        return ABSENT
-    scale, prefix = decimal_prefix(macs)
-    return f"{macs / scale:.2f} {prefix}" if prefix else f"{macs:.0f}"
-
-
-def last_share(row: Row, stage_shares: Mapping[str, tuple[float, ...]]) -> float | None:
+def last_share(row: Mapping[Hashable, Any], stage_shares: Mapping[str, tuple[float, ...]]) -> float | None:
     """The last stage's share of the stages' parameters in percent, None where unrecorded."""
     shares = stage_shares.get(str(row["run_id"]))
     return 100 * shares[-1] if shares else None
 
 
 def columns(frame: pd.DataFrame, extras: Extras) -> list[Column]:
-    """The columns for these rows: accuracies that no row has are left out."""
+    """The columns for these rows, without accuracies that no row has."""
     return [
         *_identity(extras),
         _number_column("test images", "n_test"),
@@ -97,23 +97,13 @@ def columns(frame: pd.DataFrame, extras: Extras) -> list[Column]:
 
 
 def accuracy_heading(name: str) -> str:
-    """What stands above a column of accuracies of results.csv, like `pgd20_acc`."""
+    """The heading of a column of accuracies of results.csv, like `pgd20_acc`."""
     return f"{name.removesuffix('_acc').replace('_', ' ')} (%)"
 
 
 def text_column(heading: str, name: str) -> Column:
-    """A column of results.csv as it stands there."""
+    """A column of results.csv as text."""
     return Column(heading, lambda row: Cell(ABSENT if pd.isna(row[name]) else str(row[name])))
-
-
-def html_table(rows: pd.DataFrame, shown: list[Column], selected: str | None, caption: str) -> Markup:
-    """Rows of one group in a box that scrolls by itself; the row of the run `selected` at `best` is marked."""
-    head = element("tr", *(element("th", column.heading, scope="col", class_=_kind(column)) for column in shown))
-    body = [_html_row(row, shown, selected) for row in rows.to_dict("records")]
-    table = element("table", element("thead", head), element("tbody", *body))
-    # outside the box: a caption inside it would scroll away with the columns
-    title = element("p", caption, class_="caption")
-    return joined(title, element("div", table, class_="scroll", role="region", aria_label=caption, tabindex="0"))
 
 
 def _identity(extras: Extras) -> list[Column]:
@@ -161,21 +151,3 @@ def _share_column(heading: str, name: str) -> Column:
 
 def _value_of(name: str) -> Callable[[Row], float | None]:
     return lambda row: None if pd.isna(row[name]) else float(row[name])
-
-
-def _html_row(row: Row, shown: list[Column], selected: str | None) -> Markup:
-    marked = row["run_id"] == selected and row["checkpoint"] == "best"
-    cells = [_html_cell(column, row, marked) for column in shown]
-    return element("tr", *cells, class_="selected") if marked else element("tr", *cells)
-
-
-def _html_cell(column: Column, row: Row, marked: bool) -> Markup:
-    cell = column.cell(row)
-    small = joined(" ", element("small", cell.small)) if cell.small else Markup()
-    if column.heading == ARCHITECTURE:  # what names the row to a screen reader
-        return element("th", cell.text, " ★" if marked else "", scope="row")
-    return element("td", cell.text, small, class_=_kind(column))
-
-
-def _kind(column: Column) -> str:
-    return "text" if column.value is None else "number"

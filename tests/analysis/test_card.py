@@ -8,7 +8,7 @@ import pytest
 import torch
 import yaml
 
-from robust_arch.analysis.card import write_card
+from robust_arch.analysis.report.card import write_card
 from robust_arch.attacks import PGD, Clean, ThreatModel
 from robust_arch.data import ImageSet
 from robust_arch.evaluation import EvaluationRecord, EvaluationSettings, NamedAttack, Subject, extend, select_examples
@@ -151,7 +151,7 @@ def test_the_card_says_what_the_network_is_and_costs(folder):
     assert text.startswith("# Model card: wrn_34_r, run 0123456789ab\n\n")
     (line,) = lines(text, "- **Architecture:**")
     assert "wrn_34_r (family wide_resnet, depths 5-5-5, widths 320-640-512)" in line
-    assert "68,116,698 parameters, 19.13 G multiply-accumulates an image" in line
+    assert "68,116,698 parameters, 19.13 G multiply-accumulates per image" in line
 
 
 def test_the_card_says_how_the_network_was_trained(folder):
@@ -282,7 +282,7 @@ def test_a_checkpoint_from_elsewhere_has_no_training(tmp_path):
     unknown = dict.fromkeys(("objective", "recipe", "train_threat", "seed", "epochs"))
     found.write_state("completed", RunFacts(**{**FACTS, **unknown}))
     text = card(found, record(checkpoint="external"))
-    assert "- **Training:** not known; a checkpoint from elsewhere" in text
+    assert "- **Training:** not known; an imported checkpoint" in text
     assert "None" not in text
     assert "Recipe" not in text
     assert len(tables(text)) == 1

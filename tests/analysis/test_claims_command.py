@@ -29,7 +29,7 @@ def test_a_file_of_results_is_asked_every_claim(tmp_path: Path) -> None:
     assert ("C1", "more parameters, over all", "SUPPORTED") in verdicts
     assert ("C1", "more multiply-accumulates, one pair", "SUPPORTED") in verdicts
     assert ("C2", "smaller last stage, others kept, on average", "SUPPORTED") in verdicts
-    assert "6 architectures, 18 runs, seeds an architecture: 3" in text
+    assert "6 architectures, 18 runs, seeds per architecture: 3" in text
     # 15 pairs, 1 to 5 steps of 0.5 points apart: (5 x 1 + 4 x 2 + 3 x 3 + 2 x 4 + 1 x 5) / 15 x 0.5 = 1.17
     effect = re.search(r"smaller minus larger, mean of pairs: \+([\d.]+) points \[", text)
     assert effect is not None
@@ -67,7 +67,7 @@ def test_what_is_left_out_is_counted(tmp_path: Path) -> None:
 def test_the_two_architectures_of_a_largest_difference_are_named(tmp_path: Path) -> None:
     planted(SPECS, lambda spec, _: 60 - spec.widths[-1] / 16, seeds=3, sd=0.01).rows.to_csv(tmp_path / "results.csv")
     text = claims(tmp_path / "results.csv")
-    found = re.search(r"smaller minus larger, of all pairs .* \((\S+) against (\S+)\): \+2\.5", text)
+    found = re.search(r"smaller minus larger, the largest difference .* \((\S+) against (\S+)\): \+2\.5", text)
     assert found is not None
     assert found.groups() == ("wide_resnet-d1-1-1-w8-16-8", "wide_resnet-d1-1-1-w8-16-48")
 

@@ -1,4 +1,4 @@
-"""Claims asked of studies whose truth is known: what is planted is found, what is not is not."""
+"""Claims tested on studies whose truth is known: what is planted is found, and nothing else."""
 
 from collections import Counter
 from collections.abc import Sequence

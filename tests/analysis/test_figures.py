@@ -7,8 +7,8 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from robust_arch.analysis.figures import png, robust_against_last_share, robust_against_params
 from robust_arch.analysis.groups import main_group
+from robust_arch.analysis.report.figures import png, robust_against_last_share, robust_against_params
 from robust_arch.errors import InputError
 from robust_arch.statistics import wilson_interval
 

@@ -15,8 +15,8 @@ from robust_arch.analysis.plots.captions import attack_text, conditions, conditi
 from robust_arch.analysis.plots.cost_front import Series, draw_costs, prefixed
 from robust_arch.analysis.plots.curves import curves, training_curves
 from robust_arch.analysis.plots.marks import Mark, write_labels
-from robust_arch.analysis.plots.pairs import draw_pairs, rank_title
 from robust_arch.analysis.plots.ranking import best_against_worst
+from robust_arch.analysis.plots.scatter import draw_scatter, rank_title
 from robust_arch.analysis.plots.simplex import on_simplex, position
 from robust_arch.analysis.plots.style import new_figure, save
 from robust_arch.architectures import ArchSpec, cost
@@ -143,7 +143,7 @@ def test_depths_are_shown_where_they_differ() -> None:
 def test_pairs_are_means_with_both_intervals() -> None:
     axes = new_figure(3, 3).add_subplot()
     found = networks(planted_group(divisions()[:2]), ("worst_case_acc", "lipschitz"))
-    draw_pairs(axes, found, "lipschitz", "worst_case_acc", "x", "y")
+    draw_scatter(axes, found, "lipschitz", "worst_case_acc", "x", "y")
     assert drawn(axes) == [[(38, 62), (36, 64)]]
     across, up = (bars.get_segments()[0] for bars in axes.containers[0].lines[2])
     assert across[:, 0].tolist() == pytest.approx([38 - 4.968275, 38 + 4.968275], abs=1e-5)

@@ -9,13 +9,14 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 from planted import planted as planted_study
 
-from robust_arch.analysis.groups import groups, main_group
-from robust_arch.analysis.points import points, verdict
-from robust_arch.analysis.report import StudyDetails, write_report
+from robust_arch.analysis.groups import main_group
+from robust_arch.analysis.report.details import StudyDetails
+from robust_arch.analysis.report.page import write_report
 from robust_arch.architectures import ArchSpec
 
 Rows = Callable[..., pd.DataFrame]
@@ -169,48 +170,11 @@ def test_further_attacks_get_their_column(planted: pd.DataFrame, tmp_path: Path)
     assert parsed.tables[0][0].index("gama100 (%)") < parsed.tables[0][0].index("worst case (%)")
 
 
-def test_note_says_what_the_images_can_rank(parsed: Page) -> None:
-    text = parsed.text
-    # 1.96 sqrt(2 * 0.25 / 360) = 7.3 points; for 6 pairs z at 1 - 0.05 / 12 is 2.638, so 9.8; 60 - 50 = 10
-    assert "With 360 test images each accuracy is known to about ±5.1 points" in text
-    assert "differ by more than about 7.3 points, and any of the 6 pairs by more than about 9.8 points" in text
-    assert "10.0 points apart, so some are told apart, 1 of 6 pairs, but the order of all 4 is not resolved." in text
-    assert "an amount that one seed cannot show" in text
-
-
-@pytest.mark.parametrize(
-    ("accuracies", "apart", "resolved"), [((50.0, 52.0, 54.0), 0, False), ((20.0, 50.0, 80.0), 3, True)]
-)
-def test_verdict_on_single_runs(rows: Rows, accuracies: tuple[float, ...], apart: int, resolved: bool) -> None:
-    changes = [{"run_id": str(a), "arch": str(a), "worst_case_acc": a} for a in accuracies]
-    (group,) = groups(rows(*changes))
-    result = verdict(points(group, {}), group.n_test)
-    assert (result.pairs, result.apart, result.order_resolved) == (3, apart, resolved)
-
-
-def test_seeds_that_scatter_more_than_they_differ_resolve_nothing(rows: Rows) -> None:
-    runs = [("x", 30.0), ("x", 60.0), ("y", 50.0), ("y", 80.0)]
-    changes = [
-        {"run_id": str(i), "seed": i % 2, "arch": arch, "worst_case_acc": value} for i, (arch, value) in enumerate(runs)
-    ]
-    (group,) = groups(rows(*changes))
-    result = verdict(points(group, {}), group.n_test)
-    assert result.spread == 20.0
-    assert result.spread > result.any_pair
-    assert result.apart == 0
-
-
-def test_no_accuracy_of_zero_makes_differences_free(rows: Rows) -> None:
-    changes = [{"run_id": str(i), "arch": str(i), "worst_case_acc": 0.0} for i in range(2)]
-    (group,) = groups(rows(*changes))
-    assert verdict(points(group, {}), 360).pair > 1
-
-
 def test_several_seeds_are_averaged_in_words(rows: Rows, tmp_path: Path) -> None:
     runs = [{"run_id": str(seed), "seed": seed, "worst_case_acc": 50.0 + 2 * seed} for seed in range(3)]
     text = page(rows(*runs), tmp_path, best_val={"1": 60.0}).text
     assert "Over its 3 runs the mean is 52.0% [47.0, 57.0] of 360 test images" in text
-    assert "With one architecture and 360 test images there is nothing to rank" in text
+    assert "No verdict on the claims C1, C2 and C3: there are no two architectures to compare." in text
 
 
 def test_failures_are_listed_with_their_error(parsed: Page, planted: pd.DataFrame, tmp_path: Path) -> None:
@@ -336,13 +300,12 @@ def test_counts_have_separators_and_the_right_number(rows: Rows, tmp_path: Path)
     assert "of 1,100 planned runs 61 done, 0 failed, 0 diverged, 1,039 not finished." in text
     assert "recipe digits (1 epoch, raw weights)" in text
     assert "on 10,000 test images." in text
-    assert "any of the 1,830 pairs" in text  # 61 * 60 / 2
 
 
 def test_without_error_bars_the_caption_says_how_wide_they_would_be(rows: Rows, tmp_path: Path) -> None:
     runs = [{"run_id": f"{i:03}", "arch": f"net{i}", "params": 1000 + i} for i in range(61)]
     # 52.5% of 360 by Wilson: 1.96 sqrt(0.525 * 0.475 / 360 + 1.96^2 / (4 * 360^2)) / (1 + 1.96^2 / 360) = 5.1 points
-    assert "no room for error bars, whose median would be ±5.1 points" in page(rows(*runs), tmp_path).text
+    assert "too many points; their median would be ±5.1 points" in page(rows(*runs), tmp_path).text
     assert "Error bars: Wilson 95% interval of the run." in page(rows(*runs[:60]), tmp_path).text
 
 
@@ -355,13 +318,67 @@ def test_verdicts_stand_before_the_results(tmp_path: Path) -> None:
     assert parsed.verdicts[0][0] == ["claim", "setting", "verdict", "effect"]
     assert {len(line) for line in parsed.verdicts[0]} == {4}
     assert "C1, more parameters, over all: supported" in parsed.text
-    assert "; 6 architectures, 18 runs, seeds an architecture: 3." in parsed.text
+    assert "; 6 architectures, 18 runs, seeds per architecture: 3." in parsed.text
     assert parsed.text.index("Verdicts on the claims") < parsed.text.index("Results")
 
 
 def test_networks_of_no_known_family_get_no_verdict_and_the_reason(planted: pd.DataFrame, tmp_path: Path) -> None:
-    parsed = page(planted.assign(family="unheard_of"), tmp_path)
-    assert "Nothing is said here of the claims C1, C2 and C3: arch.family" in parsed.text
+    twice = pd.concat([planted, planted.assign(seed=1, run_id=planted["run_id"] + "1")], ignore_index=True)
+    parsed = page(twice.assign(family="unheard_of"), tmp_path)
+    assert "No verdict on the claims C1, C2 and C3: arch.family" in parsed.text
+    assert parsed.verdicts == []
+
+
+OUTCOMES = {"a": np.arange(360) < 180, "b": np.arange(360) < 198, "c": np.arange(360) < 216, "d": np.arange(360) < 189}
+
+
+def test_one_seed_per_architecture_gets_the_paired_comparison_and_nothing_else(
+    planted: pd.DataFrame, tmp_path: Path
+) -> None:
+    parsed = page(planted, tmp_path, outcomes=OUTCOMES)
+    assert "No verdict on the claims C1, C2 and C3: only one seed per architecture" in parsed.text
+    assert parsed.verdicts == []
+    (paired,) = [table for table in parsed.tables if "p (Holm)" in table[0]]
+    # net-a was selected; the others are right on 18, 36 and 9 images more, and on none less: p = 2 / 2^k
+    assert [row[0] for row in paired[1:]] == ["net-b", "net-c", "net-d"]
+    assert [row[6] for row in paired[1:]] == [f"{2 / 2**k:.3g}" for k in (18, 36, 9)]
+    assert [row[7] for row in paired[1:]] == [f"{factor * 2 / 2**k:.3g}" for factor, k in ((2, 18), (3, 36), (1, 9))]
+    assert "Of 3 networks 3 differ from it at the 5% level after Holm's correction." in parsed.text
+
+
+def test_several_seeds_get_the_verdicts_and_no_paired_comparison(tmp_path: Path) -> None:
+    specs = [ArchSpec("wide_resnet", (1, 1, 1), (8 * k, 16 * k, 32 * k)) for k in range(1, 4)]
+    frame = planted_study(specs, lambda spec, _: 60, seeds=2, sd=1).rows
+    runs = frame["run_id"].tolist()
+    outcomes = {run: np.random.default_rng(place).random(100) < 0.5 for place, run in enumerate(runs)}
+    parsed = page(frame, tmp_path, best_val=dict.fromkeys(runs, 60.0), outcomes=outcomes)
+    assert len(parsed.verdicts) == 1
+    assert "Paired comparison" not in parsed.text
+    assert "Holm" not in parsed.text
+
+
+@pytest.mark.parametrize("words", ["told apart", "overlap", "can rank", "any of the"])
+def test_the_page_draws_conclusions_in_one_place_only(parsed: Page, words: str) -> None:
+    assert words not in parsed.text
+    assert words not in parsed.scripts[1]
+
+
+def test_fronts_are_those_of_each_group(rows: Rows, tmp_path: Path) -> None:
+    # by params: 10 with 40 is on it; 20 with 50 beats 20 with 45 and 30 with 50; 40 with 60 is the best
+    found = [(10, 40.0), (20, 45.0), (20, 50.0), (30, 50.0), (40, 60.0)]
+    runs = [
+        {"run_id": f"{place}", "arch": f"net{place}", "params": params, "macs": 100 - params, "worst_case_acc": value}
+        for place, (params, value) in enumerate(found)
+    ]
+    other = [run | {"checkpoint": "last", "worst_case_acc": 10.0 + place} for place, run in enumerate(runs)]
+    data = page(rows(*runs, *other), tmp_path, best_val={}).data
+    robust, checkpoint = data["rows"]["robust"], [data["texts"][place] for place in data["rows"]["checkpoint"]]
+    for cost, best, last in (("params", [40, 50, 60], [10, 12, 13, 14]), ("macs", [60], [14])):
+        front = data["front"][cost]
+        assert sorted(robust[place] for place in front if checkpoint[place] == "best") == best
+        assert sorted(robust[place] for place in front if checkpoint[place] == "last") == last
+        group = data["groups"][0]
+        assert sorted(group["points"][place]["robust"] for place in group["front"][cost]) == best
 
 
 def test_page_is_accessible(parsed: Page) -> None:
@@ -381,3 +398,31 @@ def test_writing_is_one_step_and_repeats_to_the_same_bytes(planted: pd.DataFrame
 
 def test_order_of_rows_does_not_matter(parsed: Page, planted: pd.DataFrame, tmp_path: Path) -> None:
     assert page(planted.iloc[::-1], tmp_path).tables == parsed.tables
+
+
+@pytest.mark.parametrize(("count", "folded"), [(20, 0), (21, 3)])
+def test_long_lists_are_folded(rows: Rows, tmp_path: Path, count: int, folded: int) -> None:
+    lost = [
+        {"run_id": f"r{i:02}", "arch": f"net{i:02}", "status": "failed", "clean_acc": float("nan")}
+        for i in range(count)
+    ]
+    runs = [run["run_id"] for run in lost]
+    parsed = page(
+        rows(*lost), tmp_path, errors={}, flags=dict.fromkeys(runs, "a <flag>"), invalid=dict.fromkeys(runs, "b")
+    )
+    assert len([tag for tag, _ in parsed.attributes if tag == "details"]) == folded
+    assert [row[0] for row in parsed.tables[-1][1:]] == runs
+    assert parsed.text.count("a <flag>") == count
+    assert ("21 failed or diverged runs" in parsed.text) is ("21 runs with warnings" in parsed.text) is (folded > 0)
+
+
+@pytest.mark.parametrize(("count", "folded"), [(0, 0), (5, 0), (6, 1)])
+def test_each_network_has_a_table_of_its_stages(planted: pd.DataFrame, tmp_path: Path, count: int, folded: int) -> None:
+    stage = {"name": "stage 1", "from_input": 1.23456, "alone": 2.0, "alone_max": None, "bound": 1e6}
+    found = {f"net <{i}>": {"n": 200, "stages": [stage]} for i in range(count)}
+    parsed = page(planted, tmp_path, smoothness=found)
+    tables = [table for table in parsed.tables if table[0][0] == "part"]
+    assert [table[1] for table in tables] == [["stage 1", "1.23", "2", "-", "1e+06"]] * count
+    assert all(f"net <{i}>; measured on 200 of them." in parsed.text for i in range(count))
+    assert len([tag for tag, _ in parsed.attributes if tag == "details"]) == folded
+    assert ("evaluate.smoothness=200" in parsed.text) is (count == 0)

@@ -13,7 +13,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from robust_arch.analysis.report import StudyDetails, write_report
+from robust_arch.analysis.report.details import StudyDetails
+from robust_arch.analysis.report.page import write_report
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs the extra `browser`")
 CHROMIUM = shutil.which("chromium")
@@ -30,7 +31,7 @@ def share(rng: np.random.Generator, low: float, high: float) -> float:
 
 
 def evaluation(run: int, checkpoint: str) -> dict[str, Any]:
-    """A run of three seeds an architecture; every seventh architecture was trained with trades."""
+    """A run of three seeds per architecture; every seventh architecture was trained with trades."""
     rng = np.random.default_rng([run, checkpoint == "last"])
     number = run // 3
     widths = f"8-{8 + number % 40}-{8 + 4 * (number % 17)}"
@@ -437,7 +438,7 @@ def test_a_printed_page_cuts_nothing_off(page: Any) -> None:
     assert not page.locator(".controls").first.is_visible()
     assert not page.locator("#more").is_visible()
     assert page.locator("#rows tbody tr").count() == 100
-    assert "results.csv has them all" in page.inner_text("#count")
+    assert "results.csv has all of them" in page.inner_text("#count")
     assert max(right_ends(page, "th, td, p, pre, img, svg")) <= A4_WIDE
     assert page.evaluate("document.documentElement.scrollWidth") <= A4_WIDE
     boxes = page.eval_on_selector_all(".scroll", "all => all.map(node => getComputedStyle(node).overflowX)")

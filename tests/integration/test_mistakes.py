@@ -32,7 +32,7 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from robust_arch import runner
-from robust_arch.analysis.figures import robust_against_params
+from robust_arch.analysis.report.figures import robust_against_params
 from robust_arch.architectures import ArchSpec, Classifier, build
 from robust_arch.attacks import ThreatModel
 from robust_arch.attacks.base import Attack

@@ -55,10 +55,11 @@ def test_the_wheel_holds_configuration_plugin_and_template(unpacked):
     assert "hydra_plugins/robust_arch_sweeper/budget_sweeper.py" in files
     assert "hydra_plugins/__init__.py" not in files  # Hydra's rule for its plugins
     page = "robust_arch/analysis/report"
-    assert {f"{page}/page.html.template", f"{page}/page.css", f"{page}/explorer.html"} <= files
-    scripts = {path.name for path in (REPOSITORY / page / "scripts").glob("*.js")}
-    assert scripts
-    assert {f"{page}/scripts/{name}" for name in scripts} <= files
+    assert f"{page}/page.css" in files
+    for kind in ("scripts/*.js", "templates/*.html.jinja"):
+        there = {str(path.relative_to(REPOSITORY)) for path in (REPOSITORY / page).glob(kind)}
+        assert there
+        assert there <= files
     assert not any(file.startswith(("tests", "conf")) for file in files)
 
 

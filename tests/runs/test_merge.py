@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 from robust_arch import evaluate as evaluate_tool
 from robust_arch import merging
+from robust_arch.analysis.report.study_report import write_study_report
 from robust_arch.attacks import ThreatModel
 from robust_arch.cli import app
 from robust_arch.data import ImageSet
@@ -24,7 +25,6 @@ from robust_arch.evaluation import EvaluationRecord, Subject, select_examples
 from robust_arch.evaluation.record import share
 from robust_arch.files import read_arrays, write_json
 from robust_arch.merging import merge_studies
-from robust_arch.reporting import write_study_report
 from robust_arch.runs import StudyFolder, load_study
 
 N = 20

@@ -1,4 +1,4 @@
-"""The three claims of Huang et al. (NeurIPS 2021) as statements that a study's recorded runs can be asked."""
+"""The three claims of Huang et al. (NeurIPS 2021) as statements that are tested on a study's recorded runs."""
 
 from robust_arch.analysis.claims.examine import Examined, examine, examine_all
 from robust_arch.analysis.claims.finding import Finding

@@ -1,4 +1,4 @@
-"""C3: under one budget some way to divide it over the stages is best for adversarial robustness."""
+"""C3: for one budget, some division over the stages is best for adversarial robustness."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from robust_arch.analysis.claims.question import NAMES, Question, judged_largest
 from robust_arch.architectures import ArchSpec
 
 _NEARLY_EQUAL = 0.1
-"""The most by which a share of the uniform allocation may differ from 1 / stages."""
+"""The largest difference of a uniform allocation's share from 1 / stages."""
 _PLANNED = (
     "study=budget search.budget.params=null search.budget.{resource}=arch plans allocations, study=capacity the usual "
     "network that costs as much; both studies can be read together."
 )
 
 Choice = Callable[[Measured, np.ndarray], int | None]
-"""The uniform one among the positions of architectures of equal cost, if there is one."""
+"""Chooses the uniform allocation among the positions of architectures of equal cost, if there is one."""
 
 
 def against_equal_shares(found: Measured, resource: str) -> Finding:
-    """C3 against the allocation that gives every stage the same share of `resource`, or comes nearest to it."""
+    """C3 against the allocation that is nearest to equal shares of `resource` for all stages."""
     return _finding(found, resource, "equal shares", partial(_equal_shares, resource))
 
 
@@ -39,9 +39,9 @@ def _finding(found: Measured, resource: str, reference: str, choose: Choice) -> 
     question = Question(
         claim="C3",
         setting=f"equal {name}, against {reference}",
-        statement=f"At equal {name} some allocation over the stages is more robust than the one of {reference}, even "
-        "as the best of all that were tried.",
-        statistic="allocation minus uniform, of all the difference that is largest against its error",
+        statement=f"At equal {name} some allocation over the stages is more robust than the one of {reference}, also "
+        "after correction for choosing the best of all that were tried.",
+        statistic="allocation minus uniform, the largest difference relative to its error",
     )
     pairs = _pairs(found, resource, choose)
     if not len(pairs):
@@ -52,7 +52,7 @@ def _finding(found: Measured, resource: str, reference: str, choose: Choice) -> 
 
 
 def _pairs(found: Measured, resource: str, choose: Choice) -> Pairs:
-    """Every other architecture against its window's reference."""
+    """Each architecture against the reference of its window."""
     first: list[int] = []
     second: list[int] = []
     for window in found.windows(resource):

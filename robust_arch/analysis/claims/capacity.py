@@ -22,14 +22,14 @@ from robust_arch.analysis.claims.question import (
 )
 
 SMALLEST_TAU = 1 / 3
-"""The smallest decline of interest: in two of three pairs the dearer network is the less robust one."""
+"""The smallest decline of interest: in two of three pairs the more expensive network is the less robust one."""
 _FEWEST = 5
-"""Architectures: of four, no order is so rare that a test at the 2.5% level calls it."""
+"""Architectures: of four, no order is rare enough for a test at the 2.5% level."""
 
 
 def capacity(found: Measured, resource: str) -> Iterator[Finding]:
     """C1 under one resource: over all architectures, by Kendall's tau, and for one pair of them."""
-    name, dearer = NAMES[resource], found.dearer(resource)
+    name, more = NAMES[resource], found.more_expensive(resource)
     trend = Question(
         claim="C1",
         setting=f"more {name}, over all",
@@ -42,12 +42,12 @@ def capacity(found: Measured, resource: str) -> Iterator[Finding]:
         setting=f"more {name}, one pair",
         statement=f"More {name} do not necessarily help: an architecture with more {name} is less robust than one "
         "with fewer.",
-        statistic=f"cheaper minus dearer, {LARGEST}",
+        statistic=f"cheaper minus more expensive, {LARGEST}",
     )
-    members = np.flatnonzero(dearer.any(axis=0) | dearer.any(axis=1))
+    members = np.flatnonzero(more.any(axis=0) | more.any(axis=1))
     for question, answer in ((trend, _trend), (single, _single)):
         if len(members):
-            yield question.finding(found, members, answer(found, dearer, name, len(members)))
+            yield question.finding(found, members, answer(found, more, name, len(members)))
         else:
             why = (
                 f"No two architectures differ in {name} beyond a budget's tolerance; study=capacity plans some that do."
@@ -55,12 +55,12 @@ def capacity(found: Measured, resource: str) -> Iterator[Finding]:
             yield question.nothing(found, unless_unrecorded(found, resource, why))
 
 
-def _trend(found: Measured, dearer: np.ndarray, name: str, members: int) -> Answer:
-    if not ranked(found.layout.values).any():
-        return Answer("too few runs", "Every architecture has the same robust accuracy: there is no order to look at.")
-    rank = concordance(dearer, found.layout.values)
+def _trend(found: Measured, more: np.ndarray, name: str, members: int) -> Answer:
+    if not ranked(found.model.values).any():
+        return Answer("too few runs", "Every architecture has the same robust accuracy, so there is no order to test.")
+    rank = concordance(more, found.model.values)
     estimate = (rank.tau, rank.low, rank.high)
-    if found.layout.sigma is None:
+    if found.model.sigma is None:
         return Answer("too few runs", ONE_SEED, *estimate)
     if members >= _FEWEST and rank.p_falls <= LEVEL:
         return Answer("supported", f"Robust accuracy falls as {name} grow.", *estimate, rank.p_falls)
@@ -76,6 +76,6 @@ def _trend(found: Measured, dearer: np.ndarray, name: str, members: int) -> Answ
     return Answer("too few runs", why, *estimate, rank.p_falls)
 
 
-def _single(found: Measured, dearer: np.ndarray, name: str, _: int) -> Answer:
+def _single(found: Measured, more: np.ndarray, name: str, _: int) -> Answer:
     supported = f"Of {{count}}, {{second}} with more {name} is less robust than {{first}}."
-    return judged_largest(found, Pairs(*np.nonzero(dearer)), supported, by=f"by fewer {name}, ")
+    return judged_largest(found, Pairs(*np.nonzero(more)), supported, by=f"by fewer {name}, ")

@@ -1,4 +1,4 @@
-"""Kendall's tau between what architectures cost and how robust they are, with a permutation test."""
+"""Kendall's tau between cost and robust accuracy of architectures, with a permutation test."""
 
 from __future__ import annotations
 
@@ -10,21 +10,25 @@ from statistics import NormalDist
 
 import numpy as np
 
-_EXACT = 7  # up to so many architectures every order is counted
+_EXACT = 7  # architectures up to which every order is counted
 _ORDERS, _FEWEST_ORDERS = 4_999, 199
 _CHUNK = 4_000_000  # numbers held at once
-_WORK = 200_000_000  # pairs looked at over all orders: of very many architectures fewer orders are drawn
+_WORK = 200_000_000  # pairs over all orders: for very many architectures fewer orders are drawn
 _TAIL = 0.025
 
 
 @dataclass(frozen=True)
 class Concordance:
-    """Pairs in which the dearer architecture is the more robust one, less those in which it is the less robust one.
+    """How often the more expensive architecture of a pair is the more robust one.
 
-    tau: over `pairs` pairs of unequal cost, in [-1, 1]; Kendall's tau where neither costs nor accuracies tie. low,
-    high: tau less the 97.5% and the 2.5% point of tau over the orders of the accuracies, cut to [-1, 1]; where every
-    order is counted, the interval leaves out 0 just where no more than 2.5% of them have a tau as far on that side.
-    p_falls: part of the orders with a tau as low.
+    Attributes:
+        tau: share of pairs in which it is more robust minus share in which it is less robust, in [-1, 1]; Kendall's
+            tau where neither costs nor accuracies tie.
+        low: tau minus the 97.5% point of tau over the orders of the accuracies, at least -1.
+        high: tau minus the 2.5% point, at most 1. Where every order is counted, the interval excludes 0 if and only
+            if at most 2.5% of them have a tau as far on that side.
+        p_falls: share of the orders with a tau as low.
+        pairs: number of pairs of unequal cost.
     """
 
     tau: float
@@ -34,18 +38,22 @@ class Concordance:
     pairs: int
 
 
-def concordance(dearer: np.ndarray, accuracy: np.ndarray) -> Concordance:
-    """Of (A,) accuracies; dearer: (A, A), whether the column's architecture costs more than the row's.
+def concordance(more: np.ndarray, accuracy: np.ndarray) -> Concordance:
+    """Tau and its test for (A,) accuracies.
+
+    Args:
+        more: (A, A), whether the column's architecture costs more than the row's.
+        accuracy: (A,).
 
     Raises:
         ValueError: where no two costs, or no two accuracies, differ.
     """
-    pairs, ranks = int(dearer.sum()), ranked(accuracy)
+    pairs, ranks = int(more.sum()), ranked(accuracy)
     if not pairs or not ranks.any():
         raise ValueError("no two architectures differ in cost, or in accuracy")
-    tau = _tau(dearer, ranks[None, :])[0]
-    null = _null(dearer.tobytes(), len(accuracy), tuple(np.sort(ranks)))
-    tail = math.floor(_TAIL * len(null) + 1e-9)  # so many orders may lie beyond
+    tau = _tau(more, ranks[None, :])[0]
+    null = _null(more.tobytes(), len(accuracy), tuple(np.sort(ranks)))
+    tail = math.floor(_TAIL * len(null) + 1e-9)  # number of orders that may lie beyond
     low, high = tau - null[-1 - tail], tau - null[tail]
     as_low = int(np.sum(null <= tau + 1e-12))
     p_falls = as_low / len(null) if len(accuracy) <= _EXACT else (1 + as_low) / (1 + len(null))
@@ -53,14 +61,14 @@ def concordance(dearer: np.ndarray, accuracy: np.ndarray) -> Concordance:
 
 
 def ranked(accuracy: np.ndarray) -> np.ndarray:
-    """Ranks from 0; equal where accuracies differ by no more than floating point adds to equal means."""
+    """Ranks from 0; accuracies that differ only by rounding errors have equal ranks."""
     return np.asarray(np.unique(np.round(accuracy, 9), return_inverse=True)[1])
 
 
 def architectures_for(tau: float, power: float) -> int:
-    """How many architectures, each of its own cost, show a true tau of that size at the two-sided 5% level.
+    """Number of architectures of different cost that show a true tau of that size at the two-sided 5% level.
 
-    By the variance of tau without association, 2 (2 n + 5) / (9 n (n - 1)) (Kendall 1938).
+    From the variance of tau without association, 2 (2 n + 5) / (9 n (n - 1)) (Kendall 1938).
     """
     bar = NormalDist().inv_cdf(1 - _TAIL) + NormalDist().inv_cdf(power)
     count = 2
@@ -69,16 +77,16 @@ def architectures_for(tau: float, power: float) -> int:
     return count
 
 
-def _tau(dearer: np.ndarray, ranks: np.ndarray) -> np.ndarray:
-    """Of (R, A) orders; (R,)."""
-    rows, columns = np.nonzero(dearer)
+def _tau(more: np.ndarray, ranks: np.ndarray) -> np.ndarray:
+    """(R,), one per order; ranks: (R, A)."""
+    rows, columns = np.nonzero(more)
     return np.asarray(np.sign(ranks[:, columns] - ranks[:, rows]).mean(axis=1))
 
 
 @lru_cache(maxsize=64)
-def _null(dearer: bytes, count: int, ranks: tuple[int, ...]) -> np.ndarray:
-    """Tau of every order of the ranks, or of many random ones, from the lowest."""
-    matrix = np.frombuffer(dearer, dtype=bool).reshape(count, count)
+def _null(more: bytes, count: int, ranks: tuple[int, ...]) -> np.ndarray:
+    """Sorted taus of every order of the ranks, or of many random ones."""
+    matrix = np.frombuffer(more, dtype=bool).reshape(count, count)
     if count <= _EXACT:
         return np.sort(_tau(matrix, np.array(list(permutations(ranks)))))
     generator, pairs = np.random.default_rng(0), int(matrix.sum())

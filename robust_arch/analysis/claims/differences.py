@@ -1,9 +1,9 @@
-"""Differences between means of architectures, one or many at once, judged by the noise between seeds.
+"""Differences between means of architectures, one or many at once, against the noise between seeds.
 
-Runs are taken as normal about their architecture's mean, with one common variance. Many differences at once are judged
-by the largest of them: the distribution of the largest Studentised difference among as many architectures that do not
-differ, drawn at random (Dunnett 1955 where all stand against one; Hothorn, Bretz and Westfall 2008 in general). So the
-best of many must be better than the best of many that are all alike.
+Runs are assumed to be normal about their architecture's mean, with one common variance. Many differences at once are
+tested by the largest of them, against random draws of the largest Studentised difference among as many architectures
+that do not differ (Dunnett 1955 where all are compared with one; Hothorn, Bretz and Westfall 2008 in general). So the
+best of many must be better than the best of many equal ones.
 """
 
 from __future__ import annotations
@@ -16,24 +16,23 @@ from statistics import NormalDist
 
 import numpy as np
 
-from robust_arch.analysis.claims.layout import Layout
 from robust_arch.analysis.claims.measured import Measured
-from robust_arch.statistics import t_probability, t_quantile
+from robust_arch.analysis.claims.seed_model import SeedModel
 
 CONFIDENCE = 0.95
 POWER = 0.8
 _ABOVE = NormalDist().inv_cdf(POWER)
 MOST_SEEDS = 1_000
-_LEAST_P = 1e-12  # below it, floating point says nothing of a tail
+_LEAST_P = 1e-12  # runs are not normal enough for a smaller tail to mean anything
 _DRAWS, _DRAWS_OF_MANY, _MANY = 20_000, 5_000, 5_000
-_NORMAL = 1_000  # degrees of freedom, from which on Student's t is taken as normal
-_TOO_MANY = 100_000  # pairs, above which all pairs of their architectures are judged together
+_NORMAL = 1_000  # degrees of freedom above which Student's t is taken as normal
+_TOO_MANY = 100_000  # pairs above which all pairs of their architectures are tested together
 _CHUNK = 4_000_000  # numbers held at once while drawing
 
 
 @dataclass(frozen=True)
 class Difference:
-    """A difference in points with its 95% interval; p_value: one-sided, that it is not above 0."""
+    """A difference in points with its 95% interval; p_value: one-sided, of no difference above 0."""
 
     value: float
     low: float
@@ -43,7 +42,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class Pairs:
-    """Differences value[first] - value[second]; each (P,) of positions among the architectures."""
+    """Differences value[first] - value[second]; both are (P,) positions of architectures."""
 
     first: np.ndarray
     second: np.ndarray
@@ -53,12 +52,12 @@ class Pairs:
 
     @property
     def members(self) -> np.ndarray:
-        """The architectures that take part."""
+        """The architectures in any pair."""
         return np.union1d(self.first, self.second)
 
 
 class Contrast:
-    """The mean over all pairs of first minus second, by Student's t."""
+    """The mean over all pairs of first minus second, tested by Student's t."""
 
     def __init__(self, found: Measured, pairs: Pairs) -> None:
         self.found = found
@@ -67,13 +66,15 @@ class Contrast:
         np.add.at(self.weights, pairs.second, -1 / len(pairs))
 
     def difference(self) -> Difference:
-        """What these runs show."""
-        layout = self.found.layout
-        value = float(self.weights @ layout.values)
-        variance = np.sum(self.weights**2 / layout.counts) + np.sum((self.weights @ layout.loads) ** 2)
-        error = _sigma(layout) * math.sqrt(float(variance))
-        half = t_quantile(layout.degrees, CONFIDENCE) * error
-        tail = max((1 - t_probability(abs(value) / error, layout.degrees)) / 2, _LEAST_P)
+        """The difference in these runs."""
+        from scipy.special import stdtr, stdtrit
+
+        model = self.found.model
+        value = float(self.weights @ model.values)
+        variance = np.sum(self.weights**2 / model.counts) + np.sum((self.weights @ model.loads) ** 2)
+        error = _sigma(model) * math.sqrt(float(variance))
+        half = float(stdtrit(model.degrees, (1 + CONFIDENCE) / 2)) * error
+        tail = max(float(stdtr(model.degrees, -abs(value) / error)), _LEAST_P)
         return Difference(value, value - half, value + half, tail if value > 0 else 1 - tail)
 
     def bound(self) -> float:
@@ -81,23 +82,23 @@ class Contrast:
         return self.difference().high
 
     def seeds_to_show(self, effect: float) -> int | None:
-        """Runs of each architecture that find a true difference of `effect` points with power 0.8, if 1,000 do."""
-        spread = _sigma(self.found.layout) * math.sqrt(float(np.sum(self.weights**2)))
-        return _fewest(self.found, effect, spread, CONFIDENCE, _ABOVE)
+        """Seeds per architecture that find a true difference of `effect` points with power 0.8; None above 1,000."""
+        spread = _sigma(self.found.model) * math.sqrt(float(np.sum(self.weights**2)))
+        return _fewest(self.found, effect, spread, (1 + CONFIDENCE) / 2, _ABOVE)
 
     def seeds_to_settle(self, effect: float) -> int | None:
-        """The same: where nothing differs, as many exclude the effect."""
+        """The same number, as it also excludes the effect where there is none."""
         return self.seeds_to_show(effect)
 
 
 class Largest:
-    """The pair whose Studentised difference is largest, judged as the largest of all."""
+    """The pair whose Studentised difference is largest, tested as the largest of all."""
 
     def __init__(self, found: Measured, pairs: Pairs) -> None:
         self.found, self.pairs = found, pairs
-        layout = found.layout
-        self.values = layout.values[pairs.first] - layout.values[pairs.second]
-        self.errors = _sigma(layout) * np.sqrt(_variances(layout.counts, layout.loads, pairs.first, pairs.second))
+        model = found.model
+        self.values = model.values[pairs.first] - model.values[pairs.second]
+        self.errors = _sigma(model) * np.sqrt(_variances(model.counts, model.loads, pairs.first, pairs.second))
         self.best = int(np.argmax(self.values / self.errors))
 
     def names(self) -> tuple[str, str]:
@@ -105,67 +106,74 @@ class Largest:
         return self.found.names[self.pairs.first[self.best]], self.found.names[self.pairs.second[self.best]]
 
     def difference(self) -> Difference:
-        """What these runs show; interval and p-value hold for all pairs together."""
-        draws = self._draws(self.found.layout.degrees)
+        """The difference in these runs; interval and p-value hold for all pairs together."""
+        draws = self._draws(self.found.model.degrees)
         value, error = float(self.values[self.best]), float(self.errors[self.best])
         half = _critical(draws) * error
         p_value = (1 + int(np.sum(draws >= value / error))) / (1 + len(draws))
         return Difference(value, value - half, value + half, p_value)
 
     def bound(self) -> float:
-        """The largest difference in points that these runs do not exclude for one pair or another."""
-        return float(np.max(self.values + _critical(self._draws(self.found.layout.degrees)) * self.errors))
+        """The largest difference in points that these runs do not exclude for some pair."""
+        return float(np.max(self.values + _critical(self._draws(self.found.model.degrees)) * self.errors))
 
     def seeds_to_show(self, effect: float) -> int | None:
-        """Runs of each architecture that find one pair `effect` points apart with power 0.8, if 1,000 do."""
+        """Seeds per architecture that find one pair `effect` points apart with power 0.8; None above 1,000."""
         return self._fewest(effect, _ABOVE)
 
     def seeds_to_settle(self, effect: float) -> int | None:
-        """The same, which also exclude `effect` points for every pair with power 0.8 where nothing differs."""
+        """The same, and that exclude `effect` points for every pair with power 0.8 where nothing differs."""
         return self._fewest(effect, max(_ABOVE, float(np.quantile(self._draws(0), POWER))))
 
     def _fewest(self, effect: float, beyond: float) -> int | None:
-        # the critical value at other degrees of freedom is taken as Student's at the same tail
-        tail = 2 * NormalDist().cdf(_critical(self._draws(0))) - 1
-        return _fewest(self.found, effect, _sigma(self.found.layout) * math.sqrt(2), tail, beyond)
+        # at other degrees of freedom the critical value is taken to be Student's with the same tail
+        below = NormalDist().cdf(_critical(self._draws(0)))
+        return _fewest(self.found, effect, _sigma(self.found.model) * math.sqrt(2), below, beyond)
 
     def _draws(self, degrees: int) -> np.ndarray:
-        layout, pairs = self.found.layout, self.pairs
+        model, pairs = self.found.model, self.pairs
         if len(pairs) > _TOO_MANY:
             return _ranges(len(pairs.members), degrees)
-        # equal counts give one distribution, however many they are
-        counts = layout.counts if len(set(layout.counts)) > 1 else np.ones(len(layout.counts))
-        arrays = (counts.astype(float), layout.loads, pairs.first, pairs.second)
+        # the distribution is the same for all equal counts
+        counts = model.counts if len(set(model.counts)) > 1 else np.ones(len(model.counts))
+        arrays = (counts.astype(float), model.loads, pairs.first, pairs.second)
         return _largest_of_many(*(_frozen(array) for array in arrays), degrees)
 
 
-def _fewest(found: Measured, effect: float, spread: float, confidence: float, beyond: float) -> int | None:
-    """The fewest seeds at which `effect` is the critical value and `beyond` errors away.
+def _fewest(found: Measured, effect: float, spread: float, below: float, beyond: float) -> int | None:
+    """The fewest seeds at which `effect` is at least the critical value plus `beyond` errors.
 
-    More than there are; where architectures have unequally many, at least as many as any has.
+    The answer is more than every architecture has now, or as many as the one with most where numbers differ.
 
-    spread: of the difference at one seed, in points. confidence: of the two-sided interval. beyond: a normal quantile.
+    Args:
+        found: the runs at hand.
+        effect: in points.
+        spread: standard error of the difference with one seed, in points.
+        below: probability below the interval's upper bound.
+        beyond: a normal quantile.
     """
-    counts = found.layout.counts
-    power = 2 * NormalDist().cdf(beyond) - 1
+    from scipy.special import stdtrit
+
+    counts = found.model.counts
+    levels = np.array([below, NormalDist().cdf(beyond)])
 
     def enough(seeds: int) -> bool:
         degrees = min(max(len(found.names) - 1, 1) * (seeds - 1), _NORMAL)
-        return (t_quantile(degrees, confidence) + t_quantile(degrees, power)) * spread / math.sqrt(seeds) <= effect
+        return float(stdtrit(degrees, levels).sum()) * spread / math.sqrt(seeds) <= effect
 
     candidates = range(max(int(counts.max()), int(counts.min()) + 1), MOST_SEEDS + 1)
     position = bisect_left(candidates, x=True, key=enough)
     return candidates[position] if position < len(candidates) else None
 
 
-def _sigma(layout: Layout) -> float:
-    if layout.sigma is None:
-        raise ValueError("no architecture was trained twice: there is no estimate of the noise")
-    return layout.sigma
+def _sigma(model: SeedModel) -> float:
+    if model.sigma is None:
+        raise ValueError("no architecture was trained twice, so there is no estimate of the noise")
+    return model.sigma
 
 
 def _variances(counts: np.ndarray, loads: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """(P,) of the differences, in units of the noise's."""
+    """(P,) variances of the differences, in units of the noise's variance."""
     shared = np.sum((loads[first] - loads[second]) ** 2, axis=1)
     return np.asarray(1 / counts[first] + 1 / counts[second] + shared)
 
@@ -178,7 +186,7 @@ _Frozen = tuple[bytes, str, tuple[int, ...]]
 
 
 def _frozen(array: np.ndarray) -> _Frozen:
-    """An array as something that a cache can know again."""
+    """An array as a hashable key for a cache."""
     return array.tobytes(), str(array.dtype), array.shape
 
 
@@ -191,7 +199,7 @@ def _thawed(frozen: _Frozen) -> np.ndarray:
 def _largest_of_many(
     frozen_counts: _Frozen, frozen_loads: _Frozen, frozen_first: _Frozen, frozen_second: _Frozen, degrees: int
 ) -> np.ndarray:
-    """Draws of the largest Studentised difference under no difference; degrees 0: with a known variance."""
+    """Draws of the largest Studentised difference where nothing differs; degrees 0: with a known variance."""
     counts, loads, first, second = map(_thawed, (frozen_counts, frozen_loads, frozen_first, frozen_second))
     errors = np.sqrt(_variances(counts, loads, first, second))
     generator = np.random.default_rng(0)
@@ -209,7 +217,7 @@ def _largest_of_many(
 
 @lru_cache(maxsize=8)
 def _ranges(members: int, degrees: int) -> np.ndarray:
-    """Draws of the Studentised range over sqrt(2), which bounds what any pair reaches (Tukey and Kramer)."""
+    """Draws of the Studentised range over sqrt(2), an upper bound for any pair (Tukey and Kramer)."""
     generator = np.random.default_rng(0)
     found = np.empty(_DRAWS_OF_MANY)
     for position in range(_DRAWS_OF_MANY):

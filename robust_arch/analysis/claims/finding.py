@@ -1,4 +1,4 @@
-"""What a study's runs say of one claim."""
+"""The result of one claim on a study's runs."""
 
 from __future__ import annotations
 
@@ -12,11 +12,22 @@ Verdict = Literal["supported", "not supported", "too few runs"]
 class Finding:
     """One statement, what was computed for it, and the verdict.
 
-    claim: "C1", "C2" or "C3". setting: what is compared, in words. statement: what the verdict is about, exactly.
-    statistic: the name of what was computed. effect: its value in `unit`, with the bounds of its 95% interval; None
-    where it cannot be computed. p_value: one-sided, what "supported" rests on. architectures, runs: behind the
-    statistic. seeds: of an architecture, as "3" or "1 to 3". why: the verdict in words, with what would settle it
-    where runs are too few. pair: the two architectures of a largest difference, in words.
+    Attributes:
+        claim: "C1", "C2" or "C3".
+        setting: what is compared, in words.
+        statement: exactly what the verdict is about.
+        statistic: the name of what was computed.
+        unit: of the effect, "points" or empty.
+        effect: value of the statistic; None where it cannot be computed.
+        low: lower bound of its 95% interval.
+        high: upper bound.
+        p_value: one-sided; "supported" depends on it.
+        architectures: number of them in the statistic.
+        runs: number of them in the statistic.
+        seeds: per architecture, as "3" or "1 to 3".
+        verdict: on the statement.
+        why: the verdict in words, with the number of runs that would decide it where there are too few.
+        pair: the two architectures of a largest difference, in words.
     """
 
     claim: str

@@ -19,17 +19,17 @@ from robust_arch.analysis.claims.question import (
     judged_largest,
     unless_unrecorded,
 )
-from robust_arch.analysis.counts import counted
+from robust_arch.analysis.formatting import counted
 
-_KEPT = "No two architectures of this study differ so; study=last_stage plans some."
+_KEPT = "No two architectures of this study differ in this way; study=last_stage plans some that do."
 _GROWN = (
-    "No two architectures of equal {name} differ so; study=last_stage search.budget.params=null "
-    "search.budget.{resource}=arch plans some."
+    "No two architectures of equal {name} differ in this way; study=last_stage search.budget.params=null "
+    "search.budget.{resource}=arch plans some that do."
 )
 
 
 def last_stage_alone(found: Measured) -> Iterator[Finding]:
-    """C2 with the other stages kept: pairs in which only the last stage differs, narrower, shallower or both."""
+    """C2 with the other stages kept: only the last stage differs; it is narrower, shallower or both."""
     kept = np.array([(*spec.depths[:-1], *spec.widths[:-1]) for spec in found.specs])
     number = np.unique(kept, axis=0, return_inverse=True)[1].ravel()
     last = np.array([(spec.depths[-1], spec.widths[-1]) for spec in found.specs])
@@ -53,9 +53,14 @@ def last_stage_refilled(found: Measured, resource: str) -> Iterator[Finding]:
 
 
 def _findings(found: Measured, setting: str, statement: str, smaller: np.ndarray, nothing: str) -> Iterator[Finding]:
-    """On average and for one pair.
+    """The findings on average and for one pair.
 
-    smaller: (A, A), the row's architecture is the one with the smaller last stage. nothing: why there is no such pair.
+    Args:
+        found: the architectures.
+        setting: in words.
+        statement: in words.
+        smaller: (A, A), whether the row's architecture is the one with the smaller last stage.
+        nothing: why there is no such pair, if there is none.
     """
     pairs = Pairs(*np.nonzero(smaller))
     mean = Question(
@@ -73,8 +78,8 @@ def _findings(found: Measured, setting: str, statement: str, smaller: np.ndarray
 
 
 def _mean(found: Measured, pairs: Pairs) -> Answer:
-    values = found.layout.values
-    if found.layout.sigma is None:
+    values = found.model.values
+    if found.model.sigma is None:
         return Answer("too few runs", ONE_SEED, float(np.mean(values[pairs.first] - values[pairs.second])))
     over = counted(len(pairs), "pair")
     return judged(Contrast(found, pairs), f"It helps on average over {over}.", f"on average over {over}")

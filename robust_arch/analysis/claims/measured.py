@@ -1,43 +1,47 @@
-"""What the claims are computed from: one value an architecture, its cost, and the noise between seeds."""
+"""What the claims are computed from: one value per architecture, its cost, and the noise between seeds."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
 
-from robust_arch.analysis.claims.layout import Layout, fit, unequal, uneven
+from robust_arch.analysis.claims.seed_model import SeedModel, fit, noisy, unequal
 from robust_arch.analysis.reading import spec_of, stage_costs
 from robust_arch.architectures import ArchSpec
 from robust_arch.errors import invalid
 
 RESOURCES = ("params", "macs")
 TOLERANCE = 0.02
-"""Of a budget: costs within (1 + tolerance) / (1 - tolerance) of each other are equal."""
+"""Tolerance of a budget: costs within a factor of (1 + tolerance) / (1 - tolerance) are equal."""
 
 
 @dataclass(frozen=True)
 class Measured:
-    """Worst-case accuracies of A architectures of one kind that may be compared, on the same test images.
+    """Worst-case accuracies of A comparable architectures of one kind, on the same test images.
 
-    layout: the value of each in percent, and how surely it is known. costs: resource to (A,), NaN where it is not
-    recorded. stages: resource to (A, stages), without stem and head. unlike: architectures that were set aside, as
-    their runs scatter far more than those of the others, with their standard deviations in points. unequal: whether
-    the scatter of the others' runs still differs by more than chance.
+    Attributes:
+        names: of the architectures, (A,).
+        specs: of the architectures, (A,).
+        model: the value of each in percent, and how well it is known.
+        costs: resource to (A,), NaN where it is not recorded.
+        stages: resource to (A, stages), without stem and head.
+        noisy: architectures whose runs scatter far more than those of the others, with their standard deviations in
+            points.
+        unequal: whether the scatter differs between architectures by more than chance.
     """
 
     names: tuple[str, ...]
     specs: tuple[ArchSpec, ...]
-    layout: Layout
+    model: SeedModel
     costs: Mapping[str, np.ndarray]
     stages: Mapping[str, np.ndarray]
-    unlike: Mapping[str, float]
+    noisy: Mapping[str, float] = field(default_factory=dict)
     unequal: bool = False
 
-    def dearer(self, resource: str) -> np.ndarray:
+    def more_expensive(self, resource: str) -> np.ndarray:
         """(A, A): whether the column's architecture costs more than the row's."""
         cost = self.costs[resource]
         return above(cost[None, :], cost[:, None])
@@ -45,7 +49,7 @@ class Measured:
     def equal(self, resource: str) -> np.ndarray:
         """(A, A): whether two architectures cost the same."""
         known = np.isfinite(self.costs[resource])
-        return np.asarray(known[:, None] & known & ~self.dearer(resource) & ~self.dearer(resource).T)
+        return np.asarray(known[:, None] & known & ~self.more_expensive(resource) & ~self.more_expensive(resource).T)
 
     def windows(self, resource: str) -> list[np.ndarray]:
         """Disjoint sets of at least two architectures that cost the same, the largest first."""
@@ -68,19 +72,19 @@ def above(cost: np.ndarray, other: np.ndarray) -> np.ndarray:
 
 
 def measured(rows: pd.DataFrame) -> dict[str, Measured]:
-    """Kind to what was measured of it, from comparable rows of results.csv, the kind of most architectures first.
+    """Each kind of architecture in comparable rows of results.csv, the kind with most architectures first.
 
     A kind is a family with its stem width, activation and dropout. Rows of one architecture and seed count as their
     mean.
 
     Raises:
-        InputError: for an architecture of no known family, or a name that stands for two.
+        InputError: for an architecture of no known family, or a name of two different ones.
     """
     specs: dict[str, ArchSpec] = {}
     for row in rows.drop_duplicates(["arch", "family", "depths", "widths"]).to_dict("records"):
         name, spec = str(row["arch"]), spec_of(row)
         if specs.setdefault(name, spec) != spec:
-            raise invalid("arch", name, f"the name of one network; it stands for {specs[name]} and for {spec}")
+            raise invalid("arch", name, f"a name of one network, and not of both {specs[name]} and {spec}")
     kinds: dict[str, list[str]] = {}
     for name, spec in specs.items():
         kinds.setdefault(_kind(spec), []).append(name)
@@ -90,28 +94,22 @@ def measured(rows: pd.DataFrame) -> dict[str, Measured]:
 
 def _measured(rows: pd.DataFrame, specs: Mapping[str, ArchSpec]) -> Measured:
     step, table = 100 / float(rows["n_test"].iloc[0]), _table(rows)
-    fitted = partial(fit, step=step, by_seed=bool(rows["seed"].notna().all()))
-    layout = fitted(table.to_numpy())
-    aside: dict[str, float] = {}
-    while (worst := uneven(layout, step)) is not None:
-        aside[str(table.index[worst])] = float(np.sqrt(layout.scatter[worst] / layout.freedoms[worst]))
-        table = table.drop(index=table.index[worst])
-        layout = fitted(table.to_numpy())
+    model = fit(table.to_numpy(), step, by_seed=bool(rows["seed"].notna().all()))
     firsts = rows.drop_duplicates("arch").set_index("arch").loc[table.index]
     own = tuple(specs[str(name)] for name in table.index)
     return Measured(
         names=tuple(str(name) for name in table.index),
         specs=own,
-        layout=layout,
+        model=model,
         costs={resource: firsts[resource].to_numpy(dtype=float) for resource in RESOURCES},
         stages={resource: np.array([stage_costs(spec, resource) for spec in own]) for resource in RESOURCES},
-        unlike=aside,
-        unequal=unequal(layout, step),
+        noisy={str(table.index[place]): model.deviation(place) for place in noisy(model, step)},
+        unequal=unequal(model, step),
     )
 
 
 def _table(rows: pd.DataFrame) -> pd.DataFrame:
-    """Accuracy by architecture and seed; runs without a recorded seed, from elsewhere, in columns of their own."""
+    """Accuracy by architecture and seed; each run without a recorded seed has a column of its own."""
     own = -1 - rows[rows["seed"].isna()].groupby("arch").cumcount()
     numbered = rows.assign(seed=rows["seed"].fillna(own), worst_case_acc=rows["worst_case_acc"].astype(float))
     return numbered.pivot_table("worst_case_acc", "arch", "seed")

@@ -1,4 +1,4 @@
-"""A claim in one setting, before anything is computed, and how its answer becomes a finding."""
+"""A claim in one setting, and how its answer becomes a finding."""
 
 from __future__ import annotations
 
@@ -10,20 +10,23 @@ import numpy as np
 from robust_arch.analysis.claims.differences import MOST_SEEDS, Difference, Largest, Pairs
 from robust_arch.analysis.claims.finding import Finding, Verdict
 from robust_arch.analysis.claims.measured import Measured
-from robust_arch.analysis.counts import counted
+from robust_arch.analysis.formatting import counted
 
 LEVEL = 0.025
-"""Of every test, which is one-sided; its 95% interval then leaves out what the test rejects."""
+"""Level of every test, which is one-sided, so that its 95% interval excludes what the test rejects."""
 SMALLEST = 1.0
-"""The smallest difference of interest, in points of robust accuracy: while it is not excluded, nothing is settled."""
+"""The smallest difference of interest, in points of robust accuracy: a claim is open until it is excluded."""
 NAMES = {"params": "parameters", "macs": "multiply-accumulates"}
-LARGEST = "of all pairs the difference that is largest against its error"
-ONE_SEED = "Too few: every architecture was trained once, and nothing tells design from luck; 2 seeds are the least."
+LARGEST = "the largest difference of all pairs relative to its error"
+ONE_SEED = (
+    "Too few: only one seed per architecture, so the design's effect cannot be separated from seed noise; train at "
+    "least 2 seeds."
+)
 
 
 @dataclass(frozen=True)
 class Answer:
-    """A verdict and its reason; effect, low, high: the statistic with its 95% interval; pair: as of `Finding`."""
+    """A verdict and its reason; the other fields are those of `Finding`."""
 
     verdict: Verdict
     why: str
@@ -35,24 +38,24 @@ class Answer:
 
 
 class Test(Protocol):
-    """A difference, or the largest of many, and how many seeds an architecture it takes to settle it."""
+    """A difference, or the largest of many, and the number of seeds per architecture that would decide it."""
 
     def difference(self) -> Difference:
-        """What these runs show."""
+        """The difference in these runs."""
 
     def bound(self) -> float:
         """The largest difference in points that these runs do not exclude."""
 
     def seeds_to_show(self, effect: float) -> int | None:
-        """Runs of each architecture that find a true difference of `effect` points with power 0.8."""
+        """Seeds per architecture that find a true difference of `effect` points with power 0.8."""
 
     def seeds_to_settle(self, effect: float) -> int | None:
-        """The same, which also exclude it with power 0.8 where nothing differs."""
+        """The same, and that exclude it with power 0.8 where nothing differs."""
 
 
 @dataclass(frozen=True)
 class Question:
-    """A claim in one setting; fields as of `Finding`."""
+    """A claim in one setting; the fields are those of `Finding`."""
 
     claim: str
     setting: str
@@ -61,8 +64,8 @@ class Question:
     unit: str = "points"
 
     def finding(self, found: Measured, members: np.ndarray, answer: Answer) -> Finding:
-        """The answer, with what it rests on; members: positions of the architectures that take part."""
-        counts = found.layout.counts[members]
+        """The answer with the numbers of runs behind it; members: positions of the architectures in the statistic."""
+        counts = found.model.counts[members]
         low, high = (int(counts.min()), int(counts.max())) if len(counts) else (0, 0)
         return Finding(
             claim=self.claim,
@@ -83,14 +86,18 @@ class Question:
         )
 
     def nothing(self, found: Measured, why: str) -> Finding:
-        """Where no architectures of the study can be compared."""
+        """The finding where no architectures of the study can be compared."""
         return self.finding(found, np.array([], dtype=int), Answer("too few runs", why))
 
 
 def judged(test: Test, supported: str, what: str, pair: str = "") -> Answer:
-    """The verdict on a difference: above 0, or below what is of interest, or neither yet.
+    """The verdict on a difference: it is above 0, it is too small to be of interest, or neither is shown yet.
 
-    supported: why, if it is. what: in words, what a gain would be of, like "on average over 3 pairs".
+    Args:
+        test: of the difference.
+        supported: the reason, if the claim is supported.
+        what: where the gain would be, like "on average over 3 pairs".
+        pair: the two architectures of a largest difference.
     """
     seen, bound = test.difference(), test.bound()
     estimate = (seen.value, seen.low, seen.high, seen.p_value, pair)
@@ -105,10 +112,14 @@ def judged(test: Test, supported: str, what: str, pair: str = "") -> Answer:
 def judged_largest(found: Measured, pairs: Pairs, supported: str, noun: str = "pair", by: str = "") -> Answer:
     """The verdict on the largest difference of all pairs.
 
-    supported: why, if it is, of {count} pairs, the {first} and the {second} architecture of the largest difference.
-    noun: what a pair is called. by: in words, with a space after them, what a gain is reached by.
+    Args:
+        found: the architectures.
+        pairs: of them.
+        supported: the reason, if the claim is supported; a format string of {count}, {first} and {second}.
+        noun: what a pair is called.
+        by: what the gain is reached by, in words that end in a space.
     """
-    if found.layout.sigma is None:
+    if found.model.sigma is None:
         return Answer("too few runs", ONE_SEED)
     largest = Largest(found, pairs)
     first, second = largest.names()
@@ -121,13 +132,13 @@ def _settled_by(test: Test, seen: float, what: str) -> str:
     seeds = test.seeds_to_settle(SMALLEST)
     many = f"not even {MOST_SEEDS:,}" if seeds is None else f"{seeds:,}"
     as_seen = test.seeds_to_show(seen) if seen > SMALLEST else None
-    more = "" if as_seen is None else f" One as large as the {seen:.2f} points seen here would be shown by {as_seen:,}."
+    more = "" if as_seen is None else f" {as_seen:,} would show a gain of the {seen:.2f} points seen here."
     return (
-        f"Too few: {many} seeds an architecture would show a gain of {SMALLEST:g} point {what}, or exclude it where "
+        f"Too few: {many} seeds per architecture would show a gain of {SMALLEST:g} point {what}, or exclude it where "
         f"there is none, with a power of 80%.{more}"
     )
 
 
 def unless_unrecorded(found: Measured, resource: str, why: str) -> str:
-    """Why nothing can be compared: `why`, unless no cost is recorded."""
+    """The reason why nothing can be compared: `why`, unless no cost is recorded."""
     return why if np.isfinite(found.costs[resource]).any() else f"No run has its {NAMES[resource]} recorded."

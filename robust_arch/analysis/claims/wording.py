@@ -6,28 +6,34 @@ import pandas as pd
 
 from robust_arch.analysis.claims.examine import Examined, once
 from robust_arch.analysis.claims.finding import Finding
-from robust_arch.analysis.counts import counted
+from robust_arch.analysis.formatting import counted
 
 
 def heading(examined: Examined) -> str:
-    """What the findings under it are about, and how much seeds scatter there."""
+    """What the findings under it are about, and how much seeds scatter, with a warning where scatter is unequal."""
     noise = (
-        "every architecture trained once, so the scatter between seeds is not known"
+        "only one seed per architecture, so the scatter between seeds is not known"
         if examined.sigma is None
         else f"runs of one architecture scatter with a standard deviation of {examined.sigma:.2f} points "
         f"({examined.degrees} degrees of freedom)"
     )
     text = f"{examined.kind}; {examined.group}; {noise}."
-    aside = ", ".join(f"{name} ({deviation:.2f} points)" for name, deviation in examined.unlike.items())
-    if aside:
-        text += f" Set aside, as runs scatter far more: {aside}."
-    if examined.unequal:
-        text += " Runs scatter more about some architectures than about others: verdicts are less sure than they look."
+    if examined.noisy:
+        named = ", ".join(f"{name} (standard deviation {sd:.2f} points)" for name, sd in examined.noisy.items())
+        text += (
+            f" Warning: runs scatter far more than those of the other architectures for {named}. Every comparison "
+            "includes them, so the common noise is too large for the other architectures and too small for these."
+        )
+    elif examined.unequal:
+        text += (
+            " Warning: runs scatter more about some architectures than about others, so the verdicts are less certain "
+            "than they look."
+        )
     return text
 
 
 def left_out(frame: pd.DataFrame) -> str:
-    """What of results.csv no finding can rest on, for how it ended or what it lacks; empty where there is nothing."""
+    """How many rows of results.csv are in no finding, and why; empty where there are none."""
     frame = once(frame)
     lost = frame["status"].isin(("failed", "diverged"))
     empty, best = ~lost & frame["worst_case_acc"].isna(), frame["checkpoint"] == "best"
@@ -44,13 +50,13 @@ def left_out(frame: pd.DataFrame) -> str:
 
 
 def numbers(finding: Finding) -> str:
-    """Statistic, effect with its interval, p-value and what they rest on, in one line."""
+    """Statistic, effect with its interval, p-value and the numbers of runs, in one line."""
     computed = f"{finding.statistic} ({finding.pair})" if finding.pair else finding.statistic
     parts = [computed if finding.effect is None else f"{computed}: {estimate(finding)}"]
     if finding.p_value is not None:
         parts.append(f"p {finding.p_value:.2g}")
     size = f"{counted(finding.architectures, 'architecture')}, {counted(finding.runs, 'run')}"
-    parts.append(f"{size}, seeds an architecture: {finding.seeds}")
+    parts.append(f"{size}, seeds per architecture: {finding.seeds}")
     return "; ".join(parts)
 
 

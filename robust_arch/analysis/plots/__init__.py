@@ -1,1 +1,1 @@
-"""The figures of a paper, a kind a file: matplotlib figures at the size they are printed, from recorded results."""
+"""The figures of the paper, one kind per file: matplotlib figures at their printed size, from recorded results."""

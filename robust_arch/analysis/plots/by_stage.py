@@ -22,7 +22,7 @@ _LABELS = {"widths": "Width of stage {} (channels)", "depths": "Depth of stage {
 
 @rc_context(STYLE)
 def against_stage(group: Group, quantity: Quantity) -> Figure:
-    """One panel a stage: worst-case accuracy in percent against that stage's width or depth, the others as in the base.
+    """One panel per stage: worst-case accuracy in percent against its width or depth; other stages as in the base.
 
     Raises:
         InputError: if no network differs from the base in one stage's `quantity` alone.

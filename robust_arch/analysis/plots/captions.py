@@ -1,4 +1,4 @@
-"""The words in figures: what a reader needs to know of the numbers without leaving the picture."""
+"""The texts in figures: what a reader needs to know about the numbers."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import re
 from collections.abc import Sequence
 
 from robust_arch.analysis.groups import Group
-from robust_arch.analysis.networks import Network
-from robust_arch.analysis.points import half_width
+from robust_arch.analysis.networks import Network, half_width
 
 ROBUST = "Robust accuracy (%)"
 _NORMS = {"linf": r"$\ell_\infty$", "l2": r"$\ell_2$"}
@@ -21,19 +20,19 @@ _ATTACKS = {
 
 
 def attack_text(name: str) -> str:
-    """`pgd20` as PGD-20; a name of another form as it is."""
+    """`pgd20` as PGD-20; other names unchanged."""
     found = re.fullmatch(r"([a-z]+)(\d+)", name)
     return _ATTACKS.get(name) or (f"{found[1].upper()}-{found[2]}" if found else name)
 
 
 def threat_text(threat: str) -> str:
-    """`linf-8/255` with the norm's sign and eps as a Greek letter."""
+    """`linf-8/255` in mathematical notation."""
     norm, _, eps = threat.partition("-")
     return rf"{_NORMS.get(norm, norm)} $\epsilon$={eps}"
 
 
 def conditions(group: Group, found: Sequence[Network]) -> str:
-    """Data, threat model, attacks; test images, seeds and what the bars are: two lines."""
+    """Two lines: data, threat model and attacks; test images, seeds and the kind of interval."""
     runs = {network.robust.runs for network in found}
     if runs == {1}:
         return f"{_setting(group)}, one seed, Wilson 95% interval"
@@ -42,7 +41,7 @@ def conditions(group: Group, found: Sequence[Network]) -> str:
 
 
 def conditions_without_bars(group: Group, found: Sequence[Network]) -> str:
-    """The same for a figure that shows no intervals: how wide they are, as the median half width."""
+    """The same for a figure without error bars, with the median half width of the intervals."""
     runs = {network.robust.runs for network in found}
     half = half_width(network.robust for network in found)
     return f"{_setting(group)}, {_span(runs)} seeds, 95% interval $\\pm${half:.1f} (median)"

@@ -1,4 +1,4 @@
-"""Accuracy against what a network costs, with the Pareto front."""
+"""Accuracy against the cost of networks, with the Pareto front."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
+from robust_arch.analysis.formatting import decimal_prefix
 from robust_arch.analysis.pareto import pareto_front
 from robust_arch.analysis.plots.marks import Mark, error_bars
-from robust_arch.analysis.prefixes import decimal_prefix
 
 
 @dataclass(frozen=True)
 class Series:
-    """Points of one kind, how they are drawn and what the legend calls them."""
+    """Points of one kind, their look, and their label in the legend."""
 
     label: str
     marks: Sequence[Mark]
@@ -25,7 +25,7 @@ class Series:
 
 
 def draw_costs(axes: Axes, shown: Sequence[Series], xlabel: str) -> None:
-    """Every series over a logarithmic axis of costs, and one front through what no other point dominates."""
+    """Every series over a logarithmic axis of costs, and one front of all non-dominated points."""
     for series in shown:
         error_bars(axes, series.marks, series.colour, series.marker, series.label, series.width)
     marks = [mark for series in shown for mark in series.marks]
@@ -56,6 +56,6 @@ def _cost_ticks(axes: Axes) -> None:
 
 
 def prefixed(value: float) -> str:
-    """A count with a decimal prefix and no needless digit: 20k, 1.5M."""
+    """A count with a decimal prefix and no trailing zeros: 20k, 1.5M."""
     scale, prefix = decimal_prefix(value)
     return f"{value / scale:g}{prefix}"

@@ -1,4 +1,4 @@
-"""Training curves: what the epochs after the best one do to robustness."""
+"""Training curves: robust accuracy by epoch, before and after the best epoch."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from matplotlib.lines import Line2D
 from robust_arch.analysis.groups import Group, groups
 from robust_arch.analysis.plots.captions import threat_text
 from robust_arch.analysis.plots.style import BLUE, GREEN, GREY, ORANGE, STYLE, WIDE, new_figure
-from robust_arch.analysis.points import percent_interval
 from robust_arch.errors import invalid
+from robust_arch.statistics import percent_interval
 
 _HEIGHT = 2.8
-# in both panels: colour and line width tell the images, marker and line style the seed, its face the checkpoint
+# in both panels: colour and line width for the images, marker and line style for the seed, its face for the checkpoint
 _TRAIN: dict[str, Any] = {"color": ORANGE, "lw": 0.6}
 _HELD_OUT: dict[str, Any] = {"color": BLUE, "lw": 1.3}
 _TEST: dict[str, Any] = {"color": GREEN, "lw": 0.9}
@@ -30,14 +30,20 @@ _FACES: dict[str, dict[str, Any]] = {
     "last": {"mfc": "none", "mec": "black", "mew": 0.9},
 }
 _CHECKPOINTS = tuple(_FACES)
-_MOST_COLUMNS = 8  # of the legend: more would leave the page
+_MOST_COLUMNS = 8  # of the legend; more would not fit
 
 
 @dataclass(frozen=True)
 class Curve:
-    """One run: robust accuracies in percent by epoch, on training and on held-out images, and on test images.
+    """The robust accuracies of one run, in percent.
 
-    held_out_counts: robust held-out images by epoch. rates: learning rate by epoch. test: at best and at last.
+    Attributes:
+        seed: of the run.
+        train: on training images by epoch.
+        held_out: on held-out images by epoch.
+        held_out_counts: number of robust held-out images by epoch.
+        rates: learning rate by epoch.
+        test: on test images, at best and at last.
     """
 
     seed: int
@@ -49,23 +55,23 @@ class Curve:
 
     @property
     def best(self) -> int:
-        """The epoch, counted from 0, that `best` is of: most held-out images robust, ties to the earlier."""
+        """The epoch of `best`, counted from 0: the first one with most robust held-out images."""
         return max(range(len(self.held_out)), key=lambda epoch: (self.held_out_counts[epoch], -epoch))
 
     @property
     def held_out_images(self) -> int | None:
-        """Their number, None where none was robust: then counts and percentages, which are all 0, do not tell."""
+        """Their number; None if none was ever robust, as counts and percentages are then all 0."""
         count, percent = self.held_out_counts[self.best], self.held_out[self.best]
         return round(100 * count / percent) if percent else None
 
     @property
     def drops(self) -> list[int]:
-        """Epochs, counted from 0, whose learning rate is at most half of the epoch's before."""
+        """Epochs, counted from 0, whose learning rate is at most half that of the epoch before."""
         return [epoch for epoch in range(1, len(self.rates)) if self.rates[epoch] <= self.rates[epoch - 1] / 2]
 
 
 def curves(frame: pd.DataFrame, epochs: pd.DataFrame) -> list[Curve]:
-    """The runs of a study by seed; arguments and errors as below."""
+    """The runs of a study by seed; arguments and errors are those of `training_curves`."""
     both = {group.checkpoint: _by_run(group) for group in groups(frame)}
     alike = len(both) == len(groups(frame)) and len(set(frame["arch"])) == 1
     if not alike or set(both) != set(_CHECKPOINTS) or both["best"].keys() != both["last"].keys():
@@ -79,14 +85,14 @@ def curves(frame: pd.DataFrame, epochs: pd.DataFrame) -> list[Curve]:
 
 @rc_context(STYLE)
 def training_curves(frame: pd.DataFrame, epochs: pd.DataFrame) -> Figure:
-    """Robust accuracy by epoch on the left, on test images at best and last on the right; a line a run.
+    """Robust accuracy by epoch on the left, on test images at best and last on the right; one line per run.
 
     Args:
         frame: rows of results.csv of one architecture, recipe and threat model at the checkpoints best and last.
         epochs: the table of `analysis.epochs.read_epochs`.
 
     Raises:
-        InputError: where runs differ in more than the seed, or a run lacks one of the two checkpoints or its epochs.
+        InputError: if runs differ in more than the seed, or a run lacks one of the two checkpoints or its epochs.
     """
     shown = curves(frame, epochs)
     first = frame.iloc[0]
@@ -160,13 +166,13 @@ def _look(place: int) -> dict[str, Any]:
 
 
 def _mark(place: int, checkpoint: str) -> dict[str, Any]:
-    """A seed's marker at a checkpoint: each larger than the one before and behind it, so that equal values show."""
+    """A seed's marker at a checkpoint; each is larger than the one behind it, so that equal values are visible."""
     shape = {"marker": _look(place)["marker"], "ls": "", "ms": 4 + 1.5 * place, "zorder": 4 - place / 10}
     return shape | _FACES[checkpoint]
 
 
 def _legend(seeds: Sequence[int]) -> list[Line2D]:
-    """The keys of the three codes one by one: the images, the seeds, the checkpoints."""
+    """Legend entries of the images, the seeds and the checkpoints."""
     images = {"training images": _TRAIN, "held-out images": _HELD_OUT, "test images": _TEST}
     return [
         *(Line2D([], [], **style, label=name) for name, style in images.items()),

@@ -1,4 +1,4 @@
-"""Points with intervals, and labels that cover nothing."""
+"""Points with intervals, and labels that do not overlap anything."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from robust_arch.analysis.plots.style import GREY
 
 Floats = NDArray[np.float64]
-# where a label may stand: what of the point it stands at, the offset in typographic points, and its alignment
+# places of a label: the end of the mark, the offset from it in typographic points, and the alignment
 _Place = tuple[str, tuple[float, float], str, str]
 _PLACES: list[_Place] = [
     ("y", (6, 0), "left", "center"),
@@ -28,7 +28,7 @@ _PLACES: list[_Place] = [
     ("high", (0, 3), "center", "bottom"),
     ("low", (0, -3), "center", "top"),
 ]
-# further off, at the end of a line from the point: as near as can be, and rather level with it than above or below
+# further away, at the end of a line from the point; the nearest first, and beside the point before above or below it
 _FAR: list[_Place] = [
     ("y", (reach * cos(radians(angle)), reach * sin(radians(angle))), side, "center")
     for reach in (14, 20, 28, 38)
@@ -36,13 +36,13 @@ _FAR: list[_Place] = [
     for side, angles in (("left", (up, -up)), ("right", (180 - up, 180 + up)))
     for angle in angles[: 2 if up else 1]
 ]
-_UNMISTAKABLE = 2.0  # times as far from the nearest other mark as from its own: so a label needs no line
+_UNMISTAKABLE = 2.0  # a label this many times further from every other mark than from its own needs no line
 _BACK = {"left": 0.0, "center": 0.5, "right": 1.0, "bottom": 0.0, "top": 1.0}  # of a box's size, to its lower left
 
 
 @dataclass(frozen=True)
 class Mark:
-    """A point at (x, y) with the interval [low, high] of y, both y where none is known, and what to write beside it."""
+    """A point at (x, y) with the interval [low, high] of y (both y if unknown) and a label."""
 
     x: float
     y: float
@@ -54,7 +54,7 @@ class Mark:
 def error_bars(
     axes: Axes, marks: Sequence[Mark], colour: str, marker: str, label: str = "", width: float = 0.8
 ) -> ErrorbarContainer | None:
-    """Points with vertical intervals and one entry in the legend; nothing for none. width: of the bars, in points."""
+    """Points with vertical intervals and one legend entry; None without marks. width: of the bars, in points."""
     if not marks:
         return None
     known = any(mark.low < mark.high for mark in marks)
@@ -71,10 +71,10 @@ def error_bars(
 
 
 def write_labels(axes: Axes, marks: Sequence[Mark], fontsize: str | float = "small", *, leaders: bool = False) -> None:
-    """Writes each label in the first place where it covers nothing and no other mark is nearer.
+    """Write each label in the first place where it overlaps nothing and no other mark is nearer.
 
-    With `leaders` a label that might be taken for another mark's stands further off, joined to its own by a line. A
-    label without a place is left out. For a figure with everything else in it: the layout decides on the room.
+    With `leaders` a label that could be mistaken for another mark's is placed further away, with a line to its own. A
+    label without a free place is left out. Call it last: the places depend on everything else in the figure.
     """
     axes.get_figure(root=True).draw_without_rendering()  # type: ignore[union-attr]
     sheet = _Sheet(axes, marks, fontsize)
@@ -85,7 +85,7 @@ def write_labels(axes: Axes, marks: Sequence[Mark], fontsize: str | float = "sma
 
 
 class _Sheet:
-    """What is taken of an axes, in pixels: by marks with a little room at their sides, by labels, by their lines."""
+    """Occupied parts of an axes in pixels: marks with some room at their sides, labels, and lines to labels."""
 
     def __init__(self, axes: Axes, marks: Sequence[Mark], fontsize: str | float) -> None:
         self.axes, self.marks, self.fontsize = axes, marks, fontsize
@@ -97,9 +97,9 @@ class _Sheet:
         self.lines: list[Path] = []
 
     def write(self, place: int, places: Sequence[_Place], apart: float, *, leader: bool = False) -> bool:
-        """Writes the label of a mark in the first place that is free, if there is one.
+        """Write the label of a mark in the first free place; False if there is none.
 
-        apart: at least how many times as far from any other mark as from its own. leader: with a line to its mark.
+        apart: how many times further from any other mark than from its own, at least. leader: with a line to its mark.
         """
         size = self._size(self.marks[place].label)
         for where in places:
@@ -119,7 +119,7 @@ class _Sheet:
         return np.array(box.size)
 
     def _anchors(self, place: int, where: _Place) -> tuple[Floats, Floats]:
-        """What of the mark the label stands at, and the point of the text that the offset leads to."""
+        """The point of the mark, and the point of the text at the end of the offset."""
         mark, (end, offset, _, _) = self.marks[place], where
         at = self.axes.transData.transform((mark.x, getattr(mark, end)))
         return at, at + self.pixels * np.array(offset)
@@ -142,7 +142,7 @@ class _Sheet:
         return bool(apart * distances[place] <= np.delete(distances, place).min(initial=np.inf))
 
     def _is_clear(self, place: int, line: Path) -> bool:
-        """Whether a line from that mark meets no other mark, no label and no other line."""
+        """Whether a line from that mark crosses no other mark, label or line."""
         others = [box for number, box in enumerate(self.taken) if number != place]
         return not any(line.intersects_bbox(box) for box in others) and not any(
             line.intersects_path(other) for other in self.lines

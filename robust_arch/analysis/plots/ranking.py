@@ -1,4 +1,4 @@
-"""All architectures by rank, and what the best and the worst quarter spend on each stage."""
+"""All architectures by rank, and how the best and the worst quarter divide their cost over stages."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ _NAMED = 30  # more names than that would overlap
 _BARS = (
     "Left: bars are the interval named above. By stage: mean and standard deviation over a quarter's networks (dots)"
 )
-_SIDE = 0.13  # of a stage's room, between the two quarters
+_SIDE = 0.13  # distance of the two quarters from a stage's tick
 
 
 @rc_context(STYLE)
 def best_against_worst(group: Group) -> Figure:
     """Ranks with 95% intervals on the left; shares (%), widths and depths of both quarters by stage on the right.
 
-    On the right every network is a dot, a larger mark the mean, and its bar one standard deviation over networks.
-    Depths are left out where all networks have the same.
+    On the right each dot is a network, each larger mark a mean, and its bar one standard deviation over networks.
+    The panel of depths is left out if all networks have the same depths.
     """
     found = networks(group)
     best, worst = quarters(found)

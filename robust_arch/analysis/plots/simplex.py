@@ -1,4 +1,4 @@
-"""Allocations of one budget as points of the triangle of stage shares, coloured by robust accuracy."""
+"""Allocations of one budget as points in the triangle of stage shares, coloured by robust accuracy."""
 
 from __future__ import annotations
 
@@ -20,31 +20,33 @@ Shares = tuple[float, ...]
 _HEIGHT = 3.6
 _TOP = sqrt(3) / 2
 _CORNERS: list[Shares] = [(1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)]
-_TITLES = (  # of each stage's scale, beside the side that leads to its corner, and how steep that is in degrees
+_TITLES = (  # of each stage's scale, beside the side that leads to its corner, and that side's slope in degrees
     ("\N{LEFTWARDS ARROW} share of stage 1 (%)", 60),
     ("\N{LEFTWARDS ARROW} share of stage 2 (%)", -60),
     ("share of stage 3 (%) \N{RIGHTWARDS ARROW}", 0),
 )
-_TICK, _NUMBER, _TITLE = 0.03, 0.07, 0.16  # how far outside of the side they stand, as a share
+_TICK, _NUMBER, _TITLE = 0.03, 0.07, 0.16  # distances from the side, as shares
 _UNIFORM = (1 / 3, 1 / 3, 1 / 3)
 
 
 def position(shares: Shares) -> tuple[float, float]:
-    """Where three shares lie in the triangle: stage 1 at (0, 0), stage 3 at (1, 0), stage 2 at (1/2, sqrt(3)/2)."""
+    """The point of three shares in the triangle: stage 1 at (0, 0), 3 at (1, 0), 2 at (1/2, sqrt(3)/2)."""
     if len(shares) != 3:
-        raise invalid("stages", len(shares), "3: a triangle has no room for others")
+        raise invalid("stages", len(shares), "3 stages for a triangle")
     _, second, third = shares
     return third + second / 2, second * _TOP
 
 
 @rc_context(STYLE)
 def on_simplex(group: Group, named: Mapping[str, Shares]) -> Figure:
-    """A point an architecture at its stages' shares of parameters; the best mean and the equal division are marked.
+    """One point per architecture at its stages' shares of parameters; the best mean and equal shares are marked.
 
-    named: further divisions to show without an accuracy, by name, like those of published networks.
+    Args:
+        group: the rows to show.
+        named: further divisions to show without an accuracy, by name, like those of published networks.
 
     Raises:
-        InputError: for networks that have not three stages.
+        InputError: for networks without exactly three stages.
     """
     found = networks(group)
     figure = new_figure(COLUMN, _HEIGHT)
@@ -95,7 +97,7 @@ def _triangle(axes: Axes) -> None:
 
 
 def _level(axes: Axes, stage: int, share: float) -> None:
-    """The line on which that stage (counted from 0) has that share, a tick in its direction, and the share there."""
+    """The line of that share of that stage (counted from 0), with a tick and the share at its end."""
     line = [_at(stage, share, back=share - 1), _at(stage, share, back=0)]
     axes.plot(*_columns(line), color=GREY, lw=0.4, alpha=0.6, zorder=1)
     axes.plot(*_columns([line[1], _at(stage, share, back=_TICK)]), color="black", lw=0.6, zorder=1)
@@ -103,9 +105,9 @@ def _level(axes: Axes, stage: int, share: float) -> None:
 
 
 def _at(stage: int, share: float, back: float) -> Shares:
-    """A stage's share, `back` less than none for the stage before it (cyclically), the rest for the one after.
+    """Shares of one stage, of -`back` for the stage before it (cyclically), and the rest for the stage after it.
 
-    With `back` 0 this lies on the side that carries the stage's scale, above 0 outside of it.
+    With `back` 0 the point is on the side with the stage's scale, above 0 it is outside the triangle.
     """
     shares = [0.0, 0.0, 0.0]
     shares[stage], shares[stage - 1], shares[(stage + 1) % 3] = share, -back, 1 - share + back
@@ -113,6 +115,6 @@ def _at(stage: int, share: float, back: float) -> Shares:
 
 
 def _write(axes: Axes, shares: Shares, text: str, size: float, slope: float = 0.0) -> None:
-    """Text centred at its place, `slope` degrees steep."""
+    """Text centred at the point, rotated by `slope` degrees."""
     x, y = position(shares)
     axes.text(x, y, text, ha="center", va="center", fontsize=size, rotation=slope)

@@ -1,4 +1,4 @@
-"""How figures look and how they are written: sizes, fonts, colours, files that are the same each time."""
+"""Sizes, fonts and colours of figures, and how they are written to files with reproducible bytes."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from robust_arch.files import replacing
 
 COLUMN, WIDE = 3.3, 6.8  # inches: one column, and the whole width of a two-column page
 
-# told apart with any colour vision (Okabe and Ito 2008; blue and vermilion darkened for white paper)
+# distinguishable with any colour vision (Okabe and Ito 2008; blue and vermilion darkened for white paper)
 BLUE, ORANGE, GREEN, PURPLE, GREY = "#0072B2", "#B34700", "#009E73", "#AA4499", "#777777"
 BAND = "#E6E6E6"
 COLOURMAP = "cividis"
 
 _SETTINGS = {
-    "font.family": "DejaVu Sans",  # comes with matplotlib: the same letters on every machine
+    "font.family": "DejaVu Sans",  # comes with matplotlib, so every machine has the same letters
     "font.size": 7,
     "axes.labelsize": 7.5,
     "axes.titlesize": 7.5,
@@ -43,20 +43,20 @@ _SETTINGS = {
     "axes.formatter.limits": (-6, 9),
     "figure.dpi": 300,
     "savefig.dpi": 300,
-    "pdf.fonttype": 42,  # letters as letters: printers and searches need them
+    "pdf.fonttype": 42,  # TrueType, which can be searched and printed
     "pdf.compression": 6,
 }
 STYLE = RcParams(rcParamsDefault | _SETTINGS)
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """An empty figure of that many inches, which is its size on paper."""
+    """An empty figure of that size on paper, in inches."""
     with rc_context(STYLE):
         return Figure(figsize=(width, height), layout="constrained")
 
 
 def save(figure: Figure, folder: Path, stem: str = "figure") -> list[Path]:
-    """Write `stem`.pdf and `stem`.png into `folder`; the same figure gives the same bytes, as no date is in them."""
+    """Write `stem`.pdf and `stem`.png into `folder`, without dates, so that the same figure gives the same bytes."""
     nothing: dict[str, dict[str, str | None]] = {
         "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
         "png": {"Software": None},

@@ -1,16 +1,17 @@
-"""What the page's plot and table work on: one block of JSON, in which every text stands once."""
+"""The data of the page's plot and table: one block of JSON, which contains every text once."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pandas as pd
 
-from robust_arch.analysis.counts import counted
+from robust_arch.analysis.formatting import accuracy, counted
 from robust_arch.analysis.groups import Group, accuracy_columns, groups
-from robust_arch.analysis.points import Point, percent_interval, points
+from robust_arch.analysis.networks import Network, networks
+from robust_arch.analysis.pareto import pareto_front
 from robust_arch.analysis.report.details import StudyDetails
 from robust_arch.analysis.tables import (
     ARCHITECTURE,
@@ -18,56 +19,63 @@ from robust_arch.analysis.tables import (
     Column,
     Extras,
     Row,
-    accuracy,
     accuracy_heading,
     columns,
     last_share,
     text_column,
 )
+from robust_arch.statistics import percent_interval
 
 FACETS = ("checkpoint", "objective", "status")
+COSTS = ("params", "macs")
+"""The costs of Pareto fronts."""
 _SPEC = ("depths", "widths", "params", "MACs", LAST_SHARE, "seed")
-_DIGITS = 6  # of an accuracy in percent: finer than one of a million images
+_DIGITS = 6  # decimals of an accuracy in percent, finer than one of a million images
 WITHOUT_NUMBERS = "without numbers: failed, diverged or invalid"
 
 
+Number = float | int | None
+
+
 class Texts:
-    """Each text once; elsewhere its place in the list."""
+    """A list of distinct texts, which the data refer to by position."""
 
     def __init__(self) -> None:
         self._places: dict[str, int] = {}
 
     def place(self, text: str) -> int:
-        """Where the text stands; it is added if it is new."""
+        """The position of the text, which is added if it is new."""
         return self._places.setdefault(text, len(self._places))
 
     def listed(self) -> list[str]:
-        """All of them, by place."""
+        """All texts, by position."""
         return list(self._places)
 
 
 def block(frame: pd.DataFrame, main: Group | None, extras: Extras, details: StudyDetails) -> str:
-    """The data as JSON that can stand inside a script element. frame: results.csv's columns, in the order to show."""
+    """The data as JSON that is safe inside a script element. frame: rows of results.csv, in the order to show."""
     frame = frame.reset_index(drop=True)
     found = ordered_groups(groups(frame), main)
     texts = Texts()
     run_ids = [str(run) for run in frame["run_id"].drop_duplicates()]
     records: list[Row] = frame.to_dict("records")
+    membership = _membership(frame, found)
     content = {
         "columns": [_column(column, records, texts, _part(column, frame)) for column in _columns(frame, extras)],
-        "rows": _rows(records, run_ids, _membership(frame, found), extras, texts),
-        "groups": [_group(group, main, extras) for group in found],
+        "rows": _rows(records, run_ids, membership, extras, texts),
+        "front": {cost: _fronts(records, membership, cost) for cost in COSTS},
+        "groups": [_group(group, main) for group in found],
         "runs": [_run(run, details, texts) for run in run_ids],
         "without": WITHOUT_NUMBERS,
         "selected": extras.selected,
         "texts": texts.listed(),
     }
-    # inside a script element only "<" can begin something else: the end of the element, or a comment
+    # inside a script element only "<" can start something else: the end of the element, or a comment
     return json.dumps(content, allow_nan=False, separators=(",", ":"), ensure_ascii=False).replace("<", "\\u003c")
 
 
 def ordered_groups(found: list[Group], main: Group | None) -> list[Group]:
-    """The group of the figures first, then the others by size."""
+    """The group of the figures first, then the other groups by size."""
     return sorted(found, key=lambda group: (main is None or group.key != main.key, -len(group.rows)))
 
 
@@ -76,7 +84,7 @@ def _columns(frame: pd.DataFrame, extras: Extras) -> list[Column]:
 
 
 def _part(column: Column, frame: pd.DataFrame) -> str:
-    """What the column tells of a point: what it is, what came out, or nothing that belongs beside it."""
+    """Where the column is in the description of a point: its specification, its scores, or neither."""
     if column.heading in _SPEC:
         return "spec"
     return "score" if column.heading in map(accuracy_heading, accuracy_columns(frame)) else ""
@@ -111,6 +119,26 @@ def _rows(
     }
 
 
+def _fronts(records: list[Row], membership: list[int], cost: str) -> list[int]:
+    """Rows on the Pareto front of their own group."""
+    members: dict[int, list[int]] = {}
+    for place, group in enumerate(membership):
+        members.setdefault(group, []).append(place)
+    costs, robust = ([_number(row[name]) for row in records] for name in (cost, "worst_case_acc"))
+    return sorted(place for places in members.values() for place in _front(places, costs, robust))
+
+
+def _front(places: Iterable[int], costs: Sequence[Number], robust: Sequence[Number]) -> list[int]:
+    """The places on the front, among those whose cost and accuracy are known."""
+    known = [
+        (place, cost, accuracy)
+        for place in places
+        if (cost := costs[place]) is not None and (accuracy := robust[place]) is not None
+    ]
+    front = pareto_front([cost for _, cost, _ in known], [accuracy for _, _, accuracy in known])
+    return [known[position][0] for position in front]
+
+
 def _interval(row: Row) -> tuple[float | None, float | None]:
     if pd.isna(row["worst_case_acc"]):
         return None, None
@@ -119,7 +147,7 @@ def _interval(row: Row) -> tuple[float | None, float | None]:
 
 
 def _membership(frame: pd.DataFrame, found: list[Group]) -> list[int]:
-    """Each row's group; rows without numbers stand after the last."""
+    """The group of each row; rows without numbers come after the last group."""
     places = [len(found)] * len(frame)
     for place, group in enumerate(found):
         for position in group.rows.index:
@@ -127,32 +155,38 @@ def _membership(frame: pd.DataFrame, found: list[Group]) -> list[int]:
     return places
 
 
-def _group(group: Group, main: Group | None, extras: Extras) -> dict[str, Any]:
+def _group(group: Group, main: Group | None) -> dict[str, Any]:
     if main is None or group.key == main.key:
         short = f"checkpoint {group.checkpoint}, {counted(group.n_test, 'test image')}"
     else:
         short = group.difference(main)
     compared = group.rows["worst_case_acc"].notna().all()
+    found = networks(group) if compared else []
     members = group.rows.groupby("arch", sort=False).indices
     positions = group.rows.index.to_numpy()
     return {
         "name": str(group),
         "short": short,
         "main": main is not None and group.key == main.key,
-        "points": [
-            _point(point, positions[members[point.arch]].tolist(), group.n_test)
-            for point in (points(group, extras.stage_shares) if compared else ())
-        ],
+        "points": [_point(network, positions[members[network.arch]].tolist(), group.n_test) for network in found],
+        "front": {cost: _network_front(found, cost) for cost in COSTS},
     }
 
 
-def _point(point: Point, rows: list[int], n: int) -> dict[str, Any]:
-    mean, low, high = (accuracy(value, n) for value in (point.accuracy, point.low, point.high))
+def _network_front(found: Sequence[Network], cost: str) -> list[int]:
+    """Positions of the networks on the Pareto front."""
+    costs = [_number(network.row[cost]) for network in found]
+    return sorted(_front(range(len(found)), costs, [_number(network.robust.mean) for network in found]))
+
+
+def _point(network: Network, rows: list[int], n: int) -> dict[str, Any]:
+    robust = network.robust
+    mean, low, high = (accuracy(value, n) for value in (robust.mean, robust.low, robust.high))
     return {
         "rows": rows,
-        "robust": _number(point.accuracy),
-        "low": _number(point.low),
-        "high": _number(point.high),
+        "robust": _number(robust.mean),
+        "low": _number(robust.low),
+        "high": _number(robust.high),
         "text": f"{mean} [{low}, {high}]",
     }
 
@@ -170,7 +204,7 @@ def _places(lines: Iterable[str], texts: Texts) -> list[int]:
     return [texts.place(line) for line in lines]
 
 
-def _number(value: float | None) -> float | int | None:
+def _number(value: float | None) -> Number:
     if value is None or pd.isna(value):
         return None
     rounded = round(float(value), _DIGITS)

@@ -1,4 +1,4 @@
-"""What a report says beyond results.csv."""
+"""The content of a report that is not in results.csv."""
 
 from __future__ import annotations
 
@@ -11,17 +11,27 @@ import numpy as np
 
 @dataclass(frozen=True)
 class StudyDetails:
-    """What a report says beyond results.csv.
+    """The content of a report that is not in results.csv.
 
-    command: what reproduces the study. stage_shares: run_id to each stage's share of the stages' parameters, in
-    [0, 1]. budget: in words, "60,000 parameters ±2%"; empty without one. planned: runs the plan holds. versions:
-    package to version. best_val: run_id to the robust accuracy in percent on `n_val` held-out images that selected
-    its checkpoint. errors: run_id of a failed or diverged run to the last line of its error. flags: run_id to
-    what a reader must know of its training and evaluation, like a collapse. outcomes: run_id to (n,) booleans, robust
-    in the worst case of the main group. diagnoses, smoothness, invalid: name of a network and its evaluation to what
-    was recorded of masked gradients, of its stages, and to why its numbers are invalid. commands: run_id
-    to the command that trains it. facts: run_id to what is recorded of it, as pairs of a term and its value. cards:
-    run_id to its model card, Markdown.
+    Attributes:
+        name: of the study.
+        command: reproduces the study.
+        stage_shares: run_id to each stage's share of the stages' parameters, in [0, 1].
+        budget: in words, "60,000 parameters ±2%"; empty without one.
+        planned: number of runs in the plan.
+        versions: package to version.
+        hardware: in words.
+        best_val: run_id to the robust accuracy in percent on held-out images that selected its checkpoint.
+        errors: run_id of a failed or diverged run to the last line of its error.
+        flags: run_id to warnings about its training and evaluation, such as a collapse.
+        n_val: number of held-out images.
+        outcomes: run_id to (n,) booleans, robust in the worst case of the main group.
+        diagnoses: name of a network and its evaluation to the recorded checks for masked gradients.
+        smoothness: the same to the recorded smoothness of its stages.
+        invalid: the same to why its numbers are invalid.
+        commands: run_id to the command that trains it.
+        facts: run_id to what is recorded about it, as pairs of a term and its value.
+        cards: run_id to its model card, Markdown.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""The sentences of a report: every number in them comes with what it was measured on."""
+"""The sentences of a report; every number comes with the images it was measured on."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from typing import Any
 
 import pandas as pd
 
-from robust_arch.analysis.counts import counted
-from robust_arch.analysis.figures import MOST_BARS
+from robust_arch.analysis.formatting import ABSENT, accuracy, counted
 from robust_arch.analysis.groups import Group, evaluations
-from robust_arch.analysis.points import Point, Verdict, half_width, points, verdict
-from robust_arch.analysis.tables import ABSENT, Extras, accuracy, accuracy_cell
+from robust_arch.analysis.networks import Network, half_width, networks
+from robust_arch.analysis.report.figures import MOST_BARS
+from robust_arch.analysis.tables import Extras, accuracy_cell
 
 NO_FIGURE = (
-    "There is nothing to draw: no run has a worst-case accuracy at its selected checkpoint (best), which is what the "
-    "figures show."
+    "There is nothing to draw: no run has a worst-case accuracy at its selected checkpoint (best), which the figures "
+    "show."
 )
 NO_SHARES = "No figure 1: the share of the last stage is not recorded for these runs."
 
@@ -23,8 +23,8 @@ DEFINITIONS = {
     "attack; robust accuracy is the share of such images among all test images.",
     "Worst case": "The share of images that every listed attack failed on; it is an upper bound on the true robust "
     "accuracy, which a stronger attack may lower.",
-    "Intervals": "In brackets, and as error bars of single runs: Wilson 95% intervals, which cover the choice of test "
-    "images and nothing else. Over several runs of one architecture: Student's t 95% interval of the mean, never "
+    "Intervals": "In brackets, and as error bars of single runs: Wilson 95% intervals, which describe the choice of "
+    "test images only. Over several runs of one architecture: Student's t 95% interval of the mean, never "
     "narrower than rounding to whole test images allows.",
     "Selection": "The checkpoint best is the epoch of highest robust accuracy on held-out training images; last is the "
     "final epoch. No choice was made on test images.",
@@ -32,40 +32,42 @@ DEFINITIONS = {
     "image, right or wrong.",
     "Local Lipschitz": "The mean over images of the l1 distance between the logits of the clean and the pgd20 image, "
     "divided by the l-infinity distance between the two images (Huang et al. 2021); smaller is smoother.",
-    "Last stage's share": "Parameters of the last group of blocks divided by those of all groups; stem and head stand "
-    "outside.",
-    "MACs": "Multiply-accumulate operations for one image; parameters alone do not say what a network costs to run.",
+    "Last stage's share": "Parameters of the last group of blocks divided by those of all groups; stem and head are "
+    "excluded.",
+    "MACs": "Multiply-accumulate operations per image; parameters alone do not tell what a network costs to run.",
 }
 
 
 def summary(frame: pd.DataFrame, main: Group | None, extras: Extras, budget: str, planned: int) -> list[str]:
-    """What was run, and the run that the held-out images select with its test accuracies."""
+    """What was run, and the test accuracies of the run that held-out images select."""
     sentences = [_progress(frame, budget, planned)]
     if evaluations(frame).empty:
         return [*sentences, " There are no results to show yet."]
     if main is None:
-        return [*sentences, " No run has a worst-case accuracy at its selected checkpoint: none is named as best."]
+        return [*sentences, " No run has a worst-case accuracy at its selected checkpoint, so none is named as best."]
     return [*sentences, _conditions(main), _best(main, extras)]
 
 
 def tables(found: list[Group], extras: Extras) -> str:
-    """What stands above the tables."""
+    """The sentences above the tables."""
     if not found:
         return "No run has been evaluated."
     text = (
-        "One row an evaluation, with Wilson 95% intervals in brackets; architectures are numbered from fewest to most "
+        "One row per evaluation, with Wilson 95% intervals in brackets; architectures are numbered from fewest to most "
         "parameters. Accuracies and stability are in percent of the test images named in the row."
     )
     if len(found) > 1:
-        text += f" Rows that may not be compared stand in tables of their own, {len(found):,} in all."
+        text += f" Rows that are not comparable are in separate tables, {len(found):,} in all."
     return text + (" ★ marks the run with the highest held-out robust accuracy." if extras.selected else "")
 
 
 def cut(shown: int, count: int) -> str:
-    """That a table holds only the first rows; nothing if it holds all."""
+    """That a table contains only the first rows; empty if it contains all."""
     if count <= shown:
         return ""
-    return f" The first {shown} of {count:,} rows; results.csv has them all, and this page where scripts run."
+    return (
+        f" The first {shown} of {count:,} rows; results.csv has all of them, and so has this page with scripts enabled."
+    )
 
 
 def shown(main: Group) -> str:
@@ -74,61 +76,39 @@ def shown(main: Group) -> str:
 
 
 def left_out(group: Group, main: Group) -> str:
-    """One group that the figures do not show, and why."""
+    """A group that the figures do not show, and why."""
     return f"Left out, as not comparable: {counted(len(group.rows), 'row')} with {group.difference(main)}."
 
 
-def figure(found: list[Point], main: Group) -> str:
-    """What a reader who cannot see the picture needs, and what its marks mean."""
-    values = [point.accuracy for point in found]
+def figure(found: list[Network], main: Group) -> str:
+    """The content of a figure for readers who cannot see it, and the meaning of its marks."""
+    values = [network.robust.mean for network in found]
     low, high = (accuracy(value, main.n_test) for value in (min(values), max(values)))
     span = f"from {low}% to {high}%" if len(found) > 1 else f"at {low}%"
     return (
         f"{counted(len(found), 'architecture')}, {span} of {counted(main.n_test, 'test image')}. {_bars(found)} "
-        "Numbers are those of the table; a point without one has no room for it."
+        "Numbers are those of the table; a point without a number has no room for it."
     )
 
 
-def _bars(found: list[Point]) -> str:
-    runs = {point.runs for point in found}
+def _bars(found: list[Network]) -> str:
+    runs = {network.robust.runs for network in found}
     kind = "Wilson 95% interval of the run" if runs == {1} else "t 95% interval over the runs of the architecture"
     if 1 in runs and len(runs) > 1:
         kind += ", or Wilson's where there is one run"
     if len(found) <= MOST_BARS:
         return f"Error bars: {kind}."
-    return (
-        f"So many points have no room for error bars, whose median would be ±{half_width(found):.1f} points ({kind})."
-    )
+    half = half_width(network.robust for network in found)
+    return f"No error bars, as there are too many points; their median would be ±{half:.1f} points ({kind})."
 
 
 def without_share(count: int) -> str:
-    """How many architectures figure 1 lacks; nothing if it lacks none."""
+    """The number of architectures that are not in figure 1; empty if there are none."""
     return f" {counted(count, 'architecture')} without a recorded share left out." if count else ""
 
 
-def note(found: list[Point], main: Group) -> list[str]:
-    """What this many test images can rank and cannot, with the numbers of this study."""
-    n = main.n_test
-    if len(found) < 2:
-        return [f"With one architecture and {counted(n, 'test image')} there is nothing to rank.", _seeds(found)]
-    result = verdict(found, n)
-    sentences = [
-        f"With {counted(n, 'test image')} each accuracy is known to about ±{result.half_width:.1f} points. Two "
-        "architectures named in advance are told apart only when they differ by more than about "
-        f"{result.pair:.1f} points"
-    ]
-    if result.pairs > 1:
-        pairs = counted(result.pairs, "pair")
-        sentences.append(f", and any of the {pairs} by more than about {result.any_pair:.1f} points")
-    sentences.append(
-        f". Here highest and lowest are {result.spread:.1f} points apart, so {_ranking(result, len(found))} "
-        "(Comparing the same images one by one may tell smaller differences apart.)"
-    )
-    return [*sentences, _seeds(found)]
-
-
 def plain(value: Any) -> str:
-    """A value of results.csv as text; whole numbers without a decimal point, a dash for none."""
+    """A value of results.csv as text; whole numbers without a decimal point, and a dash for none."""
     if pd.isna(value):
         return ABSENT
     return f"{value:g}" if isinstance(value, float) else str(value)
@@ -170,32 +150,12 @@ def _best(main: Group, extras: Extras) -> str:
 
 
 def _over_runs(main: Group, arch: str) -> str:
-    point = next(point for point in points(main, {}) if point.arch == arch)
-    if point.sd is None:
+    robust = next(network.robust for network in networks(main) if network.arch == arch)
+    if robust.sd is None:
         return ""
-    values = (point.accuracy, point.low, point.high, point.sd)
+    values = (robust.mean, robust.low, robust.high, robust.sd)
     mean, low, high, sd = (accuracy(value, main.n_test) for value in values)
     return (
-        f" Over its {point.runs} runs the mean is {mean}% [{low}, {high}] of {counted(main.n_test, 'test image')}, the "
-        f"standard deviation {sd} points."
-    )
-
-
-def _ranking(result: Verdict, count: int) -> str:
-    if result.order_resolved:
-        return f"the order of the {count:,} architectures is resolved."
-    if result.apart:
-        return (
-            f"some are told apart, {result.apart:,} of {counted(result.pairs, 'pair')}, but the order of all {count:,} "
-            "is not resolved."
-        )
-    return f"the order of the {count:,} architectures is not resolved."
-
-
-def _seeds(found: list[Point]) -> str:
-    if all(point.runs == 1 for point in found):
-        return " Training with another seed moves every point as well, by an amount that one seed cannot show."
-    return (
-        " Training with another seed moves a point as well: architectures of several runs are told apart only if "
-        "their t intervals do not overlap either."
+        f" Over its {robust.runs} runs the mean is {mean}% [{low}, {high}] of {counted(main.n_test, 'test image')}, "
+        f"the standard deviation {sd} points."
     )

@@ -1,4 +1,4 @@
-// The card of a run: what is recorded of it, and its model card, of whose Markdown only what the card uses is read.
+// The dialog of a run: its recorded facts and its model card, of whose Markdown only the parts in use are parsed.
 
 function openCard(chosen) {
   byId("card-runs").replaceChildren(...(chosen.length > 1 ? chosen.map((row) => chooser(row, chosen)) : []));

@@ -1,4 +1,4 @@
-// What the page holds, and how elements are made. Texts become text nodes only: no name in the data can be markup.
+// The page's data, and functions that make elements. Texts only become text nodes, so no name in the data can be markup.
 
 const study = JSON.parse(document.getElementById("study-data").textContent);
 const { texts, columns, rows, groups, runs } = study;

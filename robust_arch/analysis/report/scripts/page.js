@@ -1,4 +1,4 @@
-// The controls: each changes the view, and the view is shown again.
+// The controls: each one changes the view, which is then rendered again.
 
 let drawnWidth = 0;
 
@@ -10,7 +10,7 @@ function refresh() {
   renderTable(found);
 }
 
-// what the controls leave out, which a printed page does not show
+// the active filters in words, as a printed page does not show the controls
 function narrowed() {
   const facets = FACETS.filter((name) => view[name]).map((name) => `${name} ${view[name]}`);
   const words = view.words.length ? [`"${view.words.join(" ")}" in their names`] : [];
@@ -18,7 +18,7 @@ function narrowed() {
   return only.length ? `; of these only rows with ${only.join(", ")}` : "";
 }
 
-// a closed fold stays closed on paper, where nobody can open it
+// a closed fold would stay closed on paper, where it cannot be opened
 function unfoldForPrint() {
   for (const fold of document.querySelectorAll(".verdicts details:not([open])")) {
     fold.open = true;
@@ -47,7 +47,7 @@ function fillControls() {
   }
 }
 
-// a value that no row of the chosen group has asks for another group: every group is shown, each by itself
+// if no row of the chosen group has the value, every group is shown, one after another
 function chooseFacet(name, value) {
   view[name] = value;
   const inGroup = rows.group.some((group, row) => group === chosenGroup && hasFacets(row));
@@ -85,7 +85,7 @@ function listenToControls() {
 }
 
 function listenToPlot() {
-  const plot = byId("plot"); // not the drawing itself: with a listener for focus it would be a stop of its own
+  const plot = byId("plot"); // not the drawing itself, which would become a tab stop with a focus listener
   const onMark = (handle) => (event) => {
     const node = event.target.closest("[data-mark]");
     if (node) handle(node, event);
@@ -98,7 +98,7 @@ function listenToPlot() {
   new ResizeObserver(redrawn).observe(byId("explorer"));
 }
 
-// only another width asks for another drawing: a longer table must not take the focus from a point
+// draw again only for a new width: a longer table must not take the focus from a point
 function redrawn() {
   const width = byId("explorer").clientWidth;
   if (width === drawnWidth) return;

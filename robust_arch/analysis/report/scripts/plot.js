@@ -1,4 +1,4 @@
-// The plot: robust accuracy with its interval against a cost, and the front of what no other point beats in both.
+// The plot: robust accuracy with its interval against a cost, and the group's Pareto front from the data.
 
 const TITLES = {
   params: "Trainable parameters",
@@ -13,7 +13,7 @@ function renderPlot(found) {
   const cost = byId("cost").value;
   const known = plotted(found, group, byId("unit").value).filter((mark) => mark.cost !== null && mark.robust !== null);
   marks = known.sort((one, other) => one.cost - other.cost || one.robust - other.robust);
-  const front = cost === "share" ? new Set() : paretoFront(marks);
+  const front = new Set(marks.filter((mark) => mark.front));
   hideTip();
   byId("chart").replaceChildren();
   byId("legend").textContent = explained(group, cost, front);
@@ -26,29 +26,20 @@ function plotted(found, group, unit) {
   if (!groups[group]) return [];
   if (unit === "run") {
     const members = found.filter((row) => rows.group[row] === group);
-    return members.map((row) => pointOf([row], rows.robust[row], rows.low[row], rows.high[row], cost));
+    const front = new Set(study.front[byId("cost").value]);
+    return members.map((row) => pointOf([row], rows.robust[row], rows.low[row], rows.high[row], cost, front.has(row)));
   }
   const inside = new Set(found);
-  const points = groups[group].points.filter((point) => point.rows.some((row) => inside.has(row)));
-  return points.map((point) => ({ ...pointOf(point.rows, point.robust, point.low, point.high, cost), text: point.text }));
+  const front = new Set(groups[group].front[byId("cost").value]);
+  const points = groups[group].points.map((point, place) => ({
+    ...pointOf(point.rows, point.robust, point.low, point.high, cost, front.has(place)),
+    text: point.text,
+  }));
+  return points.filter((point) => point.rows.some((row) => inside.has(row)));
 }
 
-function pointOf(members, robust, low, high, cost) {
-  return { rows: members, robust, low, high, cost: cost[members[0]], selected: members.some(isSelected) };
-}
-
-// marks come by rising cost and, at one cost, by rising accuracy
-function paretoFront(sorted) {
-  const front = new Set();
-  let best = -Infinity;
-  for (let from = 0; from < sorted.length; ) {
-    const equal = sorted.filter((mark) => mark.cost === sorted[from].cost);
-    const top = Math.max(...equal.map((mark) => mark.robust));
-    if (top > best) equal.filter((mark) => mark.robust === top).forEach((mark) => front.add(mark));
-    best = Math.max(best, top);
-    from += equal.length;
-  }
-  return front;
+function pointOf(members, robust, low, high, cost, front) {
+  return { rows: members, robust, low, high, cost: cost[members[0]], front, selected: members.some(isSelected) };
 }
 
 function explained(group, cost, front) {
@@ -60,8 +51,8 @@ function explained(group, cost, front) {
   const line =
     cost === "share"
       ? "A share is no cost, so no front is drawn."
-      : `Filled, on the dashed line: the ${plural(front.size, "point")} that no other point shown beats in cost and accuracy (Pareto ` +
-        "front), which intervals that overlap do not tell apart from their neighbours.";
+      : `Filled, on the dashed line: the ${plural(front.size, "point")} shown that no other point of the group beats in cost and ` +
+        "accuracy (Pareto front).";
   const star = marks.some((mark) => mark.selected)
     ? ` ★: ${what === "run" ? "the run" : "the architecture of the run"} with the highest held-out robust accuracy.`
     : "";

@@ -1,4 +1,4 @@
-// The table: a page of rows at a time, headings that sort.
+// The table: one page of rows at a time, with headings that sort.
 
 function renderTable(found) {
   byId("rows").tHead.replaceChildren(make("tr", {}, ...columnsOf(found).map(heading)));
@@ -6,7 +6,7 @@ function renderTable(found) {
   extendTable(found);
 }
 
-// writes the rows that are within the limit and not in the table yet
+// adds the rows within the limit that are not in the table yet
 function extendTable(found) {
   const written = byId("rows").tBodies[0].querySelectorAll("[data-row]").length;
   const shown = found.slice(0, view.limit);
@@ -68,6 +68,6 @@ function cell(column, row) {
 function counted(found, shown) {
   const inGroups = new Set(found.map((row) => rows.group[row])).size;
   const of = view.group === EVERY ? `in ${plural(inGroups, "group")}, each sorted by itself` : "in this group";
-  const part = shown.length < found.length ? `; the first ${shown.length.toLocaleString("en-US")} are shown, results.csv has them all` : "";
+  const part = shown.length < found.length ? `; the first ${shown.length.toLocaleString("en-US")} are shown, results.csv has all of them` : "";
   return `${plural(found.length, "row")} ${of}${part}.`;
 }

@@ -1,4 +1,4 @@
-// What is said of a point under the pointer or in focus, and how points are reached by keys.
+// The tooltip of a point under the pointer or in focus, and keyboard navigation between points.
 
 function tell(node) {
   const mark = marks[node.dataset.mark];

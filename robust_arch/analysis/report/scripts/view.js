@@ -1,4 +1,4 @@
-// Which rows are shown, and in what order. Rows of two groups are never in one ranking: groups stay one after another.
+// Which rows are shown, and in what order. Rows of two groups are never ranked together: groups come one after another.
 
 const PAGE = 100;
 const collator = new Intl.Collator("en", { numeric: true });
@@ -14,7 +14,7 @@ const view = {
   limit: PAGE,
 };
 
-let chosenGroup = view.group; // by the reader; a facet that no row of it has shows every group until it is taken back
+let chosenGroup = view.group; // by the reader; a filter that no row of it passes shows every group until it is removed
 
 const haystack = rows.run.map((_, row) =>
   ["depths", "widths"]
@@ -50,6 +50,6 @@ function compared(column, one, other) {
   const sign = view.descending ? -1 : 1;
   if (!column.values) return sign * collator.compare(texts[column.cells[one]], texts[column.cells[other]]);
   const [left, right] = [column.values[one], column.values[other]];
-  if (left === null || right === null) return (left === null) - (right === null); // what is missing comes last
+  if (left === null || right === null) return (left === null) - (right === null); // missing values come last
   return sign * (left - right);
 }

@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 from matplotlib.axes import Axes
 
-from robust_arch.analysis.figures import png
-from robust_arch.analysis.masking import figure, section
+from robust_arch.analysis.report.figures import png
+from robust_arch.analysis.report.gradient_masking import Diagnosis, figure, section
+from robust_arch.analysis.report.templating import render
 
 N = 200
 RADII = [("0", 0.0, 190), ("4/255", 4 / 255, 150), ("8/255", 8 / 255, 110), ("16/255", 16 / 255, 30), ("1", 1.0, 0)]
@@ -38,6 +39,10 @@ def planted(*flagged: str) -> dict[str, Any]:
     }
 
 
+def shown(diagnoses: dict[str, Diagnosis]) -> str:
+    return render("gradient_masking.html.jinja", masking=section(diagnoses))
+
+
 def drawn(axes: Axes) -> list[list[float]]:
     return [
         line.get_ydata().tolist() for line in axes.get_lines() if len(line.get_ydata()) and line.get_marker() == "o"
@@ -45,14 +50,14 @@ def drawn(axes: Axes) -> list[list[float]]:
 
 
 def test_without_diagnoses_it_says_how_to_ask() -> None:
-    text = section({})
+    text = shown({})
     assert text.startswith("<h2>Gradient masking</h2>")
     assert "evaluate.diagnostics=200" in text
     assert "<img" not in text
 
 
 def test_each_network_has_its_verdicts_in_words() -> None:
-    text = section({"net-a": planted(), "net-b <x>": planted("square", "directions")})
+    text = shown({"net-a": planted(), "net-b <x>": planted("square", "directions")})
     assert re.findall("<h3>(.*?)</h3>", text) == ["net-a", "net-b &lt;x&gt;"]
     first, second = text.split("<h3>")[1:]
     assert [item.count("passed") for item in (first, second)] == [5, 3]
@@ -65,7 +70,7 @@ def test_each_network_has_its_verdicts_in_words() -> None:
 
 
 def test_the_figure_has_an_alternative_text() -> None:
-    (alt,) = re.findall('<img [^>]*alt="(.*?)"', section({"net-a": planted("steps")}))
+    (alt,) = re.findall('<img [^>]*alt="(.*?)"', shown({"net-a": planted("steps")}))
     assert "net-a" in alt
     assert "200 test images" in alt
     assert "linf-8/255" in alt
@@ -83,9 +88,9 @@ def test_what_is_drawn_is_what_is_recorded() -> None:
 
 
 def test_axes_name_their_units_and_the_title_n() -> None:
-    shown = figure(planted())
-    assert shown.get_suptitle() == "200 test images, linf-8/255"
-    for axes in shown.axes:
+    panels = figure(planted())
+    assert panels.get_suptitle() == "200 test images, linf-8/255"
+    for axes in panels.axes:
         assert axes.get_xlabel()
         assert "(" in axes.get_ylabel()
         assert axes.get_title(loc="left")
@@ -99,9 +104,9 @@ def test_texts_do_not_cover_one_another(scale: float) -> None:
         diagnosis["directions"][name] = losses | {
             way: [scale * loss for loss in losses[way]] for way in ("gradient", "random")
         }
-    shown = figure(diagnosis)
-    shown.draw_without_rendering()
-    for axes in shown.axes:
+    panels = figure(diagnosis)
+    panels.draw_without_rendering()
+    for axes in panels.axes:
         labels = [axes.title, axes.xaxis.label, axes.yaxis.label, *axes.texts, *axes.get_xticklabels()]
         boxes = [label.get_window_extent() for label in labels if label.get_text()]
         assert all(not box.count_overlaps(boxes[:position]) for position, box in enumerate(boxes))

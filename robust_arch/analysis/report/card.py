@@ -1,12 +1,11 @@
-"""A model card: what a network is, how it was trained, and what its evaluations found, in one short Markdown file."""
+"""A model card: a network, its training and its evaluations in one short Markdown file."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from robust_arch.analysis.counts import counted
-from robust_arch.analysis.smoothness import STAGE_COLUMNS, stage_rows
-from robust_arch.analysis.tables import operations
+from robust_arch.analysis.formatting import counted, operations
+from robust_arch.analysis.report.smoothness import STAGE_COLUMNS, stage_rows
 from robust_arch.files import write_text
 from robust_arch.runs import RunFolder
 
@@ -14,7 +13,7 @@ _PLAIN = (bool, int, float, str, list)
 
 
 def write_card(folder: RunFolder) -> Path:
-    """Write evaluations/card.md of a run from its records, and return where it is."""
+    """Write evaluations/card.md of a run from its records, and return its path."""
     path = folder.evaluations / "card.md"
     write_text(path, "\n".join(_card(folder)) + "\n")
     return path
@@ -26,7 +25,8 @@ def _card(folder: RunFolder) -> Iterator[str]:
     yield ""
     yield (
         f"- **Architecture:** {facts['arch']} (family {facts['family']}, depths {facts['depths']}, widths "
-        f"{facts['widths']}); {facts['params']:,} parameters, {operations(facts['macs'])} multiply-accumulates an image"
+        f"{facts['widths']}); {facts['params']:,} parameters, {operations(facts['macs'])} multiply-accumulates per "
+        "image"
     )
     yield from _training(folder, facts)
     for record in sorted(folder.evaluation_records(), key=lambda record: (record["checkpoint"], -record["n_test"])):
@@ -36,7 +36,7 @@ def _card(folder: RunFolder) -> Iterator[str]:
 def _training(folder: RunFolder, facts: Mapping[str, Any]) -> Iterator[str]:
     result = folder.result
     if result is None:
-        yield "- **Training:** not known; a checkpoint from elsewhere"
+        yield "- **Training:** not known; an imported checkpoint"
         return
     config, data = folder.recorded_config, result["data"]
     yield (
@@ -52,7 +52,7 @@ def _training(folder: RunFolder, facts: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _details(node: Any) -> str:
-    """Settings as ` (beta 6.0, optimizer lr 0.1)`; names of classes and paths say nothing to a reader."""
+    """Settings as ` (beta 6.0, optimizer lr 0.1)`, without names of classes and paths."""
     settings = ", ".join(_flat(node if isinstance(node, Mapping) else {}))
     return f" ({settings})" if settings else ""
 
@@ -110,7 +110,8 @@ def _row(name: str, share: Mapping[str, Any], what: str) -> str:
 def _what(attack: Mapping[str, Any]) -> str:
     if stages := attack.get("stages"):
         parts = [f"{stage['attack']} left {stage['standing']:,} of {stage['attacked']:,}" for stage in stages]
-        return f"each on what stood before it: {', '.join(parts)}; seed {attack['seed']}; {attack['implementation']}"
+        steps = f"each on the images that withstood the attacks before it: {', '.join(parts)}"
+        return f"{steps}; seed {attack['seed']}; {attack['implementation']}"
     settings = ", ".join(_settings(attack["settings"]))
     return f"{settings}; seed {attack['seed']}; {attack['implementation']}"
 

@@ -1,4 +1,4 @@
-"""What the checks for masked gradients found: a line a verdict and the four figures behind them."""
+"""What the checks for masked gradients found: one line per check, and the four figures behind them."""
 
 from __future__ import annotations
 
@@ -9,15 +9,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from robust_arch.analysis.figures import png
-from robust_arch.analysis.markup import Markup, element, folded, joined, picture
 from robust_arch.analysis.plots.style import BLUE, ORANGE
+from robust_arch.analysis.report.figures import png
 
 Diagnosis = Mapping[str, Any]
-"""One network's diagnosis as it is recorded."""
+"""The recorded diagnosis of one network."""
 
 _WIDTH, _HEIGHT, _DPI = 7.2, 6.0, 200  # inches, and dots an inch
-_DRAWN = 8  # networks with a figure, some 100 KB each
+_DRAWN = 8  # networks with a figure, each about 100 KB
 _NORMS = {"linf": "l-inf", "l2": "l2"}
 _TITLES = {
     "eps": "Accuracy against eps",
@@ -27,37 +26,18 @@ _TITLES = {
     "repeat": "The same answer twice",
 }
 
-_NONE = (
-    "No diagnostics of gradient masking were asked for; the key evaluate.diagnostics=200 asks for them on 200 test "
-    "images a network."
-)
-_LEAD = (
-    "Gradient attacks overestimate the robustness of a network whose gradients mislead them. Each line is one check, "
-    "with counts of test images and Wilson 95% intervals in percent in brackets; a limit counts as broken where the "
-    "interval lies beyond it altogether. A flag means that the robust accuracies of this network are not to be "
-    "believed; that none is raised proves nothing."
-)
 
-
-def section(diagnoses: Mapping[str, Diagnosis]) -> Markup:
-    """The report's section: for each network by name its verdicts and its figure; a sentence where there is none."""
-    heading = element("h2", "Gradient masking")
-    if not diagnoses:
-        return joined(heading, element("p", _NONE))
+def section(diagnoses: Mapping[str, Diagnosis]) -> dict[str, Any]:
+    """The report's section: the checks and the figure of each network; of many networks the flagged ones come first."""
     # a flag must not be lost among hundreds of networks
     ordered = sorted(diagnoses.items(), key=lambda item: len(diagnoses) > _DRAWN and not _flagged(item[1]))
-    shown = [_network(name, diagnosis) for name, diagnosis in ordered[:_DRAWN]]
-    return joined(heading, element("p", _LEAD), *shown, *_further(ordered[_DRAWN:]))
-
-
-def _further(networks: Sequence[tuple[str, Diagnosis]]) -> list[Markup]:
-    """The networks for whose figures a page has no room."""
-    if not networks:
-        return []
-    flagged = sum(bool(_flagged(diagnosis)) for _, diagnosis in networks)
-    listed = [element("li", f"{name}: {_result(diagnosis)}") for name, diagnosis in networks]
-    summary = f"{len(networks):,} further networks, {flagged:,} of them flagged; their cards hold the verdicts"
-    return [folded(summary, element("ul", *listed))]
+    further = ordered[_DRAWN:]
+    flagged = sum(bool(_flagged(diagnosis)) for _, diagnosis in further)
+    return {
+        "networks": [_network(name, diagnosis) for name, diagnosis in ordered[:_DRAWN]],
+        "further": [f"{name}: {_result(diagnosis)}" for name, diagnosis in further],
+        "summary": f"{len(further):,} further networks, {flagged:,} of them flagged; their cards list the checks",
+    }
 
 
 def figure(diagnosis: Diagnosis) -> Figure:
@@ -76,27 +56,18 @@ def figure(diagnosis: Diagnosis) -> Figure:
     return drawn
 
 
-def _network(name: str, diagnosis: Diagnosis) -> Markup:
-    result = _result(diagnosis)
-    verdicts = [
-        element("li", element("strong", _state(verdict)), f" {verdict['text']}") for verdict in diagnosis["verdicts"]
-    ]
-    title = f"Checks for masked gradients of {name} on {diagnosis['n']} test images under {diagnosis['threat']}."
-    alt = (
-        f"Four panels. {title} Accuracy against eps, against steps, before and after the Square attack; losses along "
-        f"gradient and random directions. {result} The numbers stand in the list."
-    )
-    image = picture(png(figure(diagnosis)), alt)
-    return joined(
-        element("h3", name),
-        element("p", result),
-        element("ul", *verdicts),
-        element("figure", image, element("figcaption", f"{title} Error bars: Wilson 95% intervals.")),
-    )
+def _network(name: str, diagnosis: Diagnosis) -> dict[str, Any]:
+    return {
+        "name": name,
+        "title": f"Checks for masked gradients of {name} on {diagnosis['n']} test images under {diagnosis['threat']}.",
+        "result": _result(diagnosis),
+        "checks": [(_state(check), check["text"]) for check in diagnosis["verdicts"]],
+        "png": png(figure(diagnosis)),
+    }
 
 
 def _flagged(diagnosis: Diagnosis) -> list[str]:
-    return [_TITLES[verdict["name"]] for verdict in diagnosis["verdicts"] if not verdict["ok"]]
+    return [_TITLES[check["name"]] for check in diagnosis["verdicts"] if not check["ok"]]
 
 
 def _result(diagnosis: Diagnosis) -> str:
@@ -104,13 +75,13 @@ def _result(diagnosis: Diagnosis) -> str:
     return f"Flagged by: {', '.join(flagged)}." if flagged else "Nothing flagged."
 
 
-def _state(verdict: Mapping[str, Any]) -> str:
-    return f"{_TITLES[verdict['name']]}: {'passed' if verdict['ok'] else 'FLAGGED'}."
+def _state(check: Mapping[str, Any]) -> str:
+    return f"{_TITLES[check['name']]}: {'passed' if check['ok'] else 'FLAGGED'}."
 
 
 def _accuracy(axes: Axes, x: Sequence[float], shares: Sequence[Mapping[str, Any]], line: str) -> None:
     percent = [share["percent"] for share in shares]
-    # an accuracy of 0 or 100 lies at the end of its interval, from which rounding must not push it out
+    # an accuracy of 0 or 100 is the end of its interval, and rounding must not move it outside
     below = [max(share["percent"] - share["interval"][0], 0.0) for share in shares]
     above = [max(share["interval"][1] - share["percent"], 0.0) for share in shares]
     axes.errorbar(x, percent, yerr=[below, above], fmt=f"o{line}", color=BLUE, capsize=3, elinewidth=1, markersize=4)
@@ -120,7 +91,7 @@ def _accuracy(axes: Axes, x: Sequence[float], shares: Sequence[Mapping[str, Any]
 
 def _draw_eps(axes: Axes, diagnosis: Diagnosis) -> None:
     rows = diagnosis["eps"]["points"]
-    # radii reach from far below eps to the whole box: evenly spaced, each with its value
+    # radii range from far below eps to the whole box, so they are evenly spaced and labelled
     _accuracy(axes, range(len(rows)), rows, "-")
     axes.set_xticks(range(len(rows)), [row["eps"] for row in rows], fontsize="x-small")
     axes.set_xlabel(f"Radius, {_NORMS[diagnosis['norm']]}, images in [0, 1] (not to scale)")

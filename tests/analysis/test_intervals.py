@@ -1,11 +1,11 @@
-"""Intervals of one point, against values worked out by hand."""
+"""Intervals of one network, against values worked out by hand."""
 
 from statistics import NormalDist
 
 import pytest
 
-from robust_arch.analysis.counts import counted
-from robust_arch.analysis.points import Point, accuracy_interval, half_width
+from robust_arch.analysis.networks import Estimate, half_width
+from robust_arch.statistics import accuracy_interval
 
 EQUAL = 100 * 163 / 360
 
@@ -43,12 +43,5 @@ def test_one_run_has_wilson_s_interval() -> None:
 
 
 def test_half_width_is_a_median() -> None:
-    shown = [Point("a", 1, 50.0, 50.0 - half, 50.0 + half, 1000, None) for half in (1.0, 30.0, 2.0)]
+    shown = [Estimate(50.0, 50.0 - half, 50.0 + half, 1, None) for half in (1.0, 30.0, 2.0)]
     assert half_width(shown) == 2
-
-
-@pytest.mark.parametrize(
-    ("count", "text"), [(0, "0 runs"), (1, "1 run"), (2, "2 runs"), (1000, "1,000 runs"), (55_611, "55,611 runs")]
-)
-def test_counts(count: int, text: str) -> None:
-    assert counted(count, "run") == text

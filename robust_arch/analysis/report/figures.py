@@ -1,4 +1,4 @@
-"""The figures of a report: robust accuracy against what networks look like, one homogeneous group of rows a figure."""
+"""The figures of a report: robust accuracy against properties of networks, one group of comparable rows per figure."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ from io import BytesIO
 import pandas as pd
 from matplotlib.figure import Figure
 
-from robust_arch.analysis.counts import counted
+from robust_arch.analysis.formatting import counted
 from robust_arch.analysis.groups import Group, only_group
+from robust_arch.analysis.networks import Network, half_width, networks
 from robust_arch.analysis.plots.marks import Mark, error_bars, write_labels
 from robust_arch.analysis.plots.style import BLUE, ORANGE
-from robust_arch.analysis.points import Point, half_width, points
+from robust_arch.analysis.tables import last_share
 
 _WIDTH, _HEIGHT = 6.4, 4.2  # inches; at 100 dots an inch 640 x 420 pixels, saved at twice that
 _DPI = 200
-MOST_BARS = 60  # points: the error bars of more are one solid mass
-_MOST_LABELLED = 100  # points: of more few labels would find a place, and the search takes the square of their number
+MOST_BARS = 60  # points; error bars of more would cover one another
+_MOST_LABELLED = 100  # points; few labels of more would have room, and the search takes quadratic time
 
 
 def robust_against_last_share(
@@ -26,41 +27,42 @@ def robust_against_last_share(
     """Worst-case accuracy against the last stage's share of the stages' parameters, both in percent.
 
     Args:
-        frame: rows of results.csv, comparable with one another; rows without a known share are not drawn.
+        frame: comparable rows of results.csv; rows without a known share are not drawn.
         stage_shares: run_id to the share of each stage, in [0, 1].
-        labels: what to write beside the point of an architecture, where there is room.
+        labels: architecture to the label of its point, written where there is room.
 
     Raises:
-        InputError: for rows that may not be compared.
+        InputError: for rows that are not comparable.
     """
     group = only_group(frame)
-    shown = [(point.last_share, point) for point in points(group, stage_shares) if point.last_share is not None]
+    known = [(last_share(network.row, stage_shares), network) for network in networks(group)]
+    shown = [(share, network) for share, network in known if share is not None]
     return _scatter(group, shown, "Last stage's share of the stages' parameters (%)", labels or {})
 
 
 def robust_against_params(frame: pd.DataFrame, labels: Mapping[str, str] | None = None) -> Figure:
-    """Worst-case accuracy in percent against trainable parameters; arguments and errors as above."""
+    """Worst-case accuracy in percent against trainable parameters; arguments and errors as in the other figure."""
     group = only_group(frame)
-    found = points(group, {})
-    scale, unit = (1e6, "millions") if max(point.params for point in found) >= 1e6 else (1e3, "thousands")
-    shown = [(point.params / scale, point) for point in found]
+    found = networks(group)
+    scale, unit = (1e6, "millions") if max(network.params for network in found) >= 1e6 else (1e3, "thousands")
+    shown = [(network.params / scale, network) for network in found]
     return _scatter(group, shown, f"Trainable parameters ({unit})", labels or {})
 
 
 def png(figure: Figure) -> bytes:
-    """The figure at twice the pixels of its size on the page."""
+    """The figure as a PNG with twice the pixels of its size on the page."""
     buffer = BytesIO()
     figure.savefig(buffer, format="png", dpi=_DPI)
     return buffer.getvalue()
 
 
-def _scatter(group: Group, shown: list[tuple[float, Point]], xlabel: str, labels: Mapping[str, str]) -> Figure:
+def _scatter(group: Group, shown: list[tuple[float, Network]], xlabel: str, labels: Mapping[str, str]) -> Figure:
     figure = Figure(figsize=(_WIDTH, _HEIGHT), dpi=_DPI, layout="constrained")
     axes = figure.add_subplot()
     barred = len(shown) <= MOST_BARS
-    marks = [_mark(x, point, labels.get(point.arch, ""), barred) for x, point in shown]
-    single = [mark for mark, (_, point) in zip(marks, shown, strict=True) if point.runs == 1]
-    repeated = [mark for mark, (_, point) in zip(marks, shown, strict=True) if point.runs > 1]
+    marks = [_mark(x, network, labels.get(network.arch, ""), barred) for x, network in shown]
+    single = [mark for mark, (_, network) in zip(marks, shown, strict=True) if network.robust.runs == 1]
+    repeated = [mark for mark, (_, network) in zip(marks, shown, strict=True) if network.robust.runs > 1]
     error_bars(axes, single, BLUE, "o", "one run, Wilson 95% interval" if barred else "one run", width=1)
     error_bars(axes, repeated, ORANGE, "s", "mean of runs, t 95% interval" if barred else "mean of runs", width=1)
     axes.set_xlabel(xlabel)
@@ -76,9 +78,10 @@ def _scatter(group: Group, shown: list[tuple[float, Point]], xlabel: str, labels
     return figure
 
 
-def _mark(x: float, point: Point, label: str, barred: bool) -> Mark:
-    low, high = (point.low, point.high) if barred else (point.accuracy, point.accuracy)
-    return Mark(x, point.accuracy, low, high, label)
+def _mark(x: float, network: Network, label: str, barred: bool) -> Mark:
+    robust = network.robust
+    low, high = (robust.low, robust.high) if barred else (robust.mean, robust.mean)
+    return Mark(x, robust.mean, low, high, label)
 
 
 def _title(group: Group) -> str:
@@ -86,6 +89,6 @@ def _title(group: Group) -> str:
     return f"{first['data']}, attacked under {first['threat']}, {counted(group.n_test, 'test image')}"
 
 
-def _no_bars(shown: list[tuple[float, Point]]) -> str:
-    width = half_width(point for _, point in shown)
+def _no_bars(shown: list[tuple[float, Network]]) -> str:
+    width = half_width(network.robust for _, network in shown)
     return f"\nNo error bars: 95% intervals of ±{width:.1f} points in the median"

@@ -1,4 +1,4 @@
-"""From a study's folder to its report."""
+"""The report of a study's folder."""
 
 import contextlib
 from collections import Counter
@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from robust_arch.analysis.counts import counted
-from robust_arch.analysis.figures import png, robust_against_last_share
+from robust_arch.analysis.formatting import counted, number, operations
 from robust_arch.analysis.groups import Group, accuracy_columns, evaluations, main_group
 from robust_arch.analysis.reading import read_results, stage_shares
-from robust_arch.analysis.report import StudyDetails, write_report
-from robust_arch.analysis.tables import number, operations
+from robust_arch.analysis.report.details import StudyDetails
+from robust_arch.analysis.report.figures import png, robust_against_last_share
+from robust_arch.analysis.report.page import write_report
 from robust_arch.architectures import Cost
 from robust_arch.errors import InputError, invalid
 from robust_arch.files import read_arrays
@@ -29,7 +29,7 @@ _LOST = ("failed", "diverged")
 
 @dataclass(frozen=True)
 class _Recorded:
-    """One run, each of its files read once."""
+    """One run, with each of its files read once."""
 
     run: RunFolder
     status: Record
@@ -48,16 +48,16 @@ class _Recorded:
 
 
 def write_study_report(path: Path) -> Path:
-    """Write `path`/report/index.html from the records and return where it is.
+    """Write `path`/report/index.html from the records and return its path.
 
-    results.csv is rebuilt with it, unless it is here without records, and the picture of robust accuracy against the
-    last stage's share stands beside it.
+    This also rebuilds results.csv, unless there are no records, and writes the figure of robust accuracy against the
+    last stage's share beside the report.
 
     Args:
-        path: a study's folder, or its results.csv; the records may be elsewhere.
+        path: a study's folder, or its results.csv; the records may be missing.
 
     Raises:
-        InputError: if `path` is neither.
+        InputError: for another path.
     """
     study = StudyFolder(path.parent if path.is_file() else path)
     if path.is_file() and path.name != study.results_path.name:
@@ -79,10 +79,10 @@ def write_study_report(path: Path) -> Path:
 
 
 def _details_of_table(study: StudyFolder, frame: pd.DataFrame) -> StudyDetails:
-    """What is known where there are no records."""
+    """The details of a study without records."""
     shares = {}
     for row in frame.drop_duplicates("run_id").to_dict("records"):
-        with contextlib.suppress(InputError):  # an architecture of no known family
+        with contextlib.suppress(InputError):  # an architecture of an unknown family
             shares[str(row["run_id"])] = stage_shares(row)
     return StudyDetails(
         name=study.name,
@@ -104,7 +104,7 @@ def _facts_of_rows(rows: pd.DataFrame) -> Iterator[tuple[str, str]]:
         accuracies = (f"{name.removesuffix('_acc')} {number(row[name], 2)}" for name in accuracy_columns(rows))
         what = f"{row['checkpoint']}, {row['threat']}, {number(row['n_test'], 0)} images"
         yield what, f"in percent: {', '.join(accuracies)}"
-    yield "records", "not here: all this is from results.csv"
+    yield "records", "not available; these facts are from results.csv"
 
 
 def _details(study: StudyFolder, runs: Sequence[_Recorded], main: Group | None) -> StudyDetails:
@@ -141,7 +141,7 @@ def _card(run: RunFolder) -> str:
 
 
 def _facts(run: _Recorded) -> Iterator[tuple[str, str]]:
-    """What the run's card does not say, or would say if the run had one."""
+    """What is not in the run's card, or would be in it if there were one."""
     facts, error = run.status["run"], last_line(run.status.get("error"))
     yield "state", f"{run.state}, attempt {run.status.get('attempts', 'unrecorded')}"
     yield from _network(facts)
@@ -154,7 +154,7 @@ def _facts(run: _Recorded) -> Iterator[tuple[str, str]]:
 def _network(facts: Mapping[Hashable, Any]) -> Iterator[tuple[str, str]]:
     yield "network", f"{facts['family']}, depths {facts['depths']}, widths {facts['widths']}"
     params, macs = number(facts["params"], 0), operations(facts["macs"])
-    yield "cost", f"{params} parameters, {macs} multiply-accumulates an image"
+    yield "cost", f"{params} parameters, {macs} multiply-accumulates per image"
 
 
 def _training(result: Record | None) -> Iterator[tuple[str, str]]:
@@ -171,7 +171,7 @@ def _training(result: Record | None) -> Iterator[tuple[str, str]]:
 
 
 def _name(run: _Recorded, record: Record) -> str:
-    """A network and its evaluation in words."""
+    """The name of a network and its evaluation."""
     facts = run.status["run"]
     return (
         f"{facts['arch']}, seed {facts['seed']}, run {run.run.run_id}, checkpoint {record['checkpoint']}, "
@@ -184,7 +184,7 @@ def _parts(records: Sequence[tuple[_Recorded, Record]], part: str) -> dict[str, 
 
 
 def _flags(results: Mapping[str, Record], records: Sequence[tuple[_Recorded, Record]]) -> dict[str, str]:
-    """What training and evaluations warn of, by run."""
+    """Warnings of training and evaluations, by run."""
     found: dict[str, list[str]] = {run_id: list(result.get("flags", [])) for run_id, result in results.items()}
     for run, record in records:
         where = f"checkpoint {record['checkpoint']}, {counted(record['n_test'], 'test image')}"
@@ -202,7 +202,7 @@ def _outcomes(records: Sequence[tuple[RunFolder, Record]], main: Group | None) -
     outcomes = {}
     for run, record in held:
         if record.get("examples_fingerprint") != images.most_common(1)[0][0]:
-            continue  # other images under the same name, which cannot be paired
+            continue  # different images under the same name, which cannot be paired
         arrays = read_arrays(run.evaluations / f"{record['eval_id']}.npz")
         if arrays is not None and set(main.attacks) <= set(arrays):
             outcomes[run.run_id] = np.logical_and.reduce([arrays[name] for name in main.attacks])

@@ -1,4 +1,4 @@
-"""One recorded number of each network against another, with intervals of both."""
+"""One recorded number of networks against another, with intervals of both."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from robust_arch.analysis.plots.style import BLUE
 from robust_arch.statistics import rank_correlation
 
 
-def draw_pairs(axes: Axes, found: Sequence[Network], x: str, y: str, xlabel: str, ylabel: str) -> None:
-    """A point a network at its means of the columns `x` and `y`, with the 95% interval of each."""
+def draw_scatter(axes: Axes, found: Sequence[Network], x: str, y: str, xlabel: str, ylabel: str) -> None:
+    """One point per network at its means of the columns `x` and `y`, with both 95% intervals."""
     across, up = ([network.numbers[name] for network in found] for name in (x, y))
     axes.errorbar(
         [estimate.mean for estimate in across],
@@ -31,7 +31,7 @@ def draw_pairs(axes: Axes, found: Sequence[Network], x: str, y: str, xlabel: str
 
 
 def rank_title(found: Sequence[Network], x: str, y: str) -> str:
-    """Kendall's tau of the networks' means of two columns, with its 95% interval where there is one."""
+    """Kendall's tau of the networks' means of two columns, with its 95% interval if defined."""
     across, up = ([network.numbers[name].mean for network in found] for name in (x, y))
     known = rank_correlation(across, up)
     if known.tau is None:

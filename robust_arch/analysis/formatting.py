@@ -1,0 +1,36 @@
+"""Numbers as text: counts, accuracies and costs, with a dash for a number that was not computed."""
+
+from typing import Any
+
+import pandas as pd
+
+ABSENT = "-"
+_PREFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
+
+
+def counted(count: int, noun: str) -> str:
+    """The number with thousands separators and its noun, in the plural unless it is one: "1 run", "1,000 runs"."""
+    return f"{count:,} {noun}" + ("" if count == 1 else "s")
+
+
+def number(value: Any, digits: int) -> str:
+    """With thousands separators and `digits` decimals."""
+    return ABSENT if pd.isna(value) else f"{float(value):,.{digits}f}"
+
+
+def accuracy(value: float, n: float) -> str:
+    """An accuracy in percent, with the decimals that `n` images can fill."""
+    return number(value, 1 if n < 1000 else 2)
+
+
+def operations(macs: Any) -> str:
+    """Multiply-accumulates with two decimals and a decimal prefix: 19.13 G."""
+    if pd.isna(macs):
+        return ABSENT
+    scale, prefix = decimal_prefix(macs)
+    return f"{macs / scale:.2f} {prefix}" if prefix else f"{macs:.0f}"
+
+
+def decimal_prefix(count: float) -> tuple[float, str]:
+    """The largest prefix that `count` fills, as its size and its letter; (1, "") below a thousand."""
+    return next(((size, letter) for size, letter in _PREFIXES if count >= size), (1.0, ""))
