@@ -26,6 +26,8 @@ def read_safetensors(path: Path) -> LoadedCheckpoint:
         with safe_open(path, framework="pt", device="cpu") as file:
             metadata = file.metadata() or {}
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  # it is no mapping
-    except SafetensorError as error:
-        raise InputError(f"checkpoint = {str(path)!r}: a whole safetensors file ({error})") from None
+    except SafetensorError:  # its message may repeat what the file holds
+        raise InputError(
+            f"checkpoint = {str(path)!r}: a whole safetensors file; this one is cut off or damaged: fetch it again"
+        ) from None
     return restore(from_json(metadata, str(path)), tensors, str(path))
