@@ -7,22 +7,27 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
+CUT_OFF = "is cut off or damaged: fetch it again"
 _HEAD = 512  # bytes, enough for every signature; that of a tar archive is at 257
 _LONGEST = 80  # characters of a name from a file that an error repeats
 
-_SIGNATURES = {
-    b"version https://git-lfs": "is a Git LFS pointer: fetch the file itself, for instance with `git lfs pull`",
-    b"\x1f\x8b": "is compressed (gzip): unpack it first",
-    b"BZh": "is compressed (bzip2): unpack it first",
-    b"\xfd7zXZ": "is compressed (xz): unpack it first",
-    b"\x28\xb5\x2f\xfd": "is compressed (zstandard): unpack it first",
-    b"7z\xbc\xaf": "is a 7-Zip archive: unpack it first",
-    b"Rar!": "is a RAR archive: unpack it first",
-    b"\x93NUMPY": "is a numpy array",
-    b"\x89HDF": "is an HDF5 file, as Keras writes",
-    b"\x08": "looks like an ONNX file",
+_BEGINNINGS = {
+    rb"(\xef\xbb\xbf)?\s*<(!doctype|html|head|body|meta|script|title|\?xml|!--)": (
+        "looks like a web page, such as one that asks to log in: download the file itself"
+    ),
+    rb"version https://git-lfs": "is a Git LFS pointer: fetch the file itself, for instance with `git lfs pull`",
+    rb"\x1f\x8b": "is compressed (gzip): unpack it first",
+    rb"BZh": "is compressed (bzip2): unpack it first",
+    rb"\xfd7zXZ": "is compressed (xz): unpack it first",
+    rb"\x28\xb5\x2f\xfd": "is compressed (zstandard): unpack it first",
+    rb"7z\xbc\xaf": "is a 7-Zip archive: unpack it first",
+    rb"Rar!": "is a RAR archive: unpack it first",
+    rb".{257}ustar": "is a tar archive: unpack it first",
+    rb"\x93NUMPY": "is a numpy array",
+    rb"\x89HDF": "is an HDF5 file, as Keras writes",
+    rb".{4}\0\0\0\0{": "looks like a safetensors file",
+    rb"\x08": "looks like an ONNX file",
 }
-_WEB_PAGE = re.compile(rb"(\xef\xbb\xbf)?\s*<(!doctype|html|head|body|meta|script|title|\?xml|!--)", re.IGNORECASE)
 # what the pickle of a state dict names: tensors, their types, and numpy's scalars
 _DATA = re.compile(
     r"torch\._utils\._rebuild_\w+|torch\.([A-Z]\w*|device|bool|(u?int|b?float|complex)\d\w*)|collections\.OrderedDict"
@@ -41,14 +46,8 @@ def describe_foreign(path: Path) -> str | None:
         return _describe_zip(path)
     if head[:1] == b"\x80":  # a pickle, as torch wrote before 1.6
         return None
-    if looks_like_safetensors(head):
-        return "looks like a safetensors file"
-    if _WEB_PAGE.match(head):
-        return "looks like a web page, such as one that asks to log in: download the file itself"
-    if head[257:262] == b"ustar":
-        return "is a tar archive: unpack it first"
-    for signature, what in _SIGNATURES.items():
-        if head.startswith(signature):
+    for beginning, what in _BEGINNINGS.items():
+        if re.match(beginning, head, re.DOTALL | re.IGNORECASE):
             return what
     return "is a text file" if _is_text(head) else "is of another format, which is not known here"
 
@@ -68,7 +67,7 @@ def _describe_zip(path: Path) -> str | None:
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
     except Exception:  # whatever a broken file makes the reader trip over
-        return "is cut off or damaged: a zip archive without its table of contents, which is at its end"
+        return CUT_OFF
     names = [entry.filename for entry in entries]
     if not any(name.endswith("/data.pkl") for name in names):
         numpy = bool(names) and all(name.endswith(".npy") for name in names)
@@ -95,7 +94,7 @@ def describe_refused(path: Path) -> str:
             f"holds {printable(refused[0])}, and anything that would run code when loaded is refused: load it where "
             "you trust it, and save its state_dict alone"
         )
-    return "is cut off or damaged: fetch it again"
+    return CUT_OFF
 
 
 def _names_and_texts(path: Path) -> tuple[list[str], set[str]]:

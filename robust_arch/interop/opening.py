@@ -54,4 +54,5 @@ def _open_published(content: Mapping[str, Any], given: Mapping[str, Any]) -> Loa
     if not {"depths", "widths"} <= set(given):
         raise invalid("arch", dict(given) or None, "the architecture of a published checkpoint, like arch=wrn_34_r")
     spec = ArchSpec.from_dict({"family": "wide_resnet", **given})
-    return LoadedCheckpoint(read_published(content, spec).net, spec, {})
+    published = read_published(content, spec)
+    return LoadedCheckpoint(published.net, spec, {}, published.carried)
