@@ -42,7 +42,7 @@ def try_alternatives(
             f"exact test, p = {pair.p_value:.2g})"
         )
         if better:
-            detail += ": the row is probably of another network than its authors meant"
+            detail += ": the normalisation that belongs to the network is probably another one than it is scored with"
         checks.append(Check("another normalisation", "warning" if better else "ok", detail))
     return checks
 

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from robust_arch.errors import InputError, invalid
-from robust_arch.interop.foreign import describe_foreign, describe_refused
+from robust_arch.interop.foreign import describe_endless, describe_foreign, describe_refused
 
 # the published cosine rule leaves numpy scalars in optimizer states; these types and no others are let in
 _NUMPY_TYPES: list[Any] = [
@@ -35,7 +35,7 @@ def read_weights_only(path: str | Path) -> dict[str, Any]:
     """
     path = Path(path)
     require_file(path)
-    if what := describe_foreign(path):
+    if what := describe_foreign(path) or describe_endless(path):
         raise _no_torch_file(path, what)
     try:
         with torch.serialization.safe_globals(_NUMPY_TYPES):

@@ -9,6 +9,8 @@ from typing import IO
 
 CUT_OFF = "is cut off or damaged: fetch it again"
 _HEAD = 512  # bytes, enough for every signature; that of a tar archive is at 257
+_PICKLES = 5  # in a row, as torch wrote before 1.6: magic number, protocol, system, content, names of storages
+_MOST_ITEMS = 1_000  # of a tuple and all tuples in it; shapes have four
 _LONGEST = 80  # characters of a name from a file that an error repeats
 
 _BEGINNINGS = {
@@ -97,21 +99,55 @@ def describe_refused(path: Path) -> str:
     return CUT_OFF
 
 
+def describe_endless(path: Path) -> str | None:
+    """What is wrong where the file's pickles hold a tuple that takes for ever to hash; None where they do not.
+
+    A few hundred bytes suffice for a tuple that holds another twice, which holds another twice, and so on.
+    """
+    sizes: list[int | None] = []  # of what is on the pickle's stack; None is a mark
+    memo: dict[object, int] = {}
+    for operation, value in _operations(path):
+        name = operation.name
+        if name in ("GET", "BINGET", "LONG_BINGET"):
+            sizes.append(memo.get(value, 1))
+        elif name in ("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"):
+            memo[len(memo) if value is None else value] = (sizes or [1])[-1] or 1
+        else:
+            taken = _take(sizes, operation)
+            size = 1 + sum(taken) if "TUPLE" in name else 1
+            if size > _MOST_ITEMS:
+                return f"holds a tuple of more than {_MOST_ITEMS:,} items in tuples, as no checkpoint does"
+            sizes += [None if kind is pickletools.markobject else size for kind in operation.stack_after]
+    return None
+
+
+def _take(sizes: list[int | None], operation: pickletools.OpcodeInfo) -> list[int]:
+    """Take off the stack what the operation does, and return the sizes."""
+    kinds, taken = list(operation.stack_before), []
+    if pickletools.stackslice in kinds:
+        while sizes and (size := sizes.pop()) is not None:
+            taken.append(size)
+        kinds = kinds[: kinds.index(pickletools.markobject)]
+    for _ in kinds[: len(sizes)]:
+        taken.append(sizes.pop() or 1)
+    return taken
+
+
 def _names_and_texts(path: Path) -> tuple[list[str], set[str]]:
     """The functions and classes that the file's pickles name, like `os.system`, and their texts; nothing is run."""
     names: list[str] = []
     texts: list[str] = []
     for operation, value in _operations(path):
-        if operation == "GLOBAL":
+        if operation.name == "GLOBAL":
             names.append(str(value).replace(" ", ".", 1))
-        elif operation == "STACK_GLOBAL":
+        elif operation.name == "STACK_GLOBAL":
             names.append(".".join(texts[-2:]))
         elif isinstance(value, str):
             texts.append(value)
     return names, set(texts)
 
 
-def _operations(path: Path) -> Iterator[tuple[str, object]]:
+def _operations(path: Path) -> Iterator[tuple[pickletools.OpcodeInfo, object]]:
     """The operations of the file's pickles, as far as they can be read."""
     try:
         with path.open("rb") as file:
@@ -122,15 +158,15 @@ def _operations(path: Path) -> Iterator[tuple[str, object]]:
                         yield from _of_one_pickle(pickle)
                 return
             file.seek(0)
-            while True:  # before 1.6 torch wrote several after one another
+            for _ in range(_PICKLES):
                 yield from _of_one_pickle(file)
     except Exception:  # the end of the pickles, or whatever a broken file makes the reader trip over
         return
 
 
-def _of_one_pickle(file: IO[bytes]) -> Iterator[tuple[str, object]]:
+def _of_one_pickle(file: IO[bytes]) -> Iterator[tuple[pickletools.OpcodeInfo, object]]:
     for operation, value, _ in pickletools.genops(file):
-        yield operation.name, value
+        yield operation, value
 
 
 def printable(text: str) -> str:

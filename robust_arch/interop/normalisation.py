@@ -85,9 +85,9 @@ def checked(mean: Any, std: Any, source: str, keys: tuple[str, str]) -> Normalis
         raise invalid(keys[1], std, f"as many numbers as {keys[0]}, {len(mean)}")
     mean, std = (tuple(torch.tensor(values, dtype=torch.float32).tolist()) for values in (mean, std))
     if not all(map(math.isfinite, mean)):
-        raise invalid(keys[0], mean, "finite in float32")
+        raise invalid(keys[0], list(mean), "finite in float32")
     if min(std) <= 0 or not all(map(math.isfinite, std)):
-        raise invalid(keys[1], std, "greater than 0, and finite, in float32")
+        raise invalid(keys[1], list(std), "greater than 0, and finite, in float32")
     return Normalisation(mean, std, source)
 
 
