@@ -75,7 +75,7 @@ def _require_readable(names: Mapping[str, Any]) -> None:
 
 
 def _logged_project(path: Path, runs: Sequence[RunFolder]) -> str:
-    loggers = [run.recorded_config.get("logger") or {} for run in runs]
+    loggers = [run.recorded_group("logger") for run in runs]
     projects = [str(logger["project"]) for logger in loggers if logger.get("project")]
     if not projects:
         raise invalid("study", str(path), "a study whose runs were logged to wandb; these were not (logger=csv)")

@@ -4,6 +4,7 @@ import hashlib
 import json
 import logging
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from robust_arch.architectures import ArchSpec, Classifier, cost
 from robust_arch.attacks import ThreatModel
 from robust_arch.console import set_up_logging
 from robust_arch.data import Dataset, ImageSet, Splits
+from robust_arch.data.recorded import recorded_dataset
 from robust_arch.errors import InputError, invalid
 from robust_arch.evaluation import EvaluationRecord, EvaluationSettings, Subject, extend, select_examples
 from robust_arch.evaluation.alternatives import try_alternatives
@@ -28,12 +30,15 @@ from robust_arch.identity import short_hash
 from robust_arch.interop import LoadedCheckpoint, open_checkpoint
 from robust_arch.interop.normalisation import FROM_DATASET, FROM_OUTSIDE, Normalisation, checked, identity
 from robust_arch.paths import conf_dir
+from robust_arch.plain import is_plain, shown
 from robust_arch.run import spec_facts
 from robust_arch.runs import RunFacts, RunFolder, StudyFolder
 from robust_arch.runs.provenance import provenance
 from robust_arch.signals import exit_on_sigterm
 
 log = logging.getLogger("robust_arch.evaluate")  # under -m this module is called __main__
+
+_THREAT = "a norm and a radius as the checkpoint's threat model, or threat.norm and threat.eps on the command line"
 
 
 def evaluate(cfg: DictConfig) -> EvaluationRecord:
@@ -79,7 +84,7 @@ def evaluate(cfg: DictConfig) -> EvaluationRecord:
             folder.write_state("running", facts, attempt=True)
             net.to(trainer.device)
             checks = []
-            if trained is None and not record.is_complete(settings):
+            if not trained and not record.is_complete(settings):
                 checks = _try_normalisations(net, normalisation, splits, record, trainer.device, settings.batch_size)
             extend(record, net, settings, threat, trainer.device, about, fold=trainer.fold, checks=checks)
             folder.write_state("completed", facts)
@@ -90,14 +95,14 @@ def evaluate(cfg: DictConfig) -> EvaluationRecord:
     return record
 
 
-def _load(path: Path, given: dict[str, Any]) -> tuple[LoadedCheckpoint, DictConfig | None]:
+def _load(path: Path, given: dict[str, Any]) -> tuple[LoadedCheckpoint, Mapping[str, Any] | None]:
     """The network with its architecture, and the configuration it was trained with if the file says so.
 
-    given: what the command line says of the architecture; all of it must hold.
+    The configuration is plain data: nothing in it is resolved, and Hydra never gets it. given: what the command line
+    says of the architecture; all of it must hold.
     """
     loaded = open_checkpoint(path, given)
-    config = loaded.card.get("config")
-    return loaded, OmegaConf.create(dict(config)) if isinstance(config, dict) else None
+    return loaded, _group(loaded.card, "config", "the configuration of a training, a group of keys")
 
 
 def _try_normalisations(
@@ -138,58 +143,50 @@ def training_statistics(data: str, root: str | None) -> tuple[list[float], list[
     return dataset.load().train.channel_statistics()
 
 
-def _task(cfg: DictConfig, trained: DictConfig | None) -> tuple[Dataset, ThreatModel, EvaluationSettings]:
+def _task(cfg: DictConfig, trained: Mapping[str, Any] | None) -> tuple[Dataset, ThreatModel, EvaluationSettings]:
     """Data, threat model and attacks: what the command line says, else what the checkpoint was trained with."""
-    data = cfg.get("data") or _trained_data(trained)
-    if data is None:
-        raise invalid("data", None, "the data set to evaluate on, like data=image_folder data.root=<folder>")
-    trained_norm, trained_eps = (
-        OmegaConf.select(trained, f"threat.{key}") if trained is not None else None for key in ("norm", "eps")
-    )
-    norm = cfg.threat.norm or trained_norm or "linf"
-    eps = cfg.threat.eps
-    if eps is None and norm == trained_norm:
-        eps = trained_eps
-    if eps is None:
-        eps = (data.get("eps") or {}).get(norm)
+    trained = trained or {}
+    dataset = _dataset(cfg, trained)
+    return dataset, _threat(cfg, trained, dataset), edge.read_evaluation(cfg.evaluate)
+
+
+def _threat(cfg: DictConfig, trained: Mapping[str, Any], dataset: Dataset) -> ThreatModel:
+    """Norm and radius of the command line, else those of the training, else linf and the data set's usual radius."""
+    norm, eps = cfg.threat.norm, cfg.threat.eps
+    if norm is None or eps is None:
+        known = _group(trained, "threat", _THREAT) or {}
+        trained_norm, trained_eps = known.get("norm"), known.get("eps")
+        if not set(known) <= {"norm", "eps"} or not is_plain(trained_norm) or not is_plain(trained_eps):
+            raise InputError(f"threat = {shown(known)}: {_THREAT}")
+        norm = next(each for each in (norm, trained_norm, "linf") if each is not None)
+        eps = trained_eps if eps is None and norm == trained_norm else eps
+    ThreatModel(norm, 0)  # an unknown norm has no usual radius: complain of the norm
+    if eps is None and isinstance(dataset.eps, Mapping):
+        eps = dataset.eps.get(norm)
     if eps is None:
         raise invalid("threat.eps", None, f"a radius, as this data set names none for {norm}")
-    return edge.instantiate(data, "data"), ThreatModel(norm, eps), edge.read_evaluation(cfg.evaluate)
+    return ThreatModel(norm, eps)
 
 
-def _trained_data(trained: DictConfig | None) -> Any:
-    """The data set that the checkpoint was trained on, if the file says so.
-
-    Hydra calls whatever `_target_` names, and a file from elsewhere may name anything: only the data sets of this
-    package are called.
-
-    Raises:
-        InputError: where another class or function is named.
-    """
-    data = OmegaConf.select(trained, "data") if trained is not None else None
-    if data is None:
-        return None
-    targets = _targets(OmegaConf.to_container(data)) if OmegaConf.is_dict(data) else []
-    if len(targets) != 1 or targets[0] != data.get("_target_") or not _is_our_dataset(str(targets[0])):
-        raise invalid("data", targets, "said on the command line, as the checkpoint names no data set of this package")
-    return data
+def _group(content: Mapping[str, Any], key: str, allowed: str) -> Mapping[str, Any] | None:
+    """The group `key` of what a file says, if it says anything there."""
+    value = content.get(key)
+    if value is not None and not isinstance(value, dict):
+        raise InputError(f"{key} = {shown(value)}: {allowed}")
+    return value
 
 
-def _targets(node: object) -> list[object]:
-    """What an instantiation of `node` would call."""
-    if isinstance(node, dict):
-        own = [node["_target_"]] if "_target_" in node else []
-        return own + [target for value in node.values() for target in _targets(value)]
-    return [target for value in node for target in _targets(value)] if isinstance(node, list) else []
-
-
-def _is_our_dataset(target: str) -> bool:
-    if not target.startswith("robust_arch.data."):
-        return False
-    try:
-        return issubclass(hydra.utils.get_class(target), Dataset)
-    except Exception:  # no such name, or one of something else
-        return False
+def _dataset(cfg: DictConfig, trained: Mapping[str, Any]) -> Dataset:
+    if cfg.get("data"):
+        dataset = edge.instantiate(cfg.data, "data")
+        if not isinstance(dataset, Dataset):
+            raise invalid("data", cfg.data, "a data set, like data=digits")
+        return dataset
+    if trained.get("data") is None:
+        raise invalid("data", None, "the data set to evaluate on, like data=image_folder data.root=<folder>")
+    dataset = recorded_dataset(trained["data"])
+    log.info("data, as the checkpoint names them: %s", dataset)
+    return dataset
 
 
 def _require_fits(net: Classifier, test: ImageSet) -> None:

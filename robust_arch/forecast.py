@@ -1,22 +1,24 @@
 """How long the runs of a plan will train, from the runs of the study that are recorded on this machine."""
 
+import functools
 import itertools
 import socket
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
+import hydra
 import numpy as np
 import torch
-from omegaconf import OmegaConf
+from omegaconf import DictConfig
 from torch import Tensor, nn
 
-from robust_arch.architectures import ImageShape
+from robust_arch.architectures import ArchSpec, ImageShape
 from robust_arch.attacks import Attack, ThreatModel
-from robust_arch.configuration import read_settings
-from robust_arch.errors import InputError
+from robust_arch.configuration import Settings, instantiate, plain
 from robust_arch.identity import describe, short_hash
 from robust_arch.objectives import Objective
+from robust_arch.paths import conf_dir
 from robust_arch.run import Run
 from robust_arch.runs import RunFolder, StudyFolder
 from robust_arch.runs.provenance import hardware
@@ -25,7 +27,7 @@ from robust_arch.training.settings import TrainerSettings
 
 _IMAGES = 4  # of the batch on which passes are counted
 _RECORDS = 50  # so many runs tell a rate of two numbers as well as thousands
-_READ = 200  # records whose configuration is built, at tens of milliseconds each, where many are of other settings
+_READ = 200  # records whose configuration is read, at some milliseconds each, where many are of other settings
 
 _counted: dict[str, tuple[float, float]] = {}  # passes by what decides them: most runs of a study share them
 
@@ -114,11 +116,6 @@ class Load:
     work: float
 
 
-def load_of(run: Run, epochs: int | None = None) -> Load:
-    """The load of a run's training and validation, for all its epochs unless said otherwise."""
-    return _load(run, *_passes(run), epochs or run.settings.trainer.max_epochs)
-
-
 def _passes(run: Run) -> tuple[float, float]:
     """Passes an image of a training step, and of an epoch's validation."""
     settings, train = run.settings, run.splits.train
@@ -173,8 +170,9 @@ def fit_rate(loads: Sequence[Load], seconds: Sequence[float]) -> Rate:
 class Forecast:
     """Training times of the runs of a plan; None where no run of the study is recorded on this machine.
 
-    Recorded runs count if they trained on the device and with the precision and threads of those planned: the newest 50
-    of them, among the newest 200 that were recorded on this machine.
+    Recorded runs count if they trained on the device and with the precision and threads of those planned, under their
+    objective or one that this package configures: the newest 50 of them, among the newest 200 that were recorded on
+    this machine.
     """
 
     def __init__(self, runs: Sequence[Run], study: StudyFolder) -> None:
@@ -213,14 +211,54 @@ def _without_threads(facts: dict[str, Any]) -> dict[str, Any]:
 
 def _recorded(folder: RunFolder, result: dict[str, Any], planned: Run) -> tuple[Load, float] | None:
     """Load and seconds of a recorded training, if it ran as the planned one would, on this data."""
+    data = result.get("data")
+    if not isinstance(data, dict) or data.get("fingerprint") != planned.training_fingerprint:
+        return None
     try:
-        settings = read_settings(OmegaConf.create(folder.recorded_config))
+        settings = _recorded_settings(folder.recorded_config, planned.settings)
+        if settings is None or _speed_settings(settings.trainer) != _speed_settings(planned.settings.trainer):
+            return None
         run = Run(settings, planned.splits, planned.training_fingerprint)
-    except (InputError, AttributeError):  # recorded by another version, or what it names is gone
+        return _load(run, *_passes(run), int(result["last_epoch"]) + 1), float(result["train_seconds"])
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError):  # recorded by another version
         return None
-    if run.run_id != folder.run_id or _speed_settings(settings.trainer) != _speed_settings(planned.settings.trainer):
+
+
+def _recorded_settings(config: dict[str, Any], planned: Settings) -> Settings | None:
+    """The planned settings with what decides the load as a configuration records it, or None if it cannot be told.
+
+    The record may be another machine's, so that nothing it names is built: objective and selection are known by being
+    those of the plan, or an objective of this package.
+    """
+    objective = _known_objective(config["objective"], planned)
+    if objective is None or config["selection"] != planned.resolved["selection"]:
         return None
-    return load_of(run, int(result["last_epoch"]) + 1), float(result["train_seconds"])
+    trainer = {key: value for key, value in config["trainer"].items() if key != "_target_"}
+    recipe = {key: config["recipe"][key] for key in ("batch_size", "drop_last")}
+    return replace(
+        planned,
+        spec=ArchSpec.from_dict(config["arch"]),
+        objective=objective,
+        recipe=replace(planned.recipe, **recipe),
+        trainer=TrainerSettings(**trainer),
+    )
+
+
+def _known_objective(recorded: dict[str, Any], planned: Settings) -> Objective | None:
+    if recorded == planned.resolved["objective"]:
+        return planned.objective
+    shipped = _shipped_objectives().get(str(recorded.get("name")))
+    if shipped is None or recorded != plain(shipped, "objective"):
+        return None
+    return cast(Objective, instantiate(shipped, "objective"))
+
+
+@functools.cache
+def _shipped_objectives() -> dict[str, DictConfig]:
+    """The objectives of this package's configuration, by name."""
+    with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        files = sorted((conf_dir() / "objective").glob("*.yaml"))
+        return {file.stem: hydra.compose(f"objective/{file.stem}").objective for file in files}
 
 
 def _speed_settings(trainer: TrainerSettings) -> tuple[Any, ...]:

@@ -190,7 +190,7 @@ def _decide_compile(run: Run, folder: RunFolder) -> tuple[bool, str]:
     if not trainer.fold:
         return False, "only the folded form is compiled"
     begun = folder.checkpoint("last").is_file()
-    before = (folder.recorded_config.get("trainer") or {}).get("compile") if begun else None
+    before = folder.recorded_group("trainer").get("compile") if begun else None
     if not isinstance(before, bool):
         steps = trainer.max_epochs * run.steps_per_epoch
         return decide_compile(trainer.device, steps, half=trainer.precision != 32)
@@ -427,10 +427,18 @@ def _result(run: Run, folder: RunFolder, rows: list[dict[str, float]]) -> Mappin
             "train": len(run.splits.train),
             "val": len(run.splits.val),
             "test": len(run.splits.test),
+            **_readings(run),
         },
         "selection_images": held_out,
         "cost": asdict(run.cost),
     }
+
+
+def _readings(run: Run) -> dict[str, Any]:
+    """How the files of the training set, the held-out part included, and of the test set were read, if files were."""
+    sets = {"train": run.splits.train, "test": run.splits.test}
+    readings = {part: asdict(images.reading) for part, images in sets.items() if images.reading}
+    return {"reading": readings} if readings else {}
 
 
 def _evaluate(run: Run, folder: RunFolder) -> None:

@@ -4,8 +4,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from robust_arch.analysis.counts import counted
 from robust_arch.analysis.smoothness import STAGE_COLUMNS, stage_rows
 from robust_arch.analysis.tables import operations
@@ -40,7 +38,7 @@ def _training(folder: RunFolder, facts: Mapping[str, Any]) -> Iterator[str]:
     if result is None:
         yield "- **Training:** not known; a checkpoint from elsewhere"
         return
-    config, data = yaml.safe_load(folder.config.read_text(encoding="utf-8")), result["data"]
+    config, data = folder.recorded_config, result["data"]
     yield (
         f"- **Training:** objective {facts['objective']}{_details(config.get('objective'))}, under "
         f"{facts['train_threat']}, seed {facts['seed']}, {counted(facts['epochs'], 'epoch')} in "
@@ -55,7 +53,7 @@ def _training(folder: RunFolder, facts: Mapping[str, Any]) -> Iterator[str]:
 
 def _details(node: Any) -> str:
     """Settings as ` (beta 6.0, optimizer lr 0.1)`; names of classes and paths say nothing to a reader."""
-    settings = ", ".join(_flat(node or {}))
+    settings = ", ".join(_flat(node if isinstance(node, Mapping) else {}))
     return f" ({settings})" if settings else ""
 
 
@@ -63,7 +61,7 @@ def _flat(node: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
     for key, value in node.items():
         if isinstance(value, Mapping):
             yield from _flat(value, f"{prefix}{key} ")
-        elif not key.startswith("_") and key != "name" and isinstance(value, _PLAIN):
+        elif not str(key).startswith("_") and key != "name" and isinstance(value, _PLAIN):
             yield f"{prefix}{key} {value}"
 
 

@@ -14,9 +14,11 @@ ACTIVATIONS = ("relu", "silu", "gelu", "softplus")
 def _integers(key: str, values: Any) -> tuple[int, ...]:
     """`values` as a tuple of integers of at least 1, or an InputError that names `key`."""
     try:
-        numbers = tuple(values)
+        numbers = None if isinstance(values, Mapping) else tuple(values)
     except TypeError:
-        raise invalid(key, values, "a list of integers, one a stage") from None
+        numbers = None
+    if numbers is None:
+        raise invalid(key, values, "a list of integers, one a stage")
     for number in numbers:
         if isinstance(number, bool) or not isinstance(number, int) or number < 1:
             raise invalid(key, values, "each stage needs an integer of at least 1")
@@ -42,7 +44,7 @@ class ArchSpec:
             raise invalid("arch.widths", self.widths, f"as many stages as arch.depths = {self.depths}")
         if self.activation not in ACTIVATIONS:
             raise invalid("arch.activation", self.activation, f"one of {', '.join(ACTIVATIONS)}")
-        if not isinstance(self.dropout, int | float) or not 0 <= self.dropout < 1:
+        if isinstance(self.dropout, bool) or not isinstance(self.dropout, int | float) or not 0 <= self.dropout < 1:
             raise invalid("arch.dropout", self.dropout, "a probability in [0, 1)")
         object.__setattr__(self, "dropout", float(self.dropout))
         get_family(self.family).validate(self)

@@ -1,5 +1,6 @@
 """What an attacker may do: stay in a norm ball around the image and in the box of images."""
 
+import re
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -8,16 +9,31 @@ from torch import Tensor
 from robust_arch.attacks.norms import NORMS, Region
 from robust_arch.errors import invalid
 
+# no more digits than a radius needs: as an exact fraction 1e999999999 has a billion
+_RADIUS = re.compile(r"[+-]?[\d.]{1,40}(/\d{1,40}|e[+-]?\d{1,3})?", re.IGNORECASE | re.ASCII)
+
 
 def parse_eps(value: object) -> Fraction:
     """A radius as an exact fraction; accepts 8/255, "8/255", "0.031", 0.2, 0; raises InputError below 0."""
     try:
-        eps = _nearest_fraction(value) if isinstance(value, float) else Fraction(str(value).replace(" ", ""))
+        eps = _exact(value)
+        float(eps)
     except (ValueError, OverflowError, ZeroDivisionError):
         raise invalid("threat.eps", value, "a number or a fraction like 8/255, at least 0") from None
     if eps < 0:
         raise invalid("threat.eps", value, "at least 0")
     return eps
+
+
+def _exact(value: object) -> Fraction:
+    if isinstance(value, Fraction):
+        return value
+    if isinstance(value, float):
+        return _nearest_fraction(value)
+    text = str(value).replace(" ", "")
+    if not _RADIUS.fullmatch(text):
+        raise ValueError(text)
+    return Fraction(text)
 
 
 def _nearest_fraction(value: float) -> Fraction:
@@ -43,7 +59,7 @@ class ThreatModel:
     eps_fraction: Fraction
 
     def __init__(self, norm: str, eps: float | str | Fraction) -> None:
-        if norm not in NORMS:
+        if not isinstance(norm, str) or norm not in NORMS:
             raise invalid("threat.norm", norm, f"one of {', '.join(NORMS)}")
         object.__setattr__(self, "norm", norm)
         object.__setattr__(self, "eps_fraction", parse_eps(eps))

@@ -2,5 +2,6 @@
 
 from robust_arch.data.dataset import Dataset, Splits
 from robust_arch.data.images import ImageSet, stratified
+from robust_arch.data.reading import Reading
 
-__all__ = ["Dataset", "ImageSet", "Splits", "stratified"]
+__all__ = ["Dataset", "ImageSet", "Reading", "Splits", "stratified"]

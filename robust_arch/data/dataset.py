@@ -4,8 +4,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from robust_arch.data.images import ImageSet, stratified, without
+from torch import Tensor
+
+from robust_arch.data.images import ImageSet, stratified, stratified_order, without
 from robust_arch.errors import invalid
+from robust_arch.randomness import derive
 
 
 @dataclass(frozen=True)
@@ -25,20 +28,33 @@ class Splits:
 class Dataset(ABC):
     """A data set by name; a subclass reads it, the seeded class-stratified split is the same for all.
 
-    name: label in the records. val_fraction: part of the training set held out, in (0, 1). split_seed: draws it.
-    eps: the radius that is usual on this data, by norm: the default of threat.eps.
+    Attributes:
+        name: label in the records.
+        val_fraction: part of the training set that is held out, in (0, 1).
+        train_images: number of images to train on, drawn by class from what is not held out; None takes all of it. A
+            smaller number draws a subset of what a larger one draws; the held-out and the test part stay the same.
+        split_seed: draws both.
+        eps: the radius that is usual on this data, by norm: the default of threat.eps.
     """
 
     name: str
     val_fraction: float = 0.05
+    train_images: int | None = None
     split_seed: int = 0
     eps: Mapping[str, float | str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not 0 < self.val_fraction < 1:
             raise invalid("data.val_fraction", self.val_fraction, "between 0 and 1, both excluded")
+        count = self.train_images
+        if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count < 1):
+            raise invalid("data.train_images", count, "an integer of at least 1, or null for all that are not held out")
         if isinstance(self.split_seed, bool) or not isinstance(self.split_seed, int) or self.split_seed < 0:
             raise invalid("data.split_seed", self.split_seed, "an integer of at least 0")
+
+    def as_recorded(self) -> "Dataset":
+        """The same data set where its settings stand in a file from elsewhere: nothing that they name is written."""
+        return self
 
     @abstractmethod
     def read(self) -> tuple[ImageSet, ImageSet]:
@@ -54,4 +70,19 @@ class Dataset(ABC):
         rest = without(len(train), held_out)
         if not len(rest):
             raise invalid("data.val_fraction", self.val_fraction, f"fewer than all {len(train)} training images")
-        return Splits(train.subset(rest), train.subset(held_out), test)
+        return Splits(train.subset(self._to_train_on(train, rest)), train.subset(held_out), test)
+
+    def _to_train_on(self, train: ImageSet, rest: Tensor) -> Tensor:
+        """The positions that `train_images` takes of those that are not held out, ascending."""
+        if self.train_images is None:
+            return rest
+        if self.train_images > len(rest):
+            allowed = f"at most the {len(rest)} training images that are not held out"
+            raise invalid("data.train_images", self.train_images, allowed)
+        labels = train.labels[rest]
+        order = stratified_order(labels, derive(self.split_seed, "train_images"))
+        taken = order[: self.train_images].sort().values
+        if missing := sorted(set(labels.tolist()) - set(labels[taken].tolist())):
+            allowed = f"enough for an image of each class; of {len(missing)} classes there would be none"
+            raise invalid("data.train_images", self.train_images, allowed)
+        return rest[taken]

@@ -1,36 +1,43 @@
 """Images in folders, root/{train,test}/<class>/<file>, decoded once into a cache outside the root."""
 
 import hashlib
+import inspect
+import json
 import logging
 import os
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import PIL
 import torch
-from PIL import Image
 
+from robust_arch.data import image_decoding
 from robust_arch.data.dataset import Dataset
+from robust_arch.data.folder_listing import PARTS, Listing, list_images
+from robust_arch.data.image_decoding import MODES, Decoder
 from robust_arch.data.images import ImageSet
-from robust_arch.errors import InputError, invalid
-from robust_arch.files import replacing
+from robust_arch.data.memory import require_memory
+from robust_arch.data.reading import Reading
+from robust_arch.errors import invalid
+from robust_arch.files import read_arrays, replacing
 from robust_arch.paths import cache_dir
 
 log = logging.getLogger(__name__)
-
-EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff", ".gif"})
-PARTS = ("train", "test")
-_MODES = {1: "L", 3: "RGB"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageFolder(Dataset):
     """Classes are the folder names, sorted; the same in train and test.
 
-    root: the folder. image_size: side of the square images; where files differ from it, the shorter side is resized
-    and the centre cropped; None takes the files' own size, which must be one.
-    channels: 3 (RGB) or 1 (grey). cache: folder for decoded arrays, by default the user's cache folder.
+    Attributes:
+        root: the folder.
+        image_size: side of the square images; where files differ from it, the shorter side is resized and the centre
+            cropped; None takes the files' own size, which must be the same for all.
+        channels: 3 (RGB) or 1 (grey).
+        cache: folder for decoded arrays, by default the user's cache folder.
     """
 
     root: str | None
@@ -42,53 +49,77 @@ class ImageFolder(Dataset):
         super().__post_init__()
         if self.root is None:
             raise invalid("data.root", None, "the folder that holds train/<class>/ and test/<class>/")
-        if self.channels not in _MODES:
+        if isinstance(self.channels, bool) or not isinstance(self.channels, int) or self.channels not in MODES:
             raise invalid("data.channels", self.channels, "3 (RGB) or 1 (grey)")
-        if self.image_size is not None and self.image_size < 1:
-            raise invalid("data.image_size", self.image_size, "at least 1, or null for the files' own size")
+        size = self.image_size
+        if size is not None and (isinstance(size, bool) or not isinstance(size, int) or size < 1):
+            raise invalid("data.image_size", size, "at least 1 (whole pixels), or null for the files' own size")
+
+    def as_recorded(self) -> "ImageFolder":
+        """With the user's own cache folder; the images are read from the root that the file names."""
+        return replace(self, cache=None)
 
     def read(self) -> tuple[ImageSet, ImageSet]:
-        """Both parts, from the cache where no file has changed since."""
-        root = Path(str(self.root)).expanduser().resolve()
-        classes = _class_names(root)
-        train, test = (self._read_part(root, part, classes) for part in PARTS)
+        """Both parts, from the cache where no file has changed since; logs what became of the files."""
+        root = self._resolved_root()
+        classes, listings, beside = list_images(root)
+        train, test = (self._read_part(root, listings[part], len(classes)) for part in PARTS)
         if train.image_shape != test.image_shape:
             raise invalid(
                 "data.image_size",
                 self.image_size,
                 f"a size to resize to, as train has {train.image_shape} and test {test.image_shape}",
             )
+        unread = f" | not read: {beside}" if beside else ""
+        log.info("%s in %s | train: %s | test: %s%s", self.name, root, train.reading, test.reading, unread)
         return train, test
 
-    def _read_part(self, root: Path, part: str, classes: list[str]) -> ImageSet:
-        files = _list_files(root / part, classes)
-        labels = torch.tensor([label for _, label in files])
-        images = self._cached_decode(root, [path for path, _ in files])
-        return ImageSet(torch.from_numpy(images), labels, num_classes=len(classes))
+    def _resolved_root(self) -> Path:
+        """Without symbolic links."""
+        try:
+            return Path(str(self.root)).expanduser().resolve(strict=True)
+        except (OSError, RuntimeError, ValueError) as error:  # not there, a circle of links, no path at all
+            allowed = f"a folder that holds train/<class>/ and test/<class>/; {error}"
+            raise invalid("data.root", str(self.root), allowed) from None
 
-    def _cached_decode(self, root: Path, paths: list[Path]) -> np.ndarray:
-        """(N, C, H, W) uint8; the cache's name is a digest of every file's path, size and time of change."""
-        digest = hashlib.blake2b(repr((str(root), self.image_size, self.channels)).encode(), digest_size=12)
+    def _read_part(self, root: Path, listing: Listing, num_classes: int) -> ImageSet:
+        labels = torch.tensor([label for _, label in listing.files])
+        images, converted = self._cached_decode(root, [path for path, _ in listing.files])
+        reading = Reading(len(images), dict(listing.noted), dict(listing.skipped), converted)
+        return ImageSet(torch.from_numpy(images), labels, num_classes, reading=reading)
+
+    def _cached_decode(self, root: Path, paths: list[Path]) -> tuple[np.ndarray, dict[str, int]]:
+        """(N, C, H, W) uint8, and the number of images by conversion."""
+        folder = Path(self.cache).expanduser() if self.cache else cache_dir() / "image_folder"
+        cached = folder / f"{self._digest(paths)}.npz"
+        if (arrays := read_arrays(cached)) is not None:
+            return arrays["images"], json.loads(str(arrays["converted"]))
+        log.info("decoding %d images of %s once into %s", len(paths), root, cached)
+        images, converted = self._decode_all(paths)
+        with replacing(cached) as temporary, temporary.open("wb") as handle:
+            np.savez(handle, images=images, converted=np.array(json.dumps(converted)))
+        return images, converted
+
+    def _digest(self, paths: list[Path]) -> str:
+        """Changes with every file's path, size and times of change, and with the reader: its code and Pillow's."""
+        reader = (PIL.__version__, inspect.getsource(image_decoding), self.image_size, self.channels)
+        digest = hashlib.blake2b(repr(reader).encode(), digest_size=12)
         for path in paths:
             stat = path.stat()
-            digest.update(f"{path.relative_to(root)}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
-        folder = Path(self.cache).expanduser() if self.cache else cache_dir() / "image_folder"
-        cached = folder / f"{digest.hexdigest()}.npy"
-        if cached.is_file():
-            arrays: np.ndarray = np.load(cached, allow_pickle=False)
-            return arrays
-        log.info("decoding %d images of %s once into %s", len(paths), root, cached)
-        images = self._decode_all(paths)
-        with replacing(cached) as temporary, temporary.open("wb") as handle:
-            np.save(handle, images)
-        return images
+            digest.update(os.fsencode(path))
+            # the second time also tells a file that was replaced by one as old
+            digest.update(f"\0{stat.st_size}\0{stat.st_mtime_ns}\0{stat.st_ctime_ns}\n".encode())
+        return digest.hexdigest()
 
-    def _decode_all(self, paths: list[Path]) -> np.ndarray:
-        first = self._decode(paths[0])
-        images = np.empty((len(paths), *first.shape), dtype=np.uint8)
+    def _decode_all(self, paths: list[Path]) -> tuple[np.ndarray, dict[str, int]]:
+        if self.image_size is not None:
+            require_memory("data.image_size", self.image_size, len(paths) * self.channels * self.image_size**2)
+        decode = Decoder(self.channels, self.image_size)
+        first, _ = decode(paths[0])
+        images = self._room_for(len(paths), first)
 
-        def put(position: int) -> None:
-            image = self._decode(paths[position])
+        def put(position: int) -> list[str]:
+            image, conversions = decode(paths[position])
             if image.shape != first.shape:
                 raise invalid(
                     "data.image_size",
@@ -96,56 +127,16 @@ class ImageFolder(Dataset):
                     f"a size to resize to, as {paths[0]} is {first.shape[1:]} and {paths[position]} {image.shape[1:]}",
                 )
             images[position] = image
+            return conversions
 
         with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-            list(pool.map(put, range(len(paths)), chunksize=64))
-        return images
+            done = pool.map(put, range(len(paths)))
+            return images, dict(Counter(name for conversions in done for name in conversions))
 
-    def _decode(self, path: Path) -> np.ndarray:
-        """One file as (C, H, W) uint8."""
+    def _room_for(self, count: int, image: np.ndarray) -> np.ndarray:
         try:
-            with Image.open(path) as file:
-                if file.mode.startswith(("I", "F")):
-                    raise ValueError(f"mode {file.mode}; 8 bits a channel are needed")
-                image = file.convert(_MODES[self.channels])
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            raise InputError(f"data.root: {path} cannot be read as an image: {error}") from None
-        if self.image_size is not None and image.size != (self.image_size, self.image_size):
-            image = _resize_and_crop(image, self.image_size)
-        pixels = np.asarray(image)
-        return pixels[None] if pixels.ndim == 2 else np.moveaxis(pixels, -1, 0)
-
-
-def _class_names(root: Path) -> list[str]:
-    """Sorted folder names of train, which test must share."""
-    found = {}
-    for part in PARTS:
-        if not (root / part).is_dir():
-            raise invalid("data.root", str(root), f"a folder with {part}/<class>/ inside; there is no {root / part}")
-        found[part] = sorted(path.name for path in (root / part).iterdir() if path.is_dir())
-    if not found["train"]:
-        raise invalid("data.root", str(root), "a folder with train/<class>/ inside; train has no class folder")
-    if found["train"] != found["test"]:
-        odd = sorted(set(found["train"]) ^ set(found["test"]))
-        raise invalid("data.root", str(root), f"the same class folders in train and test; {odd} are in one only")
-    return found["train"]
-
-
-def _list_files(folder: Path, classes: list[str]) -> list[tuple[Path, int]]:
-    """Every image below folder/<class>, sorted, with its label."""
-    files = []
-    for label, name in enumerate(classes):
-        members = sorted(path for path in (folder / name).rglob("*") if path.suffix.lower() in EXTENSIONS)
-        if not members:
-            raise invalid("data.root", str(folder / name), f"at least one image ({', '.join(sorted(EXTENSIONS))})")
-        files += [(path, label) for path in members]
-    return files
-
-
-def _resize_and_crop(image: Image.Image, size: int) -> Image.Image:
-    """Shorter side to `size` (bilinear, with antialiasing), then the centre."""
-    scale = size / min(image.size)
-    width, height = (max(size, round(side * scale)) for side in image.size)
-    left, top = (width - size) // 2, (height - size) // 2
-    resized = image.resize((width, height), Image.Resampling.BILINEAR)
-    return resized.crop((left, top, left + size, top + size))
+            return np.empty((count, *image.shape), dtype=np.uint8)
+        except MemoryError:
+            size = count * image.nbytes / 2**30
+            allowed = f"a size to resize to; {count} images of {image.shape} take {size:,.0f} GiB of memory"
+            raise invalid("data.image_size", self.image_size, allowed) from None

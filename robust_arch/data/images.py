@@ -1,25 +1,36 @@
 """Images and labels in memory, and how a set of them is divided by class."""
 
 import hashlib
-from dataclasses import dataclass
+import heapq
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from robust_arch.data.reading import Reading
 from robust_arch.errors import invalid
 from robust_arch.randomness import derive
 
 
 @dataclass(frozen=True, eq=False)
 class ImageSet:
-    """Labelled images. images: (N, C, H, W) uint8 in [0, max_value]; labels: (N,) int64 below num_classes."""
+    """Labelled images.
+
+    Attributes:
+        images: (N, C, H, W) uint8 in [0, max_value].
+        labels: (N,) int64 below num_classes.
+        num_classes: number of classes, also of those without an image here.
+        max_value: the value that stands for 1.
+        reading: how files became these images, or those that they are a subset of; None where no files were read.
+    """
 
     images: Tensor
     labels: Tensor
     num_classes: int
     max_value: int = 255
+    reading: Reading | None = None
 
     def __post_init__(self) -> None:
         if self.images.ndim != 4 or self.images.dtype != torch.uint8:
@@ -42,20 +53,22 @@ class ImageSet:
 
     def subset(self, index: Tensor) -> "ImageSet":
         """The images at these positions, in this order. index: (M,) int64."""
-        return ImageSet(self.images[index], self.labels[index], self.num_classes, self.max_value)
+        return replace(self, images=self.images[index], labels=self.labels[index])
 
     def to_unit(self, images: Tensor) -> Tensor:
         """uint8 images as float32 in [0, 1]."""
         return images.float() / self.max_value
 
     def fingerprint(self) -> str:
-        """16 hex digits that change with any pixel, label, shape or scale; computed once."""
+        """16 hex digits that change with any pixel, label, shape, scale or kind of conversion; computed once."""
         return self._fingerprint
 
     @cached_property
     def _fingerprint(self) -> str:
         digest = hashlib.blake2b(digest_size=8)
         digest.update(repr((tuple(self.images.shape), self.num_classes, self.max_value)).encode())
+        if self.reading and self.reading.converted:
+            digest.update(repr(sorted(self.reading.converted)).encode())
         for tensor in (self.images, self.labels):
             digest.update(tensor.contiguous().numpy().data)  # as a buffer: no copy of the data set
         return digest.hexdigest()
@@ -90,6 +103,33 @@ def stratified(labels: Tensor, count: int, seed: int) -> Tensor:
         generator = np.random.default_rng(derive(seed, "stratified", int(label)))
         chosen.append(generator.permutation(members)[:amount])
     return torch.from_numpy(np.sort(np.concatenate(chosen)).astype(np.int64))
+
+
+def stratified_order(labels: Tensor, seed: int) -> Tensor:
+    """All positions in an order, drawn by `seed`, of which any first part is stratified.
+
+    Among the first n examples each class is less than one away from its share of n. To take the largest remainders for
+    each n, as `stratified` does, would not nest: a class can lose an example when n grows (the Alabama paradox). Here
+    the j-th example of a class with share w is due at place ceil(j / w), may come from place floor((j - 1) / w) on, and
+    the earliest due is taken (Tijdeman, "The chairman assignment problem", Discrete Mathematics 32, 1980).
+    labels: (N,). Returns (N,) int64.
+    """
+    total, members = len(labels), {}
+    for label in np.unique(labels.numpy()).tolist():
+        positions = np.flatnonzero(labels.numpy() == label)
+        members[label] = np.random.default_rng(derive(seed, "stratified_order", label)).permutation(positions)
+    waiting = [(0, label, 0) for label in members]  # place from which it may come, class, number in the class
+    ready: list[tuple[int, int, int]] = []  # place at which it is due, class, number in the class
+    order = []
+    for place in range(total):
+        while waiting and waiting[0][0] <= place:
+            _, label, number = heapq.heappop(waiting)
+            heapq.heappush(ready, (-(-(number + 1) * total // len(members[label])), label, number))
+        _, label, number = heapq.heappop(ready)
+        order.append(members[label][number])
+        if number + 1 < len(members[label]):
+            heapq.heappush(waiting, ((number + 1) * total // len(members[label]), label, number + 1))
+    return torch.tensor(np.array(order), dtype=torch.int64)
 
 
 def without(size: int, index: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """The standard data sets as torchvision reads them, downloaded on first use."""
 
-from dataclasses import dataclass
+import os
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from torchvision.transforms import functional as F
 
 from robust_arch.data.dataset import Dataset
 from robust_arch.data.images import ImageSet
+from robust_arch.data.memory import require_memory
 from robust_arch.errors import InputError, invalid
 from robust_arch.paths import cache_dir
 
@@ -46,10 +48,15 @@ class TorchvisionSet(Dataset):
         if size is not None and (isinstance(size, bool) or not isinstance(size, int) or size < 1):
             raise invalid("data.image_size", size, "an integer of at least 1, or null for the images' own size")
 
+    def as_recorded(self) -> "TorchvisionSet":
+        """Read from the root that the file names, or the user's cache folder; nothing is downloaded."""
+        return replace(self, download=False)
+
     @property
     def folder(self) -> Path:
         """Where the files are."""
-        return Path(self.root).expanduser() if self.root else cache_dir() / "torchvision"
+        # pathlib's expanduser raises for an unknown user
+        return Path(os.path.expanduser(self.root)) if self.root else cache_dir() / "torchvision"  # noqa: PTH111
 
     def read(self) -> tuple[ImageSet, ImageSet]:
         """Training and test part, with the checks of the official files that torchvision makes."""
@@ -65,7 +72,8 @@ class TorchvisionSet(Dataset):
             return kind(self.folder, download=False, **chosen)
         except Exception as error:
             if not self.download:
-                raise self._unreadable(f"not there or damaged ({error}), and data.download is false") from None
+                why = "data.download is false, as for every data set that only a checkpoint names"
+                raise self._unreadable(f"not there or damaged ({error}), and {why}") from None
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             return kind(self.folder, download=True, **chosen)
@@ -75,7 +83,7 @@ class TorchvisionSet(Dataset):
     def _unreadable(self, what: str) -> InputError:
         return InputError(
             f"data.root = {str(self.folder)!r}: {self.source} is {what}; put {_FILES[self.source]} into that folder, "
-            "or say data.root=<where it is>"
+            "or say data=<set> data.root=<where it is>"
         )
 
     def _image_set(self, source: Any) -> ImageSet:
@@ -93,6 +101,7 @@ class TorchvisionSet(Dataset):
         size = self.image_size
         if size is None or images.shape[-2:] == (size, size):
             return images
+        require_memory("data.image_size", size, images.shape[0] * images.shape[1] * size**2)
         return torch.cat(
             [F.resize(chunk, [size, size], antialias=True) for chunk in torch.split(images, _RESIZE_CHUNK)]
         )

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 
@@ -11,9 +11,12 @@ from robust_arch.architectures import ArchSpec, Classifier, ImageShape, build
 from robust_arch.errors import InputError, invalid
 from robust_arch.interop.files import read_weights_only
 from robust_arch.interop.normalisation import Normalisation, Request, Statistics, normalisation_of, settle
+from robust_arch.interop.sizes import require_image_shape, require_weights
 from robust_arch.interop.strict import load_strictly
+from robust_arch.plain import is_plain
 
 _PREFIX = "net."
+_MOST_STAGES = 64  # some ten times those of any family
 _CARD_KEYS = frozenset({"arch", "num_classes", "image_shape"})
 
 
@@ -69,26 +72,41 @@ def read_checkpoint(content: Mapping[str, Any], path: str) -> LoadedCheckpoint:
     if not isinstance(card, dict) or not set(card) >= _CARD_KEYS or not isinstance(weights, dict):
         raise InputError(f"checkpoint = {path!r}: a checkpoint that this project wrote; it has no card with weights")
     # training keeps more than the network under state_dict
-    return restore(card, {key: value for key, value in weights.items() if key.startswith(_PREFIX)}, path, _PREFIX)
+    tensors = {key: value for key, value in weights.items() if isinstance(key, str) and key.startswith(_PREFIX)}
+    return restore(card, tensors, path, _PREFIX)
 
 
 def restore(card: Mapping[str, Any], tensors: Mapping[str, Any], path: str, prefix: str = "") -> LoadedCheckpoint:
     """The network that `card` describes, with these weights, whose keys are ours behind `prefix`.
 
     Raises:
-        InputError: for a card that describes no network, or weights of another one.
+        InputError: for a card that describes no network, weights of another one, or fewer than it claims.
     """
     arch, num_classes, shape = (card.get(key) for key in ("arch", "num_classes", "image_shape"))
-    if not isinstance(arch, Mapping) or type(num_classes) is not int or not _is_shape(shape):
+    if not _is_arch(arch) or not _is_size(num_classes) or not _is_shape(shape):
         raise InputError(f"checkpoint = {path!r}: its card has no arch, num_classes and image_shape of a network")
-    spec = ArchSpec.from_dict(arch)
-    net = build(spec, num_classes, _image_shape(card), seed=0)
+    spec, image_shape = ArchSpec.from_dict(arch), _image_shape(card)
+    require_weights(spec, num_classes, image_shape, tensors)
+    require_image_shape(spec, image_shape)
+    net = build(spec, num_classes, image_shape, seed=0)
     load_strictly(net, tensors, spec, lambda key: prefix + key)
     return LoadedCheckpoint(net.eval(), spec, card)
 
 
+def _is_arch(value: Any) -> TypeGuard[dict[str, Any]]:
+    """Whether it is a group of plain values and short lists of them."""
+    if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
+        return False
+    lists = [item if isinstance(item, list | tuple) else [item] for item in value.values()]
+    return all(len(items) <= _MOST_STAGES and all(map(is_plain, items)) for items in lists)
+
+
+def _is_size(value: Any) -> TypeGuard[int]:
+    return type(value) is int and is_plain(value)
+
+
 def _is_shape(value: Any) -> bool:
-    return isinstance(value, list | tuple) and len(value) == 3 and all(type(side) is int for side in value)
+    return isinstance(value, list | tuple) and len(value) == 3 and all(map(_is_size, value))
 
 
 def _image_shape(card: Mapping[str, Any]) -> ImageShape:

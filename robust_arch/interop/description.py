@@ -15,7 +15,7 @@ METADATA_KEY = "robust_arch"
 def to_json(card: Mapping[str, Any]) -> str:
     """The card as one line of JSON; an entry that JSON has no form for is left out, with a warning."""
     plain = {str(key): value for key, value in card.items() if _is_json(value)}
-    if left_out := sorted(set(card) - set(plain)):
+    if left_out := sorted({str(key) for key in card} - set(plain)):
         log.warning("not plain data, so left out of the exported file: %s", ", ".join(left_out))
     return json.dumps(plain, sort_keys=True, allow_nan=False)
 
@@ -23,7 +23,7 @@ def to_json(card: Mapping[str, Any]) -> str:
 def _is_json(value: Any) -> bool:
     try:
         json.dumps(value, allow_nan=False)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, RecursionError):
         return False
     return True
 

@@ -3,7 +3,7 @@
 import logging
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,13 @@ from robust_arch.architectures.family import KeyNames, get_family
 from robust_arch.errors import InputError, invalid
 from robust_arch.interop.files import read_weights_only
 from robust_arch.interop.normalisation import Normalisation, carried_by, is_pair, part_of_normalisation
+from robust_arch.interop.sizes import require_weights
 from robust_arch.interop.strict import load_strictly
 
 log = logging.getLogger(__name__)
 
 _WRAPPERS = re.compile(r"^(?:(?:model|module|_orig_mod|1)\.)+")  # 1: behind a normalisation in a Sequential
+_NARROW = 64  # channels of the network whose keys are looked for
 _SIDE = 32  # of the images for which a network is laid out; no weight depends on it
 
 
@@ -65,7 +67,9 @@ def read_published(content: Mapping[str, Any], spec: ArchSpec) -> Published:
     num_classes = _size(kept, names("fc.weight"), 2, 0)
     channels = _size(kept, names("stem.weight"), 4, 1)
     carried = carried_by(parts, channels)
-    net = build(spec, num_classes, (channels, _SIDE, _SIDE), seed=0)
+    image_shape = (channels, _SIDE, _SIDE)
+    require_weights(spec, num_classes, image_shape, kept)
+    net = build(spec, num_classes, image_shape, seed=0)
     load_strictly(net.network, kept, spec, names)
     return Published(net.eval() if carried is None else carried.applied_to(net), layout, carried)
 
@@ -143,9 +147,11 @@ def _layout_of(tensors: Mapping[str, Any], spec: ArchSpec) -> tuple[str, KeyName
 
 
 def _network_keys(spec: ArchSpec) -> list[str]:
-    """Keys of the family's network; on the meta device no memory is taken."""
-    with torch.device("meta"):
-        network: nn.Module = get_family(spec.family).build(spec, 10, 3)
+    """Keys of the family's network with one small block per stage, which tell layouts apart as well as all keys do."""
+    widths = tuple(min(width, _NARROW) for width in spec.widths)
+    small = replace(spec, depths=(1,) * len(spec.depths), widths=widths, stem_width=min(spec.stem_width, _NARROW))
+    with torch.device("meta"):  # where no memory is taken
+        network: nn.Module = get_family(spec.family).build(small, 10, 3)
     return list(network.state_dict())
 
 

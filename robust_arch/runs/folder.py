@@ -18,6 +18,7 @@ import yaml
 from robust_arch import __version__
 from robust_arch.errors import invalid
 from robust_arch.files import read_json, write_json
+from robust_arch.plain import is_bounded
 from robust_arch.runs import lock
 from robust_arch.runs.wholeness import is_evaluation, is_result, is_status
 
@@ -196,12 +197,20 @@ class RunFolder:
 
     @property
     def recorded_config(self) -> dict[str, Any]:
-        """What config.yaml holds, or nothing if there is none or it cannot be read."""
+        """What config.yaml holds as plain data, or nothing if there is none or it cannot be read.
+
+        Another machine may have written it: no interpolation in it is resolved, and nothing that it names is called.
+        """
         try:
             content = yaml.safe_load(self.config.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        except (OSError, ValueError, RecursionError, yaml.YAMLError):  # ValueError: no UTF-8, or no such date
             return {}
-        return content if isinstance(content, dict) else {}
+        return content if isinstance(content, dict) and is_bounded(content) else {}
+
+    def recorded_group(self, name: str) -> dict[str, Any]:
+        """The group of that name in config.yaml, or nothing."""
+        group = self.recorded_config.get(name)
+        return group if isinstance(group, dict) else {}
 
     @property
     def result(self) -> dict[str, Any] | None:

@@ -50,7 +50,23 @@ def test_a_quotient_computed_by_python_is_the_fraction_it_was_meant_to_be(level)
 
 
 @pytest.mark.parametrize(
-    "junk", ["8/0", "eight", "", "8//255", "nan", "inf", float("nan"), float("inf"), None, [8], True]
+    "junk",
+    [
+        "8/0",
+        "eight",
+        "",
+        "8//255",
+        "nan",
+        "inf",
+        "1e999999999",
+        "1e400",
+        "9" * 5000,
+        float("nan"),
+        float("inf"),
+        None,
+        [8],
+        True,
+    ],
 )
 def test_junk_is_not_a_radius(junk):
     with pytest.raises(InputError, match=r"threat\.eps = .*: a number or a fraction like 8/255, at least 0") as caught:

@@ -1,5 +1,6 @@
 from collections import Counter
 from fractions import Fraction
+from itertools import pairwise
 
 import pytest
 import torch
@@ -83,3 +84,53 @@ def test_an_impossible_fraction_is_named(fraction):
 def test_a_fraction_that_leaves_nothing_to_train_on_is_named():
     with pytest.raises(InputError, match=r"data\.val_fraction = 0\.9999: fewer than all 1437"):
         Digits(name="digits", val_fraction=0.9999).load()
+
+
+def of_size(count, **settings):
+    return Digits(name="digits", val_fraction=0.167, train_images=count, **settings).load()
+
+
+@pytest.mark.parametrize("count", [10, 100, 600, 1197])
+def test_a_part_of_the_training_images_leaves_the_held_out_and_the_test_part_alone(count, splits):
+    part = of_size(count)
+    assert len(part.train) == count
+    assert part.val.fingerprint() == splits.val.fingerprint()
+    assert part.test.fingerprint() == splits.test.fingerprint()
+    assert contents(part.train) <= contents(splits.train)
+
+
+def test_a_part_of_the_training_images_holds_the_classes_in_their_proportions(splits):
+    sizes = torch.bincount(splits.train.labels).tolist()
+    for count in (10, 100, 600):
+        taken = torch.bincount(of_size(count).train.labels).tolist()
+        assert all(abs(each - Fraction(size * count, 1197)) < 1 for each, size in zip(taken, sizes, strict=True))
+
+
+def test_a_larger_part_of_the_training_images_holds_the_smaller_one(splits):
+    parts = [contents(of_size(count).train) for count in (50, 51, 52, 53, 400, 1196)]
+    for smaller, larger in pairwise([*parts, contents(splits.train)]):
+        assert smaller <= larger
+
+
+def test_all_that_are_not_held_out_are_the_same_images_in_the_same_order(splits):
+    assert of_size(1197).training_fingerprint() == splits.training_fingerprint()
+
+
+def test_the_part_of_the_training_images_is_drawn_by_the_split_seed_and_decides_the_fingerprint(splits):
+    part = of_size(100)
+    assert of_size(100).training_fingerprint() == part.training_fingerprint()
+    assert of_size(101).training_fingerprint() != part.training_fingerprint() != splits.training_fingerprint()
+    assert contents(of_size(100, split_seed=1).train) != contents(part.train)
+
+
+@pytest.mark.parametrize("count", [0, -5, True, False, 10.0, 0.5, "many", [10]])
+def test_an_impossible_number_of_training_images_is_named(count):
+    with pytest.raises(InputError, match=r"data\.train_images = .*: an integer of at least 1, or null"):
+        Digits(name="digits", train_images=count)
+
+
+def test_more_training_images_than_there_are_and_fewer_than_classes_are_named():
+    with pytest.raises(InputError, match=r"data\.train_images = 1198: at most the 1197 training images"):
+        of_size(1198)
+    with pytest.raises(InputError, match=r"data\.train_images = 9: enough for an image of each class; of 1 class"):
+        of_size(9)

@@ -260,3 +260,10 @@ def test_a_broken_file_is_named_and_nothing_is_cached(damage, folder, root, tmp_
 def test_bad_settings_are_named(settings, message):
     with pytest.raises(InputError, match=message):
         ImageFolder(**{"name": "animals", "root": "images", **settings})
+
+
+def test_a_size_that_no_memory_holds_is_named(folder):
+    with pytest.raises(
+        InputError, match=r"data\.image_size = 1000000: images that fit into memory: .* this machine has"
+    ):
+        folder(image_size=10**6).read()

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from robust_arch.data import ImageSet, stratified
-from robust_arch.data.images import without
+from robust_arch.data.images import stratified_order, without
 from robust_arch.errors import InputError
 
 
@@ -74,6 +74,40 @@ def test_every_member_of_a_class_can_be_drawn():
 def test_impossible_counts_are_named(count):
     with pytest.raises(InputError, match=rf"count = {count}: between 1 and the 5 examples"):
         stratified(labels_of_sizes(3, 2), count, seed=0)
+
+
+@given(st.lists(st.integers(1, 30), min_size=1, max_size=8), st.randoms(use_true_random=False))
+def test_each_first_part_of_the_order_is_stratified(sizes, random):
+    labels = labels_of_sizes(*sizes).tolist()
+    random.shuffle(labels)
+    order = stratified_order(torch.tensor(labels), seed=random.randrange(100)).tolist()
+    assert sorted(order) == list(range(len(labels)))
+    taken = [0] * len(sizes)
+    for count, position in enumerate(order, start=1):
+        taken[labels[position]] += 1
+        for number, size in zip(taken, sizes, strict=True):
+            assert abs(number - Fraction(size * count, len(labels))) < 1
+
+
+@pytest.mark.parametrize(
+    ("sizes", "count", "expected"),
+    [
+        ((60, 30, 10), 10, [6, 3, 1]),
+        ((60, 30, 10), 50, [30, 15, 5]),
+        ((5, 5), 4, [2, 2]),
+        ((100, 1, 1), 51, [50, 1, 0]),  # 50, 0.5, 0.5: equals go to the first
+    ],
+)
+def test_a_first_part_of_the_order_holds_the_classes_in_their_proportions(sizes, count, expected):
+    labels = labels_of_sizes(*sizes)
+    assert sizes_of(labels, stratified_order(labels, seed=0)[:count]) == expected
+
+
+def test_the_order_inside_a_class_is_drawn_by_the_seed():
+    labels = labels_of_sizes(4, 4)
+    assert torch.equal(stratified_order(labels, 3), stratified_order(labels, 3))
+    # the first of the order is any of class 0
+    assert {int(stratified_order(labels, seed)[0]) for seed in range(40)} == {0, 1, 2, 3}
 
 
 def test_without_is_the_rest_in_order():

@@ -637,6 +637,7 @@ TRAINING = {
     "threat.eps": (0.1, *SAT),
     "data.eps.linf": (0.1, *SAT),
     "data.val_fraction": (0.3,),
+    "data.train_images": (1000,),
     "data.split_seed": (1,),
     "recipe.epochs": (3,),
     "recipe.batch_size": (16,),

@@ -124,6 +124,30 @@ def test_records_of_another_objective_tell_times_too(recorded, composed):
         assert in_seconds(time) == pytest.approx(0.25 * 232 + 2e-6 * 2 * (96 * 3 + 20 * 25) * macs, abs=0.5)
 
 
+HOSTILE = {
+    "objective": {
+        "_target_": "pathlib.Path.write_text",
+        "_args_": [{"_target_": "pathlib.Path", "_args_": ["MADE"]}, "x"],
+    },
+    "data": {"_target_": "setuptools._distutils.spawn.spawn", "cmd": ["touch", "MADE"]},
+    "trainer": {"_target_": "setuptools._distutils.spawn.spawn", "cmd": ["touch", "MADE"]},
+}
+
+
+@pytest.mark.parametrize("group", HOSTILE)
+def test_a_recorded_configuration_is_not_built(group, recorded, tmp_path):
+    # records may come from another machine, by merge or by copying
+    made = tmp_path / "made"
+    for planned in recorded.runs[:2]:
+        folder = planned.run.folder
+        text = json.dumps({**folder.recorded_config, group: HOSTILE[group]})  # JSON is YAML
+        folder.config.write_text(text.replace("MADE", str(made)))
+    times, _ = shown(plan_tables(recorded))
+    assert not made.exists()
+    # the data are known by their fingerprint, whatever the configuration says of them
+    assert (times == ["-"] * 4) is (group != "data")
+
+
 def test_a_finished_plan_leaves_nothing(recorded, composed):
     done = plan_study(composed(*SPACE, "search.space.widths=[[4],[8],[8,16]]"), [])
     assert shown(plan_tables(done))[1] == "nothing is left to train"

@@ -284,3 +284,33 @@ def test_clearing_leaves_other_runs_alone(folder):
     folder.clear()
     assert contents(other.path) == before
     assert contents(folder.path) == {}
+
+
+LINE = "a0: &a0 [x, x, x, x, x, x, x, x]\n"
+BOMB = LINE + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 8)}]\n" for n in range(1, 30))
+UNREADABLE = {
+    "a billion times the same": BOMB,
+    "inside itself": "trainer: &node {compile: *node}\n",
+    "very deep": "trainer: " + "[" * 5000 + "]" * 5000,
+    "no such day": "trainer: {started: 2026-99-99}\n",
+    "a Python object": "trainer: !!python/object/apply:os.mkdir [MADE]\n",
+    "no group": "[1, 2]\n",
+    "no text": b"\xff\xfe",
+}
+
+
+@pytest.mark.parametrize("content", UNREADABLE.values(), ids=UNREADABLE)
+def test_a_configuration_that_is_no_plain_small_data_counts_as_none(folder, content, tmp_path):
+    folder.path.mkdir(parents=True)
+    text = content if isinstance(content, bytes) else content.replace("MADE", str(tmp_path / "made")).encode()
+    folder.config.write_bytes(text)
+    assert folder.recorded_config == {}
+    assert folder.recorded_group("trainer") == {}
+    assert not (tmp_path / "made").exists()
+
+
+def test_a_configuration_is_read_as_it_stands(folder):
+    folder.path.mkdir(parents=True)
+    folder.config.write_text("logger: csv\ntrainer: {threads: '${oc.env:HOME}', fold: true}\n")
+    assert folder.recorded_group("trainer") == {"threads": "${oc.env:HOME}", "fold": True}
+    assert folder.recorded_group("logger") == folder.recorded_group("data") == {}

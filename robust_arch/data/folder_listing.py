@@ -1,0 +1,187 @@
+"""The files of an image folder, root/{train,test}/<class>/..., by class; what is not read is counted by reason."""
+
+import os
+import stat
+import unicodedata
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from robust_arch.data.image_decoding import SUFFIXES
+from robust_arch.errors import InputError, invalid
+
+PARTS = ("train", "test")
+
+_FOLDER, _IMAGE = "folder", "image"
+_HIDDEN = "hidden files or folders"
+_SPECIAL = "FIFOs, sockets or devices"
+_NO_CLASS = "images outside the class folders"
+_NESTED = "in sub-folders"
+_LINKED = "through symbolic links"
+_CASE = "with names that differ only by case"
+_SYSTEM_FOLDERS = frozenset({"__MACOSX", "@eaDir"})  # copies and thumbnails that macOS and Synology put beside images
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The images of a part.
+
+    Attributes:
+        files: path and class number of each image, by class and sorted.
+        noted: number of images by what is unusual about their place or name.
+        skipped: number of files that are not images of the set, by reason.
+    """
+
+    files: list[tuple[Path, int]]
+    noted: Counter[str]
+    skipped: Counter[str]
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """One file or folder; paths are strings, as there can be millions.
+
+    Attributes:
+        name: its own.
+        path: by way of the root.
+        real: without symbolic links.
+        kind: _FOLDER, _IMAGE or the reason to skip it.
+    """
+
+    name: str
+    path: str
+    real: str
+    kind: str
+
+
+def list_images(root: Path) -> tuple[list[str], dict[str, Listing], list[str]]:
+    """Names of the classes, the images of each part, and what lies beside the parts. root: without symbolic links.
+
+    Symbolic links to files and folders are followed, also out of the root.
+
+    Raises:
+        InputError: where the folder is not laid out as a data set, holds a link that leads nowhere or in a circle, or
+            holds one file twice by way of a link.
+    """
+    entries = {entry.name: entry for entry in _entries(root)}
+    tops = {part: _top(root, part, entries.get(part)) for part in PARTS}
+    classes = _class_names(root, tops)
+    seen: dict[str, str] = {}
+    listings = {part: _list_part(top, classes, seen) for part, top in tops.items()}
+    return classes, listings, sorted(name for name in entries if name not in PARTS and not name.startswith("."))
+
+
+def _top(root: Path, part: str, entry: "os.DirEntry[str] | None") -> list[_Entry]:
+    """What a part holds."""
+    if entry is None or _kind(entry) != _FOLDER:
+        raise invalid("data.root", str(root), f"a folder with {part}/<class>/ inside; there is no {root / part}")
+    return list(_scan(entry.path, str(Path(entry.path).resolve())))
+
+
+def _class_names(root: Path, tops: dict[str, list[_Entry]]) -> list[str]:
+    """Sorted folder names of train, which test must share."""
+    found = {part: sorted(entry.name for entry in top if entry.kind == _FOLDER) for part, top in tops.items()}
+    train, test = found["train"], found["test"]
+    if not train:
+        raise invalid("data.root", str(root), "a folder with train/<class>/ inside; train has no class folder")
+    if train != test:
+        odd = sorted(set(train) ^ set(test))
+        raise invalid("data.root", str(root), f"the same class folders in train and test; {odd} are in one only")
+    folded = Counter(map(_folded, train))
+    if alike := [name for name in train if folded[_folded(name)] > 1]:
+        raise invalid("data.root", str(root), f"class folders whose names differ by more than case; here are {alike}")
+    return train
+
+
+def _list_part(top: list[_Entry], classes: list[str], seen: dict[str, str]) -> Listing:
+    """The images below the class folders. seen: files that are read, by what they are without links; grows."""
+    skipped = Counter(_NO_CLASS if entry.kind == _IMAGE else entry.kind for entry in top if entry.kind != _FOLDER)
+    noted: Counter[str] = Counter()
+    files: list[tuple[Path, int]] = []
+    folders = {entry.name: entry for entry in top if entry.kind == _FOLDER}
+    for label, name in enumerate(classes):
+        entries = list(_walk(folders[name], ()))
+        skipped_here = Counter(entry.kind for entry in entries if entry.kind != _IMAGE)
+        # as paths are sorted, folder by folder: no character of a name comes before the separator
+        images = sorted(
+            (entry for entry in entries if entry.kind == _IMAGE), key=lambda entry: entry.path.replace(os.sep, "\0")
+        )
+        if not images:
+            reasons = ", ".join(f"{count} {reason}" for reason, count in skipped_here.items()) or "nothing"
+            allowed = f"at least one image ({', '.join(sorted(SUFFIXES))}); it holds {reasons}"
+            raise invalid("data.root", folders[name].path, allowed)
+        for entry in images:
+            other = seen.setdefault(entry.real, entry.path)
+            if other != entry.path:
+                raise InputError(f"data.root: {other} and {entry.path} are one file, by way of a symbolic link")
+        skipped += skipped_here
+        noted += _unusual(images, folders[name].path)
+        files += [(Path(entry.path), label) for entry in images]
+    return Listing(files, noted, skipped)
+
+
+def _unusual(images: list[_Entry], folder: str) -> Counter[str]:
+    names = Counter(_folded(entry.path) for entry in images)
+    found = Counter(
+        {
+            _NESTED: sum(entry.path.count(os.sep) > folder.count(os.sep) + 1 for entry in images),
+            _LINKED: sum(entry.real != entry.path for entry in images),
+            _CASE: sum(count for count in names.values() if count > 1),
+        }
+    )
+    return +found  # without the zeros
+
+
+def _folded(name: str) -> str:
+    """Equal for names that are one name to a file system that ignores case, or composes letters and accents."""
+    return unicodedata.normalize("NFC", name).casefold()
+
+
+def _walk(folder: _Entry, above: tuple[Path, ...]) -> Iterator[_Entry]:
+    """Every file below a folder. above: the folders on the way to it, without links."""
+    way = (*above, Path(folder.real))
+    for entry in _scan(folder.path, folder.real):
+        if entry.kind != _FOLDER:
+            yield entry
+            continue
+        if any(passed.is_relative_to(entry.real) for passed in way):
+            raise InputError(f"data.root: the symbolic link {entry.path} leads back to a folder that it is in")
+        yield from _walk(entry, way)
+
+
+def _scan(folder: str | Path, real: str) -> Iterator[_Entry]:
+    """What a folder holds."""
+    for entry in _entries(folder):
+        kind = _kind(entry)
+        linked = entry.is_symlink() and kind != _HIDDEN
+        target = str(Path(entry.path).resolve()) if linked else f"{real}{os.sep}{entry.name}"
+        yield _Entry(entry.name, entry.path, target, kind)
+
+
+def _entries(folder: str | Path) -> "list[os.DirEntry[str]]":
+    try:
+        with os.scandir(folder) as entries:
+            return list(entries)
+    except OSError as error:
+        raise InputError(f"data.root: {folder} cannot be read: {error.strerror}") from None
+
+
+def _kind(entry: "os.DirEntry[str]") -> str:
+    if entry.name.startswith(".") or entry.name in _SYSTEM_FOLDERS:
+        return _HIDDEN
+    try:
+        mode = entry.stat().st_mode
+    except OSError as error:
+        what = "is a symbolic link that leads nowhere" if entry.is_symlink() else "cannot be read"
+        raise InputError(f"data.root: {entry.path} {what}: {error.strerror}") from None
+    if stat.S_ISDIR(mode):
+        return _FOLDER
+    if not stat.S_ISREG(mode):
+        return _SPECIAL
+    _, dot, end = entry.name.lower().rpartition(".")
+    if dot + end in SUFFIXES:
+        return _IMAGE
+    if not dot or not end:
+        return "files without a suffix"
+    return f".{end} files" if end.isprintable() else "files with an unprintable suffix"

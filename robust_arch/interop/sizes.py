@@ -1,0 +1,47 @@
+"""What a file says of its network's size, held against the weights that it has, before anything is allocated."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from robust_arch.architectures import ArchSpec, ImageShape, activation_bytes, cost
+from robust_arch.errors import InputError, invalid
+
+_SPARE = 2**16  # parameters beyond twice the file's: what is nearly right is told key by key, at little memory
+_MOST_ACTIVATIONS = 2**34  # bytes per image: ten times those of WideResNet-28-10 on images of 224 x 224
+_LONGEST_SIDE = 2**13
+
+
+def require_weights(spec: ArchSpec, num_classes: int, image_shape: ImageShape, tensors: Mapping[str, Any]) -> None:
+    """Raise InputError for a network that is far larger than the weights of its file.
+
+    Its parameters, in closed form, are at most twice the numbers in the file, and its blocks at most as many as the
+    tensors, each of which several belong to: building it takes little more memory than reading the file did.
+    """
+    params, stored = cost(spec, num_classes, image_shape).params, _stored_numbers(tensors)
+    if params > 2 * stored + _SPARE or sum(spec.depths) > len(tensors):
+        raise InputError(
+            f"checkpoint: the weights are not of the architecture {spec.family}, depths {spec.depths}, widths "
+            f"{spec.widths}, stem_width {spec.stem_width}, {num_classes} classes, {image_shape[0]} channels: that has "
+            f"{params:,} parameters, the file holds {stored:,} numbers in {len(tensors):,} tensors"
+        )
+
+
+def _stored_numbers(tensors: Mapping[str, Any]) -> int:
+    """How many numbers are in memory: a tensor's shape can claim any size of one number that is repeated."""
+    sizes = {}
+    for value in tensors.values():
+        if isinstance(value, Tensor) and value.layout == torch.strided and value.device.type == "cpu":
+            storage = value.untyped_storage()
+            sizes[storage.data_ptr()] = storage.nbytes() // value.element_size()
+    return sum(sizes.values())
+
+
+def require_image_shape(spec: ArchSpec, image_shape: ImageShape) -> None:
+    """Raise InputError for images (C, H, W) on which the network would take more memory than any is meant for."""
+    if activation_bytes(spec, image_shape) > _MOST_ACTIVATIONS or max(image_shape[1:]) > _LONGEST_SIDE:
+        most = f"{_MOST_ACTIVATIONS // 2**30} GiB of the network's activations each"
+        allowed = f"images of at most {_LONGEST_SIDE:,} pixels a side and {most}"
+        raise invalid("image_shape", image_shape, allowed)
