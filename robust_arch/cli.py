@@ -344,20 +344,40 @@ def import_(
     stem_width: Annotated[int, typer.Option("--stem-width", help="with --depths: channels of the stem")] = 16,
     activation: Annotated[str, typer.Option("--activation", help="with --depths: weights do not tell it")] = "relu",
     image_size: Annotated[int, typer.Option("--image-size", help="side of the images in pixels")] = 32,
+    mean: Annotated[
+        str | None, typer.Option("--mean", help="per channel, like 0.49,0.48,0.45, where the file does not carry it")
+    ] = None,
+    std: Annotated[str | None, typer.Option("--std", help="per channel, like 0.25,0.24,0.26; with --mean")] = None,
+    normalize: Annotated[
+        str | None, typer.Option("--normalize", help="instead: dataset, of the training images of --data; or identity")
+    ] = None,
+    data: Annotated[str | None, typer.Option("--data", help="with --normalize dataset: like cifar10")] = None,
+    data_root: Annotated[str | None, typer.Option("--data-root", help="with --data: its folder")] = None,
     force: Annotated[bool, typer.Option("--force", help="replace OUT if it exists")] = False,
 ) -> None:
     """Read a published checkpoint into one of this project; every weight must fit, and nothing in it is executed.
 
+    Its normalisation comes with it: what the file carries, or --mean and --std, or --normalize.
+
     Example: robust-arch import WRN-34-R.pth wrn_34_r.ckpt --arch wrn_34_r
     """
     from robust_arch.console import set_up_logging
-    from robust_arch.interop import import_published, read_architecture
+    from robust_arch.evaluate import training_statistics
+    from robust_arch.interop import import_published, read_architecture, read_numbers
+    from robust_arch.interop.normalisation import Request
 
     set_up_logging()  # it says what it left out or converted
     fields = {"family": family, "stem_width": stem_width, "activation": activation}
     spec = read_architecture(arch, depths, widths, fields)
-    layout = import_published(file, out, spec, image_size=image_size, force=force)
-    print(f"written: {out} (key names of {layout})")
+    means, stds = (read_numbers(key, text) for key, text in (("--mean", mean), ("--std", std)))
+    request = Request(normalize, means, stds, ("--normalize", "--mean", "--std"))
+    if (data is None) != (normalize != "dataset"):
+        raise invalid("--data", data, "the data set, like cifar10, with --normalize dataset and only then")
+    layout, normalisation = import_published(
+        file, out, spec, image_size=image_size, force=force, request=request,
+        statistics=lambda: training_statistics(str(data), data_root),
+    )  # fmt: skip
+    print(f"written: {out} (key names of {layout})\nnormalisation: {normalisation}")
 
 
 @app.command()

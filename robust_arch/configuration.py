@@ -24,6 +24,7 @@ from robust_arch.errors import InputError, invalid, require_flag, require_intege
 from robust_arch.evaluation import EvaluationSettings, NamedAttack
 from robust_arch.evaluation.record import RESERVED_NAMES
 from robust_arch.identity import describe, short_hash
+from robust_arch.interop.normalisation import Request
 from robust_arch.objectives import Objective
 from robust_arch.paths import conf_dir
 from robust_arch.schema import one_line, require_accepted, require_known, require_types
@@ -33,6 +34,8 @@ from robust_arch.training.recipe import Recipe
 from robust_arch.training.settings import TrainerSettings
 
 LOGGERS = ("wandb", "csv")
+NORMALISATION_KEYS = ("normalize", "mean", "std")
+"""Keys of `evaluate` that are of a checkpoint from elsewhere, and not of what is done with it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -364,6 +367,8 @@ def read_logger(node: DictConfig) -> dict[str, Any]:
 def read_evaluation(node: Any) -> EvaluationSettings:
     """The group `evaluate`; each attack's YAML is looked up by name."""
     settings = plain(node, "evaluate")
+    for key in NORMALISATION_KEYS:
+        settings.pop(key, None)
     names, cascade = settings.pop("attacks"), settings.pop("cascade")
     checkpoints = settings.pop("checkpoints", ["best"])
     for key, values in (("attacks", names), ("cascade", cascade), ("checkpoints", checkpoints)):
@@ -377,6 +382,13 @@ def read_evaluation(node: Any) -> EvaluationSettings:
         checkpoints=tuple(checkpoints),
         **settings,
     )
+
+
+def read_normalisation(node: DictConfig) -> Request:
+    """`evaluate.normalize`, `evaluate.mean` and `evaluate.std`."""
+    settings = plain(node, "evaluate")
+    normalize, mean, std = (settings.get(key) for key in NORMALISATION_KEYS)
+    return Request(normalize, mean, std, ("evaluate.normalize", "evaluate.mean", "evaluate.std"))
 
 
 def config_folders() -> list[Path]:

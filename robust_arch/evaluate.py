@@ -1,14 +1,19 @@
 """`python -m robust_arch.evaluate checkpoint=<path>`: evaluate any checkpoint, this project's or a published one."""
 
 import hashlib
+import json
 import logging
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import hydra
+import torch
 import yaml
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from robust_arch import configuration as edge
 from robust_arch.analysis.report.card import write_card
@@ -16,17 +21,22 @@ from robust_arch.architectures import ArchSpec, Classifier, cost
 from robust_arch.attacks import ThreatModel
 from robust_arch.commands import run_job
 from robust_arch.console import set_up_logging
-from robust_arch.data import Dataset, ImageSet
+from robust_arch.data import Dataset, ImageSet, Splits
 from robust_arch.data.recorded import recorded_dataset
 from robust_arch.errors import InputError, invalid
 from robust_arch.evaluation import EvaluationRecord, EvaluationSettings, Subject, extend, select_examples
+from robust_arch.evaluation.alternatives import try_alternatives
+from robust_arch.evaluation.checks import Check
 from robust_arch.files import write_text
-from robust_arch.interop import open_checkpoint
+from robust_arch.identity import short_hash
+from robust_arch.interop import LoadedCheckpoint, open_checkpoint
+from robust_arch.interop.normalisation import FROM_DATASET, FROM_OUTSIDE, Normalisation, checked, identity
+from robust_arch.paths import conf_dir
 from robust_arch.plain import is_plain, shown
 from robust_arch.run import spec_facts
 from robust_arch.runs import RunFacts, RunFolder, StudyFolder
 from robust_arch.runs.provenance import provenance
-from robust_arch.schema import require_known
+from robust_arch.schema import refused, require_known
 from robust_arch.signals import exit_on_sigterm
 
 log = logging.getLogger("robust_arch.evaluate")  # under -m this module is called __main__
@@ -50,16 +60,21 @@ def evaluate(cfg: DictConfig) -> EvaluationRecord:
     if not path.is_file():
         RunFolder(path.parent.parent).require_weights()  # of a merged run: says which machine has them
     given = {key: value for key, value in edge.plain(cfg.arch, "arch").items() if value is not None}
-    net, spec, trained = _load(path, given)
+    request = edge.read_normalisation(cfg.evaluate)
+    loaded, trained = _load(path, given)
     dataset, threat, settings = _task(cfg, trained)
-    test = dataset.load().test
-    _require_fits(net, test)
+    splits = dataset.load()
+    test = splits.test
+    _require_fits(loaded.net, test)
+    normalisation = loaded.normalised(request, splits.train.channel_statistics)
+    net, spec = normalisation.applied_to(loaded.net), loaded.spec
+    log.info("normalisation: %s", normalisation)
     settings.require_fits(len(test), test.num_classes, threat.eps)
     trainer = edge.instantiate(cfg.trainer, "trainer")
     trainer.prepare_process()
     own = _owning_run(path)
-    folder, run_id, which = own or _external_run(cfg, path)
-    subject = Subject(run_id, which, "raw", threat, dataset.name)
+    folder, run_id, which = own or _external_run(cfg, path, normalisation)
+    subject = Subject(run_id, which, "raw", threat, dataset.name, None if own else normalisation.as_record())
     with folder.lock() as mine:
         if not mine:
             raise InputError(f"checkpoint = {str(path)!r}: its run is being worked on by another process")
@@ -71,7 +86,11 @@ def evaluate(cfg: DictConfig) -> EvaluationRecord:
             facts = _facts(folder, spec, dataset, test)
             write_text(folder.config, yaml.safe_dump(_config(cfg, spec), sort_keys=False))
             folder.write_state("running", facts, attempt=True)
-            extend(record, net.to(trainer.device), settings, threat, trainer.device, about, fold=trainer.fold)
+            net.to(trainer.device)
+            checks = []
+            if not trained and not record.is_complete(settings):
+                checks = _try_normalisations(net, normalisation, splits, record, trainer.device, settings.batch_size)
+            extend(record, net, settings, threat, trainer.device, about, fold=trainer.fold, checks=checks)
             folder.write_state("completed", facts)
         else:
             extend(record, net.to(trainer.device), settings, threat, trainer.device, about, fold=trainer.fold)
@@ -80,14 +99,52 @@ def evaluate(cfg: DictConfig) -> EvaluationRecord:
     return record
 
 
-def _load(path: Path, given: dict[str, Any]) -> tuple[Classifier, ArchSpec, Mapping[str, Any] | None]:
-    """The network, its architecture, and the configuration it was trained with if the file says so.
+def _load(path: Path, given: dict[str, Any]) -> tuple[LoadedCheckpoint, Mapping[str, Any] | None]:
+    """The network with its architecture, and the configuration it was trained with if the file says so.
 
     The configuration is plain data: nothing in it is resolved, and Hydra never gets it. given: what the command line
     says of the architecture; all of it must hold.
     """
     loaded = open_checkpoint(path, given)
-    return loaded.net, loaded.spec, _group(loaded.card, "config", "the configuration of a training, a group of keys")
+    return loaded, _group(loaded.card, "config", "the configuration of a training, a group of keys")
+
+
+def _try_normalisations(
+    net: Classifier,
+    applied: Normalisation,
+    splits: Splits,
+    record: EvaluationRecord,
+    device: torch.device,
+    batch_size: int,
+) -> list[Check]:
+    """The network without normalisation and behind that of the training images, where it is scored with another one."""
+    mean, std = splits.train.channel_statistics()
+    candidates = [identity(len(mean), "no normalisation")]
+    if min(std) > 0:
+        candidates.append(checked(mean, std, FROM_DATASET, ("mean", "std")))
+    alternatives = {
+        str(candidate): candidate.applied_to(net).to(device)
+        for candidate in candidates
+        if (candidate.mean, candidate.std) != (applied.mean, applied.std)
+    }
+    return try_alternatives(
+        net, alternatives, [select_examples(splits.train, None), record.examples], device, batch_size
+    )
+
+
+def training_statistics(data: str, root: str | None) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation per channel of the training images of a data set.
+
+    data: a choice of the group `data`. root: its folder, None for the usual one.
+    """
+    overrides = [f"data={data}"] if root is None else [f"data={data}", f"data.root={json.dumps(root)}"]
+    try:
+        with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
+            cfg = hydra.compose("evaluate", overrides=overrides)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise refused(error) from None
+    dataset: Dataset = edge.instantiate(cfg.data, "data")
+    return dataset.load().train.channel_statistics()
 
 
 def _task(cfg: DictConfig, trained: Mapping[str, Any] | None) -> tuple[Dataset, ThreatModel, EvaluationSettings]:
@@ -163,9 +220,12 @@ def _owning_run(path: Path) -> tuple[RunFolder, str, str] | None:
     return folder, folder.run_id, path.stem
 
 
-def _external_run(cfg: DictConfig, path: Path) -> tuple[RunFolder, str, str]:
-    """A run of its own for a file from elsewhere, named by the file's content."""
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+def _external_run(cfg: DictConfig, path: Path, normalisation: Normalisation) -> tuple[RunFolder, str, str]:
+    """A run of its own for a file from elsewhere, named by its content and a normalisation that is put before it."""
+    content = hashlib.sha256(path.read_bytes()).hexdigest()
+    digest = content[:12]
+    if normalisation.source in (FROM_OUTSIDE, FROM_DATASET) and not normalisation.is_identity:
+        digest = short_hash([content, normalisation.mean, normalisation.std])
     study = StudyFolder(edge.read_results_dir(cfg) / edge.read_study_name(cfg))
     return study.run(digest), digest, "external"
 
@@ -198,11 +258,11 @@ def job(cfg: DictConfig) -> None:
     except (InputError, OSError) as error:  # OSError: a disk is full, or a folder cannot be written
         sys.exit(f"error: {error}")
     log.info("recorded in %s", record.json_path)
+    for warning in record.content["warnings"]:
+        log.warning("%s", warning)
     if record.invalid:
         sys.exit(f"error: {record.summary()} (rerun=true tries again)")
     log.info("%s", record.summary())
-    for warning in record.content["warnings"]:
-        log.warning("%s", warning)
 
 
 def main() -> None:

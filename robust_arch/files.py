@@ -12,6 +12,9 @@ from typing import Any
 
 import numpy as np
 
+MOST_OUTCOMES = 2**26
+"""Bytes that a record's arrays may take: one per image and attack, and eight for its index; two million images."""
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
@@ -61,10 +64,15 @@ def read_json(path: Path | str) -> dict[str, Any] | None:
     return content if isinstance(content, dict) else None
 
 
-def read_arrays(path: Path) -> dict[str, np.ndarray] | None:
-    """The arrays of an .npz, or None if there is no such file or it is torn; objects in it are never unpickled."""
+def read_arrays(path: Path, most: int = MOST_OUTCOMES) -> dict[str, np.ndarray] | None:
+    """The arrays of an .npz, or None if there is no such file, or it is torn or too large; objects are never unpickled.
+
+    most: bytes of all arrays together. What is compressed may be a thousand times larger than its file.
+    """
     try:
         with np.load(path, allow_pickle=False) as arrays:
+            if sum(entry.file_size for entry in arrays.zip.infolist()) > most:
+                return None
             return {name: arrays[name] for name in arrays.files}
     except Exception:  # numpy raises a dozen kinds for a torn archive
         return None

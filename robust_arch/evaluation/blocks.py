@@ -12,6 +12,7 @@ from robust_arch.files import read_arrays, write_arrays
 from robust_arch.identity import short_hash
 
 _PATIENCE = 10.0  # seconds of work that may be lost
+_MOST_BYTES = 2**32  # of a batch with its attacked images
 
 Part = dict[str, np.ndarray]
 
@@ -29,7 +30,7 @@ class Blocks:
 
     def read(self, start: int) -> Part | None:
         """The batch that begins at `start`, or None if it is not done or its file is torn."""
-        return read_arrays(self.path / f"{start}.npz")
+        return read_arrays(self.path / f"{start}.npz", most=_MOST_BYTES)
 
     def add(self, start: int, part: Part, *, at_once: bool) -> None:
         """Keep a batch; written at once, or with others once ten seconds have passed."""

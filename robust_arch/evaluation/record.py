@@ -32,13 +32,23 @@ _SUSPICIOUS_P = 0.01  # of the paired test that one step breaks other examples t
 
 @dataclass(frozen=True)
 class Subject:
-    """What is evaluated. checkpoint: best, last or external; weights: raw or ema; data: label of the data set."""
+    """What is evaluated.
+
+    Attributes:
+        run_id: the run that the checkpoint is of.
+        checkpoint: best, last or external.
+        weights: raw or ema.
+        threat: what the attacker may do.
+        data: label of the data set.
+        normalisation: mean, std and where they are from; None where the run's configuration says it.
+    """
 
     run_id: str
     checkpoint: str
     weights: str
     threat: ThreatModel
     data: str
+    normalisation: Mapping[str, Any] | None = None
 
 
 class EvaluationRecord:
@@ -64,6 +74,7 @@ class EvaluationRecord:
             "examples_fingerprint": fingerprint,
             "n_test": len(examples),
             "precision": "float32",
+            **({} if subject.normalisation is None else {"normalisation": dict(subject.normalisation)}),
             "preflight": [],
             "invalid": [],
             "warnings": [],
@@ -80,7 +91,8 @@ class EvaluationRecord:
         if not is_evaluation({"clean": {"percent": 0.0}, **content}):  # clean accuracy may not have come yet
             return
         if set(content["attacks"]) | {"index", "clean"} <= set(arrays):
-            self.content, self.arrays = content, arrays
+            known = {"normalisation": self.content["normalisation"]} if "normalisation" in self.content else {}
+            self.content, self.arrays = {**content, **known}, arrays
 
     @property
     def has_clean(self) -> bool:

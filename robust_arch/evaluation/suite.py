@@ -1,6 +1,6 @@
 """Runs what an evaluation asks for and is not recorded yet."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from robust_arch.architectures import Classifier
 from robust_arch.attacks import PGD, ThreatModel
 from robust_arch.engine import AttackableNetwork
 from robust_arch.evaluation.blocks import Blocks
-from robust_arch.evaluation.checks import preflight
+from robust_arch.evaluation.checks import Check, preflight
 from robust_arch.evaluation.examples import Examples
 from robust_arch.evaluation.masking import diagnose
 from robust_arch.evaluation.record import SMOOTHNESS_ATTACK, EvaluationRecord
@@ -31,10 +31,12 @@ def extend(
     about: Mapping[str, Any],
     *,
     fold: bool = True,
+    checks: Sequence[Check] = (),
 ) -> None:
     """Compute what `record` lacks and write it after each part; `net` is on `device`, in float32.
 
     about: command and provenance, for the record. A check that fails ends the evaluation, and the record says why.
+    checks: of the caller, recorded before this evaluation's own.
     fold: gradient attacks see BatchNorm folded into convolutions; what they return is scored by `net` itself.
     """
     if record.is_complete(settings):
@@ -52,7 +54,7 @@ def extend(
     )
     logits = clean_logits(net, record.examples, device, settings.batch_size)
     clean = logits.argmax(dim=1) == record.examples.images.labels
-    checks = preflight(net, record.examples, logits, threat, device)
+    checks = [*checks, *preflight(net, record.examples, logits, threat, device)]
     record.add_clean(clean, checks, {**about, "device": str(device)})
     suite = _Suite(record, net, scene, settings, logits)
     for name in list(record.missing(settings)):

@@ -2,7 +2,7 @@
 
 from robust_arch.interop.checkpoint import LoadedCheckpoint, load_checkpoint
 from robust_arch.interop.export import export_checkpoint
-from robust_arch.interop.importing import import_published, read_architecture
+from robust_arch.interop.importing import import_published, read_architecture, read_numbers
 from robust_arch.interop.opening import open_checkpoint
 from robust_arch.interop.published import load_published
 
@@ -14,4 +14,5 @@ __all__ = [
     "load_published",
     "open_checkpoint",
     "read_architecture",
+    "read_numbers",
 ]

@@ -10,6 +10,7 @@ import torch
 from robust_arch.architectures import ArchSpec, Classifier, ImageShape, build
 from robust_arch.errors import InputError, invalid
 from robust_arch.interop.files import read_weights_only
+from robust_arch.interop.normalisation import Normalisation, Request, Statistics, normalisation_of, settle
 from robust_arch.interop.sizes import require_image_shape, require_weights
 from robust_arch.interop.strict import load_strictly
 from robust_arch.plain import is_plain
@@ -21,11 +22,36 @@ _CARD_KEYS = frozenset({"arch", "num_classes", "image_shape"})
 
 @dataclass(frozen=True)
 class LoadedCheckpoint:
-    """net: in evaluation mode. spec: its architecture. card: what the file says of itself, plain data; may be empty."""
+    """A network with what its file says of it.
+
+    Attributes:
+        net: in evaluation mode, behind the normalisation that the file holds.
+        spec: its architecture.
+        card: what the file says of itself, plain data; empty for a published file.
+        carried: the normalisation in a published file, or None.
+    """
 
     net: Classifier
     spec: ArchSpec
     card: Mapping[str, Any]
+    carried: Normalisation | None = None
+
+    def normalised(self, request: Request, statistics: Statistics) -> Normalisation:
+        """The normalisation that belongs in front of the network.
+
+        statistics: mean and std of the training images, asked for where `request` needs them.
+
+        Raises:
+            InputError: for a request that contradicts the file, as any does that holds its own.
+        """
+        channels = self.net.normalize.mean.shape[1]
+        if not self.card:
+            return settle(self.carried, request.resolve(channels, statistics), channels, request.key)
+        own = normalisation_of(self.net)
+        if not request.is_empty:
+            value = request.mean if request.normalize is None else request.normalize
+            raise invalid(request.key, value, f"nothing, as a checkpoint of this project holds its own: {own}")
+        return own
 
 
 def load_checkpoint(path: str | Path, expected: ArchSpec | None = None) -> LoadedCheckpoint:

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from robust_arch.errors import InputError, invalid
+from robust_arch.interop.foreign import describe_endless, describe_foreign, describe_refused
 
 # the published cosine rule leaves numpy scalars in optimizer states; these types and no others are let in
 _NUMPY_TYPES: list[Any] = [
@@ -19,6 +20,8 @@ _NUMPY_TYPES: list[Any] = [
 
 def require_file(path: Path) -> None:
     """Raise InputError unless there is such a file."""
+    if path.is_dir():
+        raise invalid("checkpoint", str(path), "a file, not a folder")
     if not path.is_file():
         raise InputError(f"checkpoint = {str(path)!r}: no such file")
 
@@ -27,21 +30,25 @@ def read_weights_only(path: str | Path) -> dict[str, Any]:
     """The dictionary in a torch file: tensors and plain values.
 
     Raises:
-        InputError: if there is no such file, or it holds anything that would have to be executed.
+        InputError: if there is no such file, it is of another format, cut off, or larger when unpacked than a torch
+            file can be, or it holds anything that would have to be executed.
     """
-    require_file(Path(path))
+    path = Path(path)
+    require_file(path)
+    if what := describe_foreign(path) or describe_endless(path):
+        raise _no_torch_file(path, what)
     try:
         with torch.serialization.safe_globals(_NUMPY_TYPES):
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # whatever a broken file makes the reader trip over
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise InputError(
-            f"checkpoint = {str(path)!r}: a torch file of tensors and plain values; anything that would run code "
-            f"when loaded is refused ({reason})"
-        ) from None
+    except Exception:  # whatever a broken file makes the reader trip over; its message advises to trust the file
+        raise _no_torch_file(path, describe_refused(path)) from None
     if not isinstance(content, dict):
         raise invalid("checkpoint", str(path), f"a dictionary of tensors; found {type(content).__name__}")
     return content
+
+
+def _no_torch_file(path: Path, what: str) -> InputError:
+    return invalid("checkpoint", str(path), f"a torch file of tensors and plain values; this one {what}")
 
 
 def require_free(out: Path, source: Path, *, force: bool) -> None:

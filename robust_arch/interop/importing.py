@@ -11,6 +11,7 @@ from robust_arch.errors import invalid
 from robust_arch.files import replacing
 from robust_arch.interop.checkpoint import LoadedCheckpoint, load_checkpoint, save_checkpoint
 from robust_arch.interop.files import read_weights_only, require_file, require_free
+from robust_arch.interop.normalisation import NO_REQUEST, Normalisation, Request, Statistics, no_statistics, settle
 from robust_arch.interop.published import read_published
 
 
@@ -38,15 +39,35 @@ def _numbers(option: str, text: str | None) -> tuple[int, ...]:
         raise invalid(option, text, "integers, one a stage, like 5,5,5") from None
 
 
-def import_published(source: Path, out: Path, spec: ArchSpec, *, image_size: int = 32, force: bool = False) -> str:
-    """Write a published checkpoint as one of this project, read that back, and return the layout it had.
+def read_numbers(option: str, text: str | None) -> list[float] | None:
+    """Numbers as a command line says them, like "0.49,0.48,0.45"; None where it says none."""
+    try:
+        return None if text is None else [float(part) for part in text.strip("[] ").split(",")]
+    except ValueError:
+        raise invalid(option, text, "one number per channel, like 0.49,0.48,0.45") from None
+
+
+def import_published(
+    source: Path,
+    out: Path,
+    spec: ArchSpec,
+    *,
+    image_size: int = 32,
+    force: bool = False,
+    request: Request = NO_REQUEST,
+    statistics: Statistics = no_statistics,
+) -> tuple[str, Normalisation]:
+    """Write a published checkpoint as one of this project, and read that back.
 
     spec: the architecture; every key and shape must match it. image_size: side in pixels of the images that the
-    network is for. force: replaces `out`.
+    network is for. force: replaces `out`. request: the normalisation where it stands outside the file. statistics:
+    mean and std of the training images, for the request `dataset`.
+
+    Returns the layout that the file had, and the normalisation that is written with the network.
 
     Raises:
-        InputError: for a file that is no published checkpoint of that architecture, or `out` that exists; nothing is
-            written then.
+        InputError: for a file that is no published checkpoint of that architecture, a request that contradicts what
+            the file carries, or `out` that exists; nothing is written then.
     """
     if image_size < 1:
         raise invalid("image-size", image_size, "at least 1")
@@ -57,6 +78,8 @@ def import_published(source: Path, out: Path, spec: ArchSpec, *, image_size: int
         raise invalid("file", str(source), "a published checkpoint; this is one of this project already")
     published = read_published(content, spec)
     channels = published.net.normalize.mean.shape[1]
+    given = request.resolve(channels, statistics)
+    normalisation = settle(published.carried, given, channels, request.key)
     card: Mapping[str, Any] = {
         "schema": 1,
         "package_version": __version__,
@@ -67,9 +90,10 @@ def import_published(source: Path, out: Path, spec: ArchSpec, *, image_size: int
             "file": source.name,
             "sha256": hashlib.sha256(source.read_bytes()).hexdigest(),
             "layout": published.layout,
+            "normalisation": str(normalisation),
         },
     }
     with replacing(out) as temporary:
-        save_checkpoint(LoadedCheckpoint(published.net, spec, card), temporary)
+        save_checkpoint(LoadedCheckpoint(normalisation.applied_to(published.net), spec, card), temporary)
         load_checkpoint(temporary, expected=spec)
-    return published.layout
+    return published.layout, normalisation

@@ -3,6 +3,11 @@
 Needs the optional dependencies of the extra `onnx`, which are imported when a file is written or read.
 """
 
+import io
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -13,11 +18,26 @@ from torch import Tensor
 
 from robust_arch import __version__
 from robust_arch.architectures import Classifier
-from robust_arch.errors import InputError
+from robust_arch.errors import InputError, invalid
 from robust_arch.interop.checkpoint import LoadedCheckpoint, restore
 from robust_arch.interop.description import METADATA_KEY, from_json, to_json
+from robust_arch.interop.foreign import CUT_OFF, printable
 from robust_arch.interop.probe import probe_images
 
+# of the networks here as torch and the usual simplifiers write them: no loops, branches, random numbers or tables
+OPERATORS = frozenset(
+    {
+        "Add", "AveragePool", "BatchNormalization", "Cast", "CastLike", "Clip", "Concat", "Constant", "Conv",
+        "Div", "Dropout", "Elu", "Erf", "Exp", "Expand", "Flatten", "Gather", "Gelu", "Gemm",
+        "GlobalAveragePool", "Greater", "HardSigmoid", "Identity", "LeakyRelu", "Log", "MatMul", "MaxPool",
+        "Max", "Min", "Mul", "Neg", "Pow", "ReduceMean", "ReduceSum", "Relu", "Reshape", "Shape", "Sigmoid",
+        "Slice", "Softplus", "Sqrt", "Squeeze", "Sub", "Tanh", "Transpose", "Unsqueeze", "Where",
+    }
+)  # fmt: skip
+_MOST_NODES = 8  # per tensor of weights: torch leaves 2 to 3
+_MOST_MEMORY = 4 * 2**30  # bytes for the runtime and the features of a few images
+_COPIES = 8  # of the weights: as read, as parsed, and as the runtime rearranges them
+_MOST_SECONDS = 300  # of a few images, which take the largest network here some 20
 TOLERANCE = 1e-4  # of the largest logit: float32 sums in another order differ by some 1e-6 a layer
 
 
@@ -68,47 +88,101 @@ def read_onnx(path: Path) -> LoadedCheckpoint:
     """The network in a file of `write_onnx`, once its logits are those that the file itself computes.
 
     Raises:
-        InputError: for a file that is cut off, was not exported by this project, whose weights do not fit its card, or
-            whose graph computes something else than the network of its card with its weights.
+        InputError: for a file that is cut off, was not exported by this project, has operators that no classifier
+            needs, whose weights do not fit its card, or whose graph computes something else than the network of its
+            card with its weights.
     """
-    content = path.read_bytes()
     onnx = _package("onnx")
     try:
-        model = onnx.load_model_from_string(content)
-        tensors = {item.name: _tensor(onnx, item) for item in model.graph.initializer}
-    except Exception as error:  # whatever a broken file makes the parser trip over
-        raise InputError(f"checkpoint = {str(path)!r}: a whole ONNX file ({_reason(error)})") from None
+        model = onnx.load_model_from_string(path.read_bytes())
+    except Exception:  # whatever a broken file makes the parser trip over
+        raise invalid("checkpoint", str(path), f"a whole ONNX file; this one {CUT_OFF}") from None
     card = from_json({item.key: item.value for item in model.metadata_props}, str(path))
+    _require_a_classifier(model, str(path))
+    try:
+        tensors = {item.name: _tensor(onnx, item) for item in model.graph.initializer}
+    except Exception:  # whatever a tensor whose parts do not fit makes the reader trip over
+        raise invalid("checkpoint", str(path), "an ONNX file whose tensors are whole") from None
     loaded = restore(card, tensors, str(path))
-    _require_same_function(loaded.net, probe_images(card["image_shape"], 5), content, str(path))
+    _require_same_function(loaded.net, probe_images(card["image_shape"], 5), path)
     return loaded
 
 
+def _require_a_classifier(model: Any, path: str) -> None:
+    """Refuse before anything is computed what makes a file compute without end, unpack or read other files."""
+    graph = model.graph
+    _require_operators(graph, path)
+    for what, found in {
+        "functions of its own": model.functions,
+        "graphs for training": model.training_info,
+        "sparse weights": graph.sparse_initializer,
+    }.items():
+        if found:
+            raise invalid("checkpoint", path, f"an ONNX file of one graph with its weights; this one has {what}")
+    for item in (*graph.initializer, *_constants(graph)):
+        if item.data_location or item.external_data:
+            name = printable(item.name)
+            raise invalid("checkpoint", path, f"an ONNX file with its weights inside; {name!r} is in another file")
+
+
+def _require_operators(graph: Any, path: str) -> None:
+    if len(graph.node) > _MOST_NODES * max(1, len(graph.initializer)):
+        raise invalid("checkpoint", path, f"an ONNX file of at most {_MOST_NODES} operators per tensor of weights")
+    for node in graph.node:
+        if node.domain not in ("", "ai.onnx") or node.op_type not in OPERATORS:
+            name = printable(f"{node.domain}:{node.op_type}" if node.domain else node.op_type)
+            raise invalid("checkpoint", path, f"an ONNX file of the operators of a classifier; this one has {name!r}")
+        if any(item.HasField("g") or item.graphs for item in node.attribute):
+            raise invalid("checkpoint", path, "an ONNX file of one graph; this one has another inside")
+
+
+def _constants(graph: Any) -> Iterator[Any]:
+    """Every tensor in the attributes of nodes."""
+    for node in graph.node:
+        for item in node.attribute:
+            yield from (item.t, *item.tensors)
+            for sparse in (item.sparse_tensor, *item.sparse_tensors):
+                yield from (sparse.values, sparse.indices)
+
+
 def _tensor(onnx: Any, item: Any) -> Tensor:
-    if item.data_location == onnx.TensorProto.EXTERNAL:
-        raise ValueError(f"{item.name} is in another file")
     return torch.from_numpy(np.array(onnx.numpy_helper.to_array(item)))
 
 
-def _reason(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]
-
-
-def _require_same_function(net: Classifier, images: Tensor, content: bytes, path: str) -> None:
-    """Raise InputError unless the file, run by onnxruntime, gives the logits of `net` within TOLERANCE."""
-    runtime = _package("onnxruntime")
+def _logits(path: Path, images: Tensor) -> np.ndarray:
+    """What the file computes, run by onnxruntime in a process of its own, whose memory and time are limited."""
+    _package("onnxruntime")
+    given = io.BytesIO()
+    np.save(given, images.numpy())
+    most = _MOST_MEMORY + _COPIES * path.stat().st_size
+    command = [sys.executable, "-P", str(Path(__file__).with_name("onnx_process.py")), str(path), str(most)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # their stacks count as memory
     try:
-        session = runtime.InferenceSession(content, providers=["CPUExecutionProvider"])
-        (logits,) = session.run(["logits"], {"images": images.numpy()})
-    except Exception as error:  # the runtime has an exception class of its own for each failure
-        raise InputError(f"checkpoint = {path!r}: an ONNX file that onnxruntime runs ({_reason(error)})") from None
+        done = subprocess.run(
+            command, input=given.getvalue(), capture_output=True, timeout=_MOST_SECONDS, check=False, env=environment
+        )
+    except subprocess.TimeoutExpired:
+        reason = f"it was still computing after {_MOST_SECONDS} s"
+    else:
+        if done.returncode == 0:
+            logits: np.ndarray = np.load(io.BytesIO(done.stdout), allow_pickle=False)
+            return logits
+        reason = printable((done.stderr.decode(errors="replace").splitlines() or ["it ran out of memory"])[-1])
+    raise invalid("checkpoint", str(path), f"an ONNX file that onnxruntime runs ({reason})")
+
+
+def _require_same_function(net: Classifier, images: Tensor, path: Path) -> None:
+    """Raise InputError unless the file, run by onnxruntime, gives the logits of `net` within TOLERANCE."""
+    logits = _logits(path, images)
     with torch.no_grad():
         expected = net(images).numpy()
     if logits.shape != expected.shape:
-        raise InputError(f"checkpoint = {path!r}: its graph gives logits of shape {logits.shape}, not {expected.shape}")
+        raise InputError(
+            f"checkpoint = {str(path)!r}: its graph gives logits of shape {logits.shape}, not {expected.shape}"
+        )
     difference, allowed = np.abs(logits - expected).max(), TOLERANCE * max(1.0, float(np.abs(expected).max()))
     if not difference <= allowed:
         raise InputError(
-            f"checkpoint = {path!r}: its graph does not compute what its weights do in the architecture it names; "
+            f"checkpoint = {str(path)!r}: its graph does not compute what its weights do in the architecture it names; "
             f"logits differ by {difference:.3g}, allowed is {allowed:.3g}"
         )

@@ -8,6 +8,7 @@ from robust_arch.architectures import ArchSpec
 from robust_arch.errors import invalid
 from robust_arch.interop.checkpoint import LoadedCheckpoint, read_checkpoint
 from robust_arch.interop.files import read_weights_only, require_file
+from robust_arch.interop.foreign import looks_like_safetensors
 from robust_arch.interop.onnx_file import read_onnx
 from robust_arch.interop.published import read_published
 from robust_arch.interop.safetensors_file import read_safetensors
@@ -42,7 +43,7 @@ def _reader(path: Path) -> Callable[[Path], LoadedCheckpoint] | None:
     """Who reads the file, by its first bytes; None for a torch file."""
     with path.open("rb") as file:
         head = file.read(9)
-    if head[8:] == b"{" and head[:2] not in (b"PK", b"\x80\x02"):  # the length of a JSON header, then that
+    if looks_like_safetensors(head):
         return read_safetensors
     if head[:1] == b"\x08":  # field 1, the version of the format, with which every ONNX file starts
         return read_onnx
@@ -53,4 +54,5 @@ def _open_published(content: Mapping[str, Any], given: Mapping[str, Any]) -> Loa
     if not {"depths", "widths"} <= set(given):
         raise invalid("arch", dict(given) or None, "the architecture of a published checkpoint, like arch=wrn_34_r")
     spec = ArchSpec.from_dict({"family": "wide_resnet", **given})
-    return LoadedCheckpoint(read_published(content, spec).net, spec, {})
+    published = read_published(content, spec)
+    return LoadedCheckpoint(published.net, spec, {}, published.carried)

@@ -1,6 +1,7 @@
 """Published checkpoints, whose key names each family knows, in and out."""
 
 import logging
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,30 +14,40 @@ from robust_arch.architectures import ArchSpec, Classifier, build
 from robust_arch.architectures.family import KeyNames, get_family
 from robust_arch.errors import InputError, invalid
 from robust_arch.interop.files import read_weights_only
+from robust_arch.interop.normalisation import Normalisation, carried_by, is_pair, part_of_normalisation
 from robust_arch.interop.sizes import require_weights
 from robust_arch.interop.strict import load_strictly
 
 log = logging.getLogger(__name__)
 
+_WRAPPERS = re.compile(r"^(?:(?:model|module|_orig_mod|1)\.)+")  # 1: behind a normalisation in a Sequential
 _NARROW = 64  # channels of the network whose keys are looked for
 _SIDE = 32  # of the images for which a network is laid out; no weight depends on it
 
 
 @dataclass(frozen=True)
 class Published:
-    """net: in evaluation mode. layout: name of the layout that its file had, of the family's `published_keys`."""
+    """A network with what its file says beside the weights.
+
+    Attributes:
+        net: in evaluation mode, behind the normalisation that the file carries.
+        layout: name of the layout that the file had, of the family's `published_keys`.
+        carried: the normalisation in the file, or None.
+    """
 
     net: Classifier
     layout: str
+    carried: Normalisation | None
 
 
 def load_published(source: str | Path | Mapping[str, Any], spec: ArchSpec) -> Classifier:
     """The network of a published checkpoint, in evaluation mode.
 
     source: a torch file, or a state dict; keys as in one of the family's published layouts, also under
-    `model_state_dict` or `state_dict` and behind `module.`. spec: the architecture; every key and shape must match
-    it. Classes and channels are those of the weights. Images in [0, 1] enter without normalisation. Half precision
-    becomes float32, exactly.
+    `model_state_dict` or `state_dict` and behind `module.`, `model.` or `_orig_mod.`. spec: the architecture; every
+    key and shape must match it. Classes and channels are those of the weights. Images in [0, 1] enter through the
+    normalisation that the file carries as `mu` and `sigma` or as mean and std of `normalize`, else without one. Half
+    precision becomes float32, exactly.
 
     Raises:
         InputError: for a missing file, a file that holds more than data, weights of another architecture, or weights
@@ -48,18 +59,19 @@ def load_published(source: str | Path | Mapping[str, Any], spec: ArchSpec) -> Cl
 
 def read_published(content: Mapping[str, Any], spec: ArchSpec) -> Published:
     """The network in a published file's content, and the layout it was recognised by; as `load_published`."""
-    tensors = _tensors(content)
+    tensors, parts = _tensors(content)
     layout, names = _layout_of(tensors, spec)
     kept = {name: value for name, value in tensors.items() if not name.startswith(names.unused)}
     if len(kept) < len(tensors):
         log.info("%d tensors under %s: left out, no network uses them", len(tensors) - len(kept), names.unused[0])
     num_classes = _size(kept, names("fc.weight"), 2, 0)
     channels = _size(kept, names("stem.weight"), 4, 1)
+    carried = carried_by(parts, channels)
     image_shape = (channels, _SIDE, _SIDE)
     require_weights(spec, num_classes, image_shape, kept)
     net = build(spec, num_classes, image_shape, seed=0)
     load_strictly(net.network, kept, spec, names)
-    return Published(net.eval(), layout)
+    return Published(net.eval() if carried is None else carried.applied_to(net), layout, carried)
 
 
 def published_state(net: Classifier, spec: ArchSpec, layout: str | None = None) -> dict[str, Tensor]:
@@ -85,12 +97,38 @@ def _names(spec: ArchSpec, layout: str | None) -> KeyNames:
     return layouts[layout]
 
 
-def _tensors(content: Mapping[str, Any]) -> dict[str, Any]:
-    """The published keys and their tensors, without the wrappers that training code leaves around them."""
+def _tensors(content: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """The published keys and their tensors, and by `mean` and `std` what the file holds of a normalisation.
+
+    The wrappers that training code leaves around keys are taken off.
+
+    Raises:
+        InputError: for keys that are no text, or two that name the same tensor.
+    """
+    tensors: dict[str, Any] = {}
+    parts: dict[str, dict[str, Any]] = {"mean": {}, "std": {}}
     for wrapper in ("model_state_dict", "state_dict"):
         if isinstance(inner := content.get(wrapper), Mapping):
+            _take_apart(content if is_pair(content) else {}, {}, parts)
             content = inner
-    return {str(key).removeprefix("module."): value for key, value in content.items()}
+    _take_apart(content, tensors, parts)
+    if tensors.pop("n_averaged", None) is not None:
+        log.info("n_averaged: left out, the number of networks that were averaged")
+    return tensors, parts
+
+
+def _take_apart(content: Mapping[str, Any], tensors: dict[str, Any], parts: dict[str, dict[str, Any]]) -> None:
+    """Add the content to both."""
+    for key, value in content.items():
+        if not isinstance(key, str):
+            raise InputError("checkpoint: the keys of a state dict are text")
+        name = _WRAPPERS.sub("", key)
+        if part := part_of_normalisation(name):
+            parts[part][key] = value
+        elif name in tensors:
+            raise InputError(f"checkpoint: two keys name the same tensor {name!r}, one of them {key!r}")
+        else:
+            tensors[name] = value
 
 
 def _layout_of(tensors: Mapping[str, Any], spec: ArchSpec) -> tuple[str, KeyNames]:

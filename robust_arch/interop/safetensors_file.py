@@ -5,9 +5,10 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from robust_arch.errors import InputError
+from robust_arch.errors import invalid
 from robust_arch.interop.checkpoint import LoadedCheckpoint, restore
 from robust_arch.interop.description import METADATA_KEY, from_json, to_json
+from robust_arch.interop.foreign import CUT_OFF
 
 
 def write_safetensors(loaded: LoadedCheckpoint, path: Path) -> None:
@@ -26,6 +27,6 @@ def read_safetensors(path: Path) -> LoadedCheckpoint:
         with safe_open(path, framework="pt", device="cpu") as file:
             metadata = file.metadata() or {}
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  # it is no mapping
-    except SafetensorError as error:
-        raise InputError(f"checkpoint = {str(path)!r}: a whole safetensors file ({error})") from None
+    except SafetensorError:  # its message may repeat what the file holds
+        raise invalid("checkpoint", str(path), f"a whole safetensors file; this one {CUT_OFF}") from None
     return restore(from_json(metadata, str(path)), tensors, str(path))

@@ -24,6 +24,8 @@ def _wrong_tensor(name: str, value: Any, expected: Tensor) -> str:
     """What is wrong with a file's tensor; empty if nothing is. expected: of the shape and kind it must have."""
     if not isinstance(value, Tensor) or value.layout != torch.strided or value.is_quantized or value.is_meta:
         return f"{name!r} is no plain tensor"
+    if _is_count(name):  # averaged weights come with averaged counts
+        return "" if value.numel() == 1 and not value.is_complex() else f"{name!r} is no single number"
     if value.shape != expected.shape:
         return f"{name!r} has shape {tuple(value.shape)}, not {tuple(expected.shape)}"
     if value.is_floating_point() != expected.is_floating_point() or value.is_complex():
@@ -60,8 +62,9 @@ def load_strictly(
         )
     for file, key in names.items():
         if file in found:
-            state[key] = found[file].detach().to("cpu", state[key].dtype)
-            if not bool(torch.isfinite(state[key]).all()):
+            value = found[file].detach().to("cpu")
+            state[key] = value.reshape(state[key].shape).to(state[key].dtype)
+            if not bool(torch.isfinite(value.float()).all()):
                 raise InputError(f"checkpoint: {file!r} is not finite in float32; such weights have no logits")
     others = {str(found[file].dtype) for file, key in names.items() if file in found and not _is_count(key)}
     if others - {"torch.float32"}:

@@ -85,9 +85,10 @@ def test_a_file_cut_off_is_refused(kind, share, files, tmp_path):
 
 
 def test_a_missing_file_and_a_folder_are_named(tmp_path):
-    for path in (tmp_path / "none", tmp_path):
-        with pytest.raises(InputError, match=r"checkpoint = .*no such file"):
-            open_checkpoint(path)
+    with pytest.raises(InputError, match=r"checkpoint = .*no such file"):
+        open_checkpoint(tmp_path / "none")
+    with pytest.raises(InputError, match=r"checkpoint = .*a file, not a folder"):
+        open_checkpoint(tmp_path)
 
 
 def foreign_safetensors(path):

@@ -138,9 +138,9 @@ CHANGES = {
     "a sparse tensor": (with_changed("bn1.bias", torch.Tensor.to_sparse), r"'bn1\.bias' is no plain tensor"),
     "integers": (with_changed("bn1.bias", torch.Tensor.int), r"'bn1\.bias' holds torch\.int32, not torch\.float32"),
     "complex": (with_changed("bn1.bias", lambda bias: bias + 0j), r"'bn1\.bias' holds torch\.complex64"),
-    "counts as numbers": (
-        with_changed("bn1.num_batches_tracked", torch.Tensor.float),
-        r"'bn1\.num_batches_tracked' holds torch\.float32, not torch\.int64",
+    "several counts": (
+        with_changed("bn1.num_batches_tracked", lambda count: count.repeat(2)),
+        r"'bn1\.num_batches_tracked' is no single number",
     ),
     "not a number": (
         with_changed("fc.weight", lambda w: w.index_fill(0, torch.tensor(3), float("nan"))),

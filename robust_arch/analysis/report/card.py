@@ -72,6 +72,9 @@ def _evaluation(record: Mapping[str, Any]) -> Iterator[str]:
         f"{record['n_test']:,} test images of {record['data']}"
     )
     yield ""
+    if normalisation := record.get("normalisation"):
+        yield f"- **Normalisation:** {normalisation['text']}"
+        yield ""
     if reasons := record.get("invalid"):
         yield "**Invalid: none of these numbers may be used.**"
         yield from (f"- {reason}" for reason in reasons)
