@@ -42,7 +42,8 @@ def build_dashboard(path: Path, *, project: str | None = None, entity: str | Non
     study = open_study(path)
     group = main_group(to_frame([row for run in study.runs() for row in logged_rows(run)]))
     runs = [] if group is None else [study.run(str(run_id)) for run_id in group.rows["run_id"]]
-    sizes = [result["data"]["test"] for run in runs if (result := run.result) is not None]
+    sizes = [result["data"]["test"] for run in runs if (result := run.result) is not None and "data" in result]
+    study.tell_left_out()
     if group is None or not sizes:
         raise invalid("study", str(path), "a study with a run that is trained and attacked")
     shown = panels.Shown(**_shown(group, sizes[0]))
@@ -75,8 +76,8 @@ def _require_readable(names: Mapping[str, Any]) -> None:
 
 
 def _logged_project(path: Path, runs: Sequence[RunFolder]) -> str:
-    loggers = [run.recorded_config.get("logger") or {} for run in runs]
-    projects = [str(logger["project"]) for logger in loggers if logger.get("project")]
+    loggers = [run.recorded_config.get("logger") for run in runs]
+    projects = [str(logger["project"]) for logger in loggers if isinstance(logger, dict) and logger.get("project")]
     if not projects:
         raise invalid("study", str(path), "a study whose runs were logged to wandb; these were not (logger=csv)")
     return projects[-1]

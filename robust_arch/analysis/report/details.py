@@ -21,7 +21,7 @@ class StudyDetails:
     in the worst case of the main group. diagnoses, smoothness, invalid: name of a network and its evaluation to what
     was recorded of masked gradients, of its stages, and to why its numbers are invalid. commands: run_id
     to the command that trains it. facts: run_id to what is recorded of it, as pairs of a term and its value. cards:
-    run_id to its model card, Markdown.
+    run_id to its model card, Markdown. left_out: files, and rows of plan.csv, that do not fit, to why.
     """
 
     name: str
@@ -42,3 +42,4 @@ class StudyDetails:
     commands: Mapping[str, str] = field(default_factory=dict)
     facts: Mapping[str, Sequence[tuple[str, str]]] = field(default_factory=dict)
     cards: Mapping[str, str] = field(default_factory=dict)
+    left_out: Mapping[str, str] = field(default_factory=dict)

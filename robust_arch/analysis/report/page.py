@@ -65,7 +65,7 @@ def _body(frame: pd.DataFrame, main: Group | None, extras: Extras, details: Stud
         smoothness.section(details.smoothness),
         _failures(frame, details.errors),
         _invalid(details.invalid),
-        _flags(frame, details.flags),
+        _flags(frame, details.flags, details.left_out),
         _reproduction(details),
         _reading(),
     )
@@ -108,13 +108,15 @@ def _invalid(invalid: Mapping[str, str]) -> Markup:
     return joined(heading, lead, _open_or_folded(listed, len(invalid), "invalid evaluations"))
 
 
-def _flags(frame: pd.DataFrame, flags: Mapping[str, str]) -> Markup:
+def _flags(frame: pd.DataFrame, flags: Mapping[str, str], left_out: Mapping[str, str]) -> Markup:
     names = frame.drop_duplicates("run_id").set_index("run_id")["arch"]
     heading = element("h2", "Warnings")
-    if not flags:
+    told = [f"left out: {what}: {why}" for what, why in left_out.items()]
+    told += [f"{names.get(run, 'unknown')}, run {run}: {flags[run]}" for run in flags]
+    if not told:
         return joined(heading, element("p", "None."))
-    listed = element("ul", *(element("li", f"{names.get(run, 'unknown')}, run {run}: {flags[run]}") for run in flags))
-    return joined(heading, _open_or_folded(listed, len(flags), "runs with warnings"))
+    listed = element("ul", *(element("li", text) for text in told))
+    return joined(heading, _open_or_folded(listed, len(told), "warnings"))
 
 
 def _open_or_folded(content: Markup, count: int, what: str) -> Markup:
