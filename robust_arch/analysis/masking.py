@@ -96,7 +96,7 @@ def _network(name: str, diagnosis: Diagnosis) -> Markup:
 
 
 def _flagged(diagnosis: Diagnosis) -> list[str]:
-    return [_TITLES[verdict["name"]] for verdict in diagnosis["verdicts"] if not verdict["ok"]]
+    return [_title(verdict) for verdict in diagnosis["verdicts"] if not verdict["ok"]]
 
 
 def _result(diagnosis: Diagnosis) -> str:
@@ -104,8 +104,13 @@ def _result(diagnosis: Diagnosis) -> str:
     return f"Flagged by: {', '.join(flagged)}." if flagged else "Nothing flagged."
 
 
+def _title(verdict: Mapping[str, Any]) -> str:
+    """Of a check; one that a later version added keeps its name."""
+    return _TITLES.get(verdict["name"], str(verdict["name"]))
+
+
 def _state(verdict: Mapping[str, Any]) -> str:
-    return f"{_TITLES[verdict['name']]}: {'passed' if verdict['ok'] else 'FLAGGED'}."
+    return f"{_title(verdict)}: {'passed' if verdict['ok'] else 'FLAGGED'}."
 
 
 def _accuracy(axes: Axes, x: Sequence[float], shares: Sequence[Mapping[str, Any]], line: str) -> None:

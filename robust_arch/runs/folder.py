@@ -136,7 +136,7 @@ class RunFolder:
         try:
             if content is not None:
                 check(content)
-            elif os.path.lexists(path):  # noqa: PTH110  (a study is thousands of small files)
+            elif os.path.lexists(path):
                 raise Misfit("what it holds", "one whole JSON object")
         except Misfit as misfit:
             self.left_out[f"runs/{self.run_id}/{name}"] = str(misfit)

@@ -69,7 +69,8 @@ def test_epochs_that_are_done_again_are_dropped(path, epoch, kept):
 
 def test_a_resumed_run_writes_the_bytes_of_one_that_was_not_interrupted(tmp_path):
     # a whole number stays one (0, not 0.0), a float keeps its digits
-    rows = [{"epoch": epoch, "steps": 12, "lr": 0.1 + 0.2, "count": 0, "loss": 1e-07, "big": 10**16} for epoch in range(4)]
+    numbers = {"steps": 12, "lr": 0.1 + 0.2, "count": 0, "loss": 1e-07, "big": 10**16}
+    rows = [{"epoch": epoch, **numbers} for epoch in range(4)]
     whole, resumed = tmp_path / "whole.csv", tmp_path / "resumed.csv"
     for row in rows:
         append_row(whole, row)
