@@ -4,6 +4,7 @@ import copy
 import json
 import logging
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -24,11 +25,12 @@ from robust_arch.runs.progress import StudyProgress
 from robust_arch.status import show
 
 GONE = object()
-RAW = {"NaN": "NaN", "Infinity": "Infinity", "1e400": "1e400"}  # no JSON, but what a careless writer leaves
+RAW = [("raw", text) for text in ("NaN", "Infinity", "1e400")]  # what a careless writer leaves
 DAMAGES = [
     None, True, -1, 0, 1e308, 10**400, "", "\x1b[31mred\n", "\ud800", [], {}, [None], {"a": 1}, GONE, *RAW,
 ]  # fmt: skip
 N = 20
+HEAVY = 211  # so many damages share one report and merge
 LOSSES = {"gradient": [0.5, 1.0], "random": [0.5, 0.6], "wins": share(90.0)}
 DIAGNOSTICS = {
     "n": N,
@@ -72,6 +74,14 @@ RESULT = {
     "selection_images": 20,
     "cost": {"params": 77_000, "macs": 2_000_000, "stage_params": [1, 2, 3], "stage_macs": [3, 2, 1]},
 }
+
+
+@pytest.fixture(autouse=True)
+def quiet() -> Iterator[None]:
+    """Thousands of warnings would take most of the time."""
+    logging.disable(logging.WARNING)
+    yield
+    logging.disable(logging.NOTSET)
 
 
 def evaluation(run_id: str) -> dict[str, object]:
@@ -133,9 +143,9 @@ def damaged(content: object, place: tuple[object, ...], damage: object) -> str:
     if damage is GONE:
         del node[last]
     else:
-        node[last] = "@@" if damage in RAW and isinstance(damage, str) else damage
+        node[last] = "@@" if isinstance(damage, tuple) else damage
     text = json.dumps(changed)
-    return text.replace('"@@"', RAW[damage]) if isinstance(damage, str) and damage in RAW else text
+    return text.replace('"@@"', damage[1]) if isinstance(damage, tuple) else text
 
 
 def read_lightly(path: Path) -> None:
@@ -144,12 +154,13 @@ def read_lightly(path: Path) -> None:
     progress = StudyProgress.read(study)
     show(progress, every_run=True)
     assert {run.run.run_id for run in progress.runs} >= {"b"}
-    assert (progress.best is not None) and progress.time_left is None
-    assert "b" in set(load_study(path)["run_id"])
+    assert progress.best is not None
+    assert "b" in {row["run_id"] for row in study.rows()}
 
 
 def read_all(path: Path, target: Path) -> None:
-    """What report, merge and compare do."""
+    """What results, report, merge and compare do."""
+    assert "b" in set(load_study(path)["run_id"])
     page = write_study_report(path).read_text(encoding="utf-8")
     assert "seed 1, run b" in page or ">b<" in page or '"b"' in page
     left_out = StudyFolder(path)
@@ -168,18 +179,102 @@ def read_all(path: Path, target: Path) -> None:
 
 @pytest.mark.parametrize("name", JSON_FILES)
 def test_every_field_of_every_file_may_be_damaged(whole: Path, tmp_path: Path, name: str) -> None:
-    logging.disable(logging.WARNING)
     study = tmp_path / "demo"
     shutil.copytree(whole, study)
     path = study / name
     content = json.loads(path.read_text())
     cases = [(place, damage) for place in places(content) for damage in DAMAGES]
+    failures = []
     for number, (place, damage) in enumerate(cases):
         path.write_text(damaged(content, place, damage))
         try:
             read_lightly(study)
-            if number % 97 == 0:
+            if number % HEAVY == 0:
                 read_all(study, tmp_path / f"target{number}")
         except Exception as error:
-            pytest.fail(f"{name} {place} {damage!r}: {error!r}")
+            failures.append((place, str(damage)[:20], repr(error)))
+    assert failures == []
+
+
+@pytest.mark.parametrize("name", JSON_FILES)
+@pytest.mark.parametrize("damage", ["torn", "folder", "utf-16", "not json", "list"])
+def test_a_file_that_is_none_is_named(whole: Path, tmp_path: Path, name: str, damage: str) -> None:
+    study = StudyFolder(tmp_path / "demo")
+    shutil.copytree(whole, study.path)
+    path = study.path / name
+    content = path.read_bytes()
+    path.unlink()
+    if damage == "folder":
+        path.mkdir()
+    else:
+        others = {"utf-16": content.decode().encode("utf-16"), "not json": b"\xff\x00", "list": b"[1]"}
+        path.write_bytes(others.get(damage, content[: len(content) // 2]))
+    read_lightly(study.path)
+    read_all(study.path, tmp_path / "target")
+    assert study.about is not None
+    list(map(dict, study.rows()))
+    assert list(study.left_out.items()) == [(name, "'what it holds': expected one whole JSON object")]
+
+
+def test_the_commands_name_what_they_leave_out(whole: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     logging.disable(logging.NOTSET)
+    study = tmp_path / "demo"
+    shutil.copytree(whole, study)
+    write_json(study / "runs/a/result.json", {**RESULT, "best_val_robust_acc": 1e308})
+    expected = "runs/a/result.json: best_val_robust_acc = 1e+308: expected a percentage from 0 to 100"
+    shown = CliRunner().invoke(app, ["status", str(study)], env={"COLUMNS": "200"})
+    assert shown.exit_code == 0
+    assert f"left out: {expected}" in shown.output
+    for command in ("results", "report"):
+        caplog.clear()
+        assert CliRunner().invoke(app, [command, str(study)]).exit_code == 0
+        assert [message for message in caplog.messages if message == f"left out: {expected}"]
+    assert expected in (study / "report" / "index.html").read_text()
+    merged = CliRunner().invoke(app, ["merge", str(study), "--into", str(tmp_path / "target")])
+    assert merged.exit_code == 0
+    assert f"left out: {study}/{expected}" in merged.output
+    assert not (tmp_path / "target" / "runs" / "a" / "result.json").exists()
+
+
+CELLS = ["nan", "inf", "-1", "1e308", str(10**400), "", "x", "\x1b[31m", "True", "[]", '"', "\ufffd", "0x10"]
+NUMBERS = ("params", "macs", "n_test", "clean_acc", "worst_case_acc", "stability", "lipschitz", "train_seconds")
+EMPTY_MEANS_NOT_COMPUTED = {"worst_case_acc", "stability", "lipschitz", "train_seconds"}
+
+
+@pytest.mark.parametrize("column", NUMBERS)
+def test_a_damaged_row_of_a_table_that_travels_alone_is_left_out(
+    whole: Path, tmp_path: Path, column: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    logging.disable(logging.NOTSET)
+    header, first, second = (whole / "results.csv").read_text().splitlines()
+    place = header.split(",").index(column)
+    table = tmp_path / "results.csv"
+    for cell in CELLS:
+        cells = first.split(",")
+        cells[place] = cell
+        table.write_text("\n".join([header, ",".join(cells), second, ""]))
+        caplog.clear()
+        kept = ["a", "b"] if cell == "" and column in EMPTY_MEANS_NOT_COMPUTED else ["b"]
+        assert read_results(table)["run_id"].tolist() == kept, cell
+        assert ("results.csv line 2: " in caplog.text) == (kept == ["b"])
+        write_study_report(tmp_path)
+
+
+@pytest.mark.parametrize("column", ["run_id", "arch", "params", "macs", "seed"])
+def test_a_damaged_row_of_the_plan_is_left_out(whole: Path, tmp_path: Path, column: str) -> None:
+    header, first, second = (whole / "plan.csv").read_text().splitlines()
+    place = header.split(",").index(column)
+    study = StudyFolder(tmp_path)
+    for cell in (
+        "",
+        "\x1b[31m",
+        "\ufffd",
+        *(["../b", "x/y"] if column == "run_id" else []),
+        *(["nan", "1e308", "x", str(10**400)] if column not in ("run_id", "arch") else []),
+    ):
+        cells = first.split(",")
+        cells[place] = cell
+        study.plan_path.write_text("\n".join([header, ",".join(cells), second, ""]))
+        study.left_out.clear()
+        assert [row["run_id"] for row in study.read_plan()] == ["b"], cell
+        assert [what for what, why in study.left_out.items() if why.startswith(f"{column} = ")] == ["plan.csv line 2"]
