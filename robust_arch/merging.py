@@ -285,7 +285,7 @@ def _pair(path: Path, run: RunFolder) -> Pair | None:
 
 
 def _united_evaluation(content: Any) -> None:
-    """Raise Misfit unless both what is known here and what a later version may have added can be written again."""
+    """Raise MisfitError unless both what is known here and what a later version may have added can be written again."""
     for check in (evaluation, extensible_evaluation, plain):
         check(content)
 

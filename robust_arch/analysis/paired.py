@@ -13,7 +13,7 @@ from robust_arch.analysis.groups import Group
 from robust_arch.analysis.markup import Markup, element, folded, joined, simple_table
 from robust_arch.errors import InputError, invalid
 from robust_arch.files import read_arrays, read_json
-from robust_arch.runs.schema import Misfit, evaluation, is_whole_pair
+from robust_arch.runs.schema import MisfitError, evaluation, is_whole_pair
 from robust_arch.statistics import PairedComparison, compare_paired
 
 _LEVEL = 0.05
@@ -69,7 +69,7 @@ def _read_record(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         raise invalid("record", str(path), "results/<study>/runs/<run_id>/evaluations/<eval_id>.json, its .npz beside")
     try:
         evaluation(content)
-    except Misfit as misfit:
+    except MisfitError as misfit:
         raise InputError(f"record = {str(path)!r}: {misfit}") from None
     if not is_whole_pair(content, arrays):
         raise invalid("record", str(path), "an evaluation whose .npz has one boolean per test image and attack")

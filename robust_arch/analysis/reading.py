@@ -14,7 +14,7 @@ from robust_arch.architectures import ArchSpec, Cost, cost, named_spec
 from robust_arch.errors import InputError, invalid
 from robust_arch.runs import COLUMNS, StudyFolder, load_study, to_frame
 from robust_arch.runs.rows import read_table, results_row
-from robust_arch.runs.schema import Misfit
+from robust_arch.runs.schema import MisfitError
 
 log = logging.getLogger(__name__)
 
@@ -40,11 +40,11 @@ def _read_csv(path: Path) -> pd.DataFrame:
     rows = []
     try:
         for line, row in read_table(path, COLUMNS, results_row):
-            if isinstance(row, Misfit):
+            if isinstance(row, MisfitError):
                 log.warning("left out: %s line %d: %s", path, line, row)
             else:
                 rows.append(row)
-    except (Misfit, OSError) as error:
+    except (MisfitError, OSError) as error:
         raise invalid("results", str(path), f"a results.csv ({error})") from None
     return to_frame(rows)
 

@@ -18,7 +18,7 @@ from robust_arch.evaluation.scoring import Outcome
 from robust_arch.evaluation.settings import EvaluationSettings, NamedAttack
 from robust_arch.files import read_arrays, read_json, write_arrays, write_json
 from robust_arch.identity import short_hash
-from robust_arch.runs.schema import Misfit, extensible_evaluation, is_whole_pair
+from robust_arch.runs.schema import MisfitError, extensible_evaluation, is_whole_pair
 from robust_arch.statistics import compare_paired, wilson_interval
 
 log = logging.getLogger(__name__)
@@ -82,7 +82,7 @@ class EvaluationRecord:
             return
         try:
             extensible_evaluation(content)
-        except Misfit as misfit:
+        except MisfitError as misfit:
             log.warning("left out: %s: %s", self.json_path, misfit)
             return
         if is_whole_pair(content, arrays):

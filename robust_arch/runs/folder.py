@@ -19,7 +19,7 @@ from robust_arch import __version__
 from robust_arch.errors import invalid
 from robust_arch.files import read_json, write_json
 from robust_arch.runs import lock, schema
-from robust_arch.runs.schema import Check, Misfit
+from robust_arch.runs.schema import Check, MisfitError
 
 SCHEMA = 1
 STATES = ("planned", "running", "completed", "failed", "diverged")
@@ -137,8 +137,8 @@ class RunFolder:
             if content is not None:
                 check(content)
             elif os.path.lexists(path):
-                raise Misfit("what it holds", "one whole JSON object")
-        except Misfit as misfit:
+                raise MisfitError("what it holds", "one whole JSON object")
+        except MisfitError as misfit:
             self.left_out[f"runs/{self.run_id}/{name}"] = str(misfit)
             return None
         if self.left_out:

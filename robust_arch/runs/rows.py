@@ -7,20 +7,20 @@ from pathlib import Path
 from typing import Any
 
 from robust_arch.runs import schema
-from robust_arch.runs.schema import Check, Misfit
+from robust_arch.runs.schema import Check, MisfitError
 
 _INTEGER = re.compile(r"-?[0-9]{1,19}(\.0*)?")
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 _LONGEST = 100_000  # characters of a line; the csv module refuses longer cells
 
 Cell = Callable[[str], Any]
-"""From a cell's text to its value; raises Misfit."""
+"""From a cell's text to its value; raises MisfitError."""
 
 
 def _text(check: Check) -> Cell:
     def read(cell: str) -> str:
         if "\ufffd" in cell:
-            raise Misfit(cell, "UTF-8 text")
+            raise MisfitError(cell, "UTF-8 text")
         check(cell)
         return cell
 
@@ -49,8 +49,8 @@ def _check(check: Check, value: Any, cell: str) -> None:
     """A misfit names the cell as it stands in the file."""
     try:
         check(value)
-    except Misfit as misfit:
-        raise Misfit(cell, misfit.expected) from None
+    except MisfitError as misfit:
+        raise MisfitError(cell, misfit.expected) from None
 
 
 _RUN_ID, _NAME, _PER_STAGE = (_text(check) for check in (schema.identifier, schema.name, schema.per_stage))
@@ -77,7 +77,7 @@ def plan_row(cells: Mapping[str, str]) -> dict[str, str]:
     """A row of plan.csv as text, without columns that are not in PLAN.
 
     Raises:
-        Misfit: for a cell that does not fit.
+        MisfitError: for a cell that does not fit.
     """
     for column, read in PLAN.items():
         _read(column, read, cells[column], needed=True)
@@ -85,10 +85,10 @@ def plan_row(cells: Mapping[str, str]) -> dict[str, str]:
 
 
 def results_row(cells: Mapping[str, str]) -> dict[str, Any]:
-    """A row of results.csv, without its empty cells; columns that are neither named there nor `<attack>_acc` are not in.
+    """A row of results.csv, without empty cells and without columns that are neither its own nor `<attack>_acc`.
 
     Raises:
-        Misfit: for a cell that does not fit.
+        MisfitError: for a cell that does not fit.
     """
     row = {}
     scored = any(cell for column, cell in cells.items() if column.endswith("_acc"))
@@ -105,37 +105,37 @@ def results_row(cells: Mapping[str, str]) -> dict[str, Any]:
 def _read(column: str, read: Cell, cell: str, *, needed: bool) -> Any:
     try:
         return read(cell) if cell or needed else None
-    except Misfit as misfit:
+    except MisfitError as misfit:
         raise misfit.inside(column) from None
 
 
 def read_table(
     path: Path, columns: Sequence[str], read: Callable[[Mapping[str, str]], dict[str, Any]]
-) -> Iterator[tuple[int, dict[str, Any] | Misfit]]:
+) -> Iterator[tuple[int, dict[str, Any] | MisfitError]]:
     """Every row with its line, counted from 1 for the header, as `read` makes it of the cells, or why it does not fit.
 
     Raises:
-        Misfit: if the header lacks one of `columns`.
+        MisfitError: if the header lacks one of `columns`.
         OSError: if the file cannot be read.
     """
     # the package writes no cell of several lines: a quotation mark that is never closed spoils one row, not the rest
     lines = path.read_text(encoding="utf-8-sig", errors="replace").split("\n")
     header = _cells(lines[0])
     if missing := [column for column in columns if column not in header]:
-        raise Misfit(", ".join(header), f"the columns {', '.join(missing)}").inside("header")
+        raise MisfitError(", ".join(header), f"the columns {', '.join(missing)}").inside("header")
     for number, line in enumerate(lines[1:], start=2):
         if not line.rstrip("\r"):
             continue
         try:
             cells = _cells(line)
             if len(cells) != len(header):
-                raise Misfit(f"{len(cells)} cells", f"{len(header)}, one per column").inside("row")
+                raise MisfitError(f"{len(cells)} cells", f"{len(header)}, one per column").inside("row")
             yield number, read(dict(zip(header, cells, strict=True)))
-        except Misfit as misfit:
+        except MisfitError as misfit:
             yield number, misfit
 
 
 def _cells(line: str) -> list[str]:
     if len(line) > _LONGEST:
-        raise Misfit(line, f"at most {_LONGEST} characters").inside("row")
+        raise MisfitError(line, f"at most {_LONGEST} characters").inside("row")
     return next(csv.reader([line.rstrip("\r")]), [])

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 Check = Callable[[Any], None]
-"""Raises Misfit unless the value fits."""
+"""Raises MisfitError unless the value fits."""
 
 _WHOLE = 2**53  # up to which a float holds every integer
 _LARGEST = 1e100  # of a measured number: sums and squares of such numbers stay finite
@@ -23,14 +23,14 @@ _IDENTIFIER = re.compile(r"[\w-][\w.-]*")
 _SHOWN = 60  # characters of a value
 
 
-class Misfit(ValueError):
+class MisfitError(ValueError):
     """A field that does not fit; its text is `{field} = {value}: expected {what}`."""
 
     def __init__(self, value: Any, expected: str) -> None:
         super().__init__(value, expected)
         self.value, self.expected, self.path = value, expected, ""
 
-    def inside(self, part: str) -> "Misfit":
+    def inside(self, part: str) -> "MisfitError":
         """The same one level up; part: a key, or a place like `[0]`."""
         joint = "." if self.path and not self.path.startswith("[") else ""
         self.path = f"{part}{joint}{self.path}"
@@ -53,7 +53,7 @@ def integer(low: int, high: int = _WHOLE) -> Check:
 
     def check(value: Any) -> None:
         if type(value) is not int or not low <= value <= high:
-            raise Misfit(value, expected)
+            raise MisfitError(value, expected)
 
     return check
 
@@ -63,7 +63,7 @@ def number(low: float = -_LARGEST, high: float = _LARGEST, expected: str = "a fi
 
     def check(value: Any) -> None:
         if type(value) not in (int, float) or not low <= value <= high:  # also NaN
-            raise Misfit(value, expected)
+            raise MisfitError(value, expected)
 
     return check
 
@@ -78,37 +78,37 @@ any_integer = integer(-(2**63), 2**63 - 1)
 def flag(value: Any) -> None:
     """True or false."""
     if type(value) is not bool:
-        raise Misfit(value, "true or false")
+        raise MisfitError(value, "true or false")
 
 
 def any_text(value: Any) -> None:
     """Text."""
     if type(value) is not str:
-        raise Misfit(value, "text")
+        raise MisfitError(value, "text")
 
 
 def message(value: Any) -> None:
     """Text of one or several lines."""
     if type(value) is not str or not (value.isprintable() or not _CONTROL_IN_LINES.search(value)):
-        raise Misfit(value, "text without control characters")
+        raise MisfitError(value, "text without control characters")
 
 
 def name(value: Any) -> None:
     """Text of one line that is not empty."""
     if type(value) is not str or not value or not (value.isprintable() or not _CONTROL.search(value)):
-        raise Misfit(value, "one line of text")
+        raise MisfitError(value, "one line of text")
 
 
 def identifier(value: Any) -> None:
     """The name of a run's folder, or of an evaluation's files."""
     if type(value) is not str or not _IDENTIFIER.fullmatch(value):
-        raise Misfit(value, "letters, digits, `_`, `-` and `.`")
+        raise MisfitError(value, "letters, digits, `_`, `-` and `.`")
 
 
 def per_stage(value: Any) -> None:
     """Positive integers like `5-5-5`."""
     if type(value) is not str or not _PER_STAGE.fullmatch(value):
-        raise Misfit(value, "one positive integer per stage, like 5-5-5")
+        raise MisfitError(value, "one positive integer per stage, like 5-5-5")
 
 
 def moment(value: Any) -> None:
@@ -117,9 +117,9 @@ def moment(value: Any) -> None:
     try:
         zone = datetime.fromisoformat(value).tzinfo
     except (TypeError, ValueError):
-        raise Misfit(value, expected) from None
+        raise MisfitError(value, expected) from None
     if zone is None:
-        raise Misfit(value, expected)
+        raise MisfitError(value, expected)
 
 
 def nullable(check: Check) -> Check:
@@ -137,11 +137,11 @@ def sequence(check: Check, least: int = 0) -> Check:
 
     def check_items(value: Any) -> None:
         if type(value) is not list or len(value) < least:
-            raise Misfit(value, f"a list of at least {least}" if least else "a list")
+            raise MisfitError(value, f"a list of at least {least}" if least else "a list")
         for place, item in enumerate(value):
             try:
                 check(item)
-            except Misfit as misfit:
+            except MisfitError as misfit:
                 raise misfit.inside(f"[{place}]") from None
 
     return check_items
@@ -152,12 +152,12 @@ def mapping(key: Check, check: Check) -> Check:
 
     def check_items(value: Any) -> None:
         if type(value) is not dict:
-            raise Misfit(value, "an object")
+            raise MisfitError(value, "an object")
         for field, item in value.items():
             key(field)
             try:
                 check(item)
-            except Misfit as misfit:
+            except MisfitError as misfit:
                 raise misfit.inside(field) from None
 
     return check_items
@@ -169,14 +169,14 @@ def fields(required: Mapping[str, Check], optional: Mapping[str, Check] | None =
 
     def check_fields(value: Any) -> None:
         if type(value) is not dict:
-            raise Misfit(value, "an object")
+            raise MisfitError(value, "an object")
         for field, check, needed in checks:
             try:
                 if field in value:
                     check(value[field])
                 elif needed:
-                    raise Misfit(_Missing(), "a value")
-            except Misfit as misfit:
+                    raise MisfitError(_Missing(), "a value")
+            except MisfitError as misfit:
                 raise misfit.inside(field) from None
 
     return check_fields
@@ -225,7 +225,7 @@ def _cost(value: Any) -> None:
     fields({"params": positive, "macs": positive, "stage_params": _STAGES, "stage_macs": _STAGES})(value)
     for part in ("stage_params", "stage_macs"):
         if not sum(value[part]) or len(value[part]) != len(value["stage_params"]):
-            raise Misfit(value[part], "one integer per stage, not all of them 0").inside(part)
+            raise MisfitError(value[part], "one integer per stage, not all of them 0").inside(part)
 
 
 _SETS = {"name": name, "train": count, "val": count, "test": count}
@@ -261,7 +261,7 @@ _INTERVAL = sequence(number(-100.0, 200.0, "a bound in percent"))
 def _interval(value: Any) -> None:
     _INTERVAL(value)
     if len(value) != 2 or value[0] > value[1]:
-        raise Misfit(value, "two percentages, the lower one first")
+        raise MisfitError(value, "two percentages, the lower one first")
 
 
 _SHARE = {"count": count, "n": positive, "percent": percent, "interval": _interval}
@@ -281,7 +281,7 @@ _DIRECTIONS = fields({"rel_t": sequence(finite, 1), "cross_entropy": _LOSSES, "m
 
 def _norm(value: Any) -> None:
     if value not in ("linf", "l2"):
-        raise Misfit(value, "linf or l2")
+        raise MisfitError(value, "linf or l2")
 
 
 _DIAGNOSTICS = fields(
@@ -302,7 +302,7 @@ def _diagnostics(value: Any) -> None:
     for loss in ("cross_entropy", "margin"):
         for way in ("gradient", "random"):
             if len(found[loss][way]) != len(found["rel_t"]):
-                misfit = Misfit(found[loss][way], f"{len(found['rel_t'])} numbers")
+                misfit = MisfitError(found[loss][way], f"{len(found['rel_t'])} numbers")
                 raise misfit.inside(way).inside(loss).inside("directions")
 
 
@@ -321,7 +321,7 @@ _RESERVED = ("clean", "index", "worst_case", "diagnostics", "smoothness")
 def _attack_name(value: Any) -> None:
     name(value)
     if value in _RESERVED:
-        raise Misfit(value, f"a name of an attack, not {', '.join(_RESERVED)}")
+        raise MisfitError(value, f"a name of an attack, not {', '.join(_RESERVED)}")
 
 
 _IDENTITY = {"checkpoint": name, "weights": name, "threat": name, "data": name, "n_test": positive}

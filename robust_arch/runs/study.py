@@ -14,7 +14,7 @@ from robust_arch.files import read_json, write_json, write_rows, write_text
 from robust_arch.runs import schema
 from robust_arch.runs.folder import RunFolder
 from robust_arch.runs.rows import plan_row, read_table
-from robust_arch.runs.schema import Misfit
+from robust_arch.runs.schema import MisfitError
 
 log = logging.getLogger(__name__)
 
@@ -97,9 +97,9 @@ class StudyFolder:
         content = read_json(self.about_path)
         try:
             if content is None and os.path.lexists(self.about_path):
-                raise Misfit("what it holds", "one whole JSON object")
+                raise MisfitError("what it holds", "one whole JSON object")
             schema.about(content or {})
-        except Misfit as misfit:
+        except MisfitError as misfit:
             self.left_out[self.about_path.name] = str(misfit)
             return {}
         return content or {}
@@ -111,11 +111,11 @@ class StudyFolder:
         rows = []
         try:
             for line, row in read_table(self.plan_path, PLAN_COLUMNS, plan_row):
-                if isinstance(row, Misfit):
+                if isinstance(row, MisfitError):
                     self.left_out[f"{self.plan_path.name} line {line}"] = str(row)
                 else:
                     rows.append(row)
-        except Misfit as misfit:
+        except MisfitError as misfit:
             self.left_out[self.plan_path.name] = str(misfit)
         return rows
 
