@@ -170,12 +170,12 @@ def results(
 
 def _results_table(title: str, frame: "pd.DataFrame") -> Table:
     """Rows of results.csv, without the columns in which nothing stands."""
-    table = Table(title=title, title_justify="left")
+    table = Table(title=Text(title), title_justify="left")
     shown = frame.drop(columns=["study", "family"]).dropna(axis="columns", how="all")
     for name in shown.columns:
         table.add_column(str(name), overflow="fold", no_wrap=name == "run_id")
     for values in shown.astype(object).where(shown.notna(), "").to_numpy():
-        table.add_row(*(_cell(value) for value in values))
+        table.add_row(*(Text(_cell(value)) for value in values))
     return table
 
 
@@ -289,6 +289,8 @@ def merge(
     if holds_studies or Path(into).resolve() == results_dir.resolve():
         raise invalid("--into", into, "a study's name, or a path like results/<study>; this is a folder of studies")
     outcome = merge_studies([_study_path(source, results_dir) for source in sources], target)
+    for what, why in outcome.left_out.items():
+        print(f"left out: {what}: {why}")
     for run_id, source, why in outcome.skipped:
         print(f"skipped: run {run_id} of {source}: {why}")
     if outcome.conflicts:

@@ -42,7 +42,8 @@ def build_dashboard(path: Path, *, project: str | None = None, entity: str | Non
     study = open_study(path)
     group = main_group(to_frame([row for run in study.runs() for row in logged_rows(run)]))
     runs = [] if group is None else [study.run(str(run_id)) for run_id in group.rows["run_id"]]
-    sizes = [result["data"]["test"] for run in runs if (result := run.result) is not None]
+    sizes = [result["data"]["test"] for run in runs if (result := run.result) is not None and "data" in result]
+    study.tell_left_out()
     if group is None or not sizes:
         raise invalid("study", str(path), "a study with a run that is trained and attacked")
     shown = panels.Shown(**_shown(group, sizes[0]))

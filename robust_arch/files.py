@@ -54,11 +54,18 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
+
+
 def read_json(path: Path | str) -> dict[str, Any] | None:
     """The object in the file, or None if there is no such file or it holds no whole object."""
     try:
         with open(path, "rb", buffering=0) as handle:  # noqa: PTH123  (a study is thousands of small files)
-            content = json.loads(handle.read().decode())
+            content = _DECODER.decode(handle.read().decode())
     except (OSError, ValueError, RecursionError):
         return None
     return content if isinstance(content, dict) else None

@@ -14,9 +14,10 @@ import numpy as np
 from robust_arch.analysis.report.card import write_card
 from robust_arch.errors import InputError, invalid
 from robust_arch.evaluation.record import SCHEMA, write_pair
-from robust_arch.files import read_arrays, read_json
+from robust_arch.files import read_arrays
 from robust_arch.runs import RunFolder, StudyFolder, lock, open_study
 from robust_arch.runs.folder import ELSEWHERE
+from robust_arch.runs.schema import evaluation, extensible_evaluation, is_whole_pair, plain
 
 _FILES = ("config.yaml", "result.json", "metrics.csv", "train.log")  # status.json is written anew
 _RANKS = {"completed": 3, "diverged": 2, "failed": 1}
@@ -48,7 +49,10 @@ class Conflict:
 
 @dataclass
 class MergeOutcome:
-    """Runs by what was done with them; `same` were there already. skipped: (run, source, why)."""
+    """Runs by what was done with them; `same` were there already.
+
+    skipped: (run, source, why). left_out: files, and rows of plan.csv, that do not fit, to why.
+    """
 
     added: list[str] = field(default_factory=list)
     replaced: list[str] = field(default_factory=list)
@@ -56,6 +60,7 @@ class MergeOutcome:
     same: list[str] = field(default_factory=list)
     skipped: list[tuple[str, Path, str]] = field(default_factory=list)
     conflicts: list[Conflict] = field(default_factory=list)
+    left_out: dict[str, str] = field(default_factory=dict)
 
     @property
     def changed(self) -> bool:
@@ -111,6 +116,8 @@ def _merge(studies: Sequence[StudyFolder], target: StudyFolder) -> MergeOutcome:
     _merge_plans(studies, target)
     if outcome.changed or not target.results_path.is_file():
         target.write_results()
+    for study in (*studies, target):
+        outcome.left_out |= {str(study.path / what): why for what, why in study.left_out.items()}
     return outcome
 
 
@@ -127,7 +134,7 @@ def _clean_up(scratch: Path, target: StudyFolder) -> None:
 
 def _no_folders(study: StudyFolder) -> list[str]:
     """What stands where a run's folder belongs, like a link into a disk that is not there."""
-    entries = (path for path in (study.path / "runs").iterdir() if not path.name.startswith("."))
+    entries = (path for path in (study.path / "runs").glob("*") if not path.name.startswith("."))
     return sorted(path.name for path in entries if not path.is_dir())
 
 
@@ -210,15 +217,17 @@ def _keep(before: Path, own: RunFolder) -> None:
 
 def _copy(run: RunFolder, status: Mapping[str, Any], copied: RunFolder) -> None:
     copied.evaluations.mkdir(parents=True)
+    result, whole = run.result, {eval_id for eval_id in run.evaluation_ids() if run.evaluation(eval_id)}
     for name in _FILES:
-        if (run.path / name).is_file():
+        if (run.path / name).is_file() and (name != "result.json" or result is not None):
             shutil.copyfile(run.path / name, copied.path / name)
     if run.evaluations.is_dir():
         for path in run.evaluations.iterdir():
-            if path.is_file() and (path.suffix in (".json", ".npz") or path.name == "card.md"):
+            kept = path.name == "card.md" or (path.suffix in (".json", ".npz") and path.stem in whole)
+            if kept and path.is_file():
                 shutil.copyfile(path, copied.evaluations / path.name)
     # a run that has to be done again is done from its start, so only a completed one needs weights
-    mark = {"weights": ELSEWHERE} if run.state_in(status) == "completed" and run.result is not None else {}
+    mark = {"weights": ELSEWHERE} if run.state_in(status) == "completed" and result is not None else {}
     (copied.path / "status.json").write_text(json.dumps({**status, **mark}, indent=2) + "\n", encoding="utf-8")
 
 
@@ -229,9 +238,9 @@ def _unite(run: RunFolder, own: RunFolder, source: Path, outcome: MergeOutcome) 
     additions = []
     for path in sorted(run.evaluations.glob("*.json")):
         mine = own.evaluations / path.name
-        if _is_settled(path, mine) or (theirs := _pair(path)) is None:
+        if _is_settled(path, mine) or (theirs := _pair(path, run)) is None:
             continue
-        if (ours := _pair(mine)) is None:
+        if (ours := _pair(mine, own)) is None:
             additions.append((mine, theirs))
         elif found := list(_disagreements(theirs, ours)):
             conflicts.append(Conflict(run.run_id, source, f"evaluations/{path.name}", _told(found)))
@@ -267,12 +276,18 @@ def _same_files(path: Path, other: Path) -> bool:
     return all(one.is_file() and two.is_file() and filecmp.cmp(one, two, shallow=False) for one, two in pairs)
 
 
-def _pair(path: Path) -> Pair | None:
-    """An evaluation record, or None if one of its files is missing or torn."""
-    content, arrays = read_json(path), read_arrays(path.with_suffix(".npz"))
-    if content is None or arrays is None or content.get("schema") != SCHEMA or "clean" not in content:
+def _pair(path: Path, run: RunFolder) -> Pair | None:
+    """An evaluation record of a run, or None if one of its files is missing or does not fit."""
+    content, arrays = run.evaluation(path.stem, _united_evaluation), read_arrays(path.with_suffix(".npz"))
+    if content is None or arrays is None or content.get("schema") != SCHEMA:
         return None
-    return (content, arrays) if {"clean", *content["attacks"]} <= set(arrays) else None
+    return (content, arrays) if is_whole_pair(content, arrays) else None
+
+
+def _united_evaluation(content: Any) -> None:
+    """Raise MisfitError unless both what is known here and what a later version may have added can be written again."""
+    for check in (evaluation, extensible_evaluation, plain):
+        check(content)
 
 
 def _disagreements(theirs: Pair, ours: Pair) -> Iterator[str]:

@@ -26,7 +26,7 @@ from robust_arch.randomness import derive
 from robust_arch.run import Run
 from robust_arch.runs import RunFolder, metrics
 from robust_arch.runs.devices import claimed, visible_gpus
-from robust_arch.runs.ends import how_it_ended
+from robust_arch.runs.failure_causes import how_it_ended
 from robust_arch.runs.folder import last_line
 from robust_arch.runs.provenance import provenance
 from robust_arch.tracked import run_columns, run_name, run_summary, run_tags

@@ -25,7 +25,8 @@ def show(progress: StudyProgress, *, every_run: bool) -> Group:
         parts.append(_table(progress, listed))
     if left_out := len(progress.runs) - len(listed):
         parts.append(Text(f"{left_out:,} completed and planned runs are not listed; --all lists them"))
-    return Group(*parts, Text(counts))
+    told = [Text(f"left out: {what}: {why}") for what, why in progress.left_out.items()]
+    return Group(*parts, *told, Text(counts))
 
 
 def summary_line(progress: StudyProgress) -> str:

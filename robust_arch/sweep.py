@@ -119,6 +119,7 @@ def sweep(config: DictConfig, loader: ConfigLoader, launcher: Launcher, argument
     chosen = finalist_runs(trained, finalists) if finalists is not None and not study.is_stopped else []
     launch_until_settled(launcher, chosen, "finalists")
     study.write_results()
+    study.tell_left_out()
     undone = [planned for planned in [*runs, *chosen] if not planned.run.is_done()]
     completed = sum(planned.run.is_done() for planned in runs)
     log.info("%d of %d runs completed; results in %s", completed, len(runs), study.results_path)

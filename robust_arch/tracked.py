@@ -79,7 +79,7 @@ def run_summary(folder: RunFolder, state: str) -> dict[str, Any]:
     if result is None:
         return summary
     summary |= {key: result[key] for key in _RESULT if key in result}  # earlier versions recorded fewer
-    for row in logged_rows(folder):
+    for row in logged_rows(folder) if "data" in result else ():
         summary |= _numbers(row, result["data"]["test"])
     return summary
 

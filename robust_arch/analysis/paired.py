@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from robust_arch.errors import invalid
+from robust_arch.errors import InputError, invalid
 from robust_arch.files import read_arrays, read_json
+from robust_arch.runs.schema import MisfitError, evaluation, is_whole_pair
 from robust_arch.statistics import PairedComparison, compare_paired
 
 
@@ -51,7 +52,7 @@ def compare_records(first: Path, second: Path) -> dict[str, PairedComparison]:
     for key in ("examples_fingerprint", "threat"):
         if records[0][key] != records[1][key]:
             raise invalid(str(second), records[1][key], f"a record whose {key} is {records[0][key]}, as in {first}")
-    common = [name for name in ("clean", *records[0]["attacks"]) if name in arrays[0] and name in arrays[1]]
+    common = [name for name in ("clean", *records[0]["attacks"]) if name in ("clean", *records[1]["attacks"])]
     found = {name: compare_paired(arrays[0][name], arrays[1][name]) for name in common}
     if len(common) > 2:
         worst = [np.logical_and.reduce([each[name] for name in common]) for each in arrays]
@@ -63,6 +64,12 @@ def _read_record(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     content, arrays = read_json(path), read_arrays(path.with_suffix(".npz"))
     if content is None or arrays is None or "examples_fingerprint" not in content:
         raise invalid("record", str(path), "results/<study>/runs/<run_id>/evaluations/<eval_id>.json, its .npz beside")
+    try:
+        evaluation(content)
+    except MisfitError as misfit:
+        raise InputError(f"record = {str(path)!r}: {misfit}") from None
+    if not is_whole_pair(content, arrays):
+        raise invalid("record", str(path), "an evaluation whose .npz has one boolean per test image and attack")
     if content.get("invalid"):
         raise invalid("record", str(path), f"a valid evaluation; this one is not: {'; '.join(content['invalid'])}")
     return content, arrays

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Hashable, Mapping
 from functools import cache
 from pathlib import Path
@@ -11,7 +12,11 @@ import pandas as pd
 
 from robust_arch.architectures import ArchSpec, Cost, cost, named_spec
 from robust_arch.errors import InputError, invalid
-from robust_arch.runs import COLUMNS, TEXT_COLUMNS, StudyFolder, load_study, to_frame
+from robust_arch.runs import COLUMNS, StudyFolder, load_study, to_frame
+from robust_arch.runs.rows import read_table, results_row
+from robust_arch.runs.schema import MisfitError
+
+log = logging.getLogger(__name__)
 
 
 def read_results(path: str | Path) -> pd.DataFrame:
@@ -20,7 +25,8 @@ def read_results(path: str | Path) -> pd.DataFrame:
     A folder with a results.csv and no records, as in `experiments/`, is read from that file.
 
     Raises:
-        InputError: for another path, or a file without the columns.
+        InputError: for another path, or a file without the columns. A record or row with a field that does not fit is
+            named in the log and left out.
     """
     given = Path(path)
     if given.is_file():
@@ -31,19 +37,16 @@ def read_results(path: str | Path) -> pd.DataFrame:
 
 
 def _read_csv(path: Path) -> pd.DataFrame:
+    rows = []
     try:
-        rows = pd.read_csv(path, dtype=dict.fromkeys(TEXT_COLUMNS, str))
-        if missing := [name for name in COLUMNS if name not in rows.columns]:
-            raise InputError(f"results = {str(path)!r}: lacks the columns {', '.join(missing)} of a results.csv")
-        frame = to_frame([{str(name): value for name, value in row.items()} for row in rows.to_dict("records")])
-    except InputError:
-        raise
-    except ValueError as error:  # also where the file is no text, no table, or has a text for a number
+        for line, row in read_table(path, COLUMNS, results_row):
+            if isinstance(row, MisfitError):
+                log.warning("left out: %s line %d: %s", path, line, row)
+            else:
+                rows.append(row)
+    except (MisfitError, OSError) as error:
         raise invalid("results", str(path), f"a results.csv ({error})") from None
-    shares = frame[[name for name in frame.columns if name.endswith("_acc")]]
-    if ((shares < 0) | (shares > 100)).any(axis=None):
-        raise invalid("results", str(path), "a results.csv with accuracies in percent, from 0 to 100")
-    return frame
+    return to_frame(rows)
 
 
 def stage_shares(row: Mapping[Hashable, Any], resource: str = "params") -> tuple[float, ...]:

@@ -1,5 +1,6 @@
 """An evaluation record: (checkpoint, weights, threat, examples) and every number computed on them."""
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,8 +18,10 @@ from robust_arch.evaluation.scoring import Outcome
 from robust_arch.evaluation.settings import EvaluationSettings, NamedAttack
 from robust_arch.files import read_arrays, read_json, write_arrays, write_json
 from robust_arch.identity import short_hash
-from robust_arch.runs.wholeness import is_evaluation
+from robust_arch.runs.schema import MisfitError, extensible_evaluation, is_whole_pair
 from robust_arch.statistics import compare_paired, wilson_interval
+
+log = logging.getLogger(__name__)
 
 SCHEMA = 2
 SMOOTHNESS_ATTACK = "pgd20"
@@ -84,13 +87,16 @@ class EvaluationRecord:
         self._read()
 
     def _read(self) -> None:
-        """Take over what is recorded; a torn or half-written pair counts as nothing recorded."""
+        """Take over what is recorded; a pair that is torn or does not fit counts as nothing recorded."""
         content, arrays = read_json(self.json_path), read_arrays(self.arrays_path)
         if content is None or arrays is None or content.get("schema") != SCHEMA:
             return
-        if not is_evaluation({"clean": {"percent": 0.0}, **content}):  # clean accuracy may not have come yet
+        try:
+            extensible_evaluation(content)
+        except MisfitError as misfit:
+            log.warning("left out: %s: %s", self.json_path, misfit)
             return
-        if set(content["attacks"]) | {"index", "clean"} <= set(arrays):
+        if is_whole_pair(content, arrays):
             known = {"normalisation": self.content["normalisation"]} if "normalisation" in self.content else {}
             self.content, self.arrays = {**content, **known}, arrays
 

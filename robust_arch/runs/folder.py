@@ -19,8 +19,8 @@ from robust_arch import __version__
 from robust_arch.errors import invalid
 from robust_arch.files import read_json, write_json
 from robust_arch.plain import is_bounded
-from robust_arch.runs import lock
-from robust_arch.runs.wholeness import is_evaluation, is_result, is_status
+from robust_arch.runs import lock, schema
+from robust_arch.runs.schema import Check, MisfitError
 
 SCHEMA = 1
 STATES = ("planned", "running", "completed", "failed", "diverged")
@@ -54,10 +54,19 @@ class RunFacts:
 
 
 class RunFolder:
-    """results/<study>/runs/<run_id>; reading never creates or changes anything."""
+    """results/<study>/runs/<run_id>; reading never creates or changes anything.
 
-    def __init__(self, path: Path) -> None:
+    A file that is torn, or one of whose fields does not fit, counts as not there.
+
+    Attributes:
+        path: The folder.
+        left_out: The files that were read and do not fit, like `runs/<run_id>/result.json`, to why; shared by the runs
+            that a `StudyFolder` hands out.
+    """
+
+    def __init__(self, path: Path, left_out: dict[str, str] | None = None) -> None:
         self.path = path
+        self.left_out = {} if left_out is None else left_out
 
     # paths are made when they are asked for: of thousands of runs that are read, most never are
     @property
@@ -117,9 +126,25 @@ class RunFolder:
 
     @property
     def status(self) -> dict[str, Any]:
-        """What status.json says, or nothing if there is none or it is torn."""
-        content = read_json(self._status)
-        return content if content is not None and is_status(content) else {}
+        """What status.json says, or nothing if there is none or it does not fit."""
+        if (content := self._read("status.json", schema.status)) is None:
+            return {}
+        return {**content, "run": {**schema.UNRECORDED_FACTS, **content["run"]}}
+
+    def _read(self, name: str, check: Check) -> dict[str, Any] | None:
+        """What the file holds, checked; None if there is none or it does not fit."""
+        content = read_json(path := f"{self.path}/{name}")
+        try:
+            if content is not None:
+                check(content)
+            elif os.path.lexists(path):
+                raise MisfitError("what it holds", "one whole JSON object")
+        except MisfitError as misfit:
+            self.left_out[f"runs/{self.run_id}/{name}"] = str(misfit)
+            return None
+        if self.left_out:
+            self.left_out.pop(f"runs/{self.run_id}/{name}", None)
+        return content
 
     @property
     def last_error(self) -> str:
@@ -147,14 +172,12 @@ class RunFolder:
         """The end that follows from `status`; `killed` where it says running and no process holds the lock."""
         if status.get("state") == "running":
             return None if self.is_locked else "killed"
-        end = status.get("end")
-        return end if isinstance(end, str) else None
+        return status.get("end")
 
     @property
     def launcher(self) -> str | None:
         """What started the last attempt, like `joblib`; None if that is not recorded."""
-        launcher = self.status.get("launcher")
-        return launcher if isinstance(launcher, str) else None
+        return self.status.get("launcher")
 
     @property
     def stamp(self) -> int:
@@ -215,8 +238,7 @@ class RunFolder:
     @property
     def result(self) -> dict[str, Any] | None:
         """What result.json says of a finished training, or None."""
-        content = read_json(self._result)
-        return content if content is not None and is_result(content) else None
+        return self._read("result.json", schema.result)
 
     def write_result(self, result: Mapping[str, Any]) -> None:
         """Replace result.json, with schema and package version in front."""
@@ -255,15 +277,23 @@ class RunFolder:
         return self.checkpoints / f"{which}.ckpt"
 
     def evaluation_records(self) -> Iterator[dict[str, Any]]:
-        """Every whole evaluation record; a foreign or half-written file is none."""
+        """Every evaluation record that fits."""
+        for eval_id in self.evaluation_ids():
+            if (record := self.evaluation(eval_id)) is not None:
+                yield record
+
+    def evaluation_ids(self) -> list[str]:
+        """The names of the evaluation records, in order, without their endings."""
         try:
             with os.scandir(self.evaluations) as entries:
                 names = sorted(entry.name for entry in entries if entry.name.endswith(".json"))
         except OSError:
-            return
-        for name in names:
-            if (record := read_json(f"{self.path}/evaluations/{name}")) is not None and is_evaluation(record):
-                yield record
+            return []
+        return [name.removesuffix(".json") for name in names]
+
+    def evaluation(self, eval_id: str, check: Check = schema.evaluation) -> dict[str, Any] | None:
+        """An evaluation record, or None if there is none or it does not fit."""
+        return self._read(f"evaluations/{eval_id}.json", check)
 
     def reserve_room(self) -> None:
         """Keep some kilobytes of the disk for telling how the run ended, should it be full by then."""
@@ -299,6 +329,6 @@ def wait_while_locked(folders: Sequence[RunFolder]) -> None:
 
 
 def last_line(error: str | None) -> str:
-    """The last line of a traceback, or nothing."""
+    """The last line of a traceback, or nothing; a control character in it becomes a question mark."""
     lines = (error or "").strip().splitlines()
-    return lines[-1] if lines else ""
+    return "".join(letter if letter.isprintable() else "?" for letter in lines[-1]) if lines else ""

@@ -1,8 +1,10 @@
 """metrics.csv: one row an epoch, appended; cut back to the checkpoint when a run is resumed."""
 
+import contextlib
 import csv
 import io
 import math
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from robust_arch.files import write_text
@@ -14,7 +16,7 @@ def append_row(path: Path, row: dict[str, float]) -> None:
     The file is replaced as a whole: where the disk is full, the rows before it stay.
     """
     lines = _whole_lines(path)
-    columns = next(csv.reader(lines), list(row))
+    columns = lines[0].split(",") if lines else list(row)
     text = io.StringIO()
     writer = csv.DictWriter(text, fieldnames=columns, extrasaction="ignore")
     if not lines:
@@ -33,23 +35,28 @@ def _whole_lines(path: Path) -> list[str]:
 
 def read_rows(path: Path) -> list[dict[str, float]]:
     """The whole rows, in order; a line that a killed process left half-written is not one."""
-    rows = []
-    for row in csv.DictReader(_whole_lines(path)):
-        try:
-            rows.append({name: float(value) for name, value in row.items()})
-        except (TypeError, ValueError):
-            continue
-    return rows
+    return [row for _, row in _numbered_rows(_whole_lines(path))]
 
 
 def keep_epochs_before(path: Path, epoch: int) -> list[dict[str, float]]:
-    """Drop the rows of `epoch` and later, which a resumed run writes again; returns what is kept."""
-    kept = [row for row in read_rows(path) if row.get("epoch", math.inf) < epoch]
-    text = io.StringIO()
-    if kept:
-        writer = csv.DictWriter(text, fieldnames=list(kept[0]))
-        writer.writeheader()
-        writer.writerows(kept)
+    """Drop the rows of `epoch` and later, which a resumed run writes again; returns what is kept.
+
+    The lines that are kept stay as they were written, byte for byte.
+    """
+    lines = _whole_lines(path)
+    kept = [(place, row) for place, row in _numbered_rows(lines) if row.get("epoch", math.inf) < epoch]
     if path.is_file():
-        write_text(path, text.getvalue())
-    return kept
+        places = [0, *(place for place, _ in kept)] if kept else []
+        write_text(path, "".join(f"{lines[place]}\r\n" for place in places))
+    return [row for _, row in kept]
+
+
+def _numbered_rows(lines: Sequence[str]) -> Iterator[tuple[int, dict[str, float]]]:
+    """Each row of numbers with the place of its line, counted from 0 for the header."""
+    columns = lines[0].split(",") if lines else []
+    for place, line in enumerate(lines[1:], start=1):
+        cells = line.split(",")
+        if len(cells) != len(columns):
+            continue
+        with contextlib.suppress(ValueError):
+            yield place, dict(zip(columns, map(float, cells), strict=True))

@@ -3,7 +3,7 @@
 import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
@@ -52,11 +52,9 @@ class RunProgress:
 
     def seconds_since_start(self, now: datetime) -> float | None:
         """Of a running one, since its attempt began; None for any other."""
-        try:
-            started = datetime.fromisoformat(self.status["updated"])
-        except (KeyError, TypeError, ValueError):
+        if self.state != "running" or "updated" not in self.status:
             return None
-        return (now - started).total_seconds() if self.state == "running" else None
+        return (now - datetime.fromisoformat(self.status["updated"])).total_seconds()
 
     @property
     def held_out(self) -> tuple[float, int] | None:
@@ -102,11 +100,19 @@ class TimeLeft:
 
 @dataclass(frozen=True)
 class StudyProgress:
-    """The runs of the plan in its order, then the others, at one moment."""
+    """The runs of the plan in its order, then the others, at one moment.
+
+    Attributes:
+        name: Of the study.
+        runs: What is recorded of them.
+        now: The moment.
+        left_out: Files, and rows of plan.csv, that do not fit, to why.
+    """
 
     name: str
     runs: Sequence[RunProgress]
     now: datetime
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def read(cls, study: StudyFolder) -> "StudyProgress":
@@ -116,7 +122,7 @@ class StudyProgress:
         for run in study.runs():
             rows.setdefault(run.run_id, {})
         runs = [RunProgress.read(study.run(run_id), row) for run_id, row in rows.items()]
-        return cls(study.name, runs, datetime.now(UTC))
+        return cls(study.name, runs, datetime.now(UTC), study.left_out)
 
     @cached_property
     def states(self) -> Counter[str]:
@@ -131,7 +137,7 @@ class StudyProgress:
     @cached_property
     def launchers(self) -> Counter[str]:
         """Runs by what started their last attempt, where that is recorded."""
-        return Counter(name for run in self.runs if isinstance(name := run.status.get("launcher"), str))
+        return Counter(name for run in self.runs if (name := run.status.get("launcher")))
 
     @property
     def ended(self) -> bool:
@@ -151,7 +157,8 @@ class StudyProgress:
         if not rates:
             return None
         rate = statistics.median(rates.values())
-        epochs = statistics.mode(int(run.facts["epochs"]) for run in self.runs if run.run.run_id in rates)
+        known = [run.facts.get("epochs") or run.epochs_done for run in self.runs if run.run.run_id in rates]
+        epochs = statistics.mode(map(int, known))
         at_once = max(1, self.states["running"])
         seconds = sum(run.seconds_left(rate, epochs) for run in self.runs) / at_once
         return TimeLeft(seconds, len(rates), at_once) if seconds else None

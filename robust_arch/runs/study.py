@@ -1,6 +1,6 @@
 """Many runs: what a study's folder holds, as one table."""
 
-import csv
+import logging
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -11,7 +11,12 @@ import pandas as pd
 
 from robust_arch.errors import InputError
 from robust_arch.files import read_json, write_json, write_rows, write_text
+from robust_arch.runs import schema
 from robust_arch.runs.folder import RunFolder
+from robust_arch.runs.rows import plan_row, read_table
+from robust_arch.runs.schema import MisfitError
+
+log = logging.getLogger(__name__)
 
 COLUMNS = (
     "run_id", "study", "arch", "family", "depths", "widths", "params", "macs", "objective", "recipe", "train_threat",
@@ -29,10 +34,17 @@ PLAN_COLUMNS = ("run_id", "arch", "params", "macs", "seed")
 
 
 class StudyFolder:
-    """results/<study>."""
+    """results/<study>.
+
+    Attributes:
+        path: The folder.
+        left_out: Files, and rows of plan.csv, that were read and do not fit, to why, like
+            `runs/<run_id>/result.json` to `best_epoch = null: expected an integer of at least 0`.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.left_out: dict[str, str] = {}
         self.plan_path = path / "plan.csv"
         self.about_path = path / "study.json"
         self.results_path = path / "results.csv"
@@ -47,7 +59,7 @@ class StudyFolder:
 
     def run(self, run_id: str) -> RunFolder:
         """The folder of a run, which need not exist."""
-        return RunFolder(self.path / "runs" / run_id)
+        return RunFolder(self.path / "runs" / run_id, self.left_out)
 
     def runs(self) -> Iterator[RunFolder]:
         """Every run that has a folder, by run_id."""
@@ -58,7 +70,7 @@ class StudyFolder:
         except OSError:
             return
         for name in names:
-            yield RunFolder(runs / name)
+            yield RunFolder(runs / name, self.left_out)
 
     @property
     def is_stopped(self) -> bool:
@@ -82,14 +94,35 @@ class StudyFolder:
     @property
     def about(self) -> dict[str, Any]:
         """What the plan rests on: command, budget, number of architectures considered; nothing without a plan."""
-        return read_json(self.about_path) or {}
+        content = read_json(self.about_path)
+        try:
+            if content is None and os.path.lexists(self.about_path):
+                raise MisfitError("what it holds", "one whole JSON object")
+            schema.about(content or {})
+        except MisfitError as misfit:
+            self.left_out[self.about_path.name] = str(misfit)
+            return {}
+        return content or {}
 
     def read_plan(self) -> list[dict[str, str]]:
-        """The rows of plan.csv; none if there is no plan."""
+        """The rows of plan.csv that fit; none if there is no plan."""
         if not self.plan_path.is_file():
             return []
-        with self.plan_path.open(encoding="utf-8", errors="replace", newline="") as handle:
-            return [row for row in csv.DictReader(handle) if all(row.get(column) for column in PLAN_COLUMNS)]
+        rows = []
+        try:
+            for line, row in read_table(self.plan_path, PLAN_COLUMNS, plan_row):
+                if isinstance(row, MisfitError):
+                    self.left_out[f"{self.plan_path.name} line {line}"] = str(row)
+                else:
+                    rows.append(row)
+        except MisfitError as misfit:
+            self.left_out[self.plan_path.name] = str(misfit)
+        return rows
+
+    def tell_left_out(self) -> None:
+        """Name in the log, once each, the files and rows that were read and do not fit."""
+        for what, why in self.left_out.items():
+            log.warning("left out: %s: %s", what, why)
 
     @property
     def is_only_a_table(self) -> bool:
@@ -162,6 +195,7 @@ def _numbers(record: Mapping[str, Any]) -> dict[str, Any]:
         columns["worst_case_acc"] = record["worst_case"]["percent"]
     if "stability" in record:
         columns["stability"] = record["stability"]["percent"]
+    if "lipschitz" in record:
         columns["lipschitz"] = record["lipschitz"]["mean"]
     return columns
 
@@ -181,7 +215,10 @@ def load_study(path: str | Path) -> pd.DataFrame:
     Raises:
         InputError: if there is no such folder.
     """
-    return to_frame(open_study(path).rows())
+    study = open_study(path)
+    rows = study.rows()
+    study.tell_left_out()
+    return to_frame(rows)
 
 
 def open_study(path: str | Path) -> StudyFolder:

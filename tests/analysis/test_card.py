@@ -252,7 +252,19 @@ def test_verdicts_on_masked_gradients_stand_in_the_card(folder):
         {"name": "radius", "ok": True, "text": "at the largest radius 0.0% are left"},
         {"name": "steps", "ok": False, "text": "100 steps find 7.0% more"},
     ]
-    text = card(folder, record(diagnostics={"n": 200, "verdicts": verdicts}))
+    losses = {"gradient": [0.5, 1.0], "random": [0.5, 0.6]}
+    diagnostics = {
+        "n": 200,
+        "norm": "linf",
+        "threat": "linf-8/255",
+        "seed": 0,
+        "eps": {"points": [{"eps": "1", **share(0, 0, 3)}]},
+        "steps": [{"steps": 1, **share(80, 70, 90)}],
+        "square": {"white_box": share(80, 70, 90), "both": share(70, 60, 80)},
+        "directions": {"rel_t": [0, 1], "cross_entropy": losses, "margin": losses},
+        "verdicts": verdicts,
+    }
+    text = card(folder, record(diagnostics=diagnostics))
     assert lines(text, "- Gradient masking") == [
         "- Gradient masking, radius: pass. at the largest radius 0.0% are left",
         "- Gradient masking, steps: **FLAG**. 100 steps find 7.0% more",

@@ -145,12 +145,14 @@ def test_the_heading_warns_of_unequal_scatter() -> None:
 
 
 @pytest.mark.parametrize("text", ["note", "1e999"])
-def test_a_number_that_is_none_is_one_clear_error(tmp_path: Path, text: str) -> None:
+def test_a_row_with_a_number_that_is_none_is_named_and_left_out(
+    tmp_path: Path, text: str, caplog: pytest.LogCaptureFixture
+) -> None:
     rows = planted(LAST, no_effect, seeds=2, sd=0.1).rows.astype({"worst_case_acc": object})
     rows.loc[0, "worst_case_acc"] = text
     rows.to_csv(tmp_path / "results.csv", index=False)
-    with pytest.raises(InputError, match=r"results.csv"):
-        read_results(tmp_path)
+    assert len(read_results(tmp_path)) == len(rows) - 1
+    assert f"results.csv line 2: worst_case_acc = '{text}': expected a percentage from 0 to 100" in caplog.text
 
 
 def without(rows: pd.DataFrame, specs: Sequence[ArchSpec], seed: int) -> pd.DataFrame:

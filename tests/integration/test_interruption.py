@@ -1,5 +1,6 @@
 """A signal in the middle of an epoch: what is saved, and that the same command ends where it would have ended."""
 
+import csv
 import signal
 
 import pytest
@@ -8,7 +9,6 @@ import torch
 from robust_arch.configuration import read_settings
 from robust_arch.run import Run
 from robust_arch.runner import execute
-from robust_arch.runs import metrics
 from robust_arch.signals import exit_now
 from robust_arch.training.module import AdversarialTraining
 
@@ -53,7 +53,9 @@ def handler():
 
 
 def rows(run):
-    return [{**row, "seconds": None} for row in metrics.read_rows(run.folder.metrics)]
+    """The texts of metrics.csv but for the times."""
+    with run.folder.metrics.open(newline="") as handle:
+        return [{**row, "seconds": None} for row in csv.DictReader(handle)]
 
 
 def saved_step(run):

@@ -67,6 +67,20 @@ def test_epochs_that_are_done_again_are_dropped(path, epoch, kept):
     assert [file.name for file in path.parent.iterdir()] == ["metrics.csv"]
 
 
+def test_a_resumed_run_writes_the_bytes_of_one_that_was_not_interrupted(tmp_path):
+    # a whole number stays one (0, not 0.0), a float keeps its digits
+    numbers = {"steps": 12, "lr": 0.1 + 0.2, "count": 0, "loss": 1e-07, "big": 10**16}
+    rows = [{"epoch": epoch, **numbers} for epoch in range(4)]
+    whole, resumed = tmp_path / "whole.csv", tmp_path / "resumed.csv"
+    for row in rows:
+        append_row(whole, row)
+        append_row(resumed, row)
+    assert keep_epochs_before(resumed, 2) == rows[:2]
+    for row in rows[2:]:
+        append_row(resumed, row)
+    assert resumed.read_bytes() == whole.read_bytes()
+
+
 def test_after_a_cut_to_nothing_the_header_is_written_again(path):
     keep_epochs_before(path, 0)
     append_row(path, {"epoch": 0, "loss": 0.25})

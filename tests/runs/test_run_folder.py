@@ -246,8 +246,9 @@ def test_files_stand_where_they_are_said_to(folder):
 
 def test_only_whole_evaluation_records_are_read(folder):
     folder.evaluations.mkdir(parents=True)
-    whole = dict.fromkeys(("checkpoint", "weights", "threat", "data", "n_test"))
-    whole |= {"clean": {"percent": 90.0}, "attacks": {"fgsm": {"percent": 50.0}}}
+    whole = {"checkpoint": "best", "weights": "raw", "threat": "linf-0.1", "data": "digits", "n_test": 10}
+    whole["clean"] = {"count": 9, "n": 10, "percent": 90.0, "interval": [59.6, 98.2]}
+    whole["attacks"] = {"fgsm": {"count": 5, "n": 10, "percent": 50.0, "interval": [23.7, 76.3]}}
     for name in "ba":
         (folder.evaluations / f"{name}.json").write_text(json.dumps({"eval_id": name, **whole}))
     (folder.evaluations / "foreign.json").write_text('{"eval_id": "d"}')

@@ -38,22 +38,25 @@ def _training(folder: RunFolder, facts: Mapping[str, Any]) -> Iterator[str]:
     if result is None:
         yield "- **Training:** not known; an imported checkpoint"
         return
-    config, data = folder.recorded_config, result["data"]
+    config = folder.recorded_config
     yield (
         f"- **Training:** objective {facts['objective']}{_details(config.get('objective'))}, under "
-        f"{facts['train_threat']}, seed {facts['seed']}, {counted(facts['epochs'], 'epoch')} in "
+        f"{facts['train_threat']}, seed {facts['seed']}, {counted(result['last_epoch'] + 1, 'epoch')} in "
         f"{result['train_seconds']:,.0f} s; best epoch {result['best_epoch'] + 1} by robust accuracy on "
         f"{result['selection_images']} held-out images"
     )
     yield f"- **Recipe:** {facts['recipe']}{_details(config.get('recipe'))}"
-    yield f"- **Data:** {data['name']}, {data['train']:,} to train, {data['val']:,} held out, {data['test']:,} to test"
-    yield f"- **Trained with:** `{result['command']}`"
-    yield from (f"- **Warning:** {flag}" for flag in result["flags"])
+    if data := result.get("data"):
+        sizes = f"{data['train']:,} to train, {data['val']:,} held out, {data['test']:,} to test"
+        yield f"- **Data:** {data['name']}, {sizes}"
+    if command := result.get("command"):
+        yield f"- **Trained with:** `{command}`"
+    yield from (f"- **Warning:** {flag}" for flag in result.get("flags", []))
 
 
 def _details(node: Any) -> str:
     """Settings as ` (beta 6.0, optimizer lr 0.1)`, without names of classes and paths."""
-    settings = ", ".join(_flat(node if isinstance(node, Mapping) else {}))
+    settings = ", ".join(_flat(node)) if isinstance(node, Mapping) else ""
     return f" ({settings})" if settings else ""
 
 
@@ -94,7 +97,8 @@ def _evaluation(record: Mapping[str, Any]) -> Iterator[str]:
     if smoothness := record.get("smoothness"):
         yield from _stages(smoothness)
     if about := record.get("about"):
-        yield f"- Evaluated with `{about['command']}`, torch {about['torch_version']}, float32, on {about['device']}"
+        command, version, device = (about.get(key, "unrecorded") for key in ("command", "torch_version", "device"))
+        yield f"- Evaluated with `{command}`, torch {version}, float32, on {device}"
 
 
 def _stages(smoothness: Mapping[str, Any]) -> Iterator[str]:
@@ -113,17 +117,17 @@ def _row(name: str, share: Mapping[str, Any], what: str) -> str:
 def _what(attack: Mapping[str, Any]) -> str:
     if stages := attack.get("stages"):
         parts = [f"{stage['attack']} left {stage['standing']:,} of {stage['attacked']:,}" for stage in stages]
-        steps = f"each on the images that withstood the attacks before it: {', '.join(parts)}"
-        return f"{steps}; seed {attack['seed']}; {attack['implementation']}"
-    settings = ", ".join(_settings(attack["settings"]))
-    return f"{settings}; seed {attack['seed']}; {attack['implementation']}"
+        what = f"each on the images that withstood the attacks before it: {', '.join(parts)}"
+    else:
+        what = ", ".join(_settings(attack.get("settings", {})))
+    return f"{what}; seed {attack.get('seed', 'unrecorded')}; {attack.get('implementation', 'unrecorded')}"
 
 
-def _settings(settings: Mapping[str, Any]) -> Iterator[str]:
-    for key, value in settings.items():
+def _settings(settings: Any) -> Iterator[str]:
+    for key, value in settings.items() if isinstance(settings, Mapping) else ():
         if isinstance(value, Mapping):
             inner = ", ".join(f"{name} {item}" for name, item in value.items() if name != "class")
-            yield f"{key} {value['class']}" + (f" ({inner})" if inner else "")
+            yield f"{key} {value.get('class', '')}" + (f" ({inner})" if inner else "")
         elif key != "class":
             yield f"{key} {value}"
 

@@ -32,6 +32,7 @@ class StudyDetails:
         commands: run_id to the command that trains it.
         facts: run_id to what is recorded about it, as pairs of a term and its value.
         cards: run_id to its model card, Markdown.
+        left_out: files, and rows of plan.csv, that do not fit, to why.
     """
 
     name: str
@@ -52,3 +53,4 @@ class StudyDetails:
     commands: Mapping[str, str] = field(default_factory=dict)
     facts: Mapping[str, Sequence[tuple[str, str]]] = field(default_factory=dict)
     cards: Mapping[str, str] = field(default_factory=dict)
+    left_out: Mapping[str, str] = field(default_factory=dict)

@@ -67,7 +67,7 @@ def _network(name: str, diagnosis: Diagnosis) -> dict[str, Any]:
 
 
 def _flagged(diagnosis: Diagnosis) -> list[str]:
-    return [_TITLES[check["name"]] for check in diagnosis["verdicts"] if not check["ok"]]
+    return [_title(check) for check in diagnosis["verdicts"] if not check["ok"]]
 
 
 def _result(diagnosis: Diagnosis) -> str:
@@ -75,8 +75,13 @@ def _result(diagnosis: Diagnosis) -> str:
     return f"Flagged by: {', '.join(flagged)}." if flagged else "Nothing flagged."
 
 
+def _title(check: Mapping[str, Any]) -> str:
+    """The title of a check; one that a later version added keeps its name."""
+    return _TITLES.get(check["name"], str(check["name"]))
+
+
 def _state(check: Mapping[str, Any]) -> str:
-    return f"{_TITLES[check['name']]}: {'passed' if check['ok'] else 'FLAGGED'}."
+    return f"{_title(check)}: {'passed' if check['ok'] else 'FLAGGED'}."
 
 
 def _accuracy(axes: Axes, x: Sequence[float], shares: Sequence[Mapping[str, Any]], line: str) -> None:

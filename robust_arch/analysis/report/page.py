@@ -62,7 +62,7 @@ def write_report(frame: pd.DataFrame, details: StudyDetails, path: Path) -> Path
         most_open=_MOST_OPEN,
         failures=_failures(frame, details.errors),
         invalid=[f"{name}: {why}" for name, why in details.invalid.items()],
-        warnings=_warnings(frame, details.flags),
+        warnings=_warnings(frame, details.flags, details.left_out),
         details=details,
         versions=", ".join(f"{package} {version}" for package, version in details.versions.items()),
         definitions=wording.DEFINITIONS,
@@ -103,6 +103,7 @@ def _failures(frame: pd.DataFrame, errors: Mapping[str, str]) -> list[list[str]]
     ]
 
 
-def _warnings(frame: pd.DataFrame, flags: Mapping[str, str]) -> list[str]:
+def _warnings(frame: pd.DataFrame, flags: Mapping[str, str], left_out: Mapping[str, str]) -> list[str]:
     names = frame.drop_duplicates("run_id").set_index("run_id")["arch"]
-    return [f"{names.get(run, 'unknown')}, run {run}: {told}" for run, told in flags.items()]
+    told = [f"left out: {what}: {why}" for what, why in left_out.items()]
+    return told + [f"{names.get(run, 'unknown')}, run {run}: {flag}" for run, flag in flags.items()]

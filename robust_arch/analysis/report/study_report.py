@@ -3,7 +3,7 @@
 import contextlib
 from collections import Counter
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from robust_arch.errors import InputError, invalid
 from robust_arch.files import read_arrays
 from robust_arch.runs import RunFolder, StudyFolder, open_study, to_frame
 from robust_arch.runs.folder import last_line
+from robust_arch.runs.schema import is_whole_pair
 from robust_arch.runs.study import recorded_rows
 
 Record = Mapping[str, Any]
@@ -66,11 +67,13 @@ def write_study_report(path: Path) -> Path:
         frame = read_results(study.results_path)
         details = _details_of_table(study, frame)
     else:
-        runs = [_Recorded.read(run) for run in open_study(study.path).runs()]
+        study = open_study(study.path)
+        runs = [_Recorded.read(run) for run in study.runs()]
         frame = to_frame([row for run in runs for row in run.rows])
         study.write_results(frame)
         details = _details(study, runs, main_group(frame))
     group = main_group(frame)
+    study.tell_left_out()
     written = write_report(frame, details, study.report_path)
     if group is not None and set(group.rows["run_id"]) & set(details.stage_shares):
         figure = robust_against_last_share(group.rows, details.stage_shares)
@@ -114,13 +117,14 @@ def _details(study: StudyFolder, runs: Sequence[_Recorded], main: Group | None) 
     return StudyDetails(
         name=study.name,
         command=study.about.get("command") or newest.get("command", ""),
-        stage_shares={run_id: Cost(**result["cost"]).shares() for run_id, result in results.items()},
+        stage_shares=dict(_stage_shares(results)),
         budget="; ".join(study.about.get("budgets", [])),
         planned=len(study.read_plan()),
         versions=_versions(newest),
         hardware=_hardware(newest.get("hardware", {})),
         best_val={run_id: result["best_val_robust_acc"] for run_id, result in results.items()},
         errors={run.run.run_id: last_line(run.status.get("error")) for run in runs if run.state in _LOST},
+        left_out=dict(study.left_out),
         flags=_flags(results, records),
         n_val=newest.get("selection_images"),
         outcomes=_outcomes([(run.run, record) for run, record in records], main),
@@ -131,6 +135,12 @@ def _details(study: StudyFolder, runs: Sequence[_Recorded], main: Group | None) 
         facts={run.run.run_id: list(_facts(run)) for run in runs if run.status},
         cards={run.run.run_id: card for run in runs if (card := _card(run.run))},
     )
+
+
+def _stage_shares(results: Mapping[str, Record]) -> Iterator[tuple[str, tuple[float, ...]]]:
+    for run_id, result in results.items():
+        if cost := result.get("cost"):
+            yield run_id, Cost(**{part.name: cost[part.name] for part in fields(Cost)}).shares()
 
 
 def _card(run: RunFolder) -> str:
@@ -203,22 +213,25 @@ def _outcomes(records: Sequence[tuple[RunFolder, Record]], main: Group | None) -
     for run, record in held:
         if record.get("examples_fingerprint") != images.most_common(1)[0][0]:
             continue  # different images under the same name, which cannot be paired
-        arrays = read_arrays(run.evaluations / f"{record['eval_id']}.npz")
-        if arrays is not None and set(main.attacks) <= set(arrays):
+        arrays = read_arrays(run.evaluations / f"{record.get('eval_id')}.npz")
+        if arrays is not None and is_whole_pair(record, arrays):
             outcomes[run.run_id] = np.logical_and.reduce([arrays[name] for name in main.attacks])
     return outcomes
 
 
 def _versions(result: Record) -> dict[str, str]:
-    if not result:
-        return {}
-    commit = {"commit": result["commit"]} if result["commit"] else {}
-    return {"robust_arch": result["package_version"], **commit, **result["versions"]}
+    own = {"robust_arch": result.get("package_version"), "commit": result.get("commit")}
+    return {package: version for package, version in {**own, **result.get("versions", {})}.items() if version}
 
 
 def _hardware(hardware: Record) -> str:
     if not hardware:
         return ""
-    gpus = ", ".join(hardware["gpus"]) or "no GPU"
-    cores, threads = counted(hardware["cores"], "core"), counted(hardware["threads"], "thread")
-    return f"{hardware['processor']}, {cores} ({threads} used), {gpus}"
+    cores, threads = (hardware.get(what) for what in ("cores", "threads"))
+    parts = [
+        hardware.get("processor", "unrecorded processor"),
+        "unrecorded cores" if cores is None else counted(cores, "core"),
+        "unrecorded threads" if threads is None else f"{counted(threads, 'thread')} used",
+        ", ".join(hardware.get("gpus", [])) or "no GPU",
+    ]
+    return ", ".join(parts)

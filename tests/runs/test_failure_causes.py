@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from robust_arch.errors import DivergedError
-from robust_arch.runs.ends import how_it_ended
+from robust_arch.runs.failure_causes import how_it_ended
 
 
 def raised(action):
