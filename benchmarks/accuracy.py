@@ -14,10 +14,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from robust_arch.files import read_json, write_json
+from robust_arch.common.files import read_json, write_json
+from robust_arch.common.statistics import mean_interval
 from robust_arch.runs import load_study
 from robust_arch.runs.provenance import provenance
-from robust_arch.statistics import mean_interval
 
 RESULT = Path(__file__).with_name("accuracy.json")
 ARMS = {

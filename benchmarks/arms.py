@@ -19,15 +19,15 @@ import torch
 from robust_arch.architectures import ArchSpec, build
 from robust_arch.attacks import PGD, Margin, ThreatModel
 from robust_arch.attacks.base import Attack
+from robust_arch.common.identity import describe
+from robust_arch.common.randomness import example_keys
 from robust_arch.data import ImageSet, Splits
 from robust_arch.data.augment import CropFlip
 from robust_arch.data.batches import GlobalBatches, loader
 from robust_arch.engine import AttackableNetwork
 from robust_arch.evaluation import NamedAttack, select_examples
 from robust_arch.evaluation.scoring import Scene, clean_logits, run_attack
-from robust_arch.identity import describe
 from robust_arch.objectives.sat import SAT
-from robust_arch.randomness import example_keys
 from robust_arch.training.datamodule import StudyData
 from robust_arch.training.fit import fit
 from robust_arch.training.module import AdversarialTraining

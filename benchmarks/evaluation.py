@@ -21,12 +21,12 @@ import torch
 from robust_arch.architectures import ArchSpec, build
 from robust_arch.attacks import PGD, Clean, ThreatModel
 from robust_arch.attacks.autoattack import AutoAttack
-from robust_arch.configuration import read_attack
+from robust_arch.common.files import write_json
+from robust_arch.common.identity import describe
+from robust_arch.configuration.settings import read_attack
 from robust_arch.data import ImageSet
 from robust_arch.data.digits import Digits
 from robust_arch.evaluation import EvaluationRecord, EvaluationSettings, NamedAttack, Subject, extend, select_examples
-from robust_arch.files import write_json
-from robust_arch.identity import describe
 from robust_arch.interop import load_checkpoint
 from robust_arch.runs.provenance import provenance
 

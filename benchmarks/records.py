@@ -21,8 +21,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from robust_arch.files import read_json, write_json
-from robust_arch.identity import short_hash
+from robust_arch.common.files import read_json, write_json
+from robust_arch.common.identity import short_hash
 from robust_arch.runs import RunFolder, StudyFolder, load_study
 from robust_arch.runs.provenance import provenance
 

@@ -25,10 +25,10 @@ import numpy as np
 import pandas as pd
 
 from robust_arch.architectures import ArchSpec, cost
-from robust_arch.files import write_json, write_text
+from robust_arch.common.files import write_json, write_text
 from robust_arch.runs import StudyFolder, load_study
 from robust_arch.runs.provenance import provenance
-from robust_arch.search.rungs import kept, ranking, tied
+from robust_arch.search.halving import kept, ranking, tied
 from robust_arch.search.sticks import stick_breaking
 
 RESULT = Path(__file__).with_name("search.json")

@@ -31,8 +31,8 @@ from arms import (
 )
 
 from robust_arch.architectures import ArchSpec, cost
+from robust_arch.common.files import read_json, write_json
 from robust_arch.engine import decide_precision
-from robust_arch.files import read_json, write_json
 from robust_arch.runs.provenance import provenance
 
 RESULT = Path(__file__).with_name("training.json")

@@ -15,8 +15,8 @@ from pathlib import Path
 from experiments.recorded import STUDIES, given, recorded, shown
 from robust_arch.analysis.grid import latex, markdown
 from robust_arch.analysis.plots.style import save
+from robust_arch.common.files import write_text
 from robust_arch.errors import InputError, invalid
-from robust_arch.files import write_text
 
 HERE = Path(__file__).parent
 KINDS = {"figures": "figure", "tables": "table"}

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from experiments.recorded import STUDIES
 from robust_arch.analysis.epochs import read_epochs
+from robust_arch.common.files import write_text
 from robust_arch.errors import InputError
-from robust_arch.files import write_text
 from robust_arch.runs import open_study
 
 

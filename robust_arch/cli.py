@@ -72,7 +72,7 @@ def plan(
 
     Example: robust-arch plan study=demo search.budget.params=60000
     """
-    from robust_arch.planning import plan_tables, plans_from_command
+    from robust_arch.study.plan_table import plan_tables, plans_from_command
 
     arguments = context.args if sample is None else [*context.args, f"search.sample={sample}"]
     for planned in plans_from_command(arguments):
@@ -121,8 +121,8 @@ def status(
     Example: robust-arch status demo --watch
     """
     from robust_arch.runs import open_study
-    from robust_arch.runs.progress import StudyProgress
-    from robust_arch.status import follow, show
+    from robust_arch.study.progress import StudyProgress
+    from robust_arch.study.status_table import follow, show
 
     folder = open_study(_study_path(study, results_dir))
     if watch is None:
@@ -247,8 +247,8 @@ def dashboard(
 
     Example: robust-arch dashboard demo
     """
-    from robust_arch.dashboard import build_dashboard, publish, write_definition
     from robust_arch.runs import StudyFolder
+    from robust_arch.tracking.dashboard import build_dashboard, publish, write_definition
 
     path = _study_path(study, results_dir)
     page = build_dashboard(path, project=project, entity=entity)
@@ -282,7 +282,7 @@ def merge(
 
     Example: robust-arch merge machine-a/results/demo machine-b/results/demo --into results/demo
     """
-    from robust_arch.merging import merge_studies
+    from robust_arch.study.merge import merge_studies
 
     target = _study_path(into, results_dir)
     holds_studies = not (Path(into) / "runs").is_dir() and any(Path(into).glob("*/runs"))
@@ -363,7 +363,7 @@ def import_(
 
     Example: robust-arch import WRN-34-R.pth wrn_34_r.ckpt --arch wrn_34_r
     """
-    from robust_arch.console import set_up_logging
+    from robust_arch.common.console import set_up_logging
     from robust_arch.evaluate import training_statistics
     from robust_arch.interop import import_published, read_architecture, read_numbers
     from robust_arch.interop.normalisation import Request

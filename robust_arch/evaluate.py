@@ -15,29 +15,29 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from robust_arch import configuration as edge
 from robust_arch.analysis.report.card import write_card
 from robust_arch.architectures import ArchSpec, Classifier, cost
 from robust_arch.attacks import ThreatModel
-from robust_arch.commands import run_job
-from robust_arch.console import set_up_logging
+from robust_arch.common.console import set_up_logging
+from robust_arch.common.files import write_text
+from robust_arch.common.identity import short_hash
+from robust_arch.common.paths import conf_dir
+from robust_arch.common.plain import is_plain, shown
+from robust_arch.common.signals import exit_on_sigterm
+from robust_arch.configuration import settings as edge
+from robust_arch.configuration.commands import run_job
+from robust_arch.configuration.schema import refused, require_known
 from robust_arch.data import Dataset, ImageSet, Splits
 from robust_arch.data.recorded import recorded_dataset
 from robust_arch.errors import InputError, invalid
 from robust_arch.evaluation import EvaluationRecord, EvaluationSettings, Subject, extend, select_examples
 from robust_arch.evaluation.alternatives import try_alternatives
 from robust_arch.evaluation.checks import Check
-from robust_arch.files import write_text
-from robust_arch.identity import short_hash
+from robust_arch.execution.run import spec_facts
 from robust_arch.interop import LoadedCheckpoint, open_checkpoint
 from robust_arch.interop.normalisation import FROM_DATASET, FROM_OUTSIDE, Normalisation, checked, identity
-from robust_arch.paths import conf_dir
-from robust_arch.plain import is_plain, shown
-from robust_arch.run import spec_facts
 from robust_arch.runs import RunFacts, RunFolder, StudyFolder
 from robust_arch.runs.provenance import provenance
-from robust_arch.schema import refused, require_known
-from robust_arch.signals import exit_on_sigterm
 
 log = logging.getLogger("robust_arch.evaluate")  # under -m this module is called __main__
 

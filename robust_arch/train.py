@@ -10,11 +10,11 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from robust_arch.commands import require_one_study, run_job
-from robust_arch.console import set_up_logging
+from robust_arch.common.console import set_up_logging
+from robust_arch.common.signals import exit_on_sigterm
+from robust_arch.configuration.commands import require_one_study, run_job
+from robust_arch.configuration.resolvers import register_resolvers
 from robust_arch.errors import InputError
-from robust_arch.resolvers import register_resolvers
-from robust_arch.signals import exit_on_sigterm
 
 log = logging.getLogger("robust_arch.train")  # under -m this module is called __main__
 FLAGS = {"--stop-on-failure": "study.stop_on_failure=true"}
@@ -31,8 +31,8 @@ def train(cfg: DictConfig) -> tuple[str, tuple[float, ...] | None]:
     Raises:
         InputError: for a value that is not allowed, before anything is written.
     """
-    from robust_arch.runner import execute
-    from robust_arch.suggestion import execute_or_wait, load_run, objective_values, read_objectives
+    from robust_arch.execution.execute import execute
+    from robust_arch.study.optimiser import execute_or_wait, load_run, objective_values, read_objectives
 
     run, objectives = load_run(cfg), read_objectives(cfg)
     state = execute_or_wait(run) if objectives else execute(run)

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from experiments.theory.figure import conditions
 from robust_arch.analysis.plots.style import BLUE, GREY, ORANGE, STYLE, WIDE, new_figure, save
-from robust_arch.statistics import rank_correlation
+from robust_arch.common.statistics import rank_correlation
 
 FOLDER = Path(__file__).parent
 RECORD = FOLDER / "correlations.csv"

@@ -16,12 +16,12 @@ from experiments.theory.smoothness_columns import smoothness_columns
 from robust_arch.analysis.decomposition import decomposition
 from robust_arch.architectures import ArchSpec, Classifier, arch_name, build, cost
 from robust_arch.attacks import PGD, ThreatModel
+from robust_arch.common.randomness import derive
 from robust_arch.data.digits import Digits
 from robust_arch.evaluation import Examples, NamedAttack, select_examples
 from robust_arch.evaluation.scoring import Scene, clean_logits, run_attack
 from robust_arch.evaluation.smoothness import stage_smoothness
 from robust_arch.interop.checkpoint import LoadedCheckpoint, load_checkpoint
-from robust_arch.randomness import derive
 from robust_arch.runs import RunFolder, open_study
 
 RECORD = Path(__file__).with_name("measured.csv")

@@ -13,8 +13,8 @@ from robust_arch.analysis.formatting import ABSENT, operations
 from robust_arch.analysis.grid import Grid, Heading
 from robust_arch.analysis.plots.captions import attack_text
 from robust_arch.architectures import PRESETS, cost
+from robust_arch.common.statistics import accuracy_interval
 from robust_arch.errors import invalid
-from robust_arch.statistics import accuracy_interval
 
 STUDIES = ()  # published figures stand without ours
 STUDY = RECORDED / "wrn34"

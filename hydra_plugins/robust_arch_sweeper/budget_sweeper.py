@@ -1,4 +1,4 @@
-"""`hydra/sweeper=budget`: Hydra's door to robust_arch.sweep. Imports nothing heavy, as Hydra imports every plugin."""
+"""`hydra/sweeper=budget`: Hydra's door to robust_arch.study.sweep. Imports nothing heavy: Hydra imports plugins."""
 
 from dataclasses import dataclass
 
@@ -22,6 +22,6 @@ class BudgetSweeper(StudySweeper):
 
     def run(self, arguments: list[str]) -> None:
         """Run the study; exits with status 1 unless every run of the plan is completed."""
-        from robust_arch.sweep import sweep
+        from robust_arch.study.sweep import sweep
 
         sweep(self.study_config, self.config_loader, self.launcher, arguments)

@@ -1,4 +1,4 @@
-"""`hydra/sweeper=halving`: Hydra's door to robust_arch.halving. Imports nothing heavy, as Hydra imports plugins."""
+"""`hydra/sweeper=halving`: Hydra's door to robust_arch.study.halving. Imports nothing heavy: Hydra imports plugins."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -38,6 +38,6 @@ class HalvingSweeper(StudySweeper):
 
     def run(self, arguments: list[str]) -> None:
         """Run the search; exits with status 1 unless it comes to its end."""
-        from robust_arch.halving import halve
+        from robust_arch.study.halving import halve
 
         halve(self.study_config, self.config_loader, self.launcher, arguments)

@@ -11,8 +11,8 @@ from typing import Any, Literal
 from robust_arch.analysis.groups import Group
 from robust_arch.analysis.reading import spec_of, stage_shares
 from robust_arch.architectures import ArchSpec
+from robust_arch.common.statistics import accuracy_interval, mean_interval
 from robust_arch.errors import InputError, invalid
-from robust_arch.statistics import accuracy_interval, mean_interval
 
 Quantity = Literal["widths", "depths"]
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from robust_arch.common.files import read_arrays, read_json
+from robust_arch.common.statistics import PairedComparison, compare_paired
 from robust_arch.errors import InputError, invalid
-from robust_arch.files import read_arrays, read_json
 from robust_arch.runs.schema import MisfitError, evaluation, is_whole_pair
-from robust_arch.statistics import PairedComparison, compare_paired
 
 
 @dataclass(frozen=True)

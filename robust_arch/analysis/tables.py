@@ -10,7 +10,7 @@ import pandas as pd
 
 from robust_arch.analysis.formatting import ABSENT, accuracy, number, operations
 from robust_arch.analysis.groups import accuracy_columns
-from robust_arch.statistics import percent_interval
+from robust_arch.common.statistics import percent_interval
 
 Row = dict[Hashable, Any]
 ARCHITECTURE = "architecture"

@@ -8,8 +8,8 @@ from typing import Any
 import yaml
 
 from robust_arch.architectures.spec import ArchSpec
+from robust_arch.common.paths import conf_dir
 from robust_arch.errors import invalid
-from robust_arch.paths import conf_dir
 
 
 class Presets(Mapping[str, ArchSpec]):

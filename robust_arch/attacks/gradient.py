@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from robust_arch import randomness
 from robust_arch.attacks.base import Attack, require_count
 from robust_arch.attacks.losses import AttackLoss, CrossEntropy, margin
 from robust_arch.attacks.start import Clean, Start, Uniform
 from robust_arch.attacks.threat import ThreatModel
+from robust_arch.common import randomness
 from robust_arch.errors import invalid
 
 

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from robust_arch import randomness
 from robust_arch.attacks.base import Attack
 from robust_arch.attacks.losses import at_least_float32
 from robust_arch.attacks.threat import ThreatModel
+from robust_arch.common import randomness
 from robust_arch.errors import invalid
 
 

@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
-from robust_arch import randomness
+from robust_arch.common import randomness
 
 _HALVINGS = 40  # of the interval [0, 1]: far below float32's resolution
 

@@ -6,8 +6,8 @@ from typing import Protocol
 
 from torch import Tensor
 
-from robust_arch import randomness
 from robust_arch.attacks.threat import ThreatModel
+from robust_arch.common import randomness
 from robust_arch.errors import invalid
 
 

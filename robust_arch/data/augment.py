@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from robust_arch import randomness
+from robust_arch.common import randomness
 from robust_arch.errors import require_flag, require_integer
 
 

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from robust_arch.common.randomness import derive
 from robust_arch.data.images import ImageSet
-from robust_arch.randomness import derive
 
 Batch = tuple[Tensor, Tensor, Tensor]
 

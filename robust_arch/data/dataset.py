@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
+from robust_arch.common.randomness import derive
 from robust_arch.data.images import ImageSet, stratified, stratified_order, without
 from robust_arch.errors import invalid, require_integer, require_name
-from robust_arch.randomness import derive
 
 
 @dataclass(frozen=True)

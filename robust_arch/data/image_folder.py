@@ -14,6 +14,8 @@ import numpy as np
 import PIL
 import torch
 
+from robust_arch.common.files import read_arrays, replacing
+from robust_arch.common.paths import cache_dir
 from robust_arch.data import image_decoding
 from robust_arch.data.dataset import Dataset
 from robust_arch.data.folder_listing import PARTS, Listing, list_images
@@ -22,8 +24,6 @@ from robust_arch.data.images import ImageSet
 from robust_arch.data.memory import require_memory
 from robust_arch.data.reading import Reading
 from robust_arch.errors import invalid
-from robust_arch.files import read_arrays, replacing
-from robust_arch.paths import cache_dir
 
 log = logging.getLogger(__name__)
 

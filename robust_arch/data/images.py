@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from robust_arch.common.randomness import derive
 from robust_arch.data.reading import Reading
 from robust_arch.errors import invalid
-from robust_arch.randomness import derive
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,9 +9,9 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from robust_arch import data
+from robust_arch.common.plain import is_plain, shown
 from robust_arch.data.dataset import Dataset
 from robust_arch.errors import InputError
-from robust_arch.plain import is_plain, shown
 
 PLUGINS = "robust_arch.data"
 """Group of entry points by which an installed package offers its data sets to files that name them."""

@@ -11,11 +11,11 @@ from torch import Tensor
 from torchvision import datasets
 from torchvision.transforms import functional as F
 
+from robust_arch.common.paths import cache_dir
 from robust_arch.data.dataset import Dataset
 from robust_arch.data.images import ImageSet
 from robust_arch.data.memory import require_memory
 from robust_arch.errors import InputError, invalid, require_integer
-from robust_arch.paths import cache_dir
 
 # what must be on disk below data.root, for the message where there is no network
 _FILES = {

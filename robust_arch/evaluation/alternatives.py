@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import nn
 
+from robust_arch.common.statistics import compare_paired
 from robust_arch.evaluation.checks import Check
 from robust_arch.evaluation.examples import Examples
 from robust_arch.evaluation.scoring import clean_logits
-from robust_arch.statistics import compare_paired
 
 _MOST = 1_000  # images of each part: enough for a difference of one point, and few beside an attack
 _LEVEL = 0.01  # of McNemar's exact test on the same images

@@ -9,8 +9,8 @@ from torch.nn import functional as F
 
 from robust_arch.attacks import ThreatModel
 from robust_arch.attacks.base import undisturbed
+from robust_arch.common.statistics import wilson_interval
 from robust_arch.evaluation.examples import Examples
-from robust_arch.statistics import wilson_interval
 
 TOLERANCE = 1e-3
 """Logits agree if no difference exceeds this share of the largest |logit|: float32 sums in another order stay a

@@ -11,15 +11,15 @@ import torch
 from torch import Tensor
 
 from robust_arch.attacks import ThreatModel
-from robust_arch.evaluation.blocks import remove_blocks
+from robust_arch.common.files import read_arrays, read_json, write_arrays, write_json
+from robust_arch.common.identity import short_hash
+from robust_arch.common.statistics import compare_paired, wilson_interval
 from robust_arch.evaluation.checks import Check
 from robust_arch.evaluation.examples import Examples
+from robust_arch.evaluation.saved_batches import remove_blocks
 from robust_arch.evaluation.scoring import Outcome
 from robust_arch.evaluation.settings import EvaluationSettings, NamedAttack
-from robust_arch.files import read_arrays, read_json, write_arrays, write_json
-from robust_arch.identity import short_hash
 from robust_arch.runs.schema import MisfitError, extensible_evaluation, is_whole_pair
-from robust_arch.statistics import compare_paired, wilson_interval
 
 log = logging.getLogger(__name__)
 

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from robust_arch.attacks import Attack, ThreatModel
-from robust_arch.evaluation.blocks import Blocks, Part
 from robust_arch.evaluation.checks import after_attack
 from robust_arch.evaluation.examples import Examples
+from robust_arch.evaluation.saved_batches import Blocks, Part
 from robust_arch.evaluation.settings import NamedAttack
 from robust_arch.evaluation.smoothness import LIPSCHITZ_FORMS, fosc, local_lipschitz
 

@@ -8,12 +8,12 @@ from typing import Any, TypeGuard
 import torch
 
 from robust_arch.architectures import ArchSpec, Classifier, ImageShape, build
+from robust_arch.common.plain import is_plain
 from robust_arch.errors import InputError, invalid
-from robust_arch.interop.files import read_weights_only
 from robust_arch.interop.normalisation import Normalisation, Request, Statistics, normalisation_of, settle
+from robust_arch.interop.reading import read_weights_only
 from robust_arch.interop.sizes import require_image_shape, require_weights
 from robust_arch.interop.strict import load_strictly
-from robust_arch.plain import is_plain
 
 _PREFIX = "net."
 _MOST_STAGES = 64  # some ten times those of any family

@@ -7,12 +7,12 @@ from typing import Any
 
 from robust_arch import __version__
 from robust_arch.architectures import PRESETS, ArchSpec
+from robust_arch.common.files import replacing
 from robust_arch.errors import invalid
-from robust_arch.files import replacing
 from robust_arch.interop.checkpoint import LoadedCheckpoint, load_checkpoint, save_checkpoint
-from robust_arch.interop.files import read_weights_only, require_file, require_free
 from robust_arch.interop.normalisation import NO_REQUEST, Normalisation, Request, Statistics, no_statistics, settle
 from robust_arch.interop.published import read_published
+from robust_arch.interop.reading import read_weights_only, require_file, require_free
 
 
 def read_architecture(

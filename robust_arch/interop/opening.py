@@ -7,10 +7,10 @@ from typing import Any
 from robust_arch.architectures import ArchSpec
 from robust_arch.errors import invalid
 from robust_arch.interop.checkpoint import LoadedCheckpoint, read_checkpoint
-from robust_arch.interop.files import read_weights_only, require_file
 from robust_arch.interop.foreign import looks_like_safetensors
 from robust_arch.interop.onnx_file import read_onnx
 from robust_arch.interop.published import read_published
+from robust_arch.interop.reading import read_weights_only, require_file
 from robust_arch.interop.safetensors_file import read_safetensors
 
 

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from robust_arch.architectures import ArchSpec, Classifier, build
 from robust_arch.architectures.family import KeyNames, get_family
 from robust_arch.errors import InputError, invalid
-from robust_arch.interop.files import read_weights_only
 from robust_arch.interop.normalisation import Normalisation, carried_by, is_pair, part_of_normalisation
+from robust_arch.interop.reading import read_weights_only
 from robust_arch.interop.sizes import require_weights
 from robust_arch.interop.strict import load_strictly
 

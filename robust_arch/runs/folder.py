@@ -16,9 +16,9 @@ from typing import Any
 import yaml
 
 from robust_arch import __version__
+from robust_arch.common.files import read_json, write_json
+from robust_arch.common.plain import is_bounded
 from robust_arch.errors import invalid
-from robust_arch.files import read_json, write_json
-from robust_arch.plain import is_bounded
 from robust_arch.runs import lock, schema
 from robust_arch.runs.schema import Check, MisfitError
 

@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from robust_arch.files import write_text
+from robust_arch.common.files import write_text
 
 
 def append_row(path: Path, row: dict[str, float]) -> None:

@@ -9,8 +9,8 @@ from typing import Any
 
 import pandas as pd
 
+from robust_arch.common.files import read_json, write_json, write_rows, write_text
 from robust_arch.errors import InputError
-from robust_arch.files import read_json, write_json, write_rows, write_text
 from robust_arch.runs import schema
 from robust_arch.runs.folder import RunFolder
 from robust_arch.runs.rows import plan_row, read_table

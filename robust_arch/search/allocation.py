@@ -10,7 +10,7 @@ from robust_arch.architectures import ArchSpec, ImageShape
 from robust_arch.architectures.family import CostTerms, Family, get_family
 from robust_arch.errors import InputError, invalid
 from robust_arch.search.budget import Budget
-from robust_arch.search.choices import MAX_VALUE, check_value
+from robust_arch.search.grid import MAX_VALUE, check_value
 
 _SPREADS = (0.002, 0.01, 0.05, 0.2, 1.0)  # how far a share may deviate, tried in turn: most searches end at the first
 

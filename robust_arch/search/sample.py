@@ -7,9 +7,9 @@ import numpy as np
 from robust_arch.architectures import ImageShape
 from robust_arch.architectures.family import get_family
 from robust_arch.errors import invalid, require_integer
-from robust_arch.search.choices import is_count
+from robust_arch.search.candidates import Members, Specs
+from robust_arch.search.grid import is_count
 from robust_arch.search.limits import last_shares
-from robust_arch.search.members import Members, Specs
 
 BINS = 4  # quartiles of each coordinate; their combinations are the strata
 _CHUNK = 250_000  # members whose cost is computed at once

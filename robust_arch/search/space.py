@@ -13,10 +13,10 @@ from robust_arch.architectures.family import get_family
 from robust_arch.errors import InputError, invalid
 from robust_arch.search.allocation import allocate, check_shares
 from robust_arch.search.budget import Budget
-from robust_arch.search.choices import Grid, Tie, check_value, is_count, stage_choices
+from robust_arch.search.candidates import Members, Rejected, Specs, spec_at
+from robust_arch.search.grid import Grid, Tie, check_value, is_count, stage_choices
 from robust_arch.search.limits import Limits, check_last_share, require_countable
-from robust_arch.search.members import Members, Rejected, Specs, spec_at
-from robust_arch.search.vary import Vary, refilled
+from robust_arch.search.variants import Vary, refilled
 
 _CHUNK = 250_000  # grid points whose cost is computed at once: some 50 MB
 _NEAREST = 20  # rejected points that are kept, to show how the limits were missed

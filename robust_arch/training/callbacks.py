@@ -11,7 +11,7 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 
-from robust_arch.files import replacing
+from robust_arch.common.files import replacing
 
 log = logging.getLogger(__name__)
 

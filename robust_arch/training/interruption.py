@@ -12,9 +12,9 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 from torch.utils.data import DataLoader
 
+from robust_arch.common.files import replacing
+from robust_arch.common.signals import exit_now
 from robust_arch.data.batches import GlobalBatches
-from robust_arch.files import replacing
-from robust_arch.signals import exit_now
 
 log = logging.getLogger(__name__)
 

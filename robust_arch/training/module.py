@@ -10,10 +10,10 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from robust_arch.architectures import Classifier
 from robust_arch.attacks import PGD, Attack, Clean, ThreatModel
+from robust_arch.common.randomness import derive, example_keys
 from robust_arch.data.batches import Batch
 from robust_arch.engine import AttackableNetwork
 from robust_arch.objectives import Objective
-from robust_arch.randomness import derive, example_keys
 from robust_arch.training.finite import require_finite
 from robust_arch.training.recipe import Recipe
 

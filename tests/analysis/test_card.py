@@ -10,10 +10,10 @@ import yaml
 
 from robust_arch.analysis.report.card import write_card
 from robust_arch.attacks import PGD, Clean, ThreatModel
+from robust_arch.common.files import write_json, write_text
+from robust_arch.common.identity import describe
 from robust_arch.data import ImageSet
 from robust_arch.evaluation import EvaluationRecord, EvaluationSettings, NamedAttack, Subject, extend, select_examples
-from robust_arch.files import write_json, write_text
-from robust_arch.identity import describe
 from robust_arch.runs import RunFacts, RunFolder
 
 FACTS: dict[str, Any] = {

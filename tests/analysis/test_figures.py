@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 
 from robust_arch.analysis.groups import main_group
 from robust_arch.analysis.report.figures import png, robust_against_last_share, robust_against_params
+from robust_arch.common.statistics import wilson_interval
 from robust_arch.errors import InputError
-from robust_arch.statistics import wilson_interval
 
 Rows = Callable[..., pd.DataFrame]
 Shares = dict[str, tuple[float, ...]]

@@ -5,7 +5,7 @@ from statistics import NormalDist
 import pytest
 
 from robust_arch.analysis.networks import Estimate, half_width
-from robust_arch.statistics import accuracy_interval
+from robust_arch.common.statistics import accuracy_interval
 
 EQUAL = 100 * 163 / 360
 

@@ -7,8 +7,8 @@ from planted_studies import BASE, divisions, frame, rows, spread, stage_changes,
 from robust_arch.analysis.groups import Group, main_group
 from robust_arch.analysis.networks import base_network, by_rank, networks, one_stage_changed, quarters
 from robust_arch.architectures import ArchSpec, arch_name
+from robust_arch.common.statistics import wilson_interval
 from robust_arch.errors import InputError
-from robust_arch.statistics import wilson_interval
 
 
 def group_of(planted: pd.DataFrame) -> Group:

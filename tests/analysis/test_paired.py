@@ -11,10 +11,10 @@ from robust_arch.analysis.groups import main_group
 from robust_arch.analysis.paired import against, compare_records
 from robust_arch.analysis.report.comparison import section
 from robust_arch.analysis.report.study_report import _outcomes
+from robust_arch.common.files import write_arrays, write_json
+from robust_arch.common.statistics import compare_paired
 from robust_arch.errors import InputError
-from robust_arch.files import write_arrays, write_json
 from robust_arch.runs import RunFacts, StudyFolder, load_study
-from robust_arch.statistics import compare_paired
 
 Z = 1.959963984540054
 

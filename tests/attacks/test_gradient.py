@@ -5,8 +5,8 @@ import pytest
 import torch
 from scipy import stats
 
-from robust_arch import randomness
 from robust_arch.attacks import PGD, Clean, CrossEntropy, Gaussian, Margin, ThreatModel, Uniform
+from robust_arch.common import randomness
 from robust_arch.errors import InputError
 
 SHAPE = (1, 2, 3)

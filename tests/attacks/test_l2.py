@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from scipy import optimize, stats
 from torch import nn
 
-from robust_arch import randomness
 from robust_arch.attacks import PGD, Clean, CrossEntropy, Gaussian, Margin, ThreatModel, Uniform
 from robust_arch.attacks.autoattack import AutoAttack
+from robust_arch.common import randomness
 
 SHAPE = (1, 2, 3)
 FGSM = PGD(steps=1, rel_step_size=1.0, start=Clean())

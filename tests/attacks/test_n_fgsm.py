@@ -6,8 +6,8 @@ from fractions import Fraction
 import pytest
 import torch
 
-from robust_arch import randomness
 from robust_arch.attacks import NFGSM, ThreatModel
+from robust_arch.common import randomness
 from robust_arch.errors import InputError
 
 THREAT = ThreatModel("linf", "0.05")

@@ -8,9 +8,9 @@ import torch
 from scipy import stats
 from torch import nn
 
-from robust_arch import randomness
 from robust_arch.attacks import PGD, Bernoulli, Clean, Gaussian, GuidedMargin, Margin, ThreatModel, Uniform
-from robust_arch.configuration import read_attack
+from robust_arch.common import randomness
+from robust_arch.configuration.settings import read_attack
 from robust_arch.errors import InputError
 
 PGD8 = PGD(steps=8, rel_step_size=0.25)

@@ -5,9 +5,9 @@ import pytest
 import torch
 from scipy import stats
 
+from robust_arch.common.randomness import example_keys
 from robust_arch.data.augment import CropFlip
 from robust_arch.errors import InputError
-from robust_arch.randomness import example_keys
 
 
 def crop_and_flip(image, padding, top, left, flip):

@@ -8,7 +8,7 @@ import pytest
 from typer.main import get_command
 
 from robust_arch.cli import app
-from robust_arch.paths import conf_dir
+from robust_arch.common.paths import conf_dir
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -11,6 +11,8 @@ import torch
 from torch import nn
 
 from robust_arch.attacks import PGD, Attack, Clean, Margin, ThreatModel
+from robust_arch.common.identity import describe
+from robust_arch.common.statistics import wilson_interval
 from robust_arch.data import ImageSet
 from robust_arch.errors import InputError
 from robust_arch.evaluation import (
@@ -21,9 +23,7 @@ from robust_arch.evaluation import (
     extend,
     select_examples,
 )
-from robust_arch.identity import describe
 from robust_arch.runs import RunFacts, StudyFolder, load_study
-from robust_arch.statistics import wilson_interval
 
 CPU = torch.device("cpu")
 THREAT = ThreatModel("linf", "0.1")

@@ -8,6 +8,8 @@ from torch import nn
 
 from robust_arch.attacks import PGD, Attack, Clean, Margin, ThreatModel
 from robust_arch.attacks.autoattack import AutoAttack
+from robust_arch.common.identity import describe
+from robust_arch.common.statistics import wilson_interval
 from robust_arch.data import ImageSet
 from robust_arch.errors import InputError
 from robust_arch.evaluation import (
@@ -18,8 +20,6 @@ from robust_arch.evaluation import (
     extend,
     select_examples,
 )
-from robust_arch.identity import describe
-from robust_arch.statistics import wilson_interval
 
 CPU = torch.device("cpu")
 THREAT = ThreatModel("linf", "0.1")

@@ -3,10 +3,10 @@
 import pytest
 from commands import SMALL, command
 
-from robust_arch.configuration import read_finalists, read_settings
+from robust_arch.configuration.settings import read_finalists, read_settings
 from robust_arch.errors import InputError
-from robust_arch.run import Run
-from robust_arch.sweep import plan_study
+from robust_arch.execution.run import Run
+from robust_arch.study.sweep import plan_study
 
 GRID = ("search.space.depths=[[1],[1],[1]]", "search.space.widths=[[4],[8],[8]]")
 

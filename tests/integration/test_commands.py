@@ -10,12 +10,12 @@ from commands import SMALL, call
 from typer.testing import CliRunner
 
 from robust_arch.cli import app
-from robust_arch.configuration import read_settings
+from robust_arch.configuration.settings import read_settings
 from robust_arch.errors import InputError
 from robust_arch.evaluate import evaluate
+from robust_arch.execution.execute import execute
+from robust_arch.execution.run import Run
 from robust_arch.interop import load_checkpoint
-from robust_arch.run import Run
-from robust_arch.runner import execute
 from robust_arch.runs import StudyFolder, load_study
 
 PLAN = (
@@ -89,7 +89,7 @@ def test_plan_takes_what_train_takes(tmp_path, monkeypatch):
 
 
 def test_a_seed_can_be_given_without_an_axis_of_seeds(composed):
-    from robust_arch.sweep import plan_study
+    from robust_arch.study.sweep import plan_study
 
     grid = ("search.space.depths=[[1],[1],[1]]", "search.space.widths=[[4],[4,8],[8]]")
     for overrides, seeds in (((), {0}), (("seed=3",), {3}), (("search.seeds=[1,2]",), {1, 2})):

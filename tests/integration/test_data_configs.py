@@ -4,10 +4,10 @@ from fractions import Fraction
 
 import pytest
 
-from robust_arch.configuration import instantiate, read_settings, read_threat
+from robust_arch.common.paths import conf_dir
+from robust_arch.configuration.settings import instantiate, read_settings, read_threat
 from robust_arch.data.torchvision_sets import TorchvisionSet
 from robust_arch.errors import InputError
-from robust_arch.paths import conf_dir
 
 # data: source, recipe, radius by norm. The radii are those of Huang et al. 2021 and, for MNIST, of Madry et al. 2018.
 STANDARD = {

@@ -8,15 +8,15 @@ import yaml
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from robust_arch import runner
-from robust_arch.configuration import read_settings
+from robust_arch.configuration.settings import read_settings
 from robust_arch.data.images import stratified
 from robust_arch.errors import InputError
+from robust_arch.execution import execute as runner
+from robust_arch.execution.execute import execute, with_choices
+from robust_arch.execution.run import Run
 from robust_arch.interop import load_checkpoint
-from robust_arch.run import Run
-from robust_arch.runner import execute, with_choices
 from robust_arch.runs import metrics
-from robust_arch.sweep import plan_study
+from robust_arch.study.sweep import plan_study
 from robust_arch.training.module import AdversarialTraining
 
 HALF = "trainer.precision=bf16-mixed"

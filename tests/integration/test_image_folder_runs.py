@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from robust_arch.configuration import read_settings
-from robust_arch.run import Run
-from robust_arch.runner import execute
+from robust_arch.configuration.settings import read_settings
+from robust_arch.execution.execute import execute
+from robust_arch.execution.run import Run
 
 
 @pytest.fixture

@@ -6,9 +6,9 @@ import pytest
 import torch
 import wandb
 
-from robust_arch.configuration import read_settings
-from robust_arch.run import Run
-from robust_arch.runner import execute
+from robust_arch.configuration.settings import read_settings
+from robust_arch.execution.execute import execute
+from robust_arch.execution.run import Run
 from robust_arch.train import forget_run
 
 
@@ -42,7 +42,7 @@ def test_nor_does_one_of_a_run_that_failed(do, monkeypatch):
     do("arch.widths=[4,4,4]")
     before = held_bytes()
     with monkeypatch.context() as patch:
-        patch.setattr("robust_arch.runner._evaluate", lambda run, folder: 1 / 0)
+        patch.setattr("robust_arch.execution.execute._evaluate", lambda run, folder: 1 / 0)
         do("arch.widths=[32,64,64]", "seed=1")
     assert held_bytes() <= before
 

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from robust_arch.configuration import read_settings
+from robust_arch.configuration.settings import read_settings
+from robust_arch.execution.execute import _module
+from robust_arch.execution.run import Run
 from robust_arch.interop.checkpoint import LoadedCheckpoint
-from robust_arch.run import Run
-from robust_arch.runner import _module
 
 THEORY = Path(__file__).parents[2] / "experiments" / "theory"
 

@@ -6,10 +6,10 @@ import signal
 import pytest
 import torch
 
-from robust_arch.configuration import read_settings
-from robust_arch.run import Run
-from robust_arch.runner import execute
-from robust_arch.signals import exit_now
+from robust_arch.common.signals import exit_now
+from robust_arch.configuration.settings import read_settings
+from robust_arch.execution.execute import execute
+from robust_arch.execution.run import Run
 from robust_arch.training.module import AdversarialTraining
 
 STEPS = 4

@@ -31,24 +31,24 @@ from pyautoattack.square import SquareAttack
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
-from robust_arch import runner
 from robust_arch.analysis.report.figures import robust_against_params
 from robust_arch.architectures import ArchSpec, Classifier, build
 from robust_arch.attacks import ThreatModel
 from robust_arch.attacks.base import Attack
 from robust_arch.cli import app
-from robust_arch.configuration import instantiate, read_attack, read_finalists, read_settings, read_threat
+from robust_arch.common.paths import conf_dir
+from robust_arch.configuration.settings import instantiate, read_attack, read_finalists, read_settings, read_threat
 from robust_arch.data import ImageSet
 from robust_arch.data.digits import Digits
 from robust_arch.engine.frozen import FrozenNetwork
 from robust_arch.errors import InputError
 from robust_arch.evaluate import evaluate
+from robust_arch.execution import execute as runner
+from robust_arch.execution.execute import execute
+from robust_arch.execution.run import Run
 from robust_arch.interop import export_checkpoint, load_checkpoint
-from robust_arch.paths import conf_dir
-from robust_arch.run import Run
-from robust_arch.runner import execute
 from robust_arch.runs import RunFolder, StudyFolder, load_study, metrics
-from robust_arch.sweep import plan_study
+from robust_arch.study.sweep import plan_study
 from robust_arch.training import fit
 from robust_arch.training.datamodule import StudyData
 from robust_arch.training.module import AdversarialTraining

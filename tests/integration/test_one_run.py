@@ -7,13 +7,13 @@ import pytest
 import torch
 import yaml
 
-from robust_arch import runner
 from robust_arch.architectures import ArchSpec
-from robust_arch.configuration import read_settings
+from robust_arch.configuration.settings import read_settings
 from robust_arch.data.images import stratified
+from robust_arch.execution import execute as runner
+from robust_arch.execution.execute import execute
+from robust_arch.execution.run import Run
 from robust_arch.interop import load_checkpoint
-from robust_arch.run import Run
-from robust_arch.runner import execute
 from robust_arch.runs import load_study, metrics
 
 

@@ -64,7 +64,7 @@ def test_the_wheel_holds_configuration_plugin_and_template(unpacked):
 
 
 def test_it_plans_a_study_from_another_folder(unpacked, tmp_path):
-    where = python(unpacked, tmp_path, "-c", "import robust_arch.paths as p; print(p.conf_dir())")
+    where = python(unpacked, tmp_path, "-c", "import robust_arch.common.paths as p; print(p.conf_dir())")
     assert Path(where.stdout.strip()) == unpacked / "robust_arch" / "conf"
     plan = python(unpacked, tmp_path, "-m", "robust_arch.cli", "plan", "study=demo")
     assert plan.returncode == 0, plan.stderr

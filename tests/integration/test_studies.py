@@ -11,8 +11,8 @@ from PIL import Image
 from torch import nn
 
 from robust_arch.architectures import build
-from robust_arch.paths import conf_dir
-from robust_arch.planning import plans_from_command
+from robust_arch.common.paths import conf_dir
+from robust_arch.study.plan_table import plans_from_command
 
 REPOSITORY = Path(__file__).parents[2]
 SCALES = ("tiny", "small", "paper")

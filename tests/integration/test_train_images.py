@@ -5,11 +5,11 @@ import json
 import pytest
 import torch
 
-from robust_arch.configuration import read_settings
+from robust_arch.configuration.settings import read_settings
 from robust_arch.errors import InputError
-from robust_arch.planning import plans_from_command
-from robust_arch.run import Run
-from robust_arch.runner import _module, execute
+from robust_arch.execution.execute import _module, execute
+from robust_arch.execution.run import Run
+from robust_arch.study.plan_table import plans_from_command
 
 SPACE = ("data=digits", "search.space.depths=[[1],[1],[1]]", "search.space.widths=[[4],[8],[8,16]]",
          "recipe.batch_size=32", "trainer.precision=32")  # fmt: skip

@@ -9,12 +9,12 @@ import torch
 
 from robust_arch.attacks import PGD
 from robust_arch.attacks.base import Attack
-from robust_arch.configuration import read_settings
+from robust_arch.configuration.settings import read_settings
 from robust_arch.evaluation import select_examples
+from robust_arch.execution.execute import execute
+from robust_arch.execution.run import Run
 from robust_arch.interop import load_checkpoint
 from robust_arch.objectives.natural import Natural
-from robust_arch.run import Run
-from robust_arch.runner import execute
 from robust_arch.runs import metrics
 from robust_arch.training.module import AdversarialTraining
 

@@ -6,10 +6,10 @@ import torch
 from experiments.wrn34.table import tabulate
 from robust_arch.data import ImageSet
 from robust_arch.data.torchvision_sets import TorchvisionSet
-from robust_arch.run import Run
-from robust_arch.runner import execute
+from robust_arch.execution.execute import execute
+from robust_arch.execution.run import Run
 from robust_arch.runs import load_study
-from robust_arch.sweep import plan_study
+from robust_arch.study.sweep import plan_study
 
 
 @pytest.fixture

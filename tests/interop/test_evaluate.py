@@ -15,11 +15,11 @@ from pyautoattack.examples.resnet import ResNet18
 from torch.nn import functional as F
 
 from robust_arch.architectures import ArchSpec, build
+from robust_arch.common.randomness import example_keys, uniform
 from robust_arch.data.digits import Digits
 from robust_arch.errors import InputError
 from robust_arch.evaluate import evaluate
 from robust_arch.interop import export_checkpoint
-from robust_arch.randomness import example_keys, uniform
 from robust_arch.runs import load_study
 
 SHIPPED = Path(pyautoattack.__file__).parent / "examples" / "model_test.pt"

@@ -16,10 +16,10 @@ from safetensors.torch import save
 from torch import nn
 from variants import WIDE
 
+from robust_arch.common.files import MOST_OUTCOMES, read_arrays
 from robust_arch.errors import InputError
-from robust_arch.files import MOST_OUTCOMES, read_arrays
 from robust_arch.interop import export_checkpoint, open_checkpoint
-from robust_arch.interop.files import read_weights_only
+from robust_arch.interop.reading import read_weights_only
 
 
 def torch_bytes(content, *, zipped=True):

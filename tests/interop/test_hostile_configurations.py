@@ -23,12 +23,12 @@ from omegaconf import OmegaConf, open_dict, read_write
 from safetensors.torch import load_file, save_file
 from test_evaluate import SPEC, TRAINED_ON, fitted, save
 
+from robust_arch.common.paths import conf_dir
+from robust_arch.configuration.resolvers import register_resolvers
 from robust_arch.data.digits import Digits
 from robust_arch.errors import InputError
 from robust_arch.evaluate import evaluate
 from robust_arch.interop import export_checkpoint
-from robust_arch.paths import conf_dir
-from robust_arch.resolvers import register_resolvers
 
 DIGITS = TRAINED_ON["data"]
 
@@ -97,7 +97,10 @@ def calls(place):
         "torch.load": {"_target_": "torch.load", "f": str(place / "torch.pt"), "weights_only": False},
         "read_pickle": {"_target_": "pandas.read_pickle", "filepath_or_buffer": str(place / "pickle")},
         "exec": {"_target_": "builtins.exec", "_args_": [f"import os; os.mkdir({made!r})"]},
-        "our own": {"_target_": "robust_arch.files.write_text", "path": {"_target_": "pathlib.Path", "_args_": [made]}},
+        "our own": {
+            "_target_": "robust_arch.common.files.write_text",
+            "path": {"_target_": "pathlib.Path", "_args_": [made]},
+        },
         "partial": {"_target_": "os.mkdir", "path": made, "_partial_": True},
         "twice": {"_target_": "hydra.utils.instantiate", "config": {"_target_": "os.mkdir", "path": made}},
     }

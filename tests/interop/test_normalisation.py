@@ -14,13 +14,13 @@ from typer.testing import CliRunner
 
 from robust_arch.architectures import ArchSpec, build
 from robust_arch.cli import app
+from robust_arch.common.paths import conf_dir
+from robust_arch.configuration.resolvers import register_resolvers
 from robust_arch.data.digits import Digits
 from robust_arch.errors import InputError
 from robust_arch.evaluate import evaluate
 from robust_arch.interop import load_checkpoint, load_published
 from robust_arch.interop.published import published_state
-from robust_arch.paths import conf_dir
-from robust_arch.resolvers import register_resolvers
 from robust_arch.runs import load_study
 
 SPEC = ArchSpec("wide_resnet", (1, 2, 1), (8, 6, 6), stem_width=4)

@@ -17,13 +17,13 @@ from typer.testing import CliRunner
 from robust_arch.analysis.paired import compare_records
 from robust_arch.analysis.reading import read_results
 from robust_arch.cli import app
+from robust_arch.common.files import write_json
 from robust_arch.errors import InputError
 from robust_arch.evaluation.record import write_pair
-from robust_arch.files import write_json
-from robust_arch.merging import merge_studies
 from robust_arch.runs import StudyFolder, load_study
-from robust_arch.runs.progress import StudyProgress
-from robust_arch.status import show
+from robust_arch.study.merge import merge_studies
+from robust_arch.study.progress import StudyProgress
+from robust_arch.study.status_table import show
 
 GONE = object()
 RAW = [("raw", text) for text in ("NaN", "Infinity", "1e400")]  # what a careless writer leaves

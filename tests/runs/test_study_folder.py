@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 from whole_result import WHOLE
 
+from robust_arch.common.files import read_json, write_json
 from robust_arch.errors import InputError
-from robust_arch.files import read_json, write_json
 from robust_arch.runs import RunFacts, StudyFolder, load_study
 
 # as the documentation promises them, in this order

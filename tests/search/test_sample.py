@@ -8,7 +8,7 @@ import pytest
 from robust_arch.architectures import ArchSpec, cost
 from robust_arch.errors import InputError
 from robust_arch.search import Budget, Sample, Space, Tie
-from robust_arch.search.members import MAX_RUNS
+from robust_arch.search.candidates import MAX_RUNS
 
 TASK = (10, (3, 16, 16))
 TEMPLATE = ArchSpec("wide_resnet", (1, 1, 1), (1, 1, 1))

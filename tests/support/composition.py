@@ -5,8 +5,8 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import open_dict, read_write
 
-from robust_arch.paths import conf_dir
-from robust_arch.resolvers import register_resolvers
+from robust_arch.common.paths import conf_dir
+from robust_arch.configuration.resolvers import register_resolvers
 
 
 def configuration(folder, *overrides, config="train"):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from robust_arch.runner import catastrophic_overfitting, training_flags
+from robust_arch.execution.execute import catastrophic_overfitting, training_flags
 
 
 def rows(*epochs):

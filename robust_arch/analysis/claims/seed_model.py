@@ -11,7 +11,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from robust_arch.statistics import rounding_deviation
+from robust_arch.common.statistics import rounding_deviation
 
 _DRAWS, _FEWEST_DRAWS = 10_000, 1_000
 _NUMBERS = 10_000_000  # drawn at once, but at least the fewest draws

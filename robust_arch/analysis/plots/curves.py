@@ -15,8 +15,8 @@ from matplotlib.lines import Line2D
 from robust_arch.analysis.groups import Group, groups
 from robust_arch.analysis.plots.captions import threat_text
 from robust_arch.analysis.plots.style import BLUE, GREEN, GREY, ORANGE, STYLE, WIDE, new_figure
+from robust_arch.common.statistics import percent_interval
 from robust_arch.errors import invalid
-from robust_arch.statistics import percent_interval
 
 _HEIGHT = 2.8
 # in both panels: colour and line width for the images, marker and line style for the seed, its face for the checkpoint

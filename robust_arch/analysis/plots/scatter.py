@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 
 from robust_arch.analysis.networks import Estimate, Network
 from robust_arch.analysis.plots.style import BLUE
-from robust_arch.statistics import rank_correlation
+from robust_arch.common.statistics import rank_correlation
 
 
 def draw_scatter(axes: Axes, found: Sequence[Network], x: str, y: str, xlabel: str, ylabel: str) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from matplotlib import RcParams, rc_context, rcParamsDefault
 from matplotlib.figure import Figure
 
-from robust_arch.files import replacing
+from robust_arch.common.files import replacing
 
 COLUMN, WIDE = 3.3, 6.8  # inches: one column, and the whole width of a two-column page
 

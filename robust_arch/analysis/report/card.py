@@ -6,7 +6,7 @@ from typing import Any
 
 from robust_arch.analysis.formatting import counted, operations
 from robust_arch.analysis.report.smoothness import STAGE_COLUMNS, stage_rows
-from robust_arch.files import write_text
+from robust_arch.common.files import write_text
 from robust_arch.runs import RunFolder
 
 _PLAIN = (bool, int, float, str, list)

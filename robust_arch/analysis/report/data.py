@@ -24,7 +24,7 @@ from robust_arch.analysis.tables import (
     last_share,
     text_column,
 )
-from robust_arch.statistics import percent_interval
+from robust_arch.common.statistics import percent_interval
 
 FACETS = ("checkpoint", "objective", "status")
 COSTS = ("params", "macs")

@@ -23,7 +23,7 @@ from robust_arch.analysis.report import (
 from robust_arch.analysis.report.details import StudyDetails
 from robust_arch.analysis.report.templating import render
 from robust_arch.analysis.tables import Extras
-from robust_arch.files import write_text
+from robust_arch.common.files import write_text
 
 _SCRIPTS = (
     "data",

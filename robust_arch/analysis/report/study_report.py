@@ -17,8 +17,8 @@ from robust_arch.analysis.report.details import StudyDetails
 from robust_arch.analysis.report.figures import png, robust_against_last_share
 from robust_arch.analysis.report.page import write_report
 from robust_arch.architectures import Cost
+from robust_arch.common.files import read_arrays
 from robust_arch.errors import InputError, invalid
-from robust_arch.files import read_arrays
 from robust_arch.runs import RunFolder, StudyFolder, open_study, to_frame
 from robust_arch.runs.folder import last_line
 from robust_arch.runs.schema import is_whole_pair

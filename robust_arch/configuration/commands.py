@@ -1,0 +1,37 @@
+"""What the two Hydra commands share: composing, and saying in one line what Hydra does not accept."""
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import hydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from robust_arch.common.paths import conf_dir
+from robust_arch.configuration.schema import refused
+from robust_arch.errors import invalid
+
+
+def require_one_study(words: Sequence[str]) -> None:
+    """Raise InputError where a command sweeps over studies: each has a sweeper, a plan and a folder of its own."""
+    for word in words:
+        key, _, value = word.lstrip("+").partition("=")
+        if key in ("study", "study.name") and OverridesParser.create().parse_override(word).is_sweep_override():
+            raise invalid(key, value, "one study per command")
+
+
+def run_job(job: Callable[[DictConfig], Any], config: str) -> None:
+    """Compose conf/<config>.yaml as the command line says, and run `job`, or with `-m` the sweep, on it.
+
+    Raises:
+        SystemExit: with status 1 and one line for what Hydra does not accept.
+    """
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises; it would print a traceback of its own
+    try:
+        hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=config)(job)()
+    except (HydraException, OmegaConfBaseException) as error:
+        sys.exit(f"error: {refused(error)}")

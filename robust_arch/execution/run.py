@@ -1,0 +1,109 @@
+"""A question with its data: which run it is, what it costs, whether it is answered."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from robust_arch.architectures import ArchSpec, Cost, arch_name, cost
+from robust_arch.configuration.settings import Settings
+from robust_arch.data import Splits
+from robust_arch.errors import invalid
+from robust_arch.evaluation import EvaluationRecord, Subject, select_examples
+from robust_arch.runs import RunFacts, RunFolder, StudyFolder
+
+
+def spec_facts(spec: ArchSpec, costs: Cost) -> dict[str, Any]:
+    """The columns of results.csv that follow from the architecture."""
+    return {
+        "arch": arch_name(spec),
+        "family": spec.family,
+        "depths": "-".join(map(str, spec.depths)),
+        "widths": "-".join(map(str, spec.widths)),
+        "params": costs.params,
+        "macs": costs.macs,
+    }
+
+
+@dataclass(frozen=True)
+class Run:
+    """A question with its data: everything that reading and doing the run needs.
+
+    Raises InputError on construction where recipe, evaluation and data do not fit together.
+    """
+
+    settings: Settings
+    splits: Splits
+    training_fingerprint: str
+
+    def __post_init__(self) -> None:
+        batch_size, size = self.settings.recipe.batch_size, len(self.splits.train)
+        if self.settings.recipe.drop_last and batch_size > size:
+            raise invalid("recipe.batch_size", batch_size, f"at most the {size} training images")
+        test, eps = self.splits.test, self.settings.threat.eps
+        self.settings.evaluation.require_fits(len(test), test.num_classes, eps)
+
+    @classmethod
+    def load(cls, settings: Settings) -> "Run":
+        """Read the data."""
+        splits = settings.dataset.load()
+        return cls(settings, splits, splits.training_fingerprint())
+
+    @cached_property
+    def run_id(self) -> str:
+        """Who this run is."""
+        return self.settings.run_id(self.training_fingerprint)
+
+    @cached_property
+    def cost(self) -> Cost:
+        """On this data's image shape and classes."""
+        return cost(self.settings.spec, self.splits.train.num_classes, self.splits.train.image_shape)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Training steps of one epoch."""
+        recipe, size = self.settings.recipe, len(self.splits.train)
+        steps = size // recipe.batch_size if recipe.drop_last else -(-size // recipe.batch_size)
+        return min(steps, self.settings.trainer.limit_train_batches or steps)
+
+    @property
+    def study(self) -> StudyFolder:
+        """The study that it belongs to."""
+        return StudyFolder(self.settings.study_path)
+
+    @property
+    def folder(self) -> RunFolder:
+        """Where it is recorded."""
+        return self.study.run(self.run_id)
+
+    @property
+    def facts(self) -> RunFacts:
+        """What is known before it starts."""
+        settings = self.settings
+        return RunFacts(
+            run_id=self.run_id,
+            study=settings.study,
+            **spec_facts(settings.spec, self.cost),
+            objective=settings.objective.name,
+            recipe=settings.recipe.name,
+            train_threat=str(settings.threat),
+            data=settings.dataset.name,
+            seed=settings.seed,
+            epochs=settings.trainer.max_epochs,
+        )
+
+    def records(self) -> Iterator[tuple[str, EvaluationRecord]]:
+        """The evaluation record of each checkpoint that is asked for, as it is now."""
+        examples = select_examples(self.splits.test, self.settings.evaluation.n)
+        for which in self.settings.evaluation.checkpoints:
+            subject = Subject(self.run_id, which, "raw", self.settings.threat, self.settings.dataset.name)
+            yield which, EvaluationRecord(self.folder.evaluations, subject, examples)
+
+    def is_done(self) -> bool:
+        """Whether training is over and every number that is asked for is recorded."""
+        evaluation = self.settings.evaluation
+        return (
+            self.folder.state == "completed"
+            and self.folder.trained
+            and all(record.is_complete(evaluation) for _, record in self.records())
+        )

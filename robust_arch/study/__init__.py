@@ -1,0 +1,1 @@
+"""The life of a study: plan, launch, follow, merge."""

@@ -1,0 +1,116 @@
+"""Runs handed to Hydra's launcher until each has ended: again where it failed, alone where it killed its worker."""
+
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from hydra.core.utils import JobStatus
+from hydra.plugins.launcher import Launcher
+
+from robust_arch.execution.execute import warn_of_other_version
+from robust_arch.execution.run import Run
+from robust_arch.runs.folder import wait_while_locked
+from robust_arch.runs.study import PLAN_COLUMNS
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """A run of the plan. overrides: what a job is launched with to do it."""
+
+    run: Run
+    overrides: tuple[str, ...]
+
+    def row(self) -> dict[str, Any]:
+        """A row of plan.csv."""
+        facts = self.run.facts
+        return {key: getattr(facts, key) for key in PLAN_COLUMNS}
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether nothing is left to try: it is done, or it diverged, which it would do again."""
+        return self.run.is_done() or self.run.folder.state == "diverged"
+
+    def without_rerun(self) -> "PlannedRun":
+        """The same run, to go on with rather than to do again from the start."""
+        settings = replace(self.run.settings, rerun=False)
+        return PlannedRun(replace(self.run, settings=settings), (*self.overrides, "rerun=false"))
+
+
+def launch_until_settled(launcher: Launcher, runs: Sequence[PlannedRun], called: str = "runs") -> None:
+    """Launch what is not done, wait for what another process is doing, and try again what failed.
+
+    A run that failed or was killed has `study.retries` further attempts; one that did not begin because a killed worker
+    took the launcher down with it has used none. Ends early where the study is stopped on failure. called: what the log
+    calls them.
+    """
+    if not runs:
+        return
+    waiting = [planned for planned in runs if planned.run.settings.rerun or not planned.is_settled]
+    for planned in _without(runs, waiting):
+        warn_of_other_version(planned.run.folder)
+    log.info("%d of %d %s are done already%s", len(runs) - len(waiting), len(runs), called, _still_to_evaluate(waiting))
+    tries: Counter[str] = Counter()
+    while waiting:
+        begun = _attempt(launcher, waiting)
+        tries.update(planned.run.run_id for planned in begun)
+        if all(planned.run.folder.end == "disk_full" for planned in begun) and begun:
+            log.error("the disk is full: nothing is tried again")
+            return
+        if not begun or runs[0].run.study.is_stopped:
+            return
+        untouched = _without(waiting, begun)
+        again = [planned for planned in begun if tries[planned.run.run_id] <= planned.run.settings.retries]
+        waiting = [*untouched, *(planned.without_rerun() for planned in again if not planned.is_settled)]
+        if waiting:
+            log.info("%d runs are not done: trying again", len(waiting))
+
+
+def _still_to_evaluate(waiting: Sequence[PlannedRun]) -> str:
+    """How many of the runs are trained and lack an evaluation alone; nothing if there are none."""
+    trained = sum(planned.run.folder.trained and not planned.run.settings.rerun for planned in waiting)
+    return f"; trained, still to be evaluated: {trained}" if trained else ""
+
+
+def _attempt(launcher: Launcher, waiting: Sequence[PlannedRun]) -> list[PlannedRun]:
+    """Hand runs to the launcher and wait until they have ended; returns those that were begun.
+
+    A run whose last attempt was killed may have taken more memory than there is. It goes alone, after the others: the
+    launchers with a pool of workers give up all of them where one is killed.
+    """
+    before = {planned.run.run_id: planned.run.folder.stamp for planned in waiting}
+    suspects = [planned for planned in waiting if planned.run.folder.end == "killed"]
+    for batch in [_without(waiting, suspects), *([suspect] for suspect in suspects)]:
+        if batch and not batch[0].run.study.is_stopped:
+            _launch(launcher, batch)
+    _wait_for_others(waiting)
+    return [planned for planned in waiting if planned.run.folder.stamp != before[planned.run.run_id]]
+
+
+def _without(runs: Sequence[PlannedRun], others: Sequence[PlannedRun]) -> list[PlannedRun]:
+    """By run_id: to compare two runs is to compare all their settings."""
+    left_out = {planned.run.run_id for planned in others}
+    return [planned for planned in runs if planned.run.run_id not in left_out]
+
+
+def _wait_for_others(runs: Sequence[PlannedRun]) -> None:
+    busy = [planned.run.folder for planned in runs if planned.run.folder.is_locked]
+    if busy:
+        log.info("waiting for %d runs that another process is doing", len(busy))
+    wait_while_locked(busy)
+
+
+def _launch(launcher: Launcher, runs: Sequence[PlannedRun]) -> None:
+    try:
+        returned = launcher.launch([list(planned.overrides) for planned in runs], initial_job_idx=0)
+    except Exception as error:  # a worker that was killed, say: what it did is recorded
+        log.error("the launcher failed: %s: %s", type(error).__name__, error)  # its traceback says nothing
+        return
+    for planned, job in zip(runs, returned, strict=False):
+        ended = getattr(job, "_return_value", None)
+        # a run that failed has said so itself; a job can also end before its run began
+        if job.status == JobStatus.FAILED and type(ended).__name__ != "RunNotCompletedError":
+            log.error("job of run %s failed: %s: %s", planned.run.run_id, type(ended).__name__, ended)

@@ -1,0 +1,361 @@
+"""Studies that were run on several machines, joined into one folder of records."""
+
+import filecmp
+import json
+import secrets
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from robust_arch.analysis.report.card import write_card
+from robust_arch.common.files import read_arrays
+from robust_arch.errors import InputError, invalid
+from robust_arch.evaluation.record import SCHEMA, write_pair
+from robust_arch.runs import RunFolder, StudyFolder, lock, open_study
+from robust_arch.runs.folder import ELSEWHERE
+from robust_arch.runs.schema import evaluation, extensible_evaluation, is_whole_pair, plain
+
+_FILES = ("config.yaml", "result.json", "metrics.csv", "train.log")  # status.json is written anew
+_RANKS = {"completed": 3, "diverged": 2, "failed": 1}
+# what two machines may record differently for one answer: times, hosts, versions and paths
+_CIRCUMSTANCES = frozenset(
+    {
+        "about", "command", "commit", "device", "finished", "hardware", "images", "implementation", "package_version",
+        "seconds", "torch_version", "train_seconds", "versions",
+    }
+)  # fmt: skip
+_DERIVED = frozenset({"worst_case", "invalid", "warnings"})  # of an evaluation: they follow from the rest
+_SHOWN = 3  # differences of a file
+_BEFORE = "before"  # inside a run that was replaced: what the target had of it
+# a file where a folder belongs, or the other way round, and what is removed while it is read; not a full disk
+_MISSHAPEN = (FileExistsError, FileNotFoundError, IsADirectoryError, NotADirectoryError)
+
+Pair = tuple[dict[str, Any], Mapping[str, np.ndarray]]  # an evaluation record: its JSON and its arrays
+
+
+@dataclass(frozen=True)
+class Conflict:
+    """Two completed records of one run with other numbers. what: how they differ, the target's number first."""
+
+    run_id: str
+    source: Path
+    file: str
+    what: str
+
+
+@dataclass
+class MergeOutcome:
+    """Runs by what was done with them; `same` were there already.
+
+    skipped: (run, source, why). left_out: files, and rows of plan.csv, that do not fit, to why.
+    """
+
+    added: list[str] = field(default_factory=list)
+    replaced: list[str] = field(default_factory=list)
+    united: list[str] = field(default_factory=list)
+    same: list[str] = field(default_factory=list)
+    skipped: list[tuple[str, Path, str]] = field(default_factory=list)
+    conflicts: list[Conflict] = field(default_factory=list)
+    left_out: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def changed(self) -> bool:
+        """Whether anything was written."""
+        return bool(self.added or self.replaced or self.united)
+
+
+class _SkippedError(RuntimeError):
+    """The run is left as it is; why, in words."""
+
+
+def merge_studies(sources: Sequence[Path], target: Path) -> MergeOutcome:
+    """Copy the records of the studies into `target`, which need not exist; no checkpoints, and no source is changed.
+
+    Raises:
+        InputError: for a source that is no study, a target that is, holds or lies in a source, or one that is being
+            merged into.
+    """
+    studies = [open_study(source) for source in sources]
+    if target.exists() and not target.is_dir():
+        raise invalid("--into", str(target), "a study's folder, which need not exist")
+    for source in sources:
+        _require_apart(source, target)
+    with lock.held(target / ".merge.lock") as mine:
+        if not mine:
+            raise InputError(f"--into = {str(target)!r}: another process is merging into it")
+        return _merge(studies, StudyFolder(target))
+
+
+def _require_apart(source: Path, target: Path) -> None:
+    """Raise InputError where what is written into the target would be written into the source."""
+    for one in (source.resolve(), (source / "runs").resolve()):
+        for other in (target.resolve(), (target / "runs").resolve()):
+            if one.is_relative_to(other) or other.is_relative_to(one):
+                allowed = f"another folder than the sources, neither inside one nor around it, as with {source}"
+                raise invalid("--into", str(target), allowed)
+
+
+def _merge(studies: Sequence[StudyFolder], target: StudyFolder) -> MergeOutcome:
+    outcome = MergeOutcome()
+    (target.path / "runs").mkdir(exist_ok=True)
+    for left in target.path.glob(".merging-*"):  # by a merge that was killed
+        _clean_up(left, target)
+    scratch = target.path / f".merging-{secrets.token_hex(4)}"
+    scratch.mkdir()
+    try:
+        for study in studies:
+            outcome.skipped.extend((name, study.path, "it is no folder") for name in _no_folders(study))
+            for run in study.runs():
+                _merge_run(run, study, target, scratch, outcome)
+    finally:
+        _clean_up(scratch, target)
+    _merge_plans(studies, target)
+    if outcome.changed or not target.results_path.is_file():
+        target.write_results()
+    for study in (*studies, target):
+        outcome.left_out |= {str(study.path / what): why for what, why in study.left_out.items()}
+    return outcome
+
+
+def _clean_up(scratch: Path, target: StudyFolder) -> None:
+    """Remove the scratch folder, once the runs of the target that were moved there are back."""
+    for before in scratch.glob(f"*.{_BEFORE}"):
+        own = target.run(before.name.removesuffix(f".{_BEFORE}"))
+        if own.path.exists():
+            _keep(before, own)
+        else:
+            before.rename(own.path)
+    shutil.rmtree(scratch)
+
+
+def _no_folders(study: StudyFolder) -> list[str]:
+    """What stands where a run's folder belongs, like a link into a disk that is not there."""
+    entries = (path for path in (study.path / "runs").glob("*") if not path.name.startswith("."))
+    return sorted(path.name for path in entries if not path.is_dir())
+
+
+def _merge_run(run: RunFolder, study: StudyFolder, target: StudyFolder, scratch: Path, outcome: MergeOutcome) -> None:
+    own, status = target.run(run.run_id), run.status
+    try:
+        if run.is_locked:
+            raise _SkippedError(f"a process works on it in {study.path}")
+        if isinstance(status.get("run"), dict):
+            _merge_recorded(run, status, own, scratch, study.path, outcome)
+        elif any(path.name != ".lock" for path in run.path.iterdir()):
+            raise _SkippedError("its status.json cannot be read")
+    except (_SkippedError, *_MISSHAPEN) as error:
+        outcome.skipped.append((run.run_id, study.path, str(error)))
+
+
+def _merge_recorded(
+    run: RunFolder, status: Mapping[str, Any], own: RunFolder, scratch: Path, source: Path, outcome: MergeOutcome
+) -> None:
+    recorded, works = bool(own.status.get("run")), _holds_work(own.path)
+    state, own_state = _state(run, status), _state(own, own.status)
+    if recorded and state == own_state == "completed":
+        _unite(run, own, source, outcome)
+    elif recorded and _RANKS.get(state, 0) <= _RANKS.get(own_state, 0):
+        outcome.same.append(run.run_id)
+    elif works and state != "completed":
+        raise _SkippedError(f"it is not completed there, and {own.path} holds checkpoints or evaluations of it")
+    else:
+        _copy_in(run, status, own, scratch)
+        (outcome.replaced if recorded or works else outcome.added).append(run.run_id)
+
+
+def _state(run: RunFolder, status: Mapping[str, Any]) -> str:
+    """The run's state; a training that says completed while its result cannot be read has to be done again."""
+    state = run.state_in(status)
+    # a checkpoint from elsewhere was only evaluated: it has no objective, and no result
+    lacks_result = (status.get("run") or {}).get("objective") is not None and run.result is None
+    return "planned" if state == "completed" and lacks_result else state
+
+
+def _holds_work(path: Path) -> bool:
+    """Whether a run's folder holds what only computing brings back: weights, or evaluations."""
+    run = RunFolder(path)
+    if run.checkpoints.is_symlink() or any(path.glob(f"{_BEFORE}*")):  # a link: to weights on another disk
+        return True
+    return any(run.checkpoints.glob("*.ckpt")) or any(run.evaluations.glob("*.json"))
+
+
+def _copy_in(run: RunFolder, status: Mapping[str, Any], own: RunFolder, scratch: Path) -> None:
+    """Put a copy of the run's records where `own` is, as a whole."""
+    if own.path.is_symlink() and not own.path.exists():
+        raise _SkippedError(f"{own.path} is a link to nothing")
+    copied = RunFolder(scratch / "new" / run.run_id)
+    if copied.path.exists():  # from a source in which it could not be copied whole
+        shutil.rmtree(copied.path)
+    _copy(run, status, copied)
+    if run.is_locked or run.status != status:
+        raise _SkippedError("a process has begun to work on it")
+    if not own.path.exists():
+        copied.path.rename(own.path)
+        return
+    with own.lock() as mine:
+        if not mine:
+            raise _SkippedError(f"a process works on it in {own.path.parents[1]}")
+        before = scratch / f"{run.run_id}.{_BEFORE}"
+        own.path.rename(before)
+        copied.path.rename(own.path)
+        _keep(before, own)
+
+
+def _keep(before: Path, own: RunFolder) -> None:
+    """Move what the target had of a run into the run's new folder, if it holds work.
+
+    Not its checkpoints alone, to where checkpoints are: they are of another training than the records.
+    """
+    if _holds_work(before):
+        name = f"{_BEFORE}-{secrets.token_hex(4)}" if (own.path / _BEFORE).exists() else _BEFORE
+        before.rename(own.path / name)
+
+
+def _copy(run: RunFolder, status: Mapping[str, Any], copied: RunFolder) -> None:
+    copied.evaluations.mkdir(parents=True)
+    result, whole = run.result, {eval_id for eval_id in run.evaluation_ids() if run.evaluation(eval_id)}
+    for name in _FILES:
+        if (run.path / name).is_file() and (name != "result.json" or result is not None):
+            shutil.copyfile(run.path / name, copied.path / name)
+    if run.evaluations.is_dir():
+        for path in run.evaluations.iterdir():
+            kept = path.name == "card.md" or (path.suffix in (".json", ".npz") and path.stem in whole)
+            if kept and path.is_file():
+                shutil.copyfile(path, copied.evaluations / path.name)
+    # a run that has to be done again is done from its start, so only a completed one needs weights
+    mark = {"weights": ELSEWHERE} if run.state_in(status) == "completed" and result is not None else {}
+    (copied.path / "status.json").write_text(json.dumps({**status, **mark}, indent=2) + "\n", encoding="utf-8")
+
+
+def _unite(run: RunFolder, own: RunFolder, source: Path, outcome: MergeOutcome) -> None:
+    """Add the evaluations that `own` lacks, if both completed records agree in every number they share."""
+    found = list(_different(_without(run.result or {}), _without(own.result or {})))
+    conflicts = [Conflict(run.run_id, source, "result.json", _told(found))] if found else []
+    additions = []
+    for path in sorted(run.evaluations.glob("*.json")):
+        mine = own.evaluations / path.name
+        if _is_settled(path, mine) or (theirs := _pair(path, run)) is None:
+            continue
+        if (ours := _pair(mine, own)) is None:
+            additions.append((mine, theirs))
+        elif found := list(_disagreements(theirs, ours)):
+            conflicts.append(Conflict(run.run_id, source, f"evaluations/{path.name}", _told(found)))
+        elif (united := _united(theirs, ours)) is not None:
+            additions.append((mine, united))
+    if conflicts:
+        outcome.conflicts.extend(conflicts)
+    elif additions:
+        _add_evaluations(own, additions)
+        outcome.united.append(run.run_id)
+    else:
+        outcome.same.append(run.run_id)
+
+
+def _add_evaluations(own: RunFolder, additions: Sequence[tuple[Path, Pair]]) -> None:
+    with own.lock() as mine:
+        if not mine:
+            raise _SkippedError(f"a process works on it in {own.path.parents[1]}")
+        for path, (content, arrays) in additions:
+            write_pair(path, content, arrays)
+        if own.config.is_file():
+            write_card(own)
+
+
+def _is_settled(path: Path, mine: Path) -> bool:
+    """Whether nothing can be added: the records are the same, or a folder stands where `mine` would be written."""
+    return mine.is_dir() or mine.with_suffix(".npz").is_dir() or _same_files(path, mine)
+
+
+def _same_files(path: Path, other: Path) -> bool:
+    """Whether both records are the same to the byte, which spares reading them."""
+    pairs = ((path, other), (path.with_suffix(".npz"), other.with_suffix(".npz")))
+    return all(one.is_file() and two.is_file() and filecmp.cmp(one, two, shallow=False) for one, two in pairs)
+
+
+def _pair(path: Path, run: RunFolder) -> Pair | None:
+    """An evaluation record of a run, or None if one of its files is missing or does not fit."""
+    content, arrays = run.evaluation(path.stem, _united_evaluation), read_arrays(path.with_suffix(".npz"))
+    if content is None or arrays is None or content.get("schema") != SCHEMA:
+        return None
+    return (content, arrays) if is_whole_pair(content, arrays) else None
+
+
+def _united_evaluation(content: Any) -> None:
+    """Raise MisfitError unless both what is known here and what a later version may have added can be written again."""
+    for check in (evaluation, extensible_evaluation, plain):
+        check(content)
+
+
+def _disagreements(theirs: Pair, ours: Pair) -> Iterator[str]:
+    """Shared numbers of two evaluations that are not the same."""
+    for key in sorted((set(theirs[0]) & set(ours[0])) - _DERIVED - {"attacks"}):
+        yield from _different(_without(theirs[0][key]), _without(ours[0][key]), key)
+    attacks, own = theirs[0]["attacks"], ours[0]["attacks"]
+    for name in sorted(set(attacks) & set(own)):
+        yield from _different(_without(attacks[name]), _without(own[name]), f"attacks.{name}")
+    for name in sorted(set(theirs[1]) & set(ours[1])):
+        if not np.array_equal(theirs[1][name], ours[1][name]):
+            yield f"{name}: other examples in the .npz"
+
+
+def _united(theirs: Pair, ours: Pair) -> Pair | None:
+    """Both evaluations in one, or None if the second holds the first."""
+    attacks = {**theirs[0]["attacks"], **ours[0]["attacks"]}
+    content = {**theirs[0], **ours[0], "attacks": attacks}
+    if set(attacks) == set(ours[0]["attacks"]) and set(content) == set(ours[0]):
+        return None
+    return content, {**theirs[1], **ours[1]}
+
+
+def _without(node: Any) -> Any:
+    """What is recorded, without the circumstances under which it was."""
+    if isinstance(node, dict):
+        return {key: _without(value) for key, value in node.items() if key not in _CIRCUMSTANCES}
+    return [_without(value) for value in node] if isinstance(node, list) else node
+
+
+def _different(theirs: Any, ours: Any, where: str = "") -> Iterator[str]:
+    """Each place in which two records differ, like `clean.count: 41 against 43`."""
+    if isinstance(theirs, dict) and isinstance(ours, dict):
+        for key in sorted({*theirs, *ours}):
+            yield from _different(theirs.get(key), ours.get(key), f"{where}.{key}" if where else key)
+    elif theirs != ours:
+        yield f"{where}: {ours} against {theirs}"
+
+
+def _told(found: Sequence[str]) -> str:
+    more = f"; and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+    return "; ".join(found[:_SHOWN]) + more
+
+
+def _merge_plans(studies: Sequence[StudyFolder], target: StudyFolder) -> None:
+    """plan.csv is the union in order of first appearance; study.json keeps what each plan rests on."""
+    planned: dict[str, dict[str, str]] = {}
+    parts: list[dict[str, Any]] = []
+    for study in (target, *studies):
+        for row in study.read_plan():
+            planned.setdefault(row["run_id"], row)
+        about = study.about
+        for part in about.get("merged", [about] if about else []):
+            if part not in parts:
+                parts.append(part)
+    about = _about(parts)
+    if planned and (list(planned.values()) != target.read_plan() or about != target.about):
+        target.write_plan(list(planned.values()), about)
+
+
+def _about(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """study.json of several plans; of one its own."""
+    if len(parts) < 2:
+        return dict(*parts)
+    return {
+        "command": "\n".join(dict.fromkeys(part["command"] for part in parts if part.get("command"))),
+        "budgets": sorted({budget for part in parts for budget in part.get("budgets", [])}),
+        "considered": sum(part.get("considered", 0) for part in parts),
+        "rejected": sum(part.get("rejected", 0) for part in parts),
+        "merged": list(parts),
+    }

@@ -1,0 +1,171 @@
+"""The plan of a study as a person reads it."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Literal
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+from rich.table import Table
+
+from robust_arch.architectures import activation_bytes, arch_name
+from robust_arch.common.paths import conf_dir
+from robust_arch.configuration.commands import require_one_study
+from robust_arch.configuration.resolvers import register_resolvers
+from robust_arch.configuration.schema import refused
+from robust_arch.configuration.settings import of_a_job
+from robust_arch.errors import InputError, invalid
+from robust_arch.execution.run import Run
+from robust_arch.search import Halving, Members
+from robust_arch.study.forecast import Forecast
+from robust_arch.study.halving import ONE_VALUE, plan_rungs, read_halving
+from robust_arch.study.sweep import StudyPlan, combinations, plan_study
+from robust_arch.train import FLAGS
+
+
+def plans_from_command(arguments: Sequence[str]) -> list[StudyPlan]:
+    """The plans that `python -m robust_arch.train -m <arguments>` would follow, one a combination of swept values.
+
+    `-m` may be among the arguments, and `--config-dir <folder>` adds a folder of one's own YAML.
+
+    Raises:
+        InputError: for an argument that Hydra or this project refuses.
+    """
+    words = [
+        part for word in arguments for part in (word.split("=", 1) if word.startswith("--config-dir=") else [word])
+    ]
+    overrides = [FLAGS.get(word, word) for word in words if word not in ("-m", "--multirun")]
+    search_path = []
+    for option in ("--config-dir", "-cd"):
+        if option in overrides:
+            position = overrides.index(option)
+            folder = Path(overrides[position + 1]) if len(overrides) > position + 1 else None
+            if folder is None or not folder.is_dir():
+                raise invalid(
+                    option, None if folder is None else str(folder), "a folder of YAML files laid out like conf/"
+                )
+            search_path = [f"hydra.searchpath=[file://{folder.resolve()}]"]
+            del overrides[position : position + 2]
+    register_resolvers()
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+            require_one_study(overrides)
+            plans = [_plan([*search_path, *combination], combination) for combination in combinations(overrides)]
+    except (HydraException, OmegaConfBaseException) as error:
+        raise refused(error) from None
+    if len(plans) > 1 and any(plan.halving is not None for plan in plans):
+        raise InputError(ONE_VALUE)
+    return plans
+
+
+def _plan(composed_with: Sequence[str], overrides: Sequence[str]) -> StudyPlan:
+    cfg = compose("train", overrides=list(composed_with), return_hydra_config=True)
+    if cfg.hydra.runtime.choices["hydra/sweeper"] == "halving":
+        return _plan_halving(read_halving(cfg.hydra.sweeper), composed_with, overrides)
+    return plan_study(of_a_job(cfg), overrides)
+
+
+def _plan_halving(halving: Halving, composed_with: Sequence[str], overrides: Sequence[str]) -> StudyPlan:
+    """The plan of the first rung, once what the later ones say is checked too."""
+
+    def composed(rung: Sequence[str]) -> tuple[DictConfig, list[str]]:
+        cfg = compose("train", overrides=[*composed_with, *rung], return_hydra_config=True)
+        return of_a_job(cfg), [*overrides, *rung]
+
+    return replace(plan_rungs(halving, composed)[0], halving=halving)
+
+
+def plan_tables(plan: StudyPlan) -> list[Table | str]:
+    """The runs with what they cost, what is left to train, and what was left out with the reason."""
+    forecast = Forecast([planned.run for planned in plan.runs], plan.study)
+    members = plan.members
+    tables: list[Table | str] = [_runs_table(plan, forecast), _left_to_train(plan, forecast)]
+    if plan.halving is not None:
+        tables.append(_schedule(plan, plan.halving))
+    if members.not_sampled:
+        tables.append(f"{members.not_sampled:,} more architectures inside were not sampled (search.sample)")
+    if members.rejected_count:
+        tables.append(_rejected_table(members))
+    return tables
+
+
+_COLUMNS: dict[str, Literal["left", "right"]] = {
+    "run": "left", "architecture": "left", "params": "right", "MACs": "right", "stage shares of params": "left",
+    "of MACs": "left", "activations, MiB": "right", "training time": "right", "seed": "right", "state": "left",
+}  # fmt: skip
+
+
+def _runs_table(plan: StudyPlan, forecast: Forecast) -> Table:
+    table = Table(title=f"study {plan.study.name}: {len(plan.runs)} runs inside {plan.budget}")
+    for column, side in _COLUMNS.items():
+        table.add_column(column, justify=side, overflow="fold")
+    for planned in plan.runs:
+        run = planned.run
+        table.add_row(
+            run.run_id,
+            arch_name(run.settings.spec),
+            f"{run.cost.params:,}",
+            f"{run.cost.macs:,}",
+            _shares(run.cost.shares("params")),
+            _shares(run.cost.shares("macs")),
+            f"{_activation_mib(run):,.1f}",
+            _duration(forecast.seconds(run)),
+            str(run.settings.seed),
+            run.folder.state,
+        )
+    return table
+
+
+def _activation_mib(run: Run) -> float:
+    """What a forward pass over one batch keeps for the backward pass, in float32."""
+    image_shape, batch_size = run.splits.train.image_shape, run.settings.recipe.batch_size
+    return batch_size * activation_bytes(run.settings.spec, image_shape) / 2**20
+
+
+def _duration(seconds: float | None) -> str:
+    """Hours, minutes and seconds."""
+    return "-" if seconds is None else str(timedelta(seconds=round(seconds)))
+
+
+def _left_to_train(plan: StudyPlan, forecast: Forecast) -> str:
+    left = [planned.run for planned in plan.runs if not planned.run.folder.trained]
+    if not left:
+        return "nothing is left to train"
+    seconds = [forecast.seconds(run) for run in left]
+    if any(each is None for each in seconds):
+        return f"{len(left)} runs left to train; times appear once a run of the study is recorded on this machine"
+    return f"{len(left)} runs left to train: {_duration(sum(filter(None, seconds)))} in all, one after the other"
+
+
+def _rejected_table(members: Members) -> Table:
+    table = Table(title=f"{members.rejected_count:,} of {members.considered:,} rejected")
+    table.add_column("nearest of them" if members.rejected_count > len(members.rejected) else "what")
+    table.add_column("why")
+    for item in members.rejected:
+        table.add_row(item.description, item.reason)
+    return table
+
+
+def _schedule(plan: StudyPlan, halving: Halving) -> Table:
+    """The rungs with the runs that they have if none fails, ties aside, and what all cost against the full grid."""
+    seeds = len(plan.runs) // len(plan.members.specs)
+    counts = halving.schedule(len(plan.members.specs))
+    rows = [(count * seeds, value) for count, value in zip(counts, halving.values, strict=True)]
+    total, grid = sum(runs * value for runs, value in rows), len(plan.runs) * halving.values[-1]
+    title = f"rungs of {halving.resource}: {total:,} in all, {total / grid:.0%} of the full grid's {grid:,}"
+    table = Table(title=f"{title}; the runs above are the first rung's")
+    for column in ("rung", halving.resource, "architectures", "runs", "sum"):
+        table.add_column(column, justify="right")
+    for number, (count, (runs, value)) in enumerate(zip(counts, rows, strict=True), start=1):
+        table.add_row(str(number), str(value), str(count), str(runs), f"{runs * value:,}")
+    return table
+
+
+def _shares(shares: Sequence[float]) -> str:
+    return " ".join(f"{share:.0%}" for share in shares)

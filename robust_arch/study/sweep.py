@@ -1,0 +1,187 @@
+"""A study: the plan under the budget, and its runs handed to whatever Hydra launcher is configured."""
+
+import logging
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.plugins.launcher import Launcher
+from omegaconf import DictConfig
+
+from robust_arch.architectures import ArchSpec
+from robust_arch.configuration import settings as edge
+from robust_arch.data import ImageSet
+from robust_arch.errors import InputError, invalid
+from robust_arch.execution.run import Run
+from robust_arch.runs import StudyFolder
+from robust_arch.search import Budget, Halving, Members
+from robust_arch.study.launch import PlannedRun, launch_until_settled
+from robust_arch.study.optimiser import read_objectives, refuse_allocation
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class StudyPlan:
+    """The runs of one configuration: members of the space inside the budget, times seeds.
+
+    halving: of which rungs they are the first, if they are.
+    """
+
+    runs: tuple[PlannedRun, ...]
+    members: Members
+    budget: Budget
+    study: StudyFolder
+    halving: Halving | None = None
+
+
+def plan_study(cfg: DictConfig, overrides: Sequence[str]) -> StudyPlan:
+    """Check everything and plan; trains and writes nothing.
+
+    cfg: a composed configuration. overrides: what it was composed with, which every job gets too.
+
+    Raises:
+        InputError: if a value is not allowed, or no architecture of the space meets the budget.
+    """
+    settings = edge.read_settings(cfg)
+    refuse_allocation(cfg)
+    read_objectives(cfg)
+    require_jobs()
+    base = Run.load(settings)
+    train = base.splits.train
+    task = (train.num_classes, train.image_shape)
+    space, budget, seeds = edge.read_space(cfg), edge.read_budget(cfg, *task), edge.read_seeds(cfg)
+    members = edge.read_sample(cfg).of(space.members(budget, *task), *task, budget.counted)
+    if not members.specs:
+        nearest = f"; nearest: {members.rejected[0].description}: {members.rejected[0].reason}" * bool(members.rejected)
+        raise InputError(
+            f"search.budget = {budget}: none of the {members.considered} points of search.space meets it{nearest}"
+        )
+    members.require_plannable(len(seeds))
+    runs = [planned_run(base, spec, seed, overrides) for spec in members.specs for seed in seeds]
+    return StudyPlan(tuple(runs), members, budget, StudyFolder(base.settings.study_path))
+
+
+def require_jobs() -> None:
+    """Raise InputError for a number of simultaneous jobs that joblib would refuse in the middle of the sweep."""
+    jobs = HydraConfig.get().launcher.get("n_jobs", 1) if HydraConfig.initialized() else 1
+    if jobs is not None and (isinstance(jobs, bool) or not isinstance(jobs, int) or not jobs):
+        raise invalid("hydra.launcher.n_jobs", jobs, "an integer of at least 1, or -1 for as many as there are cores")
+
+
+def planned_run(base: Run, spec: ArchSpec, seed: int, overrides: Sequence[str]) -> PlannedRun:
+    """The same question as `base` for an architecture and a seed; overrides: what `base` was composed with."""
+    member = (
+        # decided here once: whoever does the run does the one that is planned
+        edge.as_override("trainer.precision", base.settings.trainer.precision),
+        edge.as_override("arch.depths", spec.depths),
+        edge.as_override("arch.widths", spec.widths),
+        edge.as_override("seed", seed),
+    )
+    run = Run(base.settings.with_member(spec, seed), base.splits, base.training_fingerprint)
+    return PlannedRun(run, (*overrides, *member))
+
+
+def combinations(arguments: Sequence[str], loader: ConfigLoader | None = None) -> list[list[str]]:
+    """The overrides of each combination of the values that the command line sweeps over."""
+    overrides = OverridesParser.create(config_loader=loader).parse_overrides(list(arguments))
+    return BasicSweeper.split_arguments(overrides, None)[0]
+
+
+def configurations(
+    config: DictConfig, loader: ConfigLoader, arguments: Sequence[str]
+) -> Iterator[tuple[DictConfig, list[str]]]:
+    """One composed configuration, with its overrides, for each combination."""
+    for combination in combinations(arguments, loader):
+        yield edge.of_a_job(loader.load_sweep_config(config, combination)), combination
+
+
+def sweep(config: DictConfig, loader: ConfigLoader, launcher: Launcher, arguments: Sequence[str]) -> None:
+    """Plan, launch what is not done, then evaluate the finalists.
+
+    Raises:
+        SystemExit: with status 1 unless every run of the plan is completed at the end.
+    """
+    try:
+        plans, finalists = _plans(config, loader, arguments)
+        runs = _distinct(plans)
+    except InputError as error:
+        sys.exit(f"error: {error}")
+    study = plans[0].study
+    study.go_on()
+    _record_plan(study, plans, runs, edge.study_command(config.hydra, arguments))
+    launch_until_settled(launcher, runs)
+    trained = [planned for planned in runs if planned.run.folder.trained]
+    chosen = finalist_runs(trained, finalists) if finalists is not None and not study.is_stopped else []
+    launch_until_settled(launcher, chosen, "finalists")
+    study.write_results()
+    study.tell_left_out()
+    undone = [planned for planned in [*runs, *chosen] if not planned.run.is_done()]
+    completed = sum(planned.run.is_done() for planned in runs)
+    log.info("%d of %d runs completed; results in %s", completed, len(runs), study.results_path)
+    for planned in undone:
+        folder = planned.run.folder
+        how = ", ".join(filter(None, (folder.state, folder.end)))
+        log.error("run %s is not done (%s): %s", planned.run.run_id, how, folder.path)
+    if study.is_stopped:
+        log.error("stopped on failure: what had not begun did not begin")
+    if undone:
+        sys.exit(1)
+
+
+def _plans(
+    config: DictConfig, loader: ConfigLoader, arguments: Sequence[str]
+) -> tuple[list[StudyPlan], edge.Finalists | None]:
+    """The plan of each combination, and the finalists' evaluation, all checked."""
+    plans = []
+    finalists = None
+    for composed, combination in configurations(config, loader, arguments):
+        plans.append(plan_study(composed, combination))
+        finalists = checked_finalists(composed, plans[-1].runs[0].run.splits.test)
+    return plans, finalists
+
+
+def checked_finalists(cfg: DictConfig, test: ImageSet) -> edge.Finalists | None:
+    """`study.finalists`, or None; raises InputError where it does not fit these test images."""
+    finalists = edge.read_finalists(cfg)
+    if finalists is not None:
+        finalists.evaluation.require_fits(len(test), test.num_classes, edge.read_threat(cfg.threat).eps)
+    return finalists
+
+
+def _record_plan(study: StudyFolder, plans: Sequence[StudyPlan], runs: Sequence[PlannedRun], command: str) -> None:
+    about = {
+        "command": command,
+        "budgets": sorted({str(plan.budget) for plan in plans}),
+        "considered": sum(plan.members.considered for plan in plans),
+        "rejected": sum(plan.members.rejected_count for plan in plans),
+        "not_sampled": sum(plan.members.not_sampled for plan in plans),
+    }
+    study.write_plan([planned.row() for planned in runs], about)
+
+
+def _distinct(plans: Sequence[StudyPlan]) -> list[PlannedRun]:
+    """All runs of all configurations, each question once; they must share one study folder."""
+    if len({plan.study.path for plan in plans}) > 1:
+        raise InputError("study.name: one study at a time; it cannot be swept over")
+    return list({planned.run.run_id: planned for plan in plans for planned in plan.runs}.values())
+
+
+def finalist_runs(trained: Sequence[PlannedRun], finalists: edge.Finalists) -> list[PlannedRun]:
+    """The best runs by robust accuracy on held-out data, to be evaluated again under the finalists' attacks."""
+
+    def held_out(planned: PlannedRun) -> float:
+        return float((planned.run.folder.result or {})["best_val_robust_acc"])
+
+    chosen = []
+    for planned in sorted(trained, key=held_out, reverse=True)[: finalists.top]:
+        evaluation = finalists.evaluation
+        overrides = (*planned.overrides, *finalists.overrides, "rerun=false")
+        settings = replace(planned.run.settings, evaluation=evaluation, rerun=False)
+        run = Run(settings, planned.run.splits, planned.run.training_fingerprint)
+        chosen.append(PlannedRun(run, overrides))
+    return chosen

@@ -1,0 +1,1 @@
+"""What wandb holds of a run and a study."""

@@ -1,0 +1,99 @@
+"""What wandb holds of a run, and under which names: the columns that its pages can plot, sort and group by."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from robust_arch.architectures import ArchSpec, Cost
+from robust_arch.execution.run import Run
+from robust_arch.runs import RunFacts, RunFolder
+from robust_arch.runs.study import run_rows
+
+ARCH = "arch_name"
+# with _name where the bare word is a group of keys of the configuration
+QUESTION = {
+    "objective": "objective_name",
+    "recipe": "recipe_name",
+    "data": "data_name",
+    "train_threat": "train_threat",
+    "epochs": "epochs",
+}
+"""Columns of results.csv to those on wandb: runs that differ in one of them are not comparable."""
+RESOURCES = ("params", "macs")
+_LONGEST_TAG = 64  # characters: wandb refuses a run with a longer one
+_RESULT = ("train_seconds", "best_epoch", "best_val_robust_acc", "robust_overfitting")
+_NOT_ACCURACIES = ("n_test", "stability", "lipschitz")
+
+
+def run_name(facts: RunFacts) -> str:
+    """Architecture, objective, epochs and seed: `wrn_34_r-sat-e100-s0`; runs of one study seldom differ in more."""
+    return f"{facts.arch}-{facts.objective}-e{facts.epochs}-s{facts.seed}"
+
+
+def run_tags(facts: RunFacts) -> list[str]:
+    """Family, objective, recipe, data and threat model, each once; a name too long for a tag is left out."""
+    names = (facts.family, facts.objective, facts.recipe, facts.data, facts.train_threat)
+    return [name for name in dict.fromkeys(names) if name and len(name) <= _LONGEST_TAG]
+
+
+def stage_column(stage: int, what: str) -> str:
+    """The column of one stage, counted from 1: `stage1_width`."""
+    return f"stage{stage}_{what}"
+
+
+def last_share_column(resource: str) -> str:
+    """The column of the last stage's share, whichever number that stage has: `last_params_share`."""
+    return f"last_{resource}_share"
+
+
+def run_columns(run: Run) -> dict[str, Any]:
+    """What the configuration says of a run in lists, in groups of keys or not at all, as columns of one value each.
+
+    Panels, filters and groupings take nothing else. Shares are parts, in [0, 1], of the sum over the stages.
+    """
+    question = {column: getattr(run.facts, name) for name, column in QUESTION.items()}
+    named = {ARCH: run.facts.arch, **question, "eps": run.settings.threat.eps}
+    return {**named, "params": run.cost.params, "macs": run.cost.macs, **_stage_columns(run.settings.spec, run.cost)}
+
+
+def _stage_columns(spec: ArchSpec, cost: Cost) -> dict[str, float]:
+    of_stages: dict[str, tuple[float, ...]] = {"width": spec.widths, "depth": spec.depths}
+    of_stages |= {f"{resource}_share": cost.shares(resource) for resource in RESOURCES}
+    columns = {
+        stage_column(stage, what): value
+        for what, values in of_stages.items()
+        for stage, value in enumerate(values, start=1)
+    }
+    return columns | {last_share_column(resource): cost.shares(resource)[-1] for resource in RESOURCES}
+
+
+def summary_column(checkpoint: str, n_test: int, whole: int, number: str) -> str:
+    """`best/pgd20_acc`, or `best-n120/pgd20_acc` where 120 of the `whole` test set were attacked."""
+    part = "" if n_test == whole else f"-n{n_test}"
+    return f"{checkpoint}{part}/{number}"
+
+
+def run_summary(folder: RunFolder, state: str) -> dict[str, Any]:
+    """How the run ended, and the final numbers of its checkpoints."""
+    summary: dict[str, Any] = {"state": state}
+    result = folder.result
+    if result is None:
+        return summary
+    summary |= {key: result[key] for key in _RESULT if key in result}  # earlier versions recorded fewer
+    for row in logged_rows(folder) if "data" in result else ():
+        summary |= _numbers(row, result["data"]["test"])
+    return summary
+
+
+def logged_rows(folder: RunFolder) -> list[dict[str, Any]]:
+    """The rows of results.csv whose numbers wandb holds: evaluations under the threat and on the data of training."""
+    facts = folder.status.get("run", {})
+    trained = (facts.get("train_threat"), facts.get("data"))
+    return [row for row in run_rows(folder) if "checkpoint" in row and (row["threat"], row["data"]) == trained]
+
+
+def _numbers(row: Mapping[str, Any], whole: int) -> dict[str, Any]:
+    return {
+        summary_column(row["checkpoint"], row["n_test"], whole, key): value
+        for key, value in row.items()
+        if key.endswith("_acc") or key in _NOT_ACCURACIES
+    }

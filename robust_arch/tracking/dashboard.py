@@ -1,0 +1,116 @@
+"""From a study's folder to its page on wandb: what the page shows, as a file or published."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from robust_arch.analysis.groups import Group, main_group
+from robust_arch.analysis.reading import spec_of
+from robust_arch.common.files import write_json
+from robust_arch.errors import InputError, invalid
+from robust_arch.runs import RunFolder, open_study, to_frame
+from robust_arch.tracking.columns import QUESTION, logged_rows, summary_column
+
+if TYPE_CHECKING:
+    from wandb_workspaces.workspaces import Workspace
+
+_SMOOTHNESS = ("stability", "lipschitz")
+_TRAINING = ("robust_overfitting", "best_epoch", "train_seconds")
+_MISREAD = "=<>'"  # in the text of a filter, by wandb_workspaces 0.4
+
+
+def build_dashboard(path: Path, *, project: str | None = None, entity: str | None = None) -> Workspace:
+    """The wandb workspace of the study in `path`; needs no account and no network.
+
+    Args:
+        path: the study's folder.
+        project: on wandb; the one that the study's runs were logged to unless given.
+        entity: user or team on wandb; the account's own, known once it is published, unless given.
+
+    Raises:
+        InputError: if `path` is no study, if nothing of it can be shown yet, or if the extra `dashboard` is missing.
+    """
+    try:
+        from robust_arch.tracking import panels
+    except ImportError:
+        raise InputError(
+            "a dashboard needs the package wandb-workspaces: install the extra `dashboard`, like "
+            "pip install 'robust-arch[dashboard]'"
+        ) from None
+    study = open_study(path)
+    group = main_group(to_frame([row for run in study.runs() for row in logged_rows(run)]))
+    runs = [] if group is None else [study.run(str(run_id)) for run_id in group.rows["run_id"]]
+    sizes = [result["data"]["test"] for run in runs if (result := run.result) is not None and "data" in result]
+    study.tell_left_out()
+    if group is None or not sizes:
+        raise invalid("study", str(path), "a study with a run that is trained and attacked")
+    shown = panels.Shown(**_shown(group, sizes[0]))
+    return panels.workspace(shown, entity or "", project or _logged_project(path, runs))
+
+
+def _shown(group: Group, whole: int) -> dict[str, Any]:
+    """The group as the fields of `panels.Shown`; `whole` is the size of the test set."""
+    rows = group.rows.to_dict("records")
+    question = {name: rows[0][name] for name in ("study", *QUESTION)}  # as it was logged, wherever the folder is now
+    question["epochs"] = int(question["epochs"])
+    _require_readable(question)
+    measured = [name for name in _SMOOTHNESS if group.rows[name].notna().all()]
+    numbers = ["clean_acc", "worst_case_acc", *(f"{attack}_acc" for attack in group.attacks), *measured]
+    clean, worst, *further = (summary_column(group.checkpoint, group.n_test, whole, number) for number in numbers)
+    return {
+        "name": question["study"],
+        "runs": {column: question[name] for name, column in QUESTION.items()},
+        "clean": clean,
+        "worst": worst,
+        "numbers": (*further, *_TRAINING),
+        "stages": min(len(spec_of(row).depths) for row in rows),
+    }
+
+
+def _require_readable(names: Mapping[str, Any]) -> None:
+    for key, value in names.items():
+        if set(str(value)) & set(_MISREAD):
+            raise invalid(key, value, f"a dashboard finds runs by names without {' '.join(_MISREAD)}")
+
+
+def _logged_project(path: Path, runs: Sequence[RunFolder]) -> str:
+    loggers = [run.recorded_group("logger") for run in runs]
+    projects = [str(logger["project"]) for logger in loggers if logger.get("project")]
+    if not projects:
+        raise invalid("study", str(path), "a study whose runs were logged to wandb; these were not (logger=csv)")
+    return projects[-1]
+
+
+def write_definition(page: Workspace, path: Path) -> None:
+    """What the page is, as JSON; the same study gives the same file."""
+    # the package offers no public way to the definition that its `save` sends
+    content = page._to_model().model_dump(mode="json", by_alias=True, exclude_none=True)
+    write_json(path, {key: _without_ids(content[key]) for key in ("entity", "project", "displayName", "spec")})
+
+
+def _without_ids(content: Any) -> Any:
+    """Plain data without the random ids that panels get each time."""
+    if isinstance(content, dict):
+        return {key: _without_ids(value) for key, value in content.items() if key != "__id__"}
+    return [_without_ids(each) for each in content] if isinstance(content, list) else content
+
+
+def publish(page: Workspace) -> str:
+    """Put the page online as a new saved view of its project and return its address.
+
+    Raises:
+        InputError: without an account, a network or the project; nothing on this machine is changed then.
+    """
+    import wandb
+
+    try:
+        if not page.entity:
+            page.entity = wandb.Api().default_entity or ""
+        return str(page.save().url)
+    except Exception as error:  # those of wandb and of its transport share no base class
+        raise InputError(
+            f"--publish: wandb did not take the dashboard ({type(error).__name__}: {error}); it needs a network, an "
+            f"account (`wandb login`) and the project {page.project}, which `wandb sync` of a run creates"
+        ) from None

@@ -1,0 +1,358 @@
+"""Networks whose gradients are known to be honest are not flagged; deliberately masked ones are, by the right check."""
+
+import json
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from robust_arch.attacks import PGD, ThreatModel
+from robust_arch.data import ImageSet
+from robust_arch.data.digits import Digits
+from robust_arch.errors import InputError
+from robust_arch.evaluation import gradient_masking as masking
+from robust_arch.evaluation.examples import Examples, select_examples
+from robust_arch.evaluation.gradient_masking import diagnose
+
+CPU = torch.device("cpu")
+THREAT = ThreatModel("linf", "0.2")
+N = 60
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_queries():
+    """A fifth of the black-box attack's length: enough here, and it would take most of the time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(masking, "QUERIES", 200)
+        yield
+
+
+def run(net, examples, threat=THREAT, **changes):
+    return diagnose(net, examples, threat, **{"device": CPU, "batch_size": 250, "seed": 0} | changes)
+
+
+def flags(diagnosis):
+    return {verdict["name"] for verdict in diagnosis["verdicts"] if not verdict["ok"]}
+
+
+def counts(rows):
+    return [row["count"] for row in rows]
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return Digits(name="digits").read()
+
+
+@pytest.fixture(scope="module")
+def examples(digits):
+    return select_examples(digits[1], N)
+
+
+def trained(train, threat):
+    """A small convolutional network, naturally trained or, under a threat, on PGD's images; seconds."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        net = nn.Sequential(
+            *(nn.Conv2d(1, 12, 3, padding=1), nn.ReLU(), nn.Conv2d(12, 24, 3, stride=2, padding=1), nn.ReLU()),
+            *(nn.Flatten(), nn.Linear(24 * 16, 10)),
+        )
+        x, y = train.to_unit(train.images), train.labels
+        optimizer = torch.optim.Adam(net.parameters(), lr=3e-3)
+        for epoch in range(12):
+            for batch in torch.randperm(len(x)).split(64):
+                inputs = x[batch]
+                if threat is not None:
+                    inputs = PGD(steps=4, rel_step_size=0.4)(net, inputs, y[batch], threat, seed=epoch, index=batch)
+                loss = F.cross_entropy(net(inputs), y[batch])
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+    return net.eval().requires_grad_(False)
+
+
+@pytest.fixture(scope="module")
+def natural(digits):
+    return trained(digits[0], None)
+
+
+@pytest.fixture(scope="module")
+def robust(digits):
+    return trained(digits[0], THREAT)
+
+
+@pytest.fixture(scope="module")
+def honest(robust, examples):
+    """The diagnosis of the adversarially trained network."""
+    return run(robust, examples)
+
+
+def assert_honest(diagnosis):
+    assert flags(diagnosis) == set()
+    assert diagnosis["flagged"] is False
+    assert diagnosis["directions"]["no_gradient"]["count"] == 0
+    curve = counts(diagnosis["eps"]["points"])
+    # the verdicts say something only of networks that are accurate, and of attacks that have something to do
+    assert curve[0] > 0.8 * N
+    assert curve == sorted(curve, reverse=True)
+    assert curve[-1] == 0
+
+
+def test_honest_networks_are_not_flagged(natural, examples, honest):
+    assert_honest(honest)
+    assert_honest(run(natural, examples))
+
+
+def test_an_honest_network_is_not_flagged_under_l2(robust, examples):
+    assert_honest(run(robust, examples, ThreatModel("l2", "0.5")))
+
+
+class Masked(nn.Module):
+    """A network behind something that spoils its gradients."""
+
+    def __init__(self, net, front=None, back=None):
+        super().__init__()
+        self.net, self.front, self.back = net, front, back
+
+    def forward(self, x):
+        logits = self.net(self.front(x) if self.front else x)
+        return self.back(logits) if self.back else logits
+
+
+class WrongSign(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return -gradient
+
+
+class TrueOnTheGridOnly(torch.autograd.Function):
+    """The gradient is right at the data's own grey levels, where one step starts, and reversed everywhere else."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.on_grid = bool((x * 16 == (x * 16).round()).all())
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient if ctx.on_grid else -gradient
+
+
+def with_noise(x):
+    return x + 0.05 * torch.randn_like(x)
+
+
+def without_slope_at_zero(x):
+    return x + 0 * torch.sqrt(0 * x)  # 0 times the infinite slope of the root
+
+
+# what is spoiled, the checks that must see it, and the share of images that have no gradient left
+MASKS = {
+    "saturated softmax": ({"back": lambda logits: 1e4 * logits}, {"directions"}, 0.9),
+    "rounded input": ({"front": lambda x: (x * 15).round() / 15}, {"eps", "square", "directions"}, 1),
+    "floored input": ({"front": lambda x: (x * 15).floor() / 15}, {"eps", "square", "directions"}, 1),
+    "shattered": ({"front": lambda x: x + 0.02 * torch.sin(2000 * x)}, {"eps", "square", "directions"}, 0),
+    "random": ({"front": with_noise}, {"repeat"}, 0),
+    "wrong sign": ({"front": WrongSign.apply}, {"eps", "square", "directions"}, 0),
+    "saturated input": (
+        {"front": lambda x: torch.tanh(400 * (x - 0.5)) / 2 + 0.5},
+        {"eps", "square", "directions"},
+        0.1,
+    ),
+    "no number": ({"front": without_slope_at_zero}, {"eps", "square", "directions"}, 1),
+    "one step alone": ({"front": TrueOnTheGridOnly.apply}, {"eps", "steps", "square"}, 0),
+}
+
+
+@pytest.mark.parametrize(("parts", "expected", "without_gradient"), MASKS.values(), ids=MASKS)
+def test_masked_networks_are_flagged_by_the_check_that_sees_it(parts, expected, without_gradient, robust, examples):
+    diagnosis = run(Masked(robust, **parts), examples)
+    assert diagnosis["flagged"] is True
+    assert flags(diagnosis) >= expected
+    missing = diagnosis["directions"]["no_gradient"]["count"]
+    assert without_gradient * N <= missing <= (N if without_gradient else 0)
+    json.dumps(diagnosis, allow_nan=False)
+
+
+def test_what_the_white_box_attacks_miss_and_the_black_box_attack_finds(robust, examples, honest):
+    square = run(Masked(robust, front=WrongSign.apply), examples)["square"]
+    assert square["white_box"]["count"] == honest["eps"]["points"][0]["count"]
+    assert square["broken"]["count"] == square["white_box"]["count"] - square["both"]["count"]
+    # the forward pass is the honest network's: what truly stands is the same
+    assert abs(square["both"]["count"] - honest["square"]["both"]["count"]) <= 6
+
+
+@pytest.fixture(scope="module")
+def two_classes(linear):
+    """A linear network of two classes on grey images that it classifies correctly; its weight difference (25,)."""
+    generator = torch.Generator().manual_seed(3)
+    pixels = torch.randint(70, 130, (40, 1, 5, 5), generator=generator, dtype=torch.uint8)
+    weight = torch.randn(2, 25, generator=generator)
+    net = linear(weight, -(weight @ torch.full((25,), 0.5)))
+    labels = net(pixels / 200.0).argmax(dim=1)
+    return net, Examples(ImageSet(pixels, labels, 2, max_value=200), torch.arange(40)), weight[1] - weight[0]
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_a_linear_network_falls_at_its_distance(norm, two_classes):
+    net, examples, slope = two_classes
+    x, towards_one = examples.images.images.flatten(1) / 200.0, examples.images.labels == 0
+    direction = torch.where(towards_one[:, None], slope, -slope)
+    eps = {"linf": "0.01", "l2": "0.04"}[norm]
+    points = run(net, examples, ThreatModel(norm, eps))["eps"]["points"]
+    assert [row["radius"] for row in points] == pytest.approx(
+        [float(eps) * multiple for multiple in (0, 0.5, 1, 2, 4, 8)] + [1.0 if norm == "linf" else 5.0]
+    )
+    for row in points[:-1]:
+        offset = direction.sign() if norm == "linf" else direction / direction.norm(dim=1, keepdim=True)
+        worst = x + row["radius"] * offset
+        assert ((worst >= 0) & (worst <= 1)).all()  # the box binds nowhere: this is the closed form
+        margin = ((worst - 0.5) * direction).sum(dim=1)
+        assert row["count"] == int((margin < 0).sum())
+    assert 0 < points[2]["count"] < points[0]["count"] == 40
+    assert points[-1]["count"] == 0
+    assert [row["eps"] for row in points[:3]] == {"linf": ["0", "1/200", "1/100"], "l2": ["0", "1/50", "1/25"]}[norm]
+
+
+def test_a_linear_margin_rises_by_the_dual_norm_along_its_gradient(two_classes):
+    net, examples, slope = two_classes
+    found = run(net, examples, ThreatModel("linf", "0.02"))["directions"]
+    rises = [loss - found["margin"]["gradient"][0] for loss in found["margin"]["gradient"]]
+    assert found["rel_t"] == [0, 0.25, 0.5, 0.75, 1, 1.25, 1.5, 1.75, 2]
+    assert rises == pytest.approx([0.02 * t * float(slope.abs().sum()) for t in found["rel_t"]], abs=1e-5)
+    for name in ("cross_entropy", "margin"):
+        assert found[name]["wins"]["count"] == 40
+        # random signs: up as often as down
+        assert abs(found[name]["random"][-1] - found[name]["random"][0]) < 0.2 * rises[-1]
+
+
+def test_a_gradient_of_the_wrong_sign_never_wins_on_a_network_that_rises_with_brightness():
+    class Brightness(nn.Module):
+        def forward(self, x):
+            return torch.stack([torch.zeros(len(x)), 10 * (x.flatten(1).mean(dim=1) - 0.5)], dim=1)
+
+    pixels = torch.randint(40, 160, (30, 1, 4, 4), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    examples = Examples(ImageSet(pixels, torch.arange(30) % 2, 2, max_value=200), torch.arange(30))
+    threat = ThreatModel("linf", "0.05")
+    right, wrong = (run(net, examples, threat) for net in (Brightness(), Masked(Brightness(), WrongSign.apply)))
+    for name in ("cross_entropy", "margin"):
+        assert right["directions"][name]["wins"]["count"] == 30
+        assert wrong["directions"][name]["wins"]["count"] == 0
+        assert right["directions"][name]["random"] == wrong["directions"][name]["random"]
+
+
+@pytest.mark.parametrize(
+    ("eps", "norm", "pixels", "expected"),
+    [
+        ("8/255", "linf", 3072, ["0", "4/255", "8/255", "16/255", "32/255", "64/255", "1"]),
+        ("0.3", "linf", 64, ["0", "3/20", "3/10", "3/5", "1"]),
+        ("1", "linf", 64, ["0", "1/2", "1"]),
+        ("0.5", "l2", 3072, ["0", "1/4", "1/2", "1", "2", "4", "56"]),
+        ("0.5", "l2", 64, ["0", "1/4", "1/2", "1", "2", "4", "8"]),
+    ],
+)
+def test_the_last_radius_reaches_every_image(eps, norm, pixels, expected):
+    radii = masking._radii(ThreatModel(norm, eps), pixels)
+    assert [str(radius) for radius in radii] == expected
+    assert radii[-1] >= (math.sqrt(pixels) if norm == "l2" else 1)
+
+
+def steps(**standing):
+    rows = {f"s{steps}": {"steps": steps, **masking._count(50, 100)} for steps in masking.STEPS}
+    for name, count in standing.items():
+        rows[name] |= masking._count(count, 100)
+    return list(rows.values())
+
+
+@pytest.mark.parametrize(
+    ("standing", "ok"),
+    [
+        ({}, True),
+        ({"s1": 90}, True),  # one step is weak: as it should be
+        ({"s1": 48}, True),  # within noise
+        ({"s1": 40}, False),  # one step beats a hundred
+        ({"s20": 53}, True),
+        ({"s20": 60}, False),  # twenty steps are not enough
+    ],
+)
+def test_verdicts_on_steps(standing, ok):
+    verdict = masking._judge_steps(steps(**standing))
+    assert verdict["ok"] is ok
+    assert "of 100" in verdict["text"]
+
+
+@pytest.mark.parametrize(
+    ("curve", "classes", "ok"),
+    [
+        ([98, 60, 0], 10, True),
+        ([98, 60, 1], 10, True),
+        ([98, 60, 12], 10, False),
+        ([98, 30, 42, 0], 10, False),  # rises on the way
+        ([98, 30, 31, 0], 10, True),
+        ([10, 10, 10], 1, True),  # one class for every image: nothing to be reached
+    ],
+)
+def test_verdicts_on_radii(curve, classes, ok):
+    points = [{"eps": str(position), **masking._count(count, 100)} for position, count in enumerate(curve)]
+    verdict = masking._judge_eps({"points": points, "classes": classes})
+    assert verdict["ok"] is ok
+    assert "of 100" in verdict["text"]
+
+
+def test_a_seed_decides_even_a_random_network_and_the_random_state_stays(robust, examples):
+    noisy = Masked(robust, front=with_noise).train()
+    before = torch.get_rng_state()
+    part = examples.subset(torch.arange(10))
+    first, second = run(noisy, part, seed=3), run(noisy, part, seed=3)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert first == second
+
+
+def test_numbers_do_not_depend_on_the_batch_size(robust, examples, honest):
+    parts = run(robust, examples, batch_size=31)
+    for name in ("eps", "steps", "square", "verdicts"):
+        assert honest[name] == parts[name]
+
+
+def test_the_record_is_plain_data_with_its_numbers(natural, examples):
+    diagnosis = run(natural, examples)
+    assert json.loads(json.dumps(diagnosis, allow_nan=False)) == diagnosis
+    assert diagnosis["n"] == N
+    assert [verdict["name"] for verdict in diagnosis["verdicts"]] == ["eps", "steps", "square", "directions", "repeat"]
+    assert all(f"of {N}" in verdict["text"] and "\n" not in verdict["text"] for verdict in diagnosis["verdicts"])
+    assert counts(diagnosis["steps"])[0] == int(
+        (natural(fgsm_images(natural, examples)).argmax(dim=1) == examples.images.labels).sum()
+    )
+
+
+def fgsm_images(net, examples):
+    x = examples.images.to_unit(examples.images.images).requires_grad_(True)
+    (gradient,) = torch.autograd.grad(F.cross_entropy(net(x), examples.images.labels, reduction="sum"), x)
+    return (x.detach() + 0.2 * gradient.sign()).clamp(0, 1)
+
+
+@pytest.mark.parametrize("where", ["clean", "bright"])
+def test_logits_that_are_not_finite_are_said_aloud(where, robust, examples):
+    def spoil(x):
+        return torch.where(x > (1 if where == "bright" else -1), torch.nan, x)
+
+    class Scaled(nn.Module):
+        def forward(self, x):
+            return robust(spoil(x * 1.5 if where == "bright" else x))
+
+    half = Examples(ImageSet(examples.images.images // 2, examples.images.labels, 10, 16), examples.index)
+    with pytest.raises(FloatingPointError, match="not finite"):
+        run(Scaled(), half)
+
+
+def test_what_cannot_be_diagnosed_is_named(robust, examples):
+    with pytest.raises(InputError, match=r"threat\.eps = 0: greater than 0"):
+        run(robust, examples, ThreatModel("linf", 0))
+    with pytest.raises(InputError, match=r"evaluate\.diagnostics = 0: at least one"):
+        run(robust, examples.subset(torch.arange(0)))

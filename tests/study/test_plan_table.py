@@ -1,0 +1,219 @@
+"""What `robust-arch plan` tells of cost: memory, time once something is recorded, and what a sample leaves out."""
+
+import json
+import os
+import re
+
+import pytest
+from typer.testing import CliRunner
+
+from robust_arch.architectures import ArchSpec, activation_bytes, cost
+from robust_arch.cli import app
+from robust_arch.errors import InputError
+from robust_arch.execution.execute import execute
+from robust_arch.runs.provenance import hardware
+from robust_arch.study import forecast
+from robust_arch.study.plan_table import plan_tables
+from robust_arch.study.sweep import plan_study
+
+SPACE = (
+    "study.name=timed",
+    "search.space.depths=[[1],[1],[1]]",
+    "search.space.widths=[[4,8],[8],[8,16]]",
+    "evaluate.attacks=[]",
+    "evaluate.n=20",
+    "evaluate.checkpoints=[last]",
+)
+
+
+def hand_counted(spec):
+    """Images and work of the small runs: 3 batches of 32 and 20 held-out images in each of 2 epochs."""
+    # standard adversarial training: 10 steps of 2 passes and an outer one of 3; validation: 1 + 21 + 3
+    return 2 * (96 + 20), 2 * (96 * 23 + 20 * 25) * cost(spec, 10, (1, 8, 8)).macs
+
+
+def seconds_by_hand(spec):
+    images, work = hand_counted(spec)
+    return 0.25 * images + 2e-6 * work
+
+
+@pytest.fixture
+def recorded(composed):
+    """A plan of four runs, two of them done; their times are set to what a known rate gives."""
+    plan = plan_study(composed(*SPACE), [])
+    for planned in plan.runs[:2]:
+        run = planned.run
+        assert execute(run) == "completed"
+        path = run.folder.path / "result.json"
+        path.write_text(
+            json.dumps({**json.loads(path.read_text()), "train_seconds": seconds_by_hand(run.settings.spec)})
+        )
+    return plan_study(composed(*SPACE), [])
+
+
+def shown(tables):
+    """The training times of the table, in seconds, and the line under it."""
+    (times,) = ([*column.cells] for column in tables[0].columns if column.header == "training time")
+    return times, tables[1]
+
+
+def in_seconds(text):
+    hours, minutes, seconds = (int(part) for part in text.split(":"))
+    return 3600 * hours + 60 * minutes + seconds
+
+
+def test_times_follow_from_recorded_runs(recorded):
+    times, line = shown(plan_tables(recorded))
+    expected = [seconds_by_hand(planned.run.settings.spec) for planned in recorded.runs]
+    assert [in_seconds(time) for time in times] == pytest.approx(expected, abs=0.5)
+    assert line.startswith("2 runs left to train: ")
+    total = re.search(r"\d+:\d\d:\d\d", line)[0]
+    assert in_seconds(total) == pytest.approx(sum(expected[2:]), abs=0.5)
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("status.json", {"host": "elsewhere"}),
+        ("result.json", {"hardware": {"processor": "another", "cores": 2, "gpus": [], "system": "Linux"}}),
+    ],
+)
+def test_records_of_another_machine_tell_no_times(recorded, name, change):
+    for planned in recorded.runs[:2]:
+        path = planned.run.folder.path / name
+        path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    times, line = shown(plan_tables(recorded))
+    assert times == ["-"] * 4
+    assert line == "2 runs left to train; times appear once a run of the study is recorded on this machine"
+
+
+def test_the_newest_records_alone_tell_times(recorded, composed, monkeypatch):
+    monkeypatch.setattr(forecast, "_RECORDS", 1)
+    older, newer = (planned.run for planned in recorded.runs[:2])
+    for run, age in ((older, 1_000), (newer, 0)):
+        os.utime(run.folder.path / "status.json", (1_700_000_000 - age,) * 2)
+    path = newer.folder.path / "result.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "train_seconds": 1000.0}))
+    times, _ = shown(plan_tables(recorded))
+    assert in_seconds(times[1]) == 1000
+
+
+def test_records_of_other_settings_are_not_read_without_end(recorded, monkeypatch):
+    monkeypatch.setattr(forecast, "_READ", 0)
+    assert shown(plan_tables(recorded))[0] == ["-"] * 4
+
+
+def test_the_machine_is_asked_once(recorded, monkeypatch):
+    asked = []
+    monkeypatch.setattr(forecast, "hardware", lambda: asked.append(1) or hardware())
+    assert "-" not in shown(plan_tables(recorded))[0]
+    assert asked == [1]
+
+
+def test_records_with_other_threads_tell_no_times(recorded, composed):
+    times, _ = shown(plan_tables(plan_study(composed(*SPACE, "trainer.threads=2"), [])))
+    assert times == ["-"] * 4
+
+
+def test_records_of_another_objective_tell_times_too(recorded, composed):
+    # natural training: 3 passes a step instead of 23
+    natural = plan_study(composed(*SPACE, "objective=natural"), [])
+    times, _ = shown(plan_tables(natural))
+    for time, planned in zip(times, natural.runs, strict=True):
+        macs = cost(planned.run.settings.spec, 10, (1, 8, 8)).macs
+        assert in_seconds(time) == pytest.approx(0.25 * 232 + 2e-6 * 2 * (96 * 3 + 20 * 25) * macs, abs=0.5)
+
+
+HOSTILE = {
+    "objective": {
+        "_target_": "pathlib.Path.write_text",
+        "_args_": [{"_target_": "pathlib.Path", "_args_": ["MADE"]}, "x"],
+    },
+    "data": {"_target_": "setuptools._distutils.spawn.spawn", "cmd": ["touch", "MADE"]},
+    "trainer": {"_target_": "setuptools._distutils.spawn.spawn", "cmd": ["touch", "MADE"]},
+}
+
+
+@pytest.mark.parametrize("group", HOSTILE)
+def test_a_recorded_configuration_is_not_built(group, recorded, tmp_path):
+    # records may come from another machine, by merge or by copying
+    made = tmp_path / "made"
+    for planned in recorded.runs[:2]:
+        folder = planned.run.folder
+        text = json.dumps({**folder.recorded_config, group: HOSTILE[group]})  # JSON is YAML
+        folder.config.write_text(text.replace("MADE", str(made)))
+    times, _ = shown(plan_tables(recorded))
+    assert not made.exists()
+    # the data are known by their fingerprint, whatever the configuration says of them
+    assert (times == ["-"] * 4) is (group != "data")
+
+
+def test_a_finished_plan_leaves_nothing(recorded, composed):
+    done = plan_study(composed(*SPACE, "search.space.widths=[[4],[8],[8,16]]"), [])
+    assert shown(plan_tables(done))[1] == "nothing is left to train"
+
+
+def test_memory_is_of_a_batch(composed):
+    plan = plan_study(composed(*SPACE, "recipe.batch_size=64"), [])
+    (cells,) = ([*column.cells] for column in plan_tables(plan)[0].columns if column.header == "activations, MiB")
+    specs = [ArchSpec("wide_resnet", (1, 1, 1), (first, 8, last)) for first in (4, 8) for last in (8, 16)]
+    expected = [64 * activation_bytes(spec, (1, 8, 8)) / 2**20 for spec in specs]
+    assert [float(cell) for cell in cells] == pytest.approx(expected, abs=0.05)
+
+
+def test_a_sample_of_the_command(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+    widths = "search.space.widths=[{min: 4, max: 40, step: 4},[8,16],[8,16]]"
+    arguments = ["plan", "search.space.depths=[[1],[1],[1]]", widths, "search.seeds=[0,1]", "study.name=sampled"]
+    whole = CliRunner().invoke(app, arguments)
+    assert "40 architectures" not in whole.output
+    assert "80 runs inside no budget" in whole.output
+    result = CliRunner().invoke(app, [*arguments, "--sample", "9"])
+    assert result.exit_code == 0, result.output
+    assert "18 runs inside no budget" in result.output
+    assert "31 more architectures inside were not sampled" in result.output
+    assert "rejected" not in result.output
+
+
+def test_a_plan_beyond_a_hundred_thousand_runs_is_refused(composed):
+    stage = "{min: 1, max: 50, step: 1}"
+    space = ("search.space.depths=[[1],[1],[1]]", f"search.space.widths=[{stage},{stage},{stage}]")
+    with pytest.raises(InputError, match=r"125,000 runs .*search\.sample"):
+        plan_study(composed(*space), [])
+    assert len(plan_study(composed(*space, "search.sample=3"), []).runs) == 3
+
+
+BASE = ArchSpec("wide_resnet", (1, 1, 1), (4, 8, 8))
+
+
+@pytest.mark.parametrize(
+    ("budget", "expected"),
+    [
+        ("search.budget.params=arch", (3_242, None)),  # counted by hand in test_commands
+        ("search.budget.macs=arch", (None, cost(BASE, 10, (1, 8, 8)).macs)),
+        # 175,066 at three channels; the stem of one channel has 288 fewer
+        ("search.budget.params=wrn_16_1", (174_778, None)),
+    ],
+)
+def test_a_budget_is_what_a_network_costs_on_the_data_at_hand(composed, budget, expected):
+    space = "search.space.vary.widths=[2]" if "wrn" not in budget else "search.space.shares=[[0.2,0.3,0.5]]"
+    plan = plan_study(composed(space, budget), [])
+    assert (plan.budget.params, plan.budget.macs) == expected
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["search.budget.params=wrn_1_1"], r"search\.budget\.params = 'wrn_1_1': .*preset"),
+        (["search.sample=0"], r"search\.sample = 0"),
+        (["search.sample_seed=-1"], r"search\.sample_seed = -1"),
+        (["search.space.vary.stages=[1]"], r"search\.space\.vary"),
+        (["search.space.vary.widths=[2]", "search.space.tie.depths=[[1,2]]"], r"search\.space\.tie"),
+        (["search.space.last_share=[0.9,1]"], r"none of the 1 points.*last stage 4\d\.\d% of params, below 90%"),
+        (["search.space.tie.depths=[[1,5]]"], r"search\.space\.tie\.depths = \[1, 5\]"),
+    ],
+)
+def test_what_is_not_allowed_is_one_error_that_names_it(composed, overrides, message):
+    with pytest.raises(InputError, match=message):
+        plan_study(composed(*overrides), [])

@@ -1,0 +1,246 @@
+"""What `status` says of studies whose numbers are chosen so that the answers follow by hand."""
+
+import fcntl
+import json
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from rich.console import Console
+from test_run_folder import FACTS
+from typer.testing import CliRunner
+from whole_result import WHOLE
+
+from robust_arch.cli import app
+from robust_arch.runs import StudyFolder
+from robust_arch.runs.metrics import append_row
+from robust_arch.study import status_table as status
+from robust_arch.study.progress import StudyProgress
+
+MACS, EPOCHS = 1000, 10
+
+
+@pytest.fixture(autouse=True)
+def wide(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "240")
+
+
+@pytest.fixture
+def study(tmp_path):
+    """A study whose plan names six runs; none has begun."""
+    study = StudyFolder(tmp_path / "demo")
+    rows = [{"run_id": name, "arch": f"arch_{name}", "params": 5, "macs": MACS, "seed": 0} for name in "abcdef"]
+    study.write_plan(rows, {"command": "train"})
+    (study.path / "runs").mkdir()
+    return study
+
+
+def begin(study, run_id, state, macs=MACS, epochs_done=0, error=None, **changes):
+    run = study.run(run_id)
+    facts = replace(FACTS, run_id=run_id, arch=f"arch_{run_id}", macs=macs, epochs=EPOCHS)
+    run.write_state(state, facts, attempt=True, error=error)
+    (run.path / "status.json").write_text(json.dumps(run.status | changes))
+    for epoch in range(epochs_done):
+        append_row(run.metrics, {"epoch": epoch, "seconds": 1.0})
+    return run
+
+
+def complete(study, run_id, seconds, held_out=50.0, macs=MACS, **changes):
+    run = begin(study, run_id, "completed", macs, **changes)
+    numbers = {"best_val_robust_acc": held_out, "selection_images": 240, "last_epoch": EPOCHS - 1, "flags": []}
+    run.write_result({**WHOLE, "train_seconds": seconds, **numbers})
+    return run
+
+
+@pytest.fixture
+def running(study):
+    """A run that this process holds the lock of, four of ten epochs done."""
+    run = begin(study, "d", "running", epochs_done=4)
+    with run.lock() as mine:
+        assert mine
+        yield run
+
+
+def shown(study, *options):
+    result = CliRunner().invoke(app, ["status", str(study.path), *options])
+    assert result.exit_code == 0, result.output
+    return result.output.splitlines()
+
+
+def test_the_summary_counts_every_state(study, running):
+    complete(study, "a", 100.0)
+    begin(study, "b", "failed")
+    begin(study, "c", "diverged")
+    begin(study, "e", "running")  # nobody holds its lock
+    first, *_, last = shown(study)
+    counts = "study demo: 1 done, 1 running, 1 failed, 1 diverged, 2 planned (1 of them killed)"
+    assert first.startswith(counts)
+    assert set(last.split(", ")) == {"1 completed", "1 failed", "1 diverged", "1 running", "2 planned"}
+
+
+def test_time_left_follows_from_the_speed_of_completed_runs(study, running):
+    # 0.01, 0.02 and 0.09 s a multiply-accumulate and epoch: median 0.02
+    for run_id, seconds, macs in (("a", 100.0, MACS), ("b", 400.0, 2 * MACS), ("c", 900.0, MACS)):
+        complete(study, run_id, seconds, macs=macs)
+    # d: 6 epochs of 1000, e and f: 10 each; 26,000 x 0.02 s
+    left = StudyProgress.read(study).time_left
+    assert (left.seconds, left.completed, left.at_once) == (pytest.approx(520.0), 3, 1)
+    assert "about 9 min left (3 done, 1 at once)" in shown(study)[0]
+    second = begin(study, "e", "running", epochs_done=9)
+    with second.lock():
+        # 6 + 1 + 10 epochs, two at once
+        assert StudyProgress.read(study).time_left.seconds == pytest.approx(170.0)
+
+
+def test_a_killed_run_goes_on_where_its_epochs_end(study):
+    complete(study, "a", 100.0)
+    before = StudyProgress.read(study).time_left.seconds
+    begin(study, "b", "running", epochs_done=7)
+    assert before - StudyProgress.read(study).time_left.seconds == pytest.approx(7 * MACS * 0.01)
+
+
+def test_without_a_completed_run_no_time_is_told(study, running):
+    begin(study, "a", "failed")
+    assert StudyProgress.read(study).time_left is None
+    assert not any("left" in line for line in shown(study))
+
+
+def test_with_nothing_left_no_time_is_told(study):
+    for run_id in "abcdef":
+        complete(study, run_id, 100.0)
+    assert StudyProgress.read(study).time_left is None
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.4, "0 s"), (59, "59 s"), (59.6, "1 min"), (3569, "59 min"), (3599, "1 h 0 min"), (7800, "2 h 10 min"),
+     (172_700, "2 d 0 h"), (187_200, "2 d 4 h")],
+)  # fmt: skip
+def test_durations(seconds, text):
+    assert status.duration(seconds) == text
+
+
+def test_the_best_so_far_is_of_held_out_images(study):
+    complete(study, "a", 100.0, held_out=41.25)
+    complete(study, "b", 100.0, held_out=43.75)
+    begin(study, "c", "failed")
+    (line,) = [line for line in shown(study) if "best so far" in line]
+    assert line == "best so far: 43.8% robust on held-out images (n=240), arch_b, seed 0, run b"
+
+
+def test_launchers_are_counted_where_they_are_known(study):
+    complete(study, "a", 100.0, launcher="joblib")
+    complete(study, "b", 100.0, launcher="joblib")
+    complete(study, "c", 100.0, launcher="ray")
+    complete(study, "d", 100.0)
+    assert "by launcher: 2 joblib, 1 ray" in shown(study)
+
+
+def rows(lines):
+    return [[cell.strip() for cell in line.strip("│").split("│")] for line in lines if line.startswith("│")]
+
+
+def test_what_needs_attention_comes_first(study, running):
+    complete(study, "a", 100.0)
+    begin(study, "b", "failed", error="Traceback\n  File\nRuntimeError: [1, 2] is full", end="disk_full")
+    begin(study, "c", "diverged")
+    begin(study, "f", "running")
+    begin(study, "x", "failed")
+    table = rows(shown(study))
+    assert [row[0] for row in table] == ["d", "b", "c", "f", "x", "a", "e"]
+    by_run = {row[0]: row for row in table}
+    assert by_run["b"][-1] == "disk full; RuntimeError: [1, 2] is full"
+    assert by_run["f"][-1] == "killed"
+    assert by_run["x"][-1] == "not in the current plan"
+    assert by_run["a"][3:7] == ["completed", "", "1", "50.0% of 240"]
+    assert by_run["e"][1:6] == ["arch_e", "0", "planned", "", "0"]
+
+
+def test_a_running_one_says_how_far_it_is_and_since_when(study, running):
+    content = running.status | {"updated": (datetime.now(UTC) - timedelta(minutes=12)).isoformat()}
+    (running.path / "status.json").write_text(json.dumps(content))
+    assert rows(shown(study))[0][4] == "epoch 4 of 10, for 12 min"
+
+
+def test_of_large_studies_only_what_needs_attention_is_listed(study, running):
+    for number in range(100):
+        complete(study, f"run{number}", 1.0)
+    begin(study, "a", "failed")
+    lines = shown(study)
+    assert [row[0] for row in rows(lines)] == ["d", "a"]
+    assert "104 completed and planned runs are not listed; --all lists them" in lines
+    assert lines[0].startswith("study demo: 100 done, 1 running, 1 failed, 0 diverged, 4 planned")
+    assert len(rows(shown(study, "--all"))) == 106
+
+
+def test_a_study_that_is_not_there_is_an_error(tmp_path):
+    result = CliRunner().invoke(app, ["status", str(tmp_path / "nothing")])
+    assert isinstance(result.exception, SystemExit)
+    assert "study = " in str(result.exception)
+
+
+def test_watching_tells_each_change_until_all_has_ended(study, monkeypatch):
+    steps = iter(
+        [
+            lambda: complete(study, "a", 100.0),
+            lambda: None,  # nothing new, nothing said
+            lambda: [complete(study, run_id, 100.0) for run_id in "bcde"],
+            lambda: begin(study, "f", "failed"),
+        ]
+    )
+    waits = []
+
+    def sleep(seconds):
+        waits.append(seconds)
+        next(steps)()
+
+    monkeypatch.setattr(status.time, "sleep", sleep)
+    lines = shown(study, "--watch", "2")
+    assert [line.split(";")[0] for line in lines] == [
+        "0 done, 0 running, 0 failed, 0 diverged, 6 planned",
+        "1 done, 0 running, 0 failed, 0 diverged, 5 planned",
+        "5 done, 0 running, 0 failed, 0 diverged, 1 planned",
+        "5 done, 0 running, 1 failed, 0 diverged, 0 planned",
+    ]
+    assert waits == [2.0] * 4
+
+
+@pytest.mark.parametrize("options", [("--watch",), ("--watch", "--all"), ("--watch=5",), ("--watch", "5")])
+def test_watching_ends_with_control_c(study, monkeypatch, options):
+    waits = []
+
+    def interrupted(seconds):
+        waits.append(seconds)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(status.time, "sleep", interrupted)
+    assert shown(study, *options) == ["0 done, 0 running, 0 failed, 0 diverged, 6 planned"]
+    assert waits == [5.0]
+
+
+def test_a_terminal_gets_the_whole_picture(study):
+    for run_id in "abcdef":
+        complete(study, run_id, 100.0)
+    console = Console(force_terminal=True, width=200, height=60, record=True)
+    status.follow(study, console, seconds=1.0, every_run=False)
+    text = console.export_text()
+    assert all(f"arch_{run_id}" in text for run_id in "abcdef")
+    assert "6 completed" in text
+
+
+@pytest.mark.parametrize("seconds", ["0", "-1", "nan", "inf", "1e9"])
+def test_what_is_no_number_of_seconds_to_wait_is_refused(study, seconds):
+    result = CliRunner().invoke(app, ["status", str(study.path), f"--watch={seconds}"])
+    assert "--watch = " in str(result.exception)
+
+
+def test_looking_changes_nothing(study):
+    complete(study, "a", 100.0)
+    begin(study, "b", "running")
+    lock_file = study.run("b").path / ".lock"
+    lock_file.touch()
+    before = {path: path.stat().st_mtime_ns for path in study.path.rglob("*")}
+    with lock_file.open() as handle:
+        fcntl.flock(handle, fcntl.LOCK_SH)
+        shown(study)
+    assert before == {path: path.stat().st_mtime_ns for path in study.path.rglob("*")}
