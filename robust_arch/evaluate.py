@@ -132,21 +132,6 @@ def _try_normalisations(
     )
 
 
-def training_statistics(data: str, root: str | None) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation per channel of the training images of a data set.
-
-    data: a choice of the group `data`. root: its folder, None for the usual one.
-    """
-    overrides = [f"data={data}"] if root is None else [f"data={data}", f"data.root={json.dumps(root)}"]
-    try:
-        with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
-            cfg = hydra.compose("evaluate", overrides=overrides)
-    except (HydraException, OmegaConfBaseException) as error:
-        raise refused(error) from None
-    dataset: Dataset = edge.instantiate(cfg.data, "data")
-    return dataset.load().train.channel_statistics()
-
-
 def _task(cfg: DictConfig, trained: Mapping[str, Any] | None) -> tuple[Dataset, ThreatModel, EvaluationSettings]:
     """Data, threat model and attacks: what the command line says, else what the checkpoint was trained with."""
     trained = trained or {}

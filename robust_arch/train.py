@@ -12,13 +12,11 @@ from omegaconf import DictConfig
 
 from robust_arch.common.console import set_up_logging
 from robust_arch.common.signals import exit_on_sigterm
-from robust_arch.configuration.commands import require_one_study, run_job
+from robust_arch.configuration.commands import FLAGS, require_one_study, run_job
 from robust_arch.configuration.resolvers import register_resolvers
 from robust_arch.errors import InputError
 
 log = logging.getLogger("robust_arch.train")  # under -m this module is called __main__
-FLAGS = {"--stop-on-failure": "study.stop_on_failure=true"}
-"""Words of the command that are no overrides, and what they stand for."""
 
 
 class RunNotCompletedError(RuntimeError):

@@ -15,6 +15,9 @@ from robust_arch.common.paths import conf_dir
 from robust_arch.configuration.schema import refused
 from robust_arch.errors import invalid
 
+FLAGS = {"--stop-on-failure": "study.stop_on_failure=true"}
+"""Words of the command that are no overrides, and what they stand for."""
+
 
 def require_one_study(words: Sequence[str]) -> None:
     """Raise InputError where a command sweeps over studies: each has a sweeper, a plan and a folder of its own."""

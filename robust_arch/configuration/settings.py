@@ -1,5 +1,6 @@
 """The edge: Hydra's configuration in, checked objects out. Nothing further inside reads a config."""
 
+import json
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -11,7 +12,7 @@ import hydra
 import torch
 import yaml
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import InstantiationException
+from hydra.errors import HydraException, InstantiationException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
@@ -21,7 +22,7 @@ from robust_arch.attacks import Attack, ThreatModel
 from robust_arch.attacks.base import require_inside
 from robust_arch.common.identity import describe, short_hash
 from robust_arch.common.paths import conf_dir
-from robust_arch.configuration.schema import one_line, require_accepted, require_known, require_types
+from robust_arch.configuration.schema import one_line, refused, require_accepted, require_known, require_types
 from robust_arch.data import Dataset
 from robust_arch.errors import InputError, invalid, require_flag, require_integer, require_keys, require_name
 from robust_arch.evaluation import EvaluationSettings, NamedAttack
@@ -488,3 +489,18 @@ def as_override(key: str, value: Any) -> str:
     if isinstance(value, Sequence) and not isinstance(value, str):
         return f"{key}=[{','.join(map(str, value))}]"
     return f"{key}={'null' if value is None else value}"
+
+
+def training_statistics(data: str, root: str | None) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation per channel of the training images of a data set.
+
+    data: a choice of the group `data`. root: its folder, None for the usual one.
+    """
+    overrides = [f"data={data}"] if root is None else [f"data={data}", f"data.root={json.dumps(root)}"]
+    try:
+        with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
+            cfg = hydra.compose("evaluate", overrides=overrides)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise refused(error) from None
+    dataset: Dataset = instantiate(cfg.data, "data")
+    return dataset.load().train.channel_statistics()

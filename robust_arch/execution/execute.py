@@ -218,7 +218,7 @@ def _tracker(run: Run, folder: RunFolder) -> Tracker:
         name=run_name(facts),
         group=facts.study,
         tags=run_tags(facts),
-        config={**_resolved_config(run), **run_columns(run)},
+        config={**_resolved_config(run), **run_columns(facts, run.settings.spec, run.cost, run.settings.threat.eps)},
         project=logger["project"],
         mode=logger["mode"],
     )

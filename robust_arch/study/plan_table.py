@@ -15,7 +15,7 @@ from rich.table import Table
 
 from robust_arch.architectures import activation_bytes, arch_name
 from robust_arch.common.paths import conf_dir
-from robust_arch.configuration.commands import require_one_study
+from robust_arch.configuration.commands import FLAGS, require_one_study
 from robust_arch.configuration.resolvers import register_resolvers
 from robust_arch.configuration.schema import refused
 from robust_arch.configuration.settings import of_a_job
@@ -25,7 +25,6 @@ from robust_arch.search import Halving, Members
 from robust_arch.study.forecast import Forecast
 from robust_arch.study.halving import ONE_VALUE, plan_rungs, read_halving
 from robust_arch.study.sweep import StudyPlan, combinations, plan_study
-from robust_arch.train import FLAGS
 
 
 def plans_from_command(arguments: Sequence[str]) -> list[StudyPlan]:

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from robust_arch.architectures import ArchSpec, Cost
-from robust_arch.execution.run import Run
 from robust_arch.runs import RunFacts, RunFolder
 from robust_arch.runs.study import run_rows
 
@@ -45,14 +44,14 @@ def last_share_column(resource: str) -> str:
     return f"last_{resource}_share"
 
 
-def run_columns(run: Run) -> dict[str, Any]:
+def run_columns(facts: RunFacts, spec: ArchSpec, cost: Cost, eps: float) -> dict[str, Any]:
     """What the configuration says of a run in lists, in groups of keys or not at all, as columns of one value each.
 
     Panels, filters and groupings take nothing else. Shares are parts, in [0, 1], of the sum over the stages.
     """
-    question = {column: getattr(run.facts, name) for name, column in QUESTION.items()}
-    named = {ARCH: run.facts.arch, **question, "eps": run.settings.threat.eps}
-    return {**named, "params": run.cost.params, "macs": run.cost.macs, **_stage_columns(run.settings.spec, run.cost)}
+    question = {column: getattr(facts, name) for name, column in QUESTION.items()}
+    named = {ARCH: facts.arch, **question, "eps": eps}
+    return {**named, "params": cost.params, "macs": cost.macs, **_stage_columns(spec, cost)}
 
 
 def _stage_columns(spec: ArchSpec, cost: Cost) -> dict[str, float]:

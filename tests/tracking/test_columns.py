@@ -39,7 +39,8 @@ def test_each_tag_once_and_none_that_wandb_refuses(monkeypatch):
 
 
 def test_columns_of_one_value_each(composed):
-    columns = run_columns(Run.load(read_settings(composed("threat.eps=8/255"))))
+    run = Run.load(read_settings(composed("threat.eps=8/255")))
+    columns = run_columns(run.facts, run.settings.spec, run.cost, run.settings.threat.eps)
     # by hand, 4-8-8 on 8x8 images of one channel in ten classes: the stages have 824, 920 and 1,248 parameters and
     # 784 * 64, 896 * 16 and 1,216 * 4 multiply-accumulates
     params, macs = (824, 920, 1248), (50176, 14336, 4864)
