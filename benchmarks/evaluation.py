@@ -23,7 +23,7 @@ from robust_arch.attacks import PGD, Clean, ThreatModel
 from robust_arch.attacks.autoattack import AutoAttack
 from robust_arch.common.files import write_json
 from robust_arch.common.identity import describe
-from robust_arch.configuration.settings import read_attack
+from robust_arch.configuration.evaluation import read_attack
 from robust_arch.data import ImageSet
 from robust_arch.data.digits import Digits
 from robust_arch.evaluation import EvaluationRecord, EvaluationSettings, NamedAttack, Subject, extend, select_examples

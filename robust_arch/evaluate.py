@@ -1,19 +1,15 @@
 """`python -m robust_arch.evaluate checkpoint=<path>`: evaluate any checkpoint, this project's or a published one."""
 
 import hashlib
-import json
 import logging
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import hydra
 import torch
 import yaml
-from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from robust_arch.analysis.report.card import write_card
 from robust_arch.architectures import ArchSpec, Classifier, cost
@@ -21,12 +17,19 @@ from robust_arch.attacks import ThreatModel
 from robust_arch.common.console import set_up_logging
 from robust_arch.common.files import write_text
 from robust_arch.common.identity import short_hash
-from robust_arch.common.paths import conf_dir
 from robust_arch.common.plain import is_plain, shown
 from robust_arch.common.signals import exit_on_sigterm
-from robust_arch.configuration import settings as edge
 from robust_arch.configuration.commands import run_job
-from robust_arch.configuration.schema import refused, require_known
+from robust_arch.configuration.evaluation import read_evaluation
+from robust_arch.configuration.nodes import instantiate, plain
+from robust_arch.configuration.schema import require_known
+from robust_arch.configuration.settings import (
+    evaluate_command,
+    read_normalisation,
+    read_rerun,
+    read_results_dir,
+    read_study_name,
+)
 from robust_arch.data import Dataset, ImageSet, Splits
 from robust_arch.data.recorded import recorded_dataset
 from robust_arch.errors import InputError, invalid
@@ -56,11 +59,11 @@ def evaluate(cfg: DictConfig) -> EvaluationRecord:
     require_known(cfg, "evaluate")
     if not isinstance(cfg.checkpoint, str):
         raise invalid("checkpoint", cfg.checkpoint, "a file, like results/demo/runs/<run_id>/checkpoints/best.ckpt")
-    path, rerun = Path(str(cfg.checkpoint)).expanduser(), edge.read_rerun(cfg)
+    path, rerun = Path(str(cfg.checkpoint)).expanduser(), read_rerun(cfg)
     if not path.is_file():
         RunFolder(path.parent.parent).require_weights()  # of a merged run: says which machine has them
-    given = {key: value for key, value in edge.plain(cfg.arch, "arch").items() if value is not None}
-    request = edge.read_normalisation(cfg.evaluate)
+    given = {key: value for key, value in plain(cfg.arch, "arch").items() if value is not None}
+    request = read_normalisation(cfg.evaluate)
     loaded, trained = _load(path, given)
     dataset, threat, settings = _task(cfg, trained)
     splits = dataset.load()
@@ -70,7 +73,7 @@ def evaluate(cfg: DictConfig) -> EvaluationRecord:
     net, spec = normalisation.applied_to(loaded.net), loaded.spec
     log.info("normalisation: %s", normalisation)
     settings.require_fits(len(test), test.num_classes, threat.eps)
-    trainer = edge.instantiate(cfg.trainer, "trainer")
+    trainer = instantiate(cfg.trainer, "trainer")
     trainer.prepare_process()
     own = _owning_run(path)
     folder, run_id, which = own or _external_run(cfg, path, normalisation)
@@ -81,7 +84,7 @@ def evaluate(cfg: DictConfig) -> EvaluationRecord:
         record = EvaluationRecord(folder.evaluations, subject, select_examples(test, settings.n))
         if rerun:
             record.forget(settings)
-        about = {"command": edge.evaluate_command(), **provenance()}
+        about = {"command": evaluate_command(), **provenance()}
         if own is None:
             facts = _facts(folder, spec, dataset, test)
             write_text(folder.config, yaml.safe_dump(_config(cfg, spec), sort_keys=False))
@@ -136,7 +139,7 @@ def _task(cfg: DictConfig, trained: Mapping[str, Any] | None) -> tuple[Dataset, 
     """Data, threat model and attacks: what the command line says, else what the checkpoint was trained with."""
     trained = trained or {}
     dataset = _dataset(cfg, trained)
-    return dataset, _threat(cfg, trained, dataset), edge.read_evaluation(cfg.evaluate)
+    return dataset, _threat(cfg, trained, dataset), read_evaluation(cfg.evaluate)
 
 
 def _threat(cfg: DictConfig, trained: Mapping[str, Any], dataset: Dataset) -> ThreatModel:
@@ -167,7 +170,7 @@ def _group(content: Mapping[str, Any], key: str, allowed: str) -> Mapping[str, A
 
 def _dataset(cfg: DictConfig, trained: Mapping[str, Any]) -> Dataset:
     if cfg.get("data"):
-        dataset = edge.instantiate(cfg.data, "data")
+        dataset = instantiate(cfg.data, "data")
         if not isinstance(dataset, Dataset):
             raise invalid("data", cfg.data, "a data set, like data=digits")
         return dataset
@@ -211,7 +214,7 @@ def _external_run(cfg: DictConfig, path: Path, normalisation: Normalisation) -> 
     digest = content[:12]
     if normalisation.source in (FROM_OUTSIDE, FROM_DATASET) and not normalisation.is_identity:
         digest = short_hash([content, normalisation.mean, normalisation.std])
-    study = StudyFolder(edge.read_results_dir(cfg) / edge.read_study_name(cfg))
+    study = StudyFolder(read_results_dir(cfg) / read_study_name(cfg))
     return study.run(digest), digest, "external"
 
 

@@ -17,7 +17,8 @@ from robust_arch.architectures import ArchSpec, ImageShape
 from robust_arch.attacks import Attack, ThreatModel
 from robust_arch.common.identity import describe, short_hash
 from robust_arch.common.paths import conf_dir
-from robust_arch.configuration.settings import Settings, instantiate, plain
+from robust_arch.configuration.nodes import instantiate, plain
+from robust_arch.configuration.settings import Settings
 from robust_arch.execution.run import Run
 from robust_arch.objectives import Objective
 from robust_arch.runs import RunFolder, StudyFolder

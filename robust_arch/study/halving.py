@@ -16,7 +16,10 @@ from omegaconf import DictConfig
 
 from robust_arch.architectures import ArchSpec, arch_name
 from robust_arch.common.files import write_rows
-from robust_arch.configuration import settings as edge
+from robust_arch.configuration.evaluation import Finalists
+from robust_arch.configuration.nodes import as_override, field_names, known_keys, plain
+from robust_arch.configuration.search import read_seeds
+from robust_arch.configuration.settings import read_settings, study_command
 from robust_arch.errors import InputError
 from robust_arch.execution.run import Run
 from robust_arch.runs import StudyFolder
@@ -62,7 +65,7 @@ class HalvingPlan:
     rungs: tuple[Rung, ...]
     study: StudyPlan
     seeds: tuple[int, ...]
-    finalists: edge.Finalists | None
+    finalists: Finalists | None
 
 
 @dataclass(frozen=True)
@@ -85,8 +88,8 @@ class Decision:
 
 def read_halving(node: DictConfig) -> Halving:
     """The group `hydra/sweeper=halving`."""
-    names = {"_target_", *edge.field_names(Halving)}
-    options = edge.known_keys(edge.plain(node, "hydra.sweeper"), "hydra.sweeper", names)
+    names = {"_target_", *field_names(Halving)}
+    options = known_keys(plain(node, "hydra.sweeper"), "hydra.sweeper", names)
     del options["_target_"]
     return Halving(**options)
 
@@ -94,7 +97,7 @@ def read_halving(node: DictConfig) -> Halving:
 def rung_overrides(options: Halving, number: int) -> tuple[str, ...]:
     """What a run of rung `number`, counted from 0, differs by from one of the study."""
     evaluation = () if number == len(options.values) - 1 else _LOWER_EVALUATION
-    return (edge.as_override(options.resource, options.values[number]), *evaluation)
+    return (as_override(options.resource, options.values[number]), *evaluation)
 
 
 def plan_halving(config: DictConfig, loader: ConfigLoader, arguments: Sequence[str]) -> HalvingPlan:
@@ -113,7 +116,7 @@ def plan_halving(config: DictConfig, loader: ConfigLoader, arguments: Sequence[s
 
     study, rungs, cfg = plan_rungs(options, composed)
     finalists = checked_finalists(cfg, study.runs[0].run.splits.test)
-    return HalvingPlan(options, rungs, study, edge.read_seeds(cfg), finalists)
+    return HalvingPlan(options, rungs, study, read_seeds(cfg), finalists)
 
 
 def plan_rungs(
@@ -131,10 +134,10 @@ def plan_rungs(
         cfg, overrides = composed(rung_overrides(options, number))
         if not rungs:
             study = plan_study(cfg, overrides)
-            options.require_other_seeds(edge.read_seeds(cfg))
+            options.require_other_seeds(read_seeds(cfg))
         first = study.runs[0].run
         # a Run checks that its settings fit the data
-        base = Run(edge.read_settings(cfg), first.splits, first.training_fingerprint)
+        base = Run(read_settings(cfg), first.splits, first.training_fingerprint)
         rungs.append(Rung(number + 1, value, base, tuple(overrides)))
     return study, tuple(rungs), cfg
 
@@ -151,7 +154,7 @@ def halve(config: DictConfig, loader: ConfigLoader, launcher: Launcher, argument
     except InputError as error:
         sys.exit(f"error: {error}")
     hydra_overrides = [item for item in config.hydra.overrides.hydra if not item.startswith("hydra.mode=")]
-    search = _Search(plan, launcher, edge.study_command(config.hydra, [*hydra_overrides, *arguments]))
+    search = _Search(plan, launcher, study_command(config.hydra, [*hydra_overrides, *arguments]))
     specs = tuple(plan.study.members.specs)
     search.study.go_on()
     for rung in plan.rungs:

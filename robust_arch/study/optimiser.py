@@ -8,7 +8,9 @@ from typing import Any
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
-from robust_arch.configuration import settings as edge
+from robust_arch.configuration.nodes import of_a_job
+from robust_arch.configuration.search import read_budget, search_group
+from robust_arch.configuration.settings import read_settings
 from robust_arch.errors import InputError, invalid
 from robust_arch.execution.execute import execute
 from robust_arch.execution.run import Run
@@ -32,7 +34,7 @@ def load_run(cfg: DictConfig) -> Run:
     Raises:
         InputError: if a value is not allowed, or no widths on the grid meet the budget.
     """
-    run = Run.load(edge.read_settings(cfg))
+    run = Run.load(read_settings(cfg))
     allocation = _allocation(cfg)
     if allocation["cuts"] is None:
         if allocation["depths"] is not None:
@@ -43,7 +45,7 @@ def load_run(cfg: DictConfig) -> Run:
     if not isinstance(depths, list | tuple) or len(depths) != len(template.depths):
         raise invalid("search.allocation.depths", depths, f"a list of {len(template.depths)} integers, or null")
     allocated = allocate(
-        edge.read_budget(cfg, train.num_classes, train.image_shape),
+        read_budget(cfg, train.num_classes, train.image_shape),
         stick_breaking(check_cuts(allocation["cuts"], len(depths))),
         depths,
         cfg.search.space.width_step,
@@ -58,7 +60,7 @@ def load_run(cfg: DictConfig) -> Run:
 
 def _allocation(cfg: DictConfig) -> dict[str, Any]:
     """The group `search.allocation`."""
-    return edge.search_group(cfg, "allocation", ("cuts", "depths"))
+    return search_group(cfg, "allocation", ("cuts", "depths"))
 
 
 def refuse_allocation(cfg: DictConfig) -> None:
@@ -101,7 +103,7 @@ class PrepareSearch(Callback):
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         """Exit with the message of the InputError if a value is not allowed."""
         direction = config.hydra.sweeper.get("direction")
-        cfg = edge.of_a_job(config.copy())
+        cfg = of_a_job(config.copy())
         try:
             run, names = load_run(cfg), read_objectives(cfg)
             if not OmegaConf.is_list(direction) or len(direction) != len(names):

@@ -16,9 +16,9 @@ from rich.table import Table
 from robust_arch.architectures import activation_bytes, arch_name
 from robust_arch.common.paths import conf_dir
 from robust_arch.configuration.commands import FLAGS, require_one_study
+from robust_arch.configuration.nodes import of_a_job
 from robust_arch.configuration.resolvers import register_resolvers
 from robust_arch.configuration.schema import refused
-from robust_arch.configuration.settings import of_a_job
 from robust_arch.errors import InputError, invalid
 from robust_arch.execution.run import Run
 from robust_arch.search import Halving, Members

@@ -13,7 +13,10 @@ from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig
 
 from robust_arch.architectures import ArchSpec
-from robust_arch.configuration import settings as edge
+from robust_arch.configuration.evaluation import Finalists, read_finalists, read_threat
+from robust_arch.configuration.nodes import as_override, of_a_job
+from robust_arch.configuration.search import read_budget, read_sample, read_seeds, read_space
+from robust_arch.configuration.settings import read_settings, study_command
 from robust_arch.data import ImageSet
 from robust_arch.errors import InputError, invalid
 from robust_arch.execution.run import Run
@@ -47,15 +50,15 @@ def plan_study(cfg: DictConfig, overrides: Sequence[str]) -> StudyPlan:
     Raises:
         InputError: if a value is not allowed, or no architecture of the space meets the budget.
     """
-    settings = edge.read_settings(cfg)
+    settings = read_settings(cfg)
     refuse_allocation(cfg)
     read_objectives(cfg)
     require_jobs()
     base = Run.load(settings)
     train = base.splits.train
     task = (train.num_classes, train.image_shape)
-    space, budget, seeds = edge.read_space(cfg), edge.read_budget(cfg, *task), edge.read_seeds(cfg)
-    members = edge.read_sample(cfg).of(space.members(budget, *task), *task, budget.counted)
+    space, budget, seeds = read_space(cfg), read_budget(cfg, *task), read_seeds(cfg)
+    members = read_sample(cfg).of(space.members(budget, *task), *task, budget.counted)
     if not members.specs:
         nearest = f"; nearest: {members.rejected[0].description}: {members.rejected[0].reason}" * bool(members.rejected)
         raise InputError(
@@ -77,10 +80,10 @@ def planned_run(base: Run, spec: ArchSpec, seed: int, overrides: Sequence[str]) 
     """The same question as `base` for an architecture and a seed; overrides: what `base` was composed with."""
     member = (
         # decided here once: whoever does the run does the one that is planned
-        edge.as_override("trainer.precision", base.settings.trainer.precision),
-        edge.as_override("arch.depths", spec.depths),
-        edge.as_override("arch.widths", spec.widths),
-        edge.as_override("seed", seed),
+        as_override("trainer.precision", base.settings.trainer.precision),
+        as_override("arch.depths", spec.depths),
+        as_override("arch.widths", spec.widths),
+        as_override("seed", seed),
     )
     run = Run(base.settings.with_member(spec, seed), base.splits, base.training_fingerprint)
     return PlannedRun(run, (*overrides, *member))
@@ -97,7 +100,7 @@ def configurations(
 ) -> Iterator[tuple[DictConfig, list[str]]]:
     """One composed configuration, with its overrides, for each combination."""
     for combination in combinations(arguments, loader):
-        yield edge.of_a_job(loader.load_sweep_config(config, combination)), combination
+        yield of_a_job(loader.load_sweep_config(config, combination)), combination
 
 
 def sweep(config: DictConfig, loader: ConfigLoader, launcher: Launcher, arguments: Sequence[str]) -> None:
@@ -113,7 +116,7 @@ def sweep(config: DictConfig, loader: ConfigLoader, launcher: Launcher, argument
         sys.exit(f"error: {error}")
     study = plans[0].study
     study.go_on()
-    _record_plan(study, plans, runs, edge.study_command(config.hydra, arguments))
+    _record_plan(study, plans, runs, study_command(config.hydra, arguments))
     launch_until_settled(launcher, runs)
     trained = [planned for planned in runs if planned.run.folder.trained]
     chosen = finalist_runs(trained, finalists) if finalists is not None and not study.is_stopped else []
@@ -135,7 +138,7 @@ def sweep(config: DictConfig, loader: ConfigLoader, launcher: Launcher, argument
 
 def _plans(
     config: DictConfig, loader: ConfigLoader, arguments: Sequence[str]
-) -> tuple[list[StudyPlan], edge.Finalists | None]:
+) -> tuple[list[StudyPlan], Finalists | None]:
     """The plan of each combination, and the finalists' evaluation, all checked."""
     plans = []
     finalists = None
@@ -145,11 +148,11 @@ def _plans(
     return plans, finalists
 
 
-def checked_finalists(cfg: DictConfig, test: ImageSet) -> edge.Finalists | None:
+def checked_finalists(cfg: DictConfig, test: ImageSet) -> Finalists | None:
     """`study.finalists`, or None; raises InputError where it does not fit these test images."""
-    finalists = edge.read_finalists(cfg)
+    finalists = read_finalists(cfg)
     if finalists is not None:
-        finalists.evaluation.require_fits(len(test), test.num_classes, edge.read_threat(cfg.threat).eps)
+        finalists.evaluation.require_fits(len(test), test.num_classes, read_threat(cfg.threat).eps)
     return finalists
 
 
@@ -171,7 +174,7 @@ def _distinct(plans: Sequence[StudyPlan]) -> list[PlannedRun]:
     return list({planned.run.run_id: planned for plan in plans for planned in plan.runs}.values())
 
 
-def finalist_runs(trained: Sequence[PlannedRun], finalists: edge.Finalists) -> list[PlannedRun]:
+def finalist_runs(trained: Sequence[PlannedRun], finalists: Finalists) -> list[PlannedRun]:
     """The best runs by robust accuracy on held-out data, to be evaluated again under the finalists' attacks."""
 
     def held_out(planned: PlannedRun) -> float:

@@ -15,7 +15,7 @@ from torch import nn
 
 from robust_arch.attacks import ThreatModel
 from robust_arch.attacks.autoattack import AutoAttack
-from robust_arch.configuration.settings import read_attack
+from robust_arch.configuration.evaluation import read_attack
 from robust_arch.errors import InputError
 
 SEED = 5

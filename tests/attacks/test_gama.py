@@ -11,7 +11,7 @@ from torch import nn
 
 from robust_arch.attacks import PGD, Bernoulli, Clean, GuidedMargin, ThreatModel
 from robust_arch.common import randomness
-from robust_arch.configuration.settings import read_attack
+from robust_arch.configuration.evaluation import read_attack
 from robust_arch.errors import InputError
 
 SHAPE = (1, 2, 3)

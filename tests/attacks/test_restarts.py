@@ -10,7 +10,7 @@ from torch import nn
 
 from robust_arch.attacks import PGD, Bernoulli, Clean, Gaussian, GuidedMargin, Margin, ThreatModel, Uniform
 from robust_arch.common import randomness
-from robust_arch.configuration.settings import read_attack
+from robust_arch.configuration.evaluation import read_attack
 from robust_arch.errors import InputError
 
 PGD8 = PGD(steps=8, rel_step_size=0.25)

@@ -3,7 +3,8 @@
 import pytest
 from commands import SMALL, command
 
-from robust_arch.configuration.settings import read_finalists, read_settings
+from robust_arch.configuration.evaluation import read_finalists
+from robust_arch.configuration.settings import read_settings
 from robust_arch.errors import InputError
 from robust_arch.execution.run import Run
 from robust_arch.study.sweep import plan_study

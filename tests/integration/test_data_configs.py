@@ -5,7 +5,9 @@ from fractions import Fraction
 import pytest
 
 from robust_arch.common.paths import conf_dir
-from robust_arch.configuration.settings import instantiate, read_settings, read_threat
+from robust_arch.configuration.evaluation import read_threat
+from robust_arch.configuration.nodes import instantiate
+from robust_arch.configuration.settings import read_settings
 from robust_arch.data.torchvision_sets import TorchvisionSet
 from robust_arch.errors import InputError
 

@@ -9,8 +9,8 @@ import math
 import pytest
 from omegaconf import OmegaConf, open_dict
 
+from robust_arch.configuration.evaluation import read_finalists
 from robust_arch.configuration.schema import require_known
-from robust_arch.configuration.settings import read_finalists
 from robust_arch.errors import InputError
 from robust_arch.study.sweep import plan_study
 

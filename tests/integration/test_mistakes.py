@@ -37,7 +37,9 @@ from robust_arch.attacks import ThreatModel
 from robust_arch.attacks.base import Attack
 from robust_arch.cli import app
 from robust_arch.common.paths import conf_dir
-from robust_arch.configuration.settings import instantiate, read_attack, read_finalists, read_settings, read_threat
+from robust_arch.configuration.evaluation import read_attack, read_finalists, read_threat
+from robust_arch.configuration.nodes import instantiate
+from robust_arch.configuration.settings import read_settings
 from robust_arch.data import ImageSet
 from robust_arch.data.digits import Digits
 from robust_arch.engine.frozen import FrozenNetwork

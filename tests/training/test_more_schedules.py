@@ -10,7 +10,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
 from robust_arch.common.paths import conf_dir
-from robust_arch.configuration.settings import instantiate
+from robust_arch.configuration.nodes import instantiate
 from robust_arch.data.batches import GlobalBatches
 from robust_arch.errors import InputError
 from robust_arch.training.recipe import Recipe

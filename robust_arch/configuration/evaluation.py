@@ -1,0 +1,89 @@
+"""The groups `evaluate` and `study.finalists`: what is evaluated, and how."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from robust_arch.attacks import Attack, ThreatModel
+from robust_arch.attacks.base import require_inside
+from robust_arch.common.identity import describe
+from robust_arch.configuration.nodes import as_override, config_folders, instantiate, plain
+from robust_arch.configuration.settings import NORMALISATION_KEYS
+from robust_arch.errors import InputError, invalid, require_integer, require_keys
+from robust_arch.evaluation import EvaluationSettings, NamedAttack
+from robust_arch.evaluation.record import RESERVED_NAMES
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finalists:
+    """After a sweep, the `top` runs by held-out robust accuracy are evaluated as `evaluation` says.
+
+    overrides: what says the same on the command line.
+    """
+
+    top: int
+    evaluation: EvaluationSettings
+    overrides: tuple[str, ...]
+
+
+def read_threat(node: DictConfig) -> ThreatModel:
+    """The group `threat`."""
+    ThreatModel(node.norm, 0)  # an unknown norm has no usual radius: complain of the norm
+    try:
+        return ThreatModel(node.norm, node.eps)
+    except OmegaConfBaseException:
+        raise invalid("threat.eps", None, f"a radius, as this data set names none for {node.norm}") from None
+
+
+def read_evaluation(node: Any) -> EvaluationSettings:
+    """The group `evaluate`; each attack's YAML is looked up by name."""
+    settings = plain(node, "evaluate")
+    for key in NORMALISATION_KEYS:
+        settings.pop(key, None)
+    names, cascade = settings.pop("attacks"), settings.pop("cascade")
+    checkpoints = settings.pop("checkpoints", ["best"])
+    for key, values in (("attacks", names), ("cascade", cascade), ("checkpoints", checkpoints)):
+        is_list = isinstance(values, list) and all(isinstance(value, str) for value in values)
+        if not is_list or len(set(values)) != len(values):
+            raise invalid(f"evaluate.{key}", values, "a list of different names")
+    require_integer("evaluate.seed", settings["seed"], 0)
+    return EvaluationSettings(
+        attacks=tuple(read_attack(name) for name in names),
+        cascade=tuple(read_attack(name, "cascade") for name in cascade),
+        checkpoints=tuple(checkpoints),
+        **settings,
+    )
+
+
+def read_attack(name: str, key: str = "attacks") -> NamedAttack:
+    """The attack of conf/attack/<name>.yaml, for `evaluate.<key>`."""
+    files = {file.stem: file for folder in config_folders()[::-1] for file in (folder / "attack").glob("*.yaml")}
+    if name not in files:
+        raise invalid(f"evaluate.{key}", name, f"some of {', '.join(sorted(files))}")
+    if name in RESERVED_NAMES:
+        raise invalid(f"evaluate.{key}", name, f"another name: records use {', '.join(RESERVED_NAMES)} themselves")
+    attack = instantiate(DictConfig(yaml.safe_load(files[name].read_text())), f"attack/{name}")
+    if not isinstance(attack, Attack):
+        raise InputError(f"{files[name]}: not an attack, but {type(attack).__name__}")
+    require_inside(f"evaluate.{key}", attack)
+    return NamedAttack(name, attack, describe(attack))
+
+
+def read_finalists(cfg: DictConfig) -> Finalists | None:
+    """`study.finalists`, or None."""
+    if cfg.study.finalists is None:
+        return None
+    wanted = plain(cfg.study.finalists, "study.finalists")
+    allowed = {str(key) for key in cfg.evaluate} - {"checkpoints"}
+    require_keys(wanted, "study.finalists", allowed | {"top"}, ("top", "attacks", "n"))
+    top = wanted.pop("top")
+    require_integer("study.finalists.top", top, 1)
+    evaluation = {**wanted, "checkpoints": ["best"]}
+    return Finalists(
+        top=top,
+        evaluation=read_evaluation({**plain(cfg.evaluate, "evaluate"), **evaluation}),
+        overrides=tuple(as_override(f"evaluate.{key}", value) for key, value in evaluation.items()),
+    )

@@ -1,0 +1,117 @@
+"""Groups of a Hydra configuration as plain data, and what they name as objects."""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException, InstantiationException
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from omegaconf.errors import OmegaConfBaseException
+
+from robust_arch.common.paths import conf_dir
+from robust_arch.configuration.schema import one_line, refused, require_accepted, require_types
+from robust_arch.data import Dataset
+from robust_arch.errors import InputError, invalid, require_keys
+
+
+def instantiate(node: Any, key: str) -> Any:
+    """What a group names, built with its keys; whatever is wrong with it is one InputError that names the key.
+
+    What is built checks its values; types are compared with the signature's where it does not.
+    """
+    content = plain(node, key)
+    if "_target_" not in content:
+        raise invalid(key, content, "a group of keys with a _target_")
+    require_accepted(content, key)
+    try:
+        made = hydra.utils.instantiate(node, _convert_="all")
+    except (InstantiationException, OmegaConfBaseException) as error:
+        cause: BaseException | None = error
+        while cause is not None:
+            if isinstance(cause, InputError):
+                raise cause from None
+            cause = cause.__cause__
+        require_types(content, key)
+        reason = one_line(error.__cause__ or error)
+        raise InputError(f"{key}: cannot be built from this configuration: {reason}") from error
+    require_types(content, key)
+    return made
+
+
+def plain(node: Any, key: str) -> dict[str, Any]:
+    """A resolved node; what is no mapping, and a missing or broken value, is an InputError that names it."""
+    content = node
+    if OmegaConf.is_config(node):
+        try:
+            content = OmegaConf.to_container(node, resolve=True, throw_on_missing=True)
+        except OmegaConfBaseException as error:
+            reason = str(error).splitlines()[0]
+            raise InputError(f"{getattr(error, 'full_key', None) or key}: {reason}") from None
+    if not isinstance(content, dict):
+        raise invalid(key, content, "a group of keys")
+    return {str(name): value for name, value in content.items()}
+
+
+def of_a_job(composed: DictConfig) -> DictConfig:
+    """What a job gets of a composed configuration, changed in place; Hydra's own part is where jobs look for it."""
+    HydraConfig.instance().set_config(composed)
+    with read_write(composed), open_dict(composed):
+        del composed["hydra"]
+    return composed
+
+
+def known_keys(content: Any, key: str, names: Iterable[str]) -> dict[str, Any]:
+    """Plain data of the group `key`, whose keys must be these `names`; another one, and a missing one, is named."""
+    if not isinstance(content, dict):
+        raise invalid(key, content, "a group of keys")
+    allowed = set(names)
+    require_keys(content, key, allowed, allowed)
+    return content
+
+
+def field_names(kind: Any) -> set[str]:
+    """The fields of a dataclass, which are the keys of the group that it is read from."""
+    return {each.name for each in fields(kind)}
+
+
+def built(node: Any, key: str, kind: Any) -> Any:
+    """What a group names, which must be of one kind."""
+    made = instantiate(node, key)
+    if not isinstance(made, kind):
+        raise invalid(f"{key}._target_", node["_target_"], f"the name of a {kind.__name__}")
+    return made
+
+
+def config_folders() -> list[Path]:
+    """Where groups are looked up: --config-dir first, then this package's conf."""
+    folders = []
+    if HydraConfig.initialized():
+        sources = HydraConfig.get().runtime.config_sources
+        folders = [Path(source.path) for source in sources if source.schema == "file" and source.path]
+    return [*folders, conf_dir()]
+
+
+def as_override(key: str, value: Any) -> str:
+    """A Hydra override of plain data, like `arch.depths=[2,2,2]`."""
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return f"{key}=[{','.join(map(str, value))}]"
+    return f"{key}={'null' if value is None else value}"
+
+
+def training_statistics(data: str, root: str | None) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation per channel of the training images of a data set.
+
+    data: a choice of the group `data`. root: its folder, None for the usual one.
+    """
+    overrides = [f"data={data}"] if root is None else [f"data={data}", f"data.root={json.dumps(root)}"]
+    try:
+        with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
+            cfg = hydra.compose("evaluate", overrides=overrides)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise refused(error) from None
+    dataset: Dataset = instantiate(cfg.data, "data")
+    return dataset.load().train.channel_statistics()

@@ -1,0 +1,69 @@
+"""The group `search`: space, budget, sample and seeds of a study."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from robust_arch.architectures import PRESETS, ImageShape, cost
+from robust_arch.configuration.nodes import field_names, known_keys, plain
+from robust_arch.configuration.settings import read_seed, read_spec
+from robust_arch.errors import invalid, require_integer
+from robust_arch.search import Budget, Sample, Space, Tie, Vary
+
+
+def search_group(cfg: DictConfig, name: str, names: Iterable[str]) -> dict[str, Any]:
+    """The group `search.<name>` as plain data, with these keys."""
+    return known_keys(plain(cfg.search[name], f"search.{name}"), f"search.{name}", names)
+
+
+def read_budget(cfg: DictConfig, num_classes: int, image_shape: ImageShape) -> Budget:
+    """The group `search.budget`; the word arch, or a preset's name, is what that network costs on this task."""
+    budget = search_group(cfg, "budget", field_names(Budget))
+    for resource in ("params", "macs"):
+        named = budget[resource]
+        if named == "arch" or (isinstance(named, str) and named in PRESETS):
+            spec = read_spec(cfg.arch) if named == "arch" else PRESETS[named]
+            budget[resource] = getattr(cost(spec, num_classes, image_shape), resource)
+    return Budget(**budget)
+
+
+def read_space(cfg: DictConfig) -> Space:
+    """The group `search.space`, with `arch` as the template of everything but depths and widths.
+
+    A space that says nothing is the one point `arch`, so that architectures can be swept over by name.
+    """
+    space = search_group(cfg, "space", field_names(Space) - {"template"})
+    spec = read_spec(cfg.arch)
+    tie, vary = (
+        _optional(space.pop(name), f"search.space.{name}", kind) for name, kind in (("tie", Tie), ("vary", Vary))
+    )
+    if any(value not in (None, False) for value in vary.values()):
+        return Space(template=spec, tie=Tie(**tie), vary=Vary(**vary), **space)
+    if all(space[key] is None for key in ("depths", "widths", "shares")):
+        depths, widths = (tuple((value,) for value in values) for values in (spec.depths, spec.widths))
+        space |= {"depths": depths, "widths": widths}
+    return Space(template=spec, tie=Tie(**tie), **space)
+
+
+def _optional(content: Any, key: str, kind: Any) -> dict[str, Any]:
+    """The keys of a group inside a group, which may be null."""
+    return {} if content is None else known_keys(content, key, field_names(kind))
+
+
+def read_sample(cfg: DictConfig) -> Sample:
+    """`search.sample` and `search.sample_seed`."""
+    return Sample(cfg.search.sample, cfg.search.sample_seed)
+
+
+def read_seeds(cfg: DictConfig) -> tuple[int, ...]:
+    """The axis `search.seeds`; without one, the key `seed`."""
+    seeds = cfg.search.seeds
+    if seeds is None:
+        return (read_seed(cfg),)
+    listed = OmegaConf.to_container(seeds) if OmegaConf.is_list(seeds) else None
+    if not isinstance(listed, list) or not listed or len({str(seed) for seed in listed}) != len(listed):
+        raise invalid("search.seeds", listed or seeds, "a list of different integers, like [0,1,2]")
+    for seed in listed:
+        require_integer("search.seeds", seed, 0)
+    return tuple(listed)
