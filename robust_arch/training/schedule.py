@@ -43,8 +43,8 @@ class Steps:
 class Cosine:
     """(1 + cos(pi t / epochs)) / 2; t is the time in epochs, or with `by_epochs` the number of whole epochs done.
 
-    `lag` is subtracted from t. By epochs with a lag of 1 it is the rule lr / 2 (1 + cos(pi (e - 1) / E)) of the published
-    code of Huang et al. 2021 for 500k images, whose e counts from 0: e = 0 and e = 2 have the same rate.
+    `lag` is subtracted from t. By epochs with a lag of 1 it is the rule lr / 2 (1 + cos(pi (e - 1) / E)) of the
+    published code of Huang et al. 2021 for 500k images, whose e counts from 0: e = 0 and e = 2 have the same rate.
     """
 
     by_epochs: bool = False
