@@ -45,6 +45,10 @@ MAX_RISE = 0.02  # a ball holds every smaller one: an accuracy that rises with t
 MAX_WORSE = 0.01  # many steps reach what one step does; they fail where the loss is jagged or the gradient lies
 MAX_UNCONVERGED = 0.03  # on honest networks pgd20 has all but converged: less than a point is left
 MAX_BLACK_BOX = 0.02  # one search without gradients is weaker than many attacks with gradients that tell the truth
+# Of the images that still stand: as a share of all 200, 6 that fall of 11 would be hidden. From the intervals (6 of
+# 11 exceed it, 2 of 3 do not); it was not measured on honest networks.
+MAX_BLACK_BOX_OF_STANDING = 0.25
+MIN_FALLEN = 3
 MIN_WINS = 0.75  # against random directions a gradient without information wins on half of the images
 MAX_NO_GRADIENT = 0.01  # these images never move in a gradient attack, whatever it reports
 MAX_RANDOM = 0.0  # the accuracy of a network that draws random numbers needs attacks of its own
@@ -310,11 +314,17 @@ def _judge_steps(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _judge_square(found: dict[str, Any]) -> dict[str, Any]:
+    broken, standing = found["broken"]["count"], found["white_box"]["count"]
+    if not standing:
+        return {"ok": True, "text": "No image stands after the white-box attacks, so that Square has nothing to judge."}
+    among = _count(broken, standing)
+    many = broken >= MIN_FALLEN and _exceeds(among, MAX_BLACK_BOX_OF_STANDING)
     return {
-        "ok": not _exceeds(found["broken"], MAX_BLACK_BOX),
+        "ok": not many and not _exceeds(found["broken"], MAX_BLACK_BOX),
         "text": f"Of the {found['white_box']['count']} images that every white-box attack left standing, the Square "
         f"attack of {found['queries']} queries breaks {found['broken']['count']}: {_worded(found['broken'])} of all "
-        f"images, allowed {MAX_BLACK_BOX:.0%}.",
+        f"images, allowed {MAX_BLACK_BOX:.0%}, and {_worded(among)} of those standing, allowed "
+        f"{MAX_BLACK_BOX_OF_STANDING:.0%}.",
     }
 
 

@@ -43,14 +43,21 @@ class Steps:
 class Cosine:
     """(1 + cos(pi t / epochs)) / 2; t is the time in epochs, or with `by_epochs` the number of whole epochs done.
 
-    By epochs it is the rule lr / 2 (1 + cos(pi (e - 1) / E)) of the 500k study of Huang et al. 2021, e from 1 to E.
+    `lag` is subtracted from t. By epochs with a lag of 1 it is the rule lr / 2 (1 + cos(pi (e - 1) / E)) of the
+    published code of Huang et al. 2021 for 500k images, whose e counts from 0: e = 0 and e = 2 have the same rate.
     """
 
     by_epochs: bool = False
+    lag: int = 0
+
+    def __post_init__(self) -> None:
+        if type(self.lag) is not int or self.lag < 0:
+            raise invalid("recipe.schedule.lag", self.lag, "a whole number of epochs, at least 0")
 
     def __call__(self, epoch: float, epochs: int) -> float:
-        """1 at the start, towards 0 at the end."""
-        return (1 + math.cos(math.pi * (int(epoch) if self.by_epochs else epoch) / epochs)) / 2
+        """1 at t = 0, towards 0 at the end."""
+        done = int(epoch) if self.by_epochs else epoch
+        return (1 + math.cos(math.pi * (done - self.lag) / epochs)) / 2
 
 
 @dataclass(frozen=True, kw_only=True)

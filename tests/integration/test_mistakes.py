@@ -632,6 +632,7 @@ TRAINING = {
     "recipe.schedule.milestones": ([0.5],),
     "recipe.schedule.factor": (0.5, "recipe.schedule.milestones=[0.5]"),
     "recipe.schedule.by_epochs": (False, "recipe=huang2021_500k", "recipe.batch_size=32"),
+    "recipe.schedule.lag": (0, "recipe=huang2021_500k", "recipe.batch_size=32"),
     "recipe.schedule.peak": (0.6, "recipe=short"),
     "recipe.augment.padding": (1,),
     "recipe.augment.flip": (True,),
@@ -1106,8 +1107,8 @@ def test_the_learning_rate_of_the_other_published_recipe_is_its_formula(tmp_path
     overrides = ("recipe=huang2021_500k", "objective=natural", "trainer.max_epochs=5", "evaluate.attacks=[]")
     run = executed(configuration(tmp_path, *SMALL, *overrides))
     rates = [row["lr"] for row in metrics.read_rows(run.folder.metrics)]
-    # lr / 2 (1 + cos(pi (e - 1) / E)), e from 1 to E
-    assert rates == pytest.approx([0.05 * (1 + math.cos(math.pi * (e - 1) / 5)) for e in range(1, 6)], rel=1e-12)
+    # lr / 2 (1 + cos(pi (e - 1) / E)), e from 0 to E - 1
+    assert rates == pytest.approx([0.05 * (1 + math.cos(math.pi * (e - 1) / 5)) for e in range(5)], rel=1e-12)
 
 
 # --- robust accuracy computed in half precision

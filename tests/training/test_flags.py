@@ -2,7 +2,7 @@
 
 import pytest
 
-from robust_arch.execution.execute import catastrophic_overfitting, training_flags
+from robust_arch.training.flags import catastrophic_overfitting, training_flags
 
 
 def rows(*epochs):
@@ -34,12 +34,26 @@ def test_accuracy_under_one_step_need_not_rise():
         (rows((50, 30, 35), (60, 36, 42), (80, 25, 44)), 1000),  # robust overfitting, which is slow
         (rows((50, 30, 35), (10, 1, 2), (11, 0, 1)), 1000),  # a collapse of everything
         (rows((30, 3, 4), (40, 1, 6)), 30),  # one image of 30 after one of 30
-        (rows((50, 0, 35), (60, 0, 42)), 1000),  # never robust
+        (rows((90, 5, 15), (95, 0, 30), (98, 0, 40)), 240),  # natural training: one step breaks most images
+        (rows((60, 40, 50), (62, 42, 45)), 60),  # 3 to 10 points between one step and many
+        (rows((10, 0, 10), (10, 10, 10)), 60),  # at chance
     ],
-    ids=["well", "robust overfitting", "everything", "few images", "never"],
+    ids=["well", "robust overfitting", "everything", "few images", "natural", "honest pair", "chance"],
 )
 def test_other_histories_are_not_marked(history, held_out):
     assert catastrophic_overfitting(history, held_out) is None
+
+
+@pytest.mark.parametrize(
+    ("history", "held_out", "epoch"),
+    [
+        (rows(*[(97, 0, 95)] * 3), 240, 0),
+        (rows(*[(97, 0, 95)] * 3), 60, 0),
+        (rows((70, 5, 30), (90, 2, 60), (95, 0, 90)), 240, 1),
+    ],
+)
+def test_a_run_that_was_never_robust(history, held_out, epoch):
+    assert catastrophic_overfitting(history, held_out) == epoch
 
 
 def test_rows_of_a_version_that_did_not_look():
