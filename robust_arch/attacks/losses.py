@@ -70,6 +70,24 @@ class Margin:
         return lambda logits, _: margin(at_least_float32(logits), y)
 
 
+@dataclass(frozen=True)
+class LogitRatio:
+    """The margin over z_(1) - z_(3), the largest less the third largest logit (DLR, Croce and Hein 2020).
+
+    It does not change where logits are shifted or scaled. Needs three classes.
+    """
+
+    def prepare(self, net: nn.Module, x: Tensor, y: Tensor, x_start: Tensor) -> LogitLoss:  # noqa: ARG002
+        """Needs the labels alone."""
+
+        def loss(logits: Tensor, _: int) -> Tensor:
+            logits = at_least_float32(logits)
+            ordered = logits.topk(3, dim=1).values
+            return margin(logits, y) / (ordered[:, 0] - ordered[:, 2] + 1e-12)
+
+        return loss
+
+
 @dataclass(frozen=True, kw_only=True)
 class GuidedMargin:
     """The loss of GAMA (Sriramanan et al. 2020): margin of the softmax plus w_t ||p(x') - p(anchor)||_2^2.

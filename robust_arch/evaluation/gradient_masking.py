@@ -16,12 +16,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from robust_arch.attacks import PGD, Attack, Clean, Margin, ThreatModel
-from robust_arch.attacks.losses import margin
+from robust_arch.attacks.losses import AttackLoss, CrossEntropy, LogitRatio, margin
 from robust_arch.attacks.square import Square
 from robust_arch.common import randomness
 from robust_arch.common.statistics import wilson_interval
 from robust_arch.errors import invalid
 from robust_arch.evaluation.examples import Examples
+from robust_arch.evaluation.surrogates import distilled, presaturation
 
 MULTIPLES = tuple(Fraction(multiple) for multiple in ("0", "1/2", "1", "2", "4", "8"))
 """Radii in units of eps; one at which any image can be turned into any other is added."""
@@ -31,6 +32,12 @@ CURVE_ATTACKS = (
     PGD(steps=40, rel_step_size=0.1, start=Clean()),
     PGD(steps=40, rel_step_size=0.1, start=Clean(), loss=Margin()),
 )
+LOSSES: dict[str, tuple[AttackLoss, int]] = {
+    "cross_entropy": (CrossEntropy(), 2),
+    "margin": (Margin(), 2),
+    "logit_ratio": (LogitRatio(), 3),
+}
+"""Losses that are compared, each with the number of classes that it needs."""
 STEPS = (1, 2, 5, 10, 20, 50, 100)
 FEW, MANY = 20, 100  # pgd20 must have converged
 REL_PATH = 2.5  # steps of 2.5 eps / steps can cross the ball (Madry et al. 2018); at most eps, so one step is fgsm
@@ -71,17 +78,20 @@ class _Subject:
         for _, *batch in self.examples.batches(self.batch_size, self.device):
             yield batch[0], batch[1], batch[2]
 
-    def standing(self, attack: Attack, among: Tensor, threat: ThreatModel) -> Tensor:
+    def standing(self, attack: Attack, among: Tensor, threat: ThreatModel, attacked: nn.Module | None = None) -> Tensor:
         """Those of `among` that the attack does not break; the others are not attacked. among: (n,) bool, as returned.
+
+        attacked: the network that the attack sees, this one unless given; this one classifies.
 
         A gradient that is not finite counts as zero in the attack; `_against_directions` says how many there are.
         """
-        net, chosen, standing = _FiniteGradients(self.net), among.nonzero()[:, 0], torch.zeros_like(among)
+        net, chosen = _FiniteGradients(self.net if attacked is None else attacked), among.nonzero()[:, 0]
+        standing = torch.zeros_like(among)
         for where, x, y, index in self.examples.subset(chosen).batches(
             attack.block_size or self.batch_size, self.device
         ):
             x_adv = attack(net, x, y, threat, seed=self.seed, index=index)
-            standing[chosen[where]] = (_logits(net, x_adv).argmax(dim=1) == y).cpu()
+            standing[chosen[where]] = (_logits(self.net, x_adv).argmax(dim=1) == y).cpu()
         return standing
 
 
@@ -124,10 +134,14 @@ def diagnose(
         clean = predicted == examples.images.labels
         radii, at_eps = _against_eps(subject, clean)
         steps, after_steps = _against_steps(subject, clean)
+        losses, after_losses = _against_losses(subject, clean)
+        white_box = at_eps & after_steps & after_losses
         found = {
             "eps": {"points": radii, "classes": len(set(predicted.tolist()))},
             "steps": steps,
-            "square": _against_square(subject, at_eps & after_steps),
+            "losses": losses,
+            "square": _against_square(subject, white_box),
+            "transfer": _against_transfer(subject, white_box),
             "directions": _against_directions(subject),
             "repeat": {"changed": _share(_differ(logits, again))},
         }
@@ -172,6 +186,40 @@ def _against_steps(subject: _Subject, clean: Tensor) -> tuple[list[dict[str, Any
         always = always & standing
         rows.append({"steps": steps, "rel_step_size": attack.rel_step_size, **_share(standing)})
     return rows, always
+
+
+def _against_losses(subject: _Subject, clean: Tensor) -> tuple[list[dict[str, Any]], Tensor]:
+    """Each loss by itself at eps; who stands after all of them, (n,) bool. clean: (n,) bool.
+
+    missed: images that another loss breaks and this one does not.
+    """
+    losses = {name: loss for name, (loss, classes) in LOSSES.items() if subject.examples.images.num_classes >= classes}
+    attacks = {name: PGD(steps=40, rel_step_size=0.1, start=Clean(), loss=loss) for name, loss in losses.items()}
+    standing = {name: subject.standing(attack, clean, subject.threat) for name, attack in attacks.items()}
+    after_all = torch.stack(list(standing.values())).all(dim=0)
+    rows = [
+        {"loss": name, "standing": _share(mine), "missed": _share(mine & ~after_all)} for name, mine in standing.items()
+    ]
+    return rows, after_all
+
+
+def _against_transfer(subject: _Subject, white_box: Tensor) -> list[dict[str, Any]]:
+    """Whom of those that every white-box attack left standing images break that were made on a surrogate."""
+    if not bool(white_box.any()):
+        return []
+    x = torch.cat([batch for batch, _, _ in subject.batches()])
+    surrogates: dict[str, nn.Module | None] = {
+        "before saturation": presaturation(subject.net, x[: subject.batch_size]),
+        "distilled": distilled(subject.net, x, subject.threat, subject.examples.images.num_classes),
+    }
+    rows = []
+    for name, surrogate in surrogates.items():
+        if surrogate is not None:
+            standing = white_box
+            for attack in CURVE_ATTACKS:
+                standing = subject.standing(attack, standing, subject.threat, surrogate)
+            rows.append({"surrogate": name, "white_box": _share(white_box), "broken": _share(white_box & ~standing)})
+    return rows
 
 
 def _against_square(subject: _Subject, white_box: Tensor) -> dict[str, Any]:

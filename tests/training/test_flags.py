@@ -2,7 +2,7 @@
 
 import pytest
 
-from robust_arch.training.flags import catastrophic_overfitting, training_flags
+from robust_arch.training.flags import catastrophic_overfitting, robust_to_one_step_only, training_flags
 
 
 def rows(*epochs):
@@ -42,6 +42,7 @@ def test_accuracy_under_one_step_need_not_rise():
 )
 def test_other_histories_are_not_marked(history, held_out):
     assert catastrophic_overfitting(history, held_out) is None
+    assert robust_to_one_step_only(history, held_out) is None
 
 
 @pytest.mark.parametrize(
@@ -53,7 +54,10 @@ def test_other_histories_are_not_marked(history, held_out):
     ],
 )
 def test_a_run_that_was_never_robust(history, held_out, epoch):
-    assert catastrophic_overfitting(history, held_out) == epoch
+    assert robust_to_one_step_only(history, held_out) == epoch
+    (flag,) = training_flags(history, 10, held_out)
+    assert flag.startswith(f"robust to one step only, as after catastrophic overfitting: at epoch {epoch + 1} ")
+    assert f"under one step and {history[epoch]['val_robust_acc']:.1f}% under the selection attack" in flag
 
 
 def test_rows_of_a_version_that_did_not_look():

@@ -2,7 +2,7 @@
 
 import pytest
 
-from robust_arch.evaluation.masking import _count, _judge_square
+from robust_arch.evaluation.gradient_masking import _count, _judge_square
 
 
 @pytest.mark.parametrize(
