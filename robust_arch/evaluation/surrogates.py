@@ -1,7 +1,7 @@
 """Networks that are attacked in place of another one: their attacked images are then classified by that one.
 
-Where a network's own gradients mislead attacks, those of a surrogate may not (Athalye et al. 2018; Papernot et al. 2017).
-An image that it fails on is a true counterexample, wherever it came from.
+Where a network's own gradients mislead attacks, those of a surrogate may not (Papernot et al. 2017, Athalye et al.
+2018). An image that the network fails on is a true counterexample, wherever it came from.
 """
 
 from typing import Any
@@ -14,7 +14,7 @@ from robust_arch.attacks import ThreatModel
 
 PRESATURATION = "presaturation_logits"
 """Method of a network, from images to logits (B, K), that returns them before anything that saturates."""
-_COPIES = 16  # of an image with random changes, on which the distilled network learns what the network says
+DISTILLATION_COPIES = 16  # of an image with random changes, on which the distilled network learns what the network says
 _STEPS, _BATCH, _RATE = 300, 256, 2e-3
 _SIDE = 32  # of the images that the distilled network works on: larger ones are reduced by the first stride
 
@@ -78,9 +78,9 @@ def distilled(net: nn.Module, x: Tensor, threat: ThreatModel, num_classes: int) 
     """
     scale = 2 * threat.eps if threat.norm == "linf" else 0.2
     with torch.no_grad():
-        copies = [x, *((x + scale * (2 * torch.rand_like(x) - 1)).clamp(0, 1) for _ in range(_COPIES - 1))]
+        copies = [x, *((x + scale * (2 * torch.rand_like(x) - 1)).clamp(0, 1) for _ in range(DISTILLATION_COPIES - 1))]
         images = torch.cat(copies)
-        classes = torch.cat([net(part).argmax(dim=1) for part in images.split(_BATCH)])
+        classes = torch.cat([net(part).argmax(dim=1) for part in torch.split(images, _BATCH)])
     stride = max(1, -(-x.shape[-1] // _SIDE))
     student = nn.Sequential(
         *(nn.Conv2d(x.shape[1], 16, 3, stride=stride, padding=1), nn.ReLU()),
@@ -93,6 +93,6 @@ def distilled(net: nn.Module, x: Tensor, threat: ThreatModel, num_classes: int) 
             batch = torch.randint(len(images), (_BATCH,), device=x.device)
             loss = F.cross_entropy(student(images[batch]), classes[batch])
             optimizer.zero_grad()
-            loss.backward()
+            torch.autograd.backward(loss)
             optimizer.step()
     return student.eval().requires_grad_(False)

@@ -15,6 +15,7 @@ from robust_arch.errors import InputError
 from robust_arch.evaluation import gradient_masking as masking
 from robust_arch.evaluation.examples import Examples, select_examples
 from robust_arch.evaluation.gradient_masking import diagnose
+from robust_arch.evaluation.surrogates import presaturation
 
 CPU = torch.device("cpu")
 THREAT = ThreatModel("linf", "0.2")
@@ -180,6 +181,50 @@ def test_masked_networks_are_flagged_by_the_check_that_sees_it(parts, expected, 
     json.dumps(diagnosis, allow_nan=False)
 
 
+# logits that saturate, in front of which an undefended network's own gradients break all that these hide
+SATURATIONS = {
+    "clamped": (lambda logits: logits.clamp(-2, 2), "transfer"),
+    "tanh": (lambda logits: 2 * torch.tanh(3 * logits), "transfer"),
+    "rounded": (torch.round, "transfer"),
+    "rounded probabilities": (lambda logits: (100 * logits.softmax(dim=1)).round() / 100, "transfer"),
+    "steep": (lambda logits: 1000 * logits, "losses"),
+}
+
+
+@pytest.mark.parametrize(("back", "expected"), SATURATIONS.values(), ids=SATURATIONS)
+def test_saturating_logits_of_an_undefended_network_are_flagged(back, expected, natural, examples):
+    diagnosis = run(Masked(natural, back=back), examples, ThreatModel("linf", "0.1"))
+    assert expected in flags(diagnosis)
+
+
+def test_images_made_before_the_saturation_are_counterexamples(natural, examples):
+    """The clamp changes no order of logits that it leaves apart: what breaks the network inside breaks it as well."""
+    threat = ThreatModel("linf", "0.1")
+    clamped = Masked(natural, back=lambda logits: logits.clamp(-2, 2))
+    inside = PGD(steps=40, rel_step_size=0.1, loss=masking.Margin())
+    x = examples.images.to_unit(examples.images.images)
+    x_adv = inside(natural, x, examples.images.labels, threat, seed=0, index=examples.index)
+    truly = int((clamped(x_adv).argmax(dim=1) == examples.images.labels).sum())
+    transfer = {row["surrogate"]: row for row in run(clamped, examples, threat)["transfer"]}
+    row = transfer["before saturation"]
+    assert row["white_box"]["count"] - row["broken"]["count"] <= truly + 3
+
+
+def test_a_network_may_expose_its_logits_before_they_saturate(natural, examples):
+    class Exposing(nn.Module):
+        def presaturation_logits(self, x):
+            return natural(x)
+
+        def forward(self, x):
+            with torch.no_grad():  # no layer in sight, and no gradient
+                return natural(x).clamp(-2, 2) + 0 * x.sum()
+
+    x = examples.images.to_unit(examples.images.images)
+    surrogate = presaturation(Exposing(), x)
+    assert torch.equal(surrogate(x), natural(x))
+    assert presaturation(natural, x) is None
+
+
 def test_what_the_white_box_attacks_miss_and_the_black_box_attack_finds(robust, examples, honest):
     square = run(Masked(robust, front=WrongSign.apply), examples)["square"]
     assert square["white_box"]["count"] == honest["eps"]["points"][0]["count"]
@@ -305,6 +350,18 @@ def test_verdicts_on_radii(curve, classes, ok):
     assert "of 100" in verdict["text"]
 
 
+@pytest.mark.parametrize(
+    ("broken", "standing", "ok"),
+    [(6, 11, False), (3, 3, False), (1, 3, True), (2, 2, True), (1, 1, True), (3, 60, True), (0, 0, True)],
+)
+def test_few_standing_images(broken, standing, ok):
+    verdict = masking._judge_square(
+        {"queries": 1000, "broken": masking._count(broken, 200), "white_box": masking._count(standing, 200)}
+    )
+    assert verdict["ok"] == ok
+    assert ("nothing to judge" in verdict["text"]) == (standing == 0)
+
+
 def test_a_seed_decides_even_a_random_network_and_the_random_state_stays(robust, examples):
     noisy = Masked(robust, front=with_noise).train()
     before = torch.get_rng_state()
@@ -324,8 +381,10 @@ def test_the_record_is_plain_data_with_its_numbers(natural, examples):
     diagnosis = run(natural, examples)
     assert json.loads(json.dumps(diagnosis, allow_nan=False)) == diagnosis
     assert diagnosis["n"] == N
-    assert [verdict["name"] for verdict in diagnosis["verdicts"]] == ["eps", "steps", "square", "directions", "repeat"]
-    assert all(f"of {N}" in verdict["text"] and "\n" not in verdict["text"] for verdict in diagnosis["verdicts"])
+    names = ["eps", "steps", "losses", "square", "transfer", "directions", "repeat"]
+    assert [verdict["name"] for verdict in diagnosis["verdicts"]] == names
+    texts = [verdict["text"] for verdict in diagnosis["verdicts"]]
+    assert all((f"of {N}" in text or "nothing to judge" in text) and "\n" not in text for text in texts)
     assert counts(diagnosis["steps"])[0] == int(
         (natural(fgsm_images(natural, examples)).argmax(dim=1) == examples.images.labels).sum()
     )

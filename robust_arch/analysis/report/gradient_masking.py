@@ -21,7 +21,9 @@ _NORMS = {"linf": "l-inf", "l2": "l2"}
 _TITLES = {
     "eps": "Accuracy against eps",
     "steps": "Accuracy against steps",
+    "losses": "White-box losses against each other",
     "square": "White box against Square attack",
+    "transfer": "White box against images made on other networks",
     "directions": "Gradient against random directions",
     "repeat": "The same answer twice",
 }
