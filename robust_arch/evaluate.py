@@ -20,12 +20,11 @@ from robust_arch.common.identity import short_hash
 from robust_arch.common.plain import is_plain, shown
 from robust_arch.common.signals import exit_on_sigterm
 from robust_arch.configuration.commands import run_job
-from robust_arch.configuration.evaluation import read_evaluation
+from robust_arch.configuration.evaluation import read_evaluation, read_normalisation
 from robust_arch.configuration.nodes import instantiate, plain
 from robust_arch.configuration.schema import require_known
 from robust_arch.configuration.settings import (
     evaluate_command,
-    read_normalisation,
     read_rerun,
     read_results_dir,
     read_study_name,

@@ -1,6 +1,7 @@
 """The order of the rooms: imports run one way, from the doors down to what every room uses (CONTRIBUTING.md)."""
 
 import ast
+import graphlib
 from pathlib import Path
 
 import pytest
@@ -70,3 +71,23 @@ def test_a_room_imports_only_from_floors_below(room):
 def test_an_import_upwards_would_be_seen():
     source = "from robust_arch import train\ndef late():\n    from robust_arch.study.plan import StudyPlan\n"
     assert set(_imports(source)) == {"train", "study"}
+
+
+def _imported_at_once(path):
+    """The modules of the package that a module imports while it is itself imported: not in functions, not for types."""
+    known = {".".join(each.relative_to(PACKAGE.parent).with_suffix("").parts) for each in _modules()}
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.ImportFrom) and node.module:
+            for each in node.names:
+                inner = f"{node.module}.{each.name}"
+                yield inner if inner in known else node.module
+
+
+def test_no_module_imports_itself_over_others():
+    graph = {
+        ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts): set(_imported_at_once(path))
+        for path in _modules()
+        if path.name != "__init__.py"
+    }
+    order = list(graphlib.TopologicalSorter(graph).static_order())  # raises CycleError and names the circle
+    assert set(graph) <= set(order)

@@ -11,10 +11,13 @@ from robust_arch.attacks import Attack, ThreatModel
 from robust_arch.attacks.base import require_inside
 from robust_arch.common.identity import describe
 from robust_arch.configuration.nodes import as_override, config_folders, instantiate, plain
-from robust_arch.configuration.settings import NORMALISATION_KEYS
 from robust_arch.errors import InputError, invalid, require_integer, require_keys
 from robust_arch.evaluation import EvaluationSettings, NamedAttack
 from robust_arch.evaluation.record import RESERVED_NAMES
+from robust_arch.interop.normalisation import Request
+
+NORMALISATION_KEYS = ("normalize", "mean", "std")
+"""Keys of `evaluate` that are of a checkpoint from elsewhere, and not of what is done with it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,3 +90,10 @@ def read_finalists(cfg: DictConfig) -> Finalists | None:
         evaluation=read_evaluation({**plain(cfg.evaluate, "evaluate"), **evaluation}),
         overrides=tuple(as_override(f"evaluate.{key}", value) for key, value in evaluation.items()),
     )
+
+
+def read_normalisation(node: DictConfig) -> Request:
+    """`evaluate.normalize`, `evaluate.mean` and `evaluate.std`."""
+    settings = plain(node, "evaluate")
+    normalize, mean, std = (settings.get(key) for key in NORMALISATION_KEYS)
+    return Request(normalize, mean, std, ("evaluate.normalize", "evaluate.mean", "evaluate.std"))

@@ -22,17 +22,12 @@ from robust_arch.configuration.schema import require_known
 from robust_arch.data import Dataset
 from robust_arch.errors import InputError, invalid, require_flag, require_integer, require_name
 from robust_arch.evaluation import EvaluationSettings
-from robust_arch.interop.normalisation import Request
 from robust_arch.objectives import Objective
 from robust_arch.training.fit import require_equal_shares
 from robust_arch.training.recipe import Recipe
 from robust_arch.training.settings import TrainerSettings
 
 LOGGERS = ("wandb", "csv")
-
-
-NORMALISATION_KEYS = ("normalize", "mean", "std")
-"""Keys of `evaluate` that are of a checkpoint from elsewhere, and not of what is done with it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,7 +156,9 @@ def _refuse_study_without_sweep() -> None:
     if not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.RUN:
         return
     study = HydraConfig.get().runtime.choices.get("study")
-    if study not in (None, "null"):
+    # the recorded command of one run of a study names its architecture as well
+    member = any(item.startswith(("arch.depths=", "search.allocation.")) for item in HydraConfig.get().overrides.task)
+    if study not in (None, "null") and not member:
         raise InputError(
             f"study = {study!r}: a study is a sweep; run the command with -m (python -m robust_arch.train -m ...)"
         )
@@ -265,10 +262,3 @@ def read_logger(node: DictConfig) -> dict[str, Any]:
         if logger["mode"] not in ("offline", "online"):
             raise invalid("logger.mode", logger["mode"], "offline or online")
     return logger
-
-
-def read_normalisation(node: DictConfig) -> Request:
-    """`evaluate.normalize`, `evaluate.mean` and `evaluate.std`."""
-    settings = plain(node, "evaluate")
-    normalize, mean, std = (settings.get(key) for key in NORMALISATION_KEYS)
-    return Request(normalize, mean, std, ("evaluate.normalize", "evaluate.mean", "evaluate.std"))

@@ -18,7 +18,7 @@ _WHOLE = 2**53  # up to which a float holds every integer
 _LARGEST = 1e100  # of a measured number: sums and squares of such numbers stay finite
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _CONTROL_IN_LINES = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
-_PER_STAGE = re.compile(r"[1-9][0-9]{0,5}(-[1-9][0-9]{0,5})*")
+_PER_STAGE = re.compile(r"[1-9][0-9]{0,8}(-[1-9][0-9]{0,8})*")
 _IDENTIFIER = re.compile(r"[\w-][\w.-]*")
 _SHOWN = 60  # characters of a value
 
@@ -97,6 +97,14 @@ def name(value: Any) -> None:
     """Text of one line that is not empty."""
     if type(value) is not str or not value or not (value.isprintable() or not _CONTROL.search(value)):
         raise MisfitError(value, "one line of text")
+
+
+def label(value: Any) -> None:
+    """A name, or a number, as which YAML reads some names."""
+    if type(value) is not int:
+        name(value)
+    else:
+        any_integer(value)
 
 
 def identifier(value: Any) -> None:
@@ -199,10 +207,10 @@ def plain(value: Any) -> None:
 _FACTS = fields(
     {
         "run_id": identifier, "study": name, "arch": name, "family": name, "depths": per_stage, "widths": per_stage,
-        "params": positive, "macs": positive, "data": name,
+        "params": positive, "macs": positive, "data": label,
     },
     {
-        "objective": nullable(name), "recipe": nullable(name), "train_threat": nullable(name),
+        "objective": nullable(label), "recipe": nullable(label), "train_threat": nullable(name),
         "seed": nullable(any_integer), "epochs": nullable(positive),
     },
 )  # fmt: skip
@@ -228,7 +236,7 @@ def _cost(value: Any) -> None:
             raise MisfitError(value[part], "one integer per stage, not all of them 0").inside(part)
 
 
-_SETS = {"name": name, "train": count, "val": count, "test": count}
+_SETS = {"name": label, "train": count, "val": count, "test": count}
 _VERSIONS = mapping(name, nullable(name))
 _HARDWARE = fields(
     {},
@@ -324,7 +332,7 @@ def _attack_name(value: Any) -> None:
         raise MisfitError(value, f"a name of an attack, not {', '.join(_RESERVED)}")
 
 
-_IDENTITY = {"checkpoint": name, "weights": name, "threat": name, "data": name, "n_test": positive}
+_IDENTITY = {"checkpoint": name, "weights": name, "threat": name, "data": label, "n_test": positive}
 _EVALUATION_EXTRAS = {
     "worst_case": _share, "stability": _share, **dict.fromkeys(("lipschitz", "lipschitz_kl", "lipschitz_l2"), _MEAN),
     "fosc": _MEAN, "diagnostics": _diagnostics, "smoothness": _SMOOTHNESS,

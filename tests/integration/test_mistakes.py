@@ -741,6 +741,7 @@ SEEN = {
 }
 # the same for `evaluate`, where `trainer` says on what device; the keys of training are checked and change nothing
 EVALUATE_SEEN = {
+    *("evaluate.mean", "evaluate.std", "evaluate.normalize"),  # tests/interop/test_normalisation.py
     "checkpoint",
     "results_dir",
     "rerun",

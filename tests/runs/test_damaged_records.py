@@ -10,12 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from robust_arch.reporting import write_study_report
 from test_study_folder import facts, share
 from typer.testing import CliRunner
 
 from robust_arch.analysis.paired import compare_records
 from robust_arch.analysis.reading import read_results
+from robust_arch.analysis.report.study_report import write_study_report
 from robust_arch.cli import app
 from robust_arch.common.files import write_json
 from robust_arch.errors import InputError
