@@ -3,10 +3,8 @@
 import contextlib
 import logging
 import traceback
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
-from pathlib import Path
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -17,13 +15,14 @@ from robust_arch.analysis.report.card import write_card
 from robust_arch.architectures import arch_name, build
 from robust_arch.common.files import write_text
 from robust_arch.common.randomness import derive
-from robust_arch.engine import decide_compile, missing_compiler
 from robust_arch.errors import DivergedError
 from robust_arch.evaluation import EvaluationRecord, extend
+from robust_arch.execution.choices import resolved_config, tell_choices, with_choices
 from robust_arch.execution.gpus import claimed, visible_gpus
+from robust_arch.execution.result import training_result
+from robust_arch.execution.resume import resumable_rows
 from robust_arch.execution.run import Run
 from robust_arch.interop import load_checkpoint
-from robust_arch.interop.reading import read_weights_only
 from robust_arch.runs import RunFolder, metrics
 from robust_arch.runs.failure_causes import how_it_ended
 from robust_arch.runs.folder import last_line
@@ -32,7 +31,6 @@ from robust_arch.tracking.columns import run_columns, run_name, run_summary, run
 from robust_arch.tracking.tracker import Tracker, WandbTracker
 from robust_arch.training.datamodule import StudyData
 from robust_arch.training.fit import fit
-from robust_arch.training.flags import training_flags
 from robust_arch.training.module import AdversarialTraining
 
 log = logging.getLogger(__name__)
@@ -112,13 +110,13 @@ def _execute_locked(run: Run, folder: RunFolder) -> str:
     before = "completed" if folder.trained and folder.state == "completed" else "planned"
     notes = {"launcher": run.settings.launcher}
     folder.write_state("completed" if before == "completed" else "running", run.facts, attempt=True, notes=notes)
-    write_text(folder.config, yaml.safe_dump(_resolved_config(run), sort_keys=False))
+    write_text(folder.config, yaml.safe_dump(resolved_config(run), sort_keys=False))
     folder.reserve_room()
     tracker = _tracker(run, folder)
     raised: BaseException | None = None
     with _log_file(folder):
         if not folder.trained:
-            _tell_choices(asked, folder)
+            tell_choices(asked, folder)
         try:
             _train(run, folder, tracker)
             _evaluate(run, folder)
@@ -166,47 +164,6 @@ def _unless_disk_full(run: Run) -> Iterator[None]:
         log.error("run %s: how it ended cannot be recorded: %s", run.run_id, error)
 
 
-def with_choices(run: Run, folder: RunFolder) -> Run:
-    """The run with every `auto` of its trainer decided; one that goes on decides as it did when it began."""
-    trainer = run.settings.trainer
-    if trainer.compile == "auto":
-        trainer = replace(trainer, compile=_decide_compile(run, folder)[0])
-    return replace(run, settings=replace(run.settings, trainer=trainer))
-
-
-def _tell_choices(asked: Run, folder: RunFolder) -> None:
-    """Log what each `auto` of the trainer became."""
-    trainer = asked.settings.trainer
-    if asked.settings.resolved["trainer"]["precision"] == "auto":
-        log.info("trainer.precision=auto: %s on this hardware", trainer.precision)
-    if trainer.compile == "auto":
-        decided, reason = _decide_compile(asked, folder)
-        log.info("trainer.compile=auto: %s (%s)", str(decided).lower(), reason)
-
-
-def _decide_compile(run: Run, folder: RunFolder) -> tuple[bool, str]:
-    """What `trainer.compile=auto` means for the run, and why."""
-    trainer = run.settings.trainer
-    if not trainer.fold:
-        return False, "only the folded form is compiled"
-    begun = folder.checkpoint("last").is_file()
-    before = folder.recorded_group("trainer").get("compile") if begun else None
-    if not isinstance(before, bool):
-        steps = trainer.max_epochs * run.steps_per_epoch
-        return decide_compile(trainer.device, steps, half=trainer.precision != 32)
-    if before and (missing := missing_compiler(trainer.device)):
-        return False, f"true when the run began, but {missing}"
-    return before, "as when the run began"
-
-
-def _resolved_config(run: Run) -> dict[str, Any]:
-    """The whole configuration as it was used, with this member's architecture and seed."""
-    settings = run.settings
-    decided = {"precision": settings.trainer.precision, "compile": settings.trainer.compile}
-    trainer = {**settings.resolved["trainer"], **decided}
-    return {**settings.resolved, "arch": settings.spec.to_dict(), "seed": settings.seed, "trainer": trainer}
-
-
 def _tracker(run: Run, folder: RunFolder) -> Tracker:
     logger = run.settings.logger
     if logger["name"] == "csv":
@@ -218,7 +175,7 @@ def _tracker(run: Run, folder: RunFolder) -> Tracker:
         name=run_name(facts),
         group=facts.study,
         tags=run_tags(facts),
-        config={**_resolved_config(run), **run_columns(facts, run.settings.spec, run.cost, run.settings.threat.eps)},
+        config={**resolved_config(run), **run_columns(facts, run.settings.spec, run.cost, run.settings.threat.eps)},
         project=logger["project"],
         mode=logger["mode"],
     )
@@ -254,7 +211,7 @@ def _train(run: Run, folder: RunFolder, tracker: Tracker) -> None:
     """Train from where the last attempt was cut off, and record the result; nothing if that is done."""
     settings = run.settings
     settings.trainer.prepare_process()
-    rows = _resumable_rows(folder)
+    rows = resumable_rows(folder)
     tracker.start(rows)
     if folder.trained:
         return
@@ -277,7 +234,7 @@ def _train(run: Run, folder: RunFolder, tracker: Tracker) -> None:
     recorded = metrics.read_rows(folder.metrics)
     for row in recorded[len(rows) + record.tracked :]:  # rows of other processes, which have no tracker
         tracker.log(row)
-    folder.write_result(_result(run, folder, recorded))
+    folder.write_result(training_result(run, folder, recorded))
 
 
 class _Recorder:
@@ -290,35 +247,6 @@ class _Recorder:
         metrics.append_row(self.folder.metrics, row)
         self.tracker.log(row)
         self.tracked += 1
-
-
-def _resumable_rows(folder: RunFolder) -> list[dict[str, float]]:
-    """The rows of the epochs that the last checkpoint holds, cut back to them.
-
-    A checkpoint that cannot be read, or whose best.ckpt or rows are lost, is removed: training starts again. So is one
-    from the middle of an epoch that does not follow these.
-    """
-    last, interrupted = folder.checkpoint("last"), folder.checkpoint("interrupted")
-    epochs = _epoch(last) + 1
-    rows = metrics.keep_epochs_before(folder.metrics, epochs)
-    if last.is_file() and not (0 < epochs == len(rows) and _epoch(folder.checkpoint("best")) >= 0):
-        log.warning("run %s is not whole and starts again", folder.run_id)
-        last.unlink()
-        epochs, rows = 0, metrics.keep_epochs_before(folder.metrics, 0)
-    if interrupted.is_file() and _epoch(interrupted) != epochs:
-        interrupted.unlink()
-    return rows
-
-
-def _epoch(checkpoint: Path) -> int:
-    """The epoch, counted from 0, that a checkpoint was written in; -1 if there is none or it cannot be read."""
-    if not checkpoint.is_file():
-        return -1
-    try:
-        return int(read_weights_only(checkpoint)["epoch"])
-    except (ValueError, KeyError, TypeError) as error:
-        log.warning("%s cannot be read: %s", checkpoint, error)
-        return -1
 
 
 def _module(run: Run) -> AdversarialTraining:
@@ -351,53 +279,9 @@ def _module(run: Run) -> AdversarialTraining:
             "arch": settings.spec.to_dict(),
             "num_classes": train.num_classes,
             "image_shape": list(train.image_shape),
-            "config": _resolved_config(run),
+            "config": resolved_config(run),
         },
     )
-
-
-def _result(run: Run, folder: RunFolder, rows: list[dict[str, float]]) -> Mapping[str, Any]:
-    """result.json of a finished training."""
-    callbacks = read_weights_only(folder.checkpoint("last"))["callbacks"]
-    best = callbacks["BestAndLast"]["best"]
-    held_out = min(run.settings.selection.images, len(run.splits.val))
-    flags = training_flags(rows, run.splits.train.num_classes, held_out)
-    for flag in flags:
-        log.warning("run %s %s", run.run_id, flag)
-    gap = best["val_robust_acc"] - rows[-1]["val_robust_acc"]
-    log.info("run %s: best epoch %d; robust overfitting %.1f points", run.run_id, int(best["epoch"]) + 1, gap)
-    return {
-        "run_id": run.run_id,
-        "command": run.settings.command,
-        **provenance(),
-        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-        "train_seconds": round(sum(row["seconds"] for row in rows), 3),
-        "epochs": run.settings.trainer.max_epochs,
-        "best_epoch": int(best["epoch"]),
-        "last_epoch": int(rows[-1]["epoch"]),
-        "best_val_robust_acc": best["val_robust_acc"],
-        "last_val_robust_acc": rows[-1]["val_robust_acc"],
-        "robust_overfitting": gap,
-        "flags": flags,
-        "seeds": {"seed": run.settings.seed, "split_seed": run.settings.dataset.split_seed},
-        "data": {
-            "name": run.settings.dataset.name,
-            "fingerprint": run.training_fingerprint,
-            "train": len(run.splits.train),
-            "val": len(run.splits.val),
-            "test": len(run.splits.test),
-            **_readings(run),
-        },
-        "selection_images": held_out,
-        "cost": asdict(run.cost),
-    }
-
-
-def _readings(run: Run) -> dict[str, Any]:
-    """How the files of the training set, the held-out part included, and of the test set were read, if files were."""
-    sets = {"train": run.splits.train, "test": run.splits.test}
-    readings = {part: asdict(images.reading) for part, images in sets.items() if images.reading}
-    return {"reading": readings} if readings else {}
 
 
 def _evaluate(run: Run, folder: RunFolder) -> None:

@@ -11,8 +11,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from robust_arch.configuration.settings import read_settings
 from robust_arch.data.images import stratified
 from robust_arch.errors import InputError
-from robust_arch.execution import execute as runner
-from robust_arch.execution.execute import execute, with_choices
+from robust_arch.execution import choices
+from robust_arch.execution.choices import with_choices
+from robust_arch.execution.execute import execute
 from robust_arch.execution.run import Run
 from robust_arch.interop import load_checkpoint
 from robust_arch.runs import metrics
@@ -54,13 +55,17 @@ def test_auto_is_decided_before_the_run_has_a_name(units, precision, run, compos
 
 def test_a_run_that_goes_on_compiles_as_it_did_when_it_began(run, monkeypatch, caplog):
     caplog.set_level(logging.INFO)
-    monkeypatch.setattr(runner, "decide_compile", lambda device, steps, half: (steps == 6 and not half, "planned"))
+    monkeypatch.setattr(
+        "robust_arch.execution.choices.decide_compile", lambda device, steps, half: (steps == 6 and not half, "planned")
+    )
     begun = run()
     assert with_choices(begun, begun.folder).settings.trainer.compile is True  # 2 epochs of 3 steps
-    monkeypatch.setattr(runner, "decide_compile", lambda device, steps, half: (False, "planned"))
+    monkeypatch.setattr(choices, "decide_compile", lambda device, steps, half: (False, "planned"))
     assert execute(begun) == "completed"
     assert recorded_trainer(begun)["compile"] is False
-    monkeypatch.setattr(runner, "decide_compile", lambda device, steps, half: (True, "another machine"))
+    monkeypatch.setattr(
+        "robust_arch.execution.choices.decide_compile", lambda device, steps, half: (True, "another machine")
+    )
     assert with_choices(begun, begun.folder).settings.trainer.compile is False
     assert with_choices(run("trainer.compile=true"), begun.folder).settings.trainer.compile is True
     assert "trainer.compile=auto: false (planned)" in begun.folder.log.read_text()

@@ -10,7 +10,6 @@ import yaml
 from robust_arch.architectures import ArchSpec
 from robust_arch.configuration.settings import read_settings
 from robust_arch.data.images import stratified
-from robust_arch.execution import execute as runner
 from robust_arch.execution.execute import execute
 from robust_arch.execution.run import Run
 from robust_arch.interop import load_checkpoint
@@ -27,7 +26,7 @@ def forbid_training(monkeypatch):
     def refuse(*args, **kwargs):
         raise AssertionError("trained again")
 
-    monkeypatch.setattr(runner, "fit", refuse)
+    monkeypatch.setattr("robust_arch.execution.execute.fit", refuse)
 
 
 def weights(run, which="last"):
@@ -190,7 +189,7 @@ def test_a_failing_attack_leaves_a_completed_run_its_numbers(run, monkeypatch, t
     done = run("evaluate.attacks=[fgsm]")
     execute(done)
     with monkeypatch.context() as patch:
-        patch.setattr(runner, "load_checkpoint", lambda *args, **kwargs: 1 / 0)
+        patch.setattr("robust_arch.execution.execute.load_checkpoint", lambda *args, **kwargs: 1 / 0)
         assert execute(run("evaluate.attacks=[pgd20]")) == "failed"
     assert done.folder.state == "completed"
     assert "ZeroDivisionError" in done.folder.status["error"]
@@ -201,7 +200,7 @@ def test_a_failing_attack_leaves_a_completed_run_its_numbers(run, monkeypatch, t
 def test_a_failed_run_is_recorded_with_its_traceback_and_tried_again(run, monkeypatch):
     done = run()
     with monkeypatch.context() as patch:
-        patch.setattr(runner, "fit", lambda *args, **kwargs: 1 / 0)
+        patch.setattr("robust_arch.execution.execute.fit", lambda *args, **kwargs: 1 / 0)
         assert execute(done) == "failed"
     assert "ZeroDivisionError" in done.folder.status["error"]
     assert execute(done) == "completed"
@@ -216,7 +215,7 @@ def test_an_interrupted_run_is_planned_again(run, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(runner, "fit", interrupt)
+        patch.setattr("robust_arch.execution.execute.fit", interrupt)
         with pytest.raises(KeyboardInterrupt):
             execute(done)
     assert done.folder.state == "planned"

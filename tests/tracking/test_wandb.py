@@ -5,7 +5,6 @@ import wandb
 from offline_wandb import OfflineRun
 
 from robust_arch.configuration.settings import read_settings
-from robust_arch.execution import execute as runner
 from robust_arch.execution.execute import execute
 from robust_arch.execution.run import Run
 from robust_arch.runs import metrics
@@ -60,7 +59,7 @@ def test_after_a_resume_the_newest_run_is_complete_in_itself(run, monkeypatch):
 
 def test_a_failed_run_is_finished_too(run, monkeypatch):
     done = run()
-    monkeypatch.setattr(runner, "fit", lambda *args, **kwargs: 1 / 0)
+    monkeypatch.setattr("robust_arch.execution.execute.fit", lambda *args, **kwargs: 1 / 0)
     assert execute(done) == "failed"
     (offline,) = offline_runs(done)
     assert offline.exit_code == 1

@@ -1,0 +1,52 @@
+"""What each `auto` of a trainer becomes; a resumed run keeps its choices."""
+
+import logging
+from dataclasses import replace
+from typing import Any
+
+from robust_arch.engine import decide_compile, missing_compiler
+from robust_arch.execution.run import Run
+from robust_arch.runs import RunFolder
+
+log = logging.getLogger(__name__)
+
+
+def with_choices(run: Run, folder: RunFolder) -> Run:
+    """The run with every `auto` of its trainer decided; one that goes on decides as it did when it began."""
+    trainer = run.settings.trainer
+    if trainer.compile == "auto":
+        trainer = replace(trainer, compile=_decide_compile(run, folder)[0])
+    return replace(run, settings=replace(run.settings, trainer=trainer))
+
+
+def tell_choices(asked: Run, folder: RunFolder) -> None:
+    """Log what each `auto` of the trainer became."""
+    trainer = asked.settings.trainer
+    if asked.settings.resolved["trainer"]["precision"] == "auto":
+        log.info("trainer.precision=auto: %s on this hardware", trainer.precision)
+    if trainer.compile == "auto":
+        decided, reason = _decide_compile(asked, folder)
+        log.info("trainer.compile=auto: %s (%s)", str(decided).lower(), reason)
+
+
+def _decide_compile(run: Run, folder: RunFolder) -> tuple[bool, str]:
+    """What `trainer.compile=auto` means for the run, and why."""
+    trainer = run.settings.trainer
+    if not trainer.fold:
+        return False, "only the folded form is compiled"
+    begun = folder.checkpoint("last").is_file()
+    before = folder.recorded_group("trainer").get("compile") if begun else None
+    if not isinstance(before, bool):
+        steps = trainer.max_epochs * run.steps_per_epoch
+        return decide_compile(trainer.device, steps, half=trainer.precision != 32)
+    if before and (missing := missing_compiler(trainer.device)):
+        return False, f"true when the run began, but {missing}"
+    return before, "as when the run began"
+
+
+def resolved_config(run: Run) -> dict[str, Any]:
+    """The whole configuration as it was used, with this member's architecture and seed."""
+    settings = run.settings
+    decided = {"precision": settings.trainer.precision, "compile": settings.trainer.compile}
+    trainer = {**settings.resolved["trainer"], **decided}
+    return {**settings.resolved, "arch": settings.spec.to_dict(), "seed": settings.seed, "trainer": trainer}
