@@ -53,10 +53,12 @@ MAX_RISE = 0.02  # a ball holds every smaller one: an accuracy that rises with t
 MAX_WORSE = 0.01  # many steps reach what one step does; they fail where the loss is jagged or the gradient lies
 MAX_UNCONVERGED = 0.03  # on honest networks pgd20 has all but converged: less than a point is left
 MAX_BLACK_BOX = 0.02  # one search without gradients is weaker than many attacks with gradients that tell the truth
-MAX_MISSED = 0.10  # of all images: one loss alone is weaker than the worst case over three
-MAX_TRANSFER = 0.02  # what a surrogate breaks, white-box attacks on honest gradients have broken already
-# Where few images stand, a share of all images hides what falls: these limits are of those that stood. Below MIN_FALLEN
-# images chance alone explains what falls.
+# On nine diagnoses of honest networks (digits, 120 images; two naturally and two adversarially trained, linf 0.1 to 0.3
+# and l2 0.5) one loss missed at most 6 of 120 images, and surrogates broke 1 of 408 that stood.
+MAX_MISSED = 0.10
+MAX_TRANSFER = 0.02
+# Where few images stand, a share of all images hides what falls: these limits are of those that stood, and never fewer
+# than MIN_FALLEN images. 6 of 11 exceed a quarter by their interval, 2 of 2 do not.
 MAX_OF_STANDING = 0.25
 MAX_TRANSFER_OF_STANDING = 0.05
 MIN_FALLEN = 3
@@ -387,15 +389,15 @@ def _judge_steps(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _judge_losses(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    parts, ok = [], True
-    for row in rows:
-        standing, missed = row["standing"], row["missed"]
-        ok = ok and not _exceeds(missed, MAX_MISSED) and not _many(_count(missed["count"], standing["count"]))
-        parts.append(
-            f"{row['loss'].replace('_', ' ')} leaves {_worded(standing)}, of which others break {missed['count']}"
-        )
-    limits = f"allowed {MAX_MISSED:.0%} of all images, and {MAX_OF_STANDING:.0%} of those that one loss leaves standing"
-    return {"ok": ok, "text": f"{LOSS_STEPS} steps on each loss by itself: {'; '.join(parts)}; {limits}."}
+    # no limit of those that stood: where few do, an honest network's losses leave different ones standing
+    parts = [
+        f"{row['loss'].replace('_', ' ')} leaves {_worded(row['standing'])}, of which others break {_worded(row['missed'])}"
+        for row in rows
+    ]
+    return {
+        "ok": not any(_exceeds(row["missed"], MAX_MISSED) for row in rows),
+        "text": f"{LOSS_STEPS} steps on each loss by itself: {'; '.join(parts)}; allowed {MAX_MISSED:.0%} of all images.",
+    }
 
 
 def _judge_transfer(rows: list[dict[str, Any]]) -> dict[str, Any]:
