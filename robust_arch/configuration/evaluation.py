@@ -11,10 +11,12 @@ from robust_arch.attacks import Attack, ThreatModel
 from robust_arch.attacks.base import require_inside
 from robust_arch.common.identity import describe
 from robust_arch.configuration.nodes import as_override, config_folders, instantiate, plain
-from robust_arch.configuration.settings import NORMALISATION_KEYS
 from robust_arch.errors import InputError, invalid, require_integer, require_keys
 from robust_arch.evaluation import EvaluationSettings, NamedAttack
 from robust_arch.evaluation.record import RESERVED_NAMES
+
+NORMALISATION_KEYS = ("normalize", "mean", "std")
+"""Keys of `evaluate` that are of a checkpoint from elsewhere and not of what is done with it."""
 
 
 @dataclass(frozen=True, kw_only=True)
