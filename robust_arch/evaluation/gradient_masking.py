@@ -19,7 +19,7 @@ from robust_arch.attacks import PGD, Attack, Clean, Margin, ThreatModel
 from robust_arch.attacks.losses import margin
 from robust_arch.attacks.square import Square
 from robust_arch.common import randomness
-from robust_arch.common.statistics import wilson_interval
+from robust_arch.common.statistics import recorded_share
 from robust_arch.errors import invalid
 from robust_arch.evaluation.examples import Examples
 
@@ -259,12 +259,7 @@ def _differ(logits: Tensor, again: Tensor) -> Tensor:
 
 def _share(flags: Tensor) -> dict[str, Any]:
     """Count, percent of n and 95% Wilson interval in percent."""
-    return _count(int(flags.sum()), len(flags))
-
-
-def _count(count: int, n: int) -> dict[str, Any]:
-    low, high = wilson_interval(count, n)
-    return {"count": count, "n": n, "percent": 100 * count / n, "interval": [100 * low, 100 * high]}
+    return recorded_share(int(flags.sum()), len(flags))
 
 
 def _exceeds(share: dict[str, Any], limit: float) -> bool:
@@ -278,7 +273,7 @@ def _worded(share: dict[str, Any]) -> str:
 
 def _difference(more: dict[str, Any], fewer: dict[str, Any]) -> dict[str, Any]:
     """The share by which the first exceeds the second; nothing where it does not."""
-    return _count(max(more["count"] - fewer["count"], 0), more["n"])
+    return recorded_share(max(more["count"] - fewer["count"], 0), more["n"])
 
 
 def _judge_eps(found: dict[str, Any]) -> dict[str, Any]:
@@ -320,7 +315,7 @@ def _judge_square(found: dict[str, Any]) -> dict[str, Any]:
 
 def _judge_directions(found: dict[str, Any]) -> dict[str, Any]:
     wins = [found[name]["wins"] for name in ("cross_entropy", "margin")]
-    low = [_exceeds(_count(share["n"] - share["count"], share["n"]), 1 - MIN_WINS) for share in wins]
+    low = [_exceeds(recorded_share(share["n"] - share["count"], share["n"]), 1 - MIN_WINS) for share in wins]
     return {
         "ok": not any(low) and not _exceeds(found["no_gradient"], MAX_NO_GRADIENT),
         "text": f"At distance eps the gradient's direction raises the loss more than random ones on {_worded(wins[0])} "
