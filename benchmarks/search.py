@@ -24,12 +24,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from robust_arch.architectures import ArchSpec, cost
+from robust_arch.architectures import ArchSpec, cost, numbers_of, numbers_text
 from robust_arch.common.files import write_json, write_text
 from robust_arch.runs import StudyFolder, load_study
 from robust_arch.runs.provenance import provenance
+from robust_arch.search.allocation import stick_breaking
 from robust_arch.search.halving import kept, ranking, tied
-from robust_arch.search.sticks import stick_breaking
 
 RESULT = Path(__file__).with_name("search.json")
 RECORDS = Path(__file__).with_name("search") / "records.csv"
@@ -112,9 +112,7 @@ def read_grid(frame: pd.DataFrame) -> Grid:
     most = int(frame["epochs"].max())
     test = frame[frame["epochs"] == most].pivot_table(index="arch", columns="seed", values="test_robust_acc")
     first = frame.drop_duplicates("arch").set_index("arch").loc[table.index]
-    depths, widths = (
-        [tuple(int(part) for part in text.split("-")) for text in first[key]] for key in ("depths", "widths")
-    )
+    depths, widths = ([numbers_of(text) for text in first[key]] for key in ("depths", "widths"))
     specs = [ArchSpec("wide_resnet", *pair) for pair in zip(depths, widths, strict=True)]
     return Grid(
         depths=tuple(depths),
@@ -135,7 +133,7 @@ def synthetic() -> pd.DataFrame:
             for seed in (0, 1, 2):
                 value = 20 + 5 * epochs + number + rng.normal()
                 facts = {"arch": f"net{number}", "epochs": epochs, "seed": seed, "macs": cost(spec, 10, (1, 8, 8)).macs}
-                shape = {key: "-".join(map(str, getattr(spec, key))) for key in ("depths", "widths")}
+                shape = {"depths": spec.depths_text, "widths": spec.widths_text}
                 numbers = {"held_out_robust_acc": value, "test_robust_acc": value + rng.normal()}
                 rows.append({**facts, **shape, **numbers})
     return pd.DataFrame(rows)
@@ -250,7 +248,7 @@ def searches(grid: Grid, *, single: bool) -> dict[str, Callable[[Grid, Draw], Ch
     low, middle, high = sorted(grid.held_out)
     for rungs in ((low, high), (middle, high), (low, middle, high)):
         for eta in (2, 3, 4):
-            name = f"halving_{'-'.join(map(str, rungs))}_eta{eta}"
+            name = f"halving_{numbers_text(rungs)}_eta{eta}"
             found[name] = partial(halving, rungs=rungs, eta=eta)
             if single and len(rungs) == 3:
                 found[f"{name}_ties"] = partial(halving, rungs=rungs, eta=eta, tie_points=3.0)

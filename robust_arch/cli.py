@@ -342,7 +342,9 @@ def import_(
         str | None, typer.Option("--depths", help="blocks a stage, like 5,5,5; instead of --arch")
     ] = None,
     widths: Annotated[str | None, typer.Option("--widths", help="channels a stage, like 320,640,512")] = None,
-    family: Annotated[str, typer.Option("--family", help="with --depths: wide_resnet or resnet")] = "wide_resnet",
+    family: Annotated[
+        str | None, typer.Option("--family", help="with --depths: the family, by default wide_resnet")
+    ] = None,
     stem_width: Annotated[int, typer.Option("--stem-width", help="with --depths: channels of the stem")] = 16,
     activation: Annotated[str, typer.Option("--activation", help="with --depths: weights do not tell it")] = "relu",
     image_size: Annotated[int, typer.Option("--image-size", help="side of the images in pixels")] = 32,
@@ -369,7 +371,7 @@ def import_(
     from robust_arch.interop.normalisation import Request
 
     set_up_logging()  # it says what it left out or converted
-    fields = {"family": family, "stem_width": stem_width, "activation": activation}
+    fields = {"stem_width": stem_width, "activation": activation} | ({"family": family} if family else {})
     spec = read_architecture(arch, depths, widths, fields)
     means, stds = (read_numbers(key, text) for key, text in (("--mean", mean), ("--std", std)))
     request = Request(normalize, means, stds, ("--normalize", "--mean", "--std"))
@@ -389,7 +391,7 @@ def export(
     out: Annotated[Path, typer.Argument(help="the file to write")],
     form: Annotated[str, typer.Option("--format", help="published, safetensors or onnx")],
     layout: Annotated[
-        str | None, typer.Option("--layout", help="key names of the format published: huang2021, trades; pytorch_cifar")
+        str | None, typer.Option("--layout", help="key names of the format published, by default the family's usual")
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="replace OUT if it exists")] = False,
 ) -> None:

@@ -41,8 +41,8 @@ def _families(found: Sequence[Network]) -> set[str]:
 
 def _row(network: Network, n: int) -> Iterator[str]:
     yield network.spec.family
-    yield "-".join(map(str, network.spec.depths))
-    yield "-".join(map(str, network.spec.widths))
+    yield network.spec.depths_text
+    yield network.spec.widths_text
     yield " / ".join(f"{100 * share:.0f}" for share in network.shares)
     yield number(network.params, 0)
     yield operations(network.macs)

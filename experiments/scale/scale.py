@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 
 from experiments.scale import passes
-from robust_arch.architectures import PRESETS, ArchSpec, cost
+from robust_arch.architectures import PRESETS, ArchSpec, cost, numbers_of
 from robust_arch.runs import StudyFolder
 from robust_arch.runs.provenance import provenance
 from robust_arch.search import Budget, Space
@@ -153,7 +153,7 @@ def storage(study: StudyFolder) -> dict[str, Any]:
     }
     last = runs[0].checkpoint("last")
     if last.is_file():
-        depths, widths = (tuple(map(int, facts[key].split("-"))) for key in ("depths", "widths"))
+        depths, widths = (numbers_of(facts[key]) for key in ("depths", "widths"))
         formula = checkpoint_bytes(facts["params"], normalised_channels(ArchSpec("wide_resnet", depths, widths)))
         size = last.stat().st_size
         found["checkpoint"] = {"params": facts["params"], "bytes": size, "formula": formula, "more": size - formula}

@@ -66,8 +66,7 @@ def stage_shares(row: Mapping[Hashable, Any], resource: str = "params") -> tuple
 
 def stage_costs(spec: ArchSpec, resource: str = "params") -> tuple[int, ...]:
     """Each stage's parameters, or multiply-accumulates per 32x32 image, in closed form."""
-    found = _cost(spec)
-    return found.stage_params if resource == "params" else found.stage_macs
+    return _cost(spec).stages(resource)
 
 
 def spec_of(row: Mapping[Hashable, Any]) -> ArchSpec:

@@ -4,7 +4,7 @@ from robust_arch.architectures.build import Classifier, build
 from robust_arch.architectures.cost import Cost, activation_bytes, cost
 from robust_arch.architectures.family import ImageShape
 from robust_arch.architectures.presets import PRESETS, arch_name, named_spec
-from robust_arch.architectures.spec import ArchSpec
+from robust_arch.architectures.spec import ArchSpec, numbers_of, numbers_text
 
 __all__ = [
     "PRESETS",
@@ -17,4 +17,6 @@ __all__ = [
     "build",
     "cost",
     "named_spec",
+    "numbers_of",
+    "numbers_text",
 ]

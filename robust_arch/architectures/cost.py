@@ -19,11 +19,15 @@ class Cost:
     stage_params: tuple[int, ...]
     stage_macs: tuple[int, ...]
 
-    def shares(self, resource: str = "params") -> tuple[float, ...]:
-        """Each stage's part of the stages' sum of `resource` ("params" or "macs"); stem and head stand outside."""
+    def stages(self, resource: str) -> tuple[int, ...]:
+        """The cost of each stage in `resource`, "params" or "macs"."""
         if resource not in ("params", "macs"):
             raise invalid("resource", resource, "params or macs")
-        parts = self.stage_params if resource == "params" else self.stage_macs
+        return self.stage_params if resource == "params" else self.stage_macs
+
+    def shares(self, resource: str = "params") -> tuple[float, ...]:
+        """Each stage's part of the stages' sum of `resource` ("params" or "macs"); stem and head stand outside."""
+        parts = self.stages(resource)
         return tuple(part / sum(parts) for part in parts)
 
 
@@ -40,18 +44,19 @@ def cost(spec: ArchSpec, num_classes: int = 10, image_shape: ImageShape = (3, 32
     check_task(num_classes, image_shape)
     terms = get_family(spec.family).cost_terms(spec.depths, spec.widths, spec.stem_width, num_classes, image_shape)
     return Cost(
-        params=int(sum(terms.stage_params) + terms.outside_params),
-        macs=int(sum(terms.stage_macs) + terms.outside_macs),
+        params=int(terms.params),
+        macs=int(terms.macs),
         stage_params=tuple(int(part) for part in terms.stage_params),
         stage_macs=tuple(int(part) for part in terms.stage_macs),
     )
 
 
-def activation_bytes(spec: ArchSpec, image_shape: ImageShape = (3, 32, 32)) -> int:
-    """Bytes an image of what one forward pass in training keeps for the backward pass, in float32.
+def activation_bytes(spec: ArchSpec, image_shape: ImageShape = (3, 32, 32)) -> int | None:
+    """Bytes per image that one forward pass in training keeps for the backward pass, in float32.
 
-    What is counted is said at `Family.kept_activations`; an objective of two forward passes keeps twice as much.
-    image_shape: (C, H, W).
+    None where they are not available for the family. `Family.kept_activations` defines what counts; an objective of
+    two forward passes keeps twice as much. image_shape: (C, H, W).
     """
     check_task(2, image_shape)
-    return 4 * get_family(spec.family).kept_activations(spec, image_shape)
+    kept = get_family(spec.family).kept_activations(spec, image_shape)
+    return None if kept is None else 4 * kept

@@ -2,10 +2,12 @@
 
 import importlib
 import pkgutil
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
     from robust_arch.architectures.spec import ArchSpec
 
 ImageShape = tuple[int, int, int]
+DEFAULT_FAMILY = "wide_resnet"
+"""The family of an architecture that names none."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,25 @@ class CostTerms:
     stage_macs: tuple[Any, ...]
     outside_params: Any
     outside_macs: Any
+
+    @property
+    def params(self) -> Any:
+        """Parameters of the whole network."""
+        return sum(self.stage_params) + self.outside_params
+
+    @property
+    def macs(self) -> Any:
+        """MACs of the whole network per image."""
+        return sum(self.stage_macs) + self.outside_macs
+
+    def stages(self, resource: str) -> tuple[Any, ...]:
+        """The cost of each stage in `resource`, "params" or "macs"."""
+        return self.stage_params if resource == "params" else self.stage_macs
+
+    def last_share(self, resource: str) -> Any:
+        """The last stage's part of the stages' sum of `resource`."""
+        parts = self.stages(resource)
+        return parts[-1] / sum(parts)
 
 
 def staged_terms(
@@ -75,7 +98,9 @@ def feature_pixels(image_shape: ImageShape, strides: Sequence[int]) -> tuple[int
 class KeyNames:
     """A layout of published checkpoints: for each of our state-dict keys the name that it has there.
 
-    unused: prefixes of keys that the layout's code saves besides, though its network never uses them.
+    Attributes:
+        published: from one of our keys to the published one.
+        unused: prefixes of keys that the layout's code also saves, although its network never uses them.
     """
 
     published: Callable[[str], str]
@@ -86,30 +111,47 @@ class KeyNames:
         return self.published(key)
 
 
-class StagedNetwork(Protocol):
-    """What the network of every family provides: its parts and how their Lipschitz constants are bounded."""
+class StagedNetwork(nn.Module):
+    """A network that shows its stages, so that smoothness is measured stage by stage; optional for a family.
 
-    stem: nn.Module
+    Attributes:
+        stages: the stages in order, from features to features; what enters the first one leaves the stem.
+    """
+
     stages: nn.Sequential
 
+
+class BoundedNetwork(StagedNetwork, ABC):
+    """A staged network whose Lipschitz constants have known upper bounds; optional for a family."""
+
+    @abstractmethod
     def lipschitz_bounds(self, norm: Callable[[nn.Module], float]) -> dict[str, float]:
         """Upper bounds of the l2 Lipschitz constants, in evaluation mode, of "stem", "stage 1", ..., "head" alone.
 
-        "stem" is all before the first stage, "head" all behind the last one. norm: the l2 operator norm of a layer, on
-        the sizes that it works on; all but the activations are layers, the pooling too.
+        "stem" is everything before the first stage, "head" everything behind the last one. norm: the l2 operator norm
+        of a layer, on the sizes that it works on; all but the activations are layers, the pooling too.
         """
 
 
-class Family(Protocol):
-    """A family: which specs are legal, what one costs without building it, how to build it, its published names."""
+class Family(ABC):
+    """A family of architectures: `validate`, `cost_terms` and `build` are its duties, all else has a default.
 
-    @property
-    def published_keys(self) -> Mapping[str, KeyNames]:
-        """Layouts by name, the usual one first; keys are those of `build`'s state dict."""
+    Its module in `families/` holds an instance as `FAMILY`. Where an optional member is missing, the command that needs
+    it says that this is not available for the family.
 
+    Attributes:
+        published_keys: layouts of published checkpoints by name, the usual one first, for the keys of `build`'s state
+            dict; by default none. Reading a published file takes the number of channels from the first convolution
+            `stem` and the number of classes from the last linear layer `fc`.
+    """
+
+    published_keys: Mapping[str, KeyNames] = MappingProxyType({})
+
+    @abstractmethod
     def validate(self, spec: "ArchSpec") -> None:
-        """Raise InputError if no member of the family has this spec."""
+        """Raise InputError if no network of the family has this spec."""
 
+    @abstractmethod
     def cost_terms(
         self,
         depths: Sequence[Any],
@@ -120,23 +162,25 @@ class Family(Protocol):
     ) -> CostTerms:
         """Closed-form cost; depths and widths may be int64 arrays, for many architectures at once."""
 
-    def kept_activations(self, spec: "ArchSpec", image_shape: ImageShape) -> int:
-        """Numbers an image that one forward pass in training mode keeps for the backward pass to the weights.
-
-        Counted is every distinct tensor with an entry an image that autograd saves, from the normalised image to the
-        pooled features; not parameters, statistics of BatchNorm and the loss. Dropout counts as on a CPU, where its
-        mask is of numbers.
-        """
-
+    @abstractmethod
     def build(self, spec: "ArchSpec", num_classes: int, channels: int) -> nn.Module:
-        """A network from normalised images (B, channels, H, W) to logits (B, num_classes).
+        """A freshly initialised network from normalised images (B, channels, H, W) to logits (B, num_classes).
 
-        A `StagedNetwork`: its first convolution is `stem`, its stages are `stages`; its last linear layer is `fc`.
+        It draws from torch's global random state. A `StagedNetwork` or a `BoundedNetwork` tells more of its parts.
         """
+
+    def kept_activations(self, spec: "ArchSpec", image_shape: ImageShape) -> int | None:  # noqa: ARG002
+        """Numbers per image that one forward pass in training mode keeps for the backward pass to the weights.
+
+        None, the default, where they are not available. Every distinct tensor with an entry per image that autograd
+        saves counts, from the normalised image to the pooled features; parameters, statistics of BatchNorm and the
+        loss do not. Dropout counts as on a CPU, where its mask consists of numbers.
+        """
+        return None
 
 
 def family_names() -> list[str]:
-    """The families there are: the modules of `robust_arch.architectures.families`."""
+    """All families: the modules of `robust_arch.architectures.families`."""
     return sorted(module.name for module in pkgutil.iter_modules(families.__path__))
 
 
@@ -147,9 +191,11 @@ def get_family(name: str) -> Family:
     return _family(name)
 
 
-@cache  # asked for once for every spec, of which a plan has many thousands
+@cache  # called for every spec, of which a plan has many thousands
 def _family(name: str) -> Family:
     if name not in family_names():
         raise invalid("arch.family", name, f"one of {', '.join(family_names())}")
-    module = importlib.import_module(f"{families.__name__}.{name}")
-    return cast(Family, module.FAMILY)
+    family = getattr(importlib.import_module(f"{families.__name__}.{name}"), "FAMILY", None)
+    if not isinstance(family, Family):
+        raise invalid("arch.family", name, f"a module of {families.__name__} whose FAMILY is a Family")
+    return family

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from robust_arch.architectures.spec import ArchSpec
+from robust_arch.architectures.spec import ArchSpec, numbers_of
 from robust_arch.common.paths import conf_dir
 from robust_arch.errors import invalid
 
@@ -54,7 +54,7 @@ def arch_name(spec: ArchSpec) -> str:
     for name, preset in PRESETS.items():
         if preset == spec:
             return name
-    name = f"{spec.family}-d{'-'.join(map(str, spec.depths))}-w{'-'.join(map(str, spec.widths))}"
+    name = f"{spec.family}-d{spec.depths_text}-w{spec.widths_text}"
     if spec.stem_width != 16:
         name += f"-stem{spec.stem_width}"
     if spec.activation != "relu":
@@ -77,7 +77,7 @@ def named_spec(name: str) -> ArchSpec:
         raise invalid("arch", name, "a preset's name, or one like wide_resnet-d2-2-2-w16-32-64")
     values: dict[str, Any] = {key: value for key, value in found.groupdict().items() if value is not None}
     for key in ("depths", "widths"):
-        values[key] = tuple(int(part) for part in values[key].split("-"))
+        values[key] = numbers_of(values[key])
     for key, kind in (("stem_width", int), ("dropout", float)):
         if key in values:
             values[key] = kind(values[key])

@@ -1,7 +1,7 @@
 """What a network is: a family and, for each stage, how deep and how wide."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -23,6 +23,16 @@ def _integers(key: str, values: Any) -> tuple[int, ...]:
         if isinstance(number, bool) or not isinstance(number, int) or number < 1:
             raise invalid(key, values, "each stage needs an integer of at least 1")
     return numbers
+
+
+def numbers_text(numbers: Iterable[float]) -> str:
+    """Numbers of the stages as one text, like `5-5-5`."""
+    return "-".join(f"{number:g}" if isinstance(number, float) else str(number) for number in numbers)
+
+
+def numbers_of(text: str) -> tuple[int, ...]:
+    """The inverse of `numbers_text` for integers; ValueError for another text."""
+    return tuple(int(part) for part in text.split("-"))
 
 
 @dataclass(frozen=True)
@@ -48,6 +58,16 @@ class ArchSpec:
             raise invalid("arch.dropout", self.dropout, "a probability in [0, 1)")
         object.__setattr__(self, "dropout", float(self.dropout))
         get_family(self.family).validate(self)
+
+    @property
+    def depths_text(self) -> str:
+        """The depths like `5-5-5`."""
+        return numbers_text(self.depths)
+
+    @property
+    def widths_text(self) -> str:
+        """The widths like `320-640-512`."""
+        return numbers_text(self.widths)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types, every field."""

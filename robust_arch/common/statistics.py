@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 from functools import cache
 from statistics import NormalDist, fmean, stdev
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -71,6 +71,12 @@ def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> tuple[f
     _below_upper_bound(confidence)
     low, high = binomtest(successes, n).proportion_ci(confidence, method="wilson")
     return float(low), float(high)
+
+
+def recorded_share(count: int, n: int) -> dict[str, Any]:
+    """A share as records hold it: count, n, percent of n and 95% Wilson interval in percent; 0 of 0 may be anything."""
+    low, high = wilson_interval(count, n) if n else (0.0, 1.0)
+    return {"count": count, "n": n, "percent": 100 * count / n if n else 0.0, "interval": [100 * low, 100 * high]}
 
 
 def rounding_deviation(step: float) -> float:

@@ -19,6 +19,9 @@ from robust_arch.interop.normalisation import Request
 NORMALISATION_KEYS = ("normalize", "mean", "std")
 """Keys of `evaluate` that are of a checkpoint from elsewhere, and not of what is done with it."""
 
+NORMALISATION_KEYS = ("normalize", "mean", "std")
+"""Keys of `evaluate` that are of a checkpoint from elsewhere and not of what is done with it."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Finalists:

@@ -9,7 +9,7 @@ from robust_arch.architectures import PRESETS, ImageShape, cost
 from robust_arch.configuration.nodes import field_names, known_keys, plain
 from robust_arch.configuration.settings import read_seed, read_spec
 from robust_arch.errors import invalid, require_integer
-from robust_arch.search import Budget, Sample, Space, Tie, Vary
+from robust_arch.search import Budget, Sample, Space, Tie, Variants
 
 
 def search_group(cfg: DictConfig, name: str, names: Iterable[str]) -> dict[str, Any]:
@@ -36,10 +36,10 @@ def read_space(cfg: DictConfig) -> Space:
     space = search_group(cfg, "space", field_names(Space) - {"template"})
     spec = read_spec(cfg.arch)
     tie, vary = (
-        _optional(space.pop(name), f"search.space.{name}", kind) for name, kind in (("tie", Tie), ("vary", Vary))
+        _optional(space.pop(name), f"search.space.{name}", kind) for name, kind in (("tie", Tie), ("vary", Variants))
     )
     if any(value not in (None, False) for value in vary.values()):
-        return Space(template=spec, tie=Tie(**tie), vary=Vary(**vary), **space)
+        return Space(template=spec, tie=Tie(**tie), vary=Variants(**vary), **space)
     if all(space[key] is None for key in ("depths", "widths", "shares")):
         depths, widths = (tuple((value,) for value in values) for values in (spec.depths, spec.widths))
         space |= {"depths": depths, "widths": widths}

@@ -16,7 +16,7 @@ from robust_arch.architectures import ArchSpec
 from robust_arch.attacks import Attack, ThreatModel
 from robust_arch.attacks.base import require_inside
 from robust_arch.common.identity import describe, short_hash
-from robust_arch.configuration.evaluation import read_evaluation, read_threat
+from robust_arch.configuration.evaluation import NORMALISATION_KEYS, read_evaluation, read_threat
 from robust_arch.configuration.nodes import built, instantiate, known_keys, plain
 from robust_arch.configuration.schema import require_known
 from robust_arch.data import Dataset

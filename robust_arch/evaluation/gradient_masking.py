@@ -19,7 +19,7 @@ from robust_arch.attacks import PGD, Attack, Clean, Margin, ThreatModel
 from robust_arch.attacks.losses import AttackLoss, CrossEntropy, LogitRatio, margin
 from robust_arch.attacks.square import Square
 from robust_arch.common import randomness
-from robust_arch.common.statistics import wilson_interval
+from robust_arch.common.statistics import recorded_share
 from robust_arch.errors import invalid
 from robust_arch.evaluation.examples import Examples
 from robust_arch.evaluation.surrogates import DISTILLATION_COPIES, distilled, presaturation
@@ -329,10 +329,8 @@ def _share(flags: Tensor) -> dict[str, Any]:
 
 
 def _count(count: int, n: int) -> dict[str, Any]:
-    if not n:
-        return {"count": 0, "n": 0, "percent": 0.0, "interval": [0.0, 100.0]}
-    low, high = wilson_interval(count, n)
-    return {"count": count, "n": n, "percent": 100 * count / n, "interval": [100 * low, 100 * high]}
+    """The same of counts; of no images nothing is known."""
+    return recorded_share(count, n) if n else {"count": 0, "n": 0, "percent": 0.0, "interval": [0.0, 100.0]}
 
 
 def _exceeds(share: dict[str, Any], limit: float) -> bool:
@@ -356,7 +354,7 @@ def _of_standing(among: dict[str, Any], limit: float) -> str:
 
 def _difference(more: dict[str, Any], fewer: dict[str, Any]) -> dict[str, Any]:
     """The share by which the first exceeds the second; nothing where it does not."""
-    return _count(max(more["count"] - fewer["count"], 0), more["n"])
+    return recorded_share(max(more["count"] - fewer["count"], 0), more["n"])
 
 
 def _judge_eps(found: dict[str, Any]) -> dict[str, Any]:
@@ -432,7 +430,7 @@ def _judge_square(found: dict[str, Any]) -> dict[str, Any]:
 
 def _judge_directions(found: dict[str, Any]) -> dict[str, Any]:
     wins = [found[name]["wins"] for name in ("cross_entropy", "margin")]
-    low = [_exceeds(_count(share["n"] - share["count"], share["n"]), 1 - MIN_WINS) for share in wins]
+    low = [_exceeds(recorded_share(share["n"] - share["count"], share["n"]), 1 - MIN_WINS) for share in wins]
     return {
         "ok": not any(low)
         and not _exceeds(found["no_gradient"], MAX_NO_GRADIENT)

@@ -13,7 +13,7 @@ from torch import Tensor
 from robust_arch.attacks import ThreatModel
 from robust_arch.common.files import read_arrays, read_json, write_arrays, write_json
 from robust_arch.common.identity import short_hash
-from robust_arch.common.statistics import compare_paired, wilson_interval
+from robust_arch.common.statistics import compare_paired, recorded_share
 from robust_arch.evaluation.checks import Check
 from robust_arch.evaluation.examples import Examples
 from robust_arch.evaluation.saved_batches import remove_blocks
@@ -279,9 +279,7 @@ def _one_step_beats_many(arrays: Mapping[str, np.ndarray]) -> Iterator[str]:
 
 def share(flags: Tensor) -> dict[str, Any]:
     """Count, percent of n and 95% Wilson interval in percent. flags: (n,) booleans."""
-    count, n = int(flags.sum()), len(flags)
-    low, high = wilson_interval(count, n)
-    return {"count": count, "n": n, "percent": 100 * count / n, "interval": [100 * low, 100 * high]}
+    return recorded_share(int(flags.sum()), len(flags))
 
 
 def cascade_settings(cascade: Sequence[NamedAttack]) -> list[dict[str, Any]]:

@@ -1,22 +1,25 @@
 """How much a network changes under attack, measured, and how much it could at most by its operator norms."""
 
+import logging
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from robust_arch.architectures import Classifier, ImageShape
-from robust_arch.architectures.family import StagedNetwork
+from robust_arch.architectures.family import BoundedNetwork, StagedNetwork
 from robust_arch.attacks import Attack, ThreatModel
 from robust_arch.attacks.base import undisturbed
 from robust_arch.attacks.norms import NORMS, Norm
 from robust_arch.errors import invalid
 from robust_arch.evaluation.examples import Examples
 from robust_arch.evaluation.operator_norms import hooked, operator_norms
+
+log = logging.getLogger(__name__)
 
 
 def _l1(logits: Tensor, logits_adv: Tensor) -> Tensor:
@@ -115,6 +118,8 @@ class StageChange:
 def stage_changes(net: Classifier, x: Tensor, x_adv: Tensor) -> list[StageChange]:
     """The measured change of stem, each stage and logits, in this order; `net` is afterwards as it was.
 
+    Of a network that is no `StagedNetwork` only the logits change measurably: "logits" is then the only entry.
+
     x, x_adv: (B, C, H, W) in [0, 1].
 
     Raises:
@@ -134,8 +139,8 @@ def stage_changes(net: Classifier, x: Tensor, x_adv: Tensor) -> list[StageChange
 
 
 def _features(net: Classifier, x: Tensor) -> dict[str, Tensor]:
-    """What leaves the stem, each stage and the head, (B, ...) each."""
-    stages = list(cast(StagedNetwork, net.network).stages)
+    """The output of the stem, of each stage and of the head, (B, ...) each; of the head alone without stages."""
+    stages = list(net.network.stages) if isinstance(net.network, StagedNetwork) else []
     names = {stage: f"stage {i}" for i, stage in enumerate(stages, start=1)}
     features: dict[str, Tensor] = {}
 
@@ -159,10 +164,13 @@ def upper_bounds(net: Classifier, image_shape: ImageShape) -> dict[str, Any]:
         [0, 1]), "stage 1", ..., "head", each alone; network: their product, from images to logits.
 
     Raises:
-        InputError: for a layer of a kind whose norm is not known.
+        InputError: for a network that is no `BoundedNetwork`, or a layer of a kind whose norm is not known.
     """
+    network = net.network
+    if not isinstance(network, BoundedNetwork):
+        raise invalid("net", type(network).__name__, "a BoundedNetwork; upper bounds are not available for this family")
     norms = operator_norms(net, image_shape)
-    stages = cast(StagedNetwork, net.network).lipschitz_bounds(lambda layer: norms[layer].norm)
+    stages = network.lipschitz_bounds(lambda layer: norms[layer].norm)
     stages = {**stages, "stem": norms[net.normalize].norm * stages["stem"]}
     return {
         "layers": [{"name": layer.name, "norm": layer.norm, "converged": layer.converged} for layer in norms.values()],
@@ -187,18 +195,23 @@ def stage_smoothness(
         Plain JSON data. n: examples that the attack moved, left_out: those with x' = x, which no mean contains.
         stages: of each (the head is called by what leaves it, "logits") the mean change from_input, the mean and the
         maximum of the change alone, and the bound of that; alone_n: examples in these two, whose input of the stage
-        changed. A mean or maximum of nothing is None. bounds: as of `upper_bounds`.
+        changed. A mean or maximum of nothing is None. bounds: as of `upper_bounds`; None, as is each stage's, where
+        bounds are not available for the family.
     """
     batches = []
     for _, x, y, index in examples.batches(attack.block_size or batch_size, device):
         batches.append(stage_changes(net, x, attack(net, x, y, threat, seed=seed, index=index)))
     changes = [_joined(parts) for parts in zip(*batches, strict=True)]
     moved = len(_defined(changes[0].from_input))
-    bounds = upper_bounds(net, examples.images.image_shape)
+    bounds = None
+    if isinstance(net.network, BoundedNetwork):
+        bounds = upper_bounds(net, examples.images.image_shape)
+    else:
+        log.warning("evaluate.smoothness: the bounds of the network's parts are not available for this family")
     return {
         "n": moved,
         "left_out": len(examples) - moved,
-        "stages": [_described(change, bounds["stages"]) for change in changes],
+        "stages": [_described(change, bounds["stages"] if bounds else {}) for change in changes],
         "bounds": bounds,
     }
 
@@ -217,7 +230,7 @@ def _described(change: StageChange, bounds: dict[str, float]) -> dict[str, Any]:
         "alone": float(alone.mean()) if len(alone) else None,
         "alone_max": float(alone.max()) if len(alone) else None,
         "alone_n": len(alone),
-        "bound": bounds["head" if change.name == "logits" else change.name],
+        "bound": bounds.get("head" if change.name == "logits" else change.name),
     }
 
 

@@ -18,8 +18,8 @@ def spec_facts(spec: ArchSpec, costs: Cost) -> dict[str, Any]:
     return {
         "arch": arch_name(spec),
         "family": spec.family,
-        "depths": "-".join(map(str, spec.depths)),
-        "widths": "-".join(map(str, spec.widths)),
+        "depths": spec.depths_text,
+        "widths": spec.widths_text,
         "params": costs.params,
         "macs": costs.macs,
     }

@@ -7,6 +7,7 @@ from typing import Any
 
 from robust_arch import __version__
 from robust_arch.architectures import PRESETS, ArchSpec
+from robust_arch.architectures.family import DEFAULT_FAMILY
 from robust_arch.common.files import replacing
 from robust_arch.errors import invalid
 from robust_arch.interop.checkpoint import LoadedCheckpoint, load_checkpoint, save_checkpoint
@@ -29,7 +30,8 @@ def read_architecture(
         raise invalid("arch", preset, "the architecture: either --arch <preset>, or --depths and --widths")
     if preset is not None:
         return PRESETS[preset]
-    return ArchSpec(depths=_numbers("--depths", depths), widths=_numbers("--widths", widths), **fields)
+    stages = {"depths": _numbers("--depths", depths), "widths": _numbers("--widths", widths)}
+    return ArchSpec(**{"family": DEFAULT_FAMILY, **fields, **stages})
 
 
 def _numbers(option: str, text: str | None) -> tuple[int, ...]:

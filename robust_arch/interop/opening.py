@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from robust_arch.architectures import ArchSpec
+from robust_arch.architectures.family import DEFAULT_FAMILY
 from robust_arch.errors import invalid
 from robust_arch.interop.checkpoint import LoadedCheckpoint, read_checkpoint
 from robust_arch.interop.foreign import looks_like_safetensors
@@ -17,8 +18,8 @@ from robust_arch.interop.safetensors_file import read_safetensors
 def open_checkpoint(path: str | Path, arch: Mapping[str, Any] | None = None) -> LoadedCheckpoint:
     """The network in a file: a checkpoint of this project, an export of one, or a published torch file.
 
-    arch: fields of the architecture. A published file needs them; any other says them itself, and those given must
-    agree. Of a published file the card is empty.
+    arch: fields of the architecture. A published file needs them; every other file carries them, and those given
+    must agree. The card of a published file is empty.
 
     Raises:
         InputError: for a missing or broken file, one that would run code, weights that do not fit the architecture, or
@@ -40,7 +41,7 @@ def open_checkpoint(path: str | Path, arch: Mapping[str, Any] | None = None) -> 
 
 
 def _reader(path: Path) -> Callable[[Path], LoadedCheckpoint] | None:
-    """Who reads the file, by its first bytes; None for a torch file."""
+    """The reader of the file, by its first bytes; None for a torch file."""
     with path.open("rb") as file:
         head = file.read(9)
     if looks_like_safetensors(head):
@@ -53,6 +54,6 @@ def _reader(path: Path) -> Callable[[Path], LoadedCheckpoint] | None:
 def _open_published(content: Mapping[str, Any], given: Mapping[str, Any]) -> LoadedCheckpoint:
     if not {"depths", "widths"} <= set(given):
         raise invalid("arch", dict(given) or None, "the architecture of a published checkpoint, like arch=wrn_34_r")
-    spec = ArchSpec.from_dict({"family": "wide_resnet", **given})
+    spec = ArchSpec.from_dict({"family": DEFAULT_FAMILY, **given})
     published = read_published(content, spec)
     return LoadedCheckpoint(published.net, spec, {}, published.carried)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from robust_arch.architectures import ArchSpec, Classifier, build
-from robust_arch.architectures.family import KeyNames, get_family
+from robust_arch.architectures.family import KeyNames, family_names, get_family
 from robust_arch.errors import InputError, invalid
 from robust_arch.interop.normalisation import Normalisation, carried_by, is_pair, part_of_normalisation
 from robust_arch.interop.reading import read_weights_only
@@ -78,7 +78,8 @@ def published_state(net: Classifier, spec: ArchSpec, layout: str | None = None) 
     """The weights of `net` under the names of a layout, by default the family's usual one.
 
     Raises:
-        InputError: for an unknown layout, or a network that normalises its input, which no layout has a place for.
+        InputError: for a family without layouts, an unknown layout, or a network that normalises its
+            input, which no layout has a place for.
     """
     names = _names(spec, layout)
     if bool((net.normalize.mean != 0).any()) or bool((net.normalize.std != 1).any()):
@@ -89,8 +90,17 @@ def published_state(net: Classifier, spec: ArchSpec, layout: str | None = None) 
     return {names(key): value.contiguous() for key, value in net.network.state_dict().items()}
 
 
+def _layouts(spec: ArchSpec) -> Mapping[str, KeyNames]:
+    if layouts := get_family(spec.family).published_keys:
+        return layouts
+    known = [name for name in family_names() if get_family(name).published_keys]
+    raise invalid(
+        "arch.family", spec.family, f"one of {', '.join(known)}; published key names are not available for this family"
+    )
+
+
 def _names(spec: ArchSpec, layout: str | None) -> KeyNames:
-    layouts = get_family(spec.family).published_keys
+    layouts = _layouts(spec)
     layout = next(iter(layouts)) if layout is None else layout
     if layout not in layouts:
         raise invalid("layout", layout, f"for family {spec.family} one of {', '.join(layouts)}")
@@ -134,7 +144,7 @@ def _take_apart(content: Mapping[str, Any], tensors: dict[str, Any], parts: dict
 def _layout_of(tensors: Mapping[str, Any], spec: ArchSpec) -> tuple[str, KeyNames]:
     """The layout of the family that most of its keys are found by; raises InputError where none is."""
     keys = _network_keys(spec)
-    layouts = get_family(spec.family).published_keys
+    layouts = _layouts(spec)
     found = {layout: sum(names(key) in tensors for key in keys) for layout, names in layouts.items()}
     best = max(found, key=lambda layout: found[layout])
     if not found[best]:

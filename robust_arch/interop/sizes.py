@@ -40,8 +40,11 @@ def _stored_numbers(tensors: Mapping[str, Any]) -> int:
 
 
 def require_image_shape(spec: ArchSpec, image_shape: ImageShape) -> None:
-    """Raise InputError for images (C, H, W) on which the network would take more memory than any is meant for."""
-    if activation_bytes(spec, image_shape) > _MOST_ACTIVATIONS or max(image_shape[1:]) > _LONGEST_SIDE:
+    """Raise InputError for images (C, H, W) on which the network would need more memory than any study does.
+
+    The memory of a family that does not count its activations is not limited, the images' sides are.
+    """
+    if (activation_bytes(spec, image_shape) or 0) > _MOST_ACTIVATIONS or max(image_shape[1:]) > _LONGEST_SIDE:
         most = f"{_MOST_ACTIVATIONS // 2**30} GiB of the network's activations each"
         allowed = f"images of at most {_LONGEST_SIDE:,} pixels a side and {most}"
         raise invalid("image_shape", image_shape, allowed)

@@ -2,11 +2,11 @@
 
 from robust_arch.search.allocation import allocate
 from robust_arch.search.budget import Budget
-from robust_arch.search.candidates import Members, Rejected, Specs
+from robust_arch.search.candidates import Candidates, Rejected, Specs
 from robust_arch.search.grid import Tie
 from robust_arch.search.halving import Halving
 from robust_arch.search.sample import Sample
 from robust_arch.search.space import Space
-from robust_arch.search.variants import Vary
+from robust_arch.search.variants import Variants
 
-__all__ = ["Budget", "Halving", "Members", "Rejected", "Sample", "Space", "Specs", "Tie", "Vary", "allocate"]
+__all__ = ["Budget", "Candidates", "Halving", "Rejected", "Sample", "Space", "Specs", "Tie", "Variants", "allocate"]

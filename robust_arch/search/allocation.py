@@ -1,5 +1,6 @@
-"""From shares of a budget to widths."""
+"""From shares of a budget to widths, and from independent numbers to shares, so that any optimiser can suggest them."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from robust_arch.architectures import ArchSpec, ImageShape
-from robust_arch.architectures.family import CostTerms, Family, get_family
+from robust_arch.architectures.family import DEFAULT_FAMILY, CostTerms, Family, get_family
 from robust_arch.errors import InputError, invalid
 from robust_arch.search.budget import Budget
 from robust_arch.search.grid import MAX_VALUE, check_value
@@ -32,8 +33,7 @@ class _Stages:
 
     def parts(self, widths: Sequence[Any]) -> tuple[Any, ...]:
         """Cost of each stage in the resource that is divided."""
-        terms = self.terms(widths)
-        return terms.stage_params if self.resource == "params" else terms.stage_macs
+        return self.terms(widths).stages(self.resource)
 
     def outside(self, last_width: int) -> int:
         """Cost of stem and head behind a last stage of this width."""
@@ -62,13 +62,37 @@ def check_shares(shares: Sequence[float], stages: int) -> tuple[float, ...]:
     return values
 
 
+def check_cuts(cuts: Any, stages: int) -> tuple[float, ...]:
+    """Cuts as floats; raises InputError unless there is one a stage but the last, all strictly between 0 and 1."""
+    is_list = isinstance(cuts, list | tuple) and len(cuts) == stages - 1
+    numbers = is_list and all(isinstance(cut, int | float) and not isinstance(cut, bool) for cut in cuts)
+    if not numbers or not all(0 < cut < 1 for cut in cuts):
+        raise invalid("search.allocation.cuts", cuts, f"{stages - 1} numbers strictly between 0 and 1")
+    return tuple(float(cut) for cut in cuts)
+
+
+def stick_breaking(cuts: Sequence[float]) -> tuple[float, ...]:
+    """Shares of S = len(cuts) + 1 stages, uniform on the simplex if the cuts are independent and uniform on (0, 1).
+
+    Stage i takes the part v_i = 1 - (1 - cut_i)^(1 / (S - i)) of what the stages before it left, the last one the rest:
+    v_i has the distribution Beta(1, S - i), which makes the shares Dirichlet(1, ..., 1) (Connor and Mosimann 1969;
+    Devroye 1986, section XI.4). Every share is monotone in its own cut.
+    """
+    shares, left = [], 1.0
+    for number, cut in enumerate(check_cuts(cuts, len(cuts) + 1), start=1):
+        log_rest = math.log1p(-cut) / (len(cuts) + 1 - number)  # of 1 - v, so that a small v keeps its digits
+        shares.append(-math.expm1(log_rest) * left)
+        left *= math.exp(log_rest)
+    return (*shares, left)
+
+
 def allocate(
     budget: Budget,
     shares: Sequence[float],
     depths: Sequence[int],
     width_step: int = 8,
     *,
-    family: str = "wide_resnet",
+    family: str = DEFAULT_FAMILY,
     stem_width: int = 16,
     num_classes: int = 10,
     image_shape: ImageShape = (3, 32, 32),
@@ -129,14 +153,12 @@ def _nearest(
 ) -> tuple[int, ...] | None:
     """Of the widths inside the budget those nearest to the shares; None if even they deviate by more than `spread`."""
     terms = stages.terms(widths)
-    params = sum(terms.stage_params) + terms.outside_params
-    macs = sum(terms.stage_macs) + terms.outside_macs
-    inside = np.flatnonzero(np.broadcast_to(budget.contains(params, macs), params.shape))
+    inside = np.flatnonzero(np.broadcast_to(budget.contains(terms.params, terms.macs), terms.params.shape))
     if not len(inside):
         return None
     parts = np.stack(stages.parts(widths))[:, inside]
     deviation = np.abs(parts / parts.sum(axis=0) - np.asarray(shares)[:, None]).max(axis=0)
-    total = (params if stages.resource == "params" else macs)[inside]
+    total = getattr(terms, stages.resource)[inside]
     distance = np.abs(total / getattr(budget, stages.resource) - 1)
     first = np.lexsort((distance, deviation))[0]
     return tuple(int(axis[inside[first]]) for axis in widths) if deviation[first] <= spread else None

@@ -66,7 +66,7 @@ class Rejected:
 
 
 @dataclass(frozen=True)
-class Members:
+class Candidates:
     """The architectures of a space inside its limits, and what was left out.
 
     considered: points of the space; rejected: the nearest of those outside; rejected_count: how many there are;

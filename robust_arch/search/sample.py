@@ -7,9 +7,8 @@ import numpy as np
 from robust_arch.architectures import ImageShape
 from robust_arch.architectures.family import get_family
 from robust_arch.errors import invalid, require_integer
-from robust_arch.search.candidates import Members, Specs
+from robust_arch.search.candidates import Candidates, Specs
 from robust_arch.search.grid import is_count
-from robust_arch.search.limits import last_shares
 
 BINS = 4  # quartiles of each coordinate; their combinations are the strata
 _CHUNK = 250_000  # members whose cost is computed at once
@@ -28,7 +27,7 @@ class Sample:
             raise invalid("search.sample", self.count, "an integer of at least 1, or null for all")
         require_integer("search.sample_seed", self.seed, 0)
 
-    def of(self, members: Members, num_classes: int, image_shape: ImageShape, resource: str) -> Members:
+    def of(self, members: Candidates, num_classes: int, image_shape: ImageShape, resource: str) -> Candidates:
         """The chosen members, in the order of the space.
 
         Strata are quartiles of the last stage's share of `resource` times quartiles of depth against width. Each
@@ -55,7 +54,7 @@ def coordinates(specs: Specs, num_classes: int, image_shape: ImageShape, resourc
         columns = specs.points[start : start + _CHUNK].T.astype(np.int64)
         depths, widths = list(columns[:stages]), list(columns[stages:])
         terms = family.cost_terms(depths, widths, specs.template.stem_width, num_classes, image_shape)
-        values[0, start : start + _CHUNK] = last_shares(terms, resource)
+        values[0, start : start + _CHUNK] = terms.last_share(resource)
         values[1, start : start + _CHUNK] = np.log(sum(depths) / sum(widths))
     return np.stack([_ranks(axis) for axis in values], axis=1)
 

@@ -8,15 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from robust_arch.architectures import ArchSpec, ImageShape, cost
+from robust_arch.architectures import ArchSpec, ImageShape, cost, numbers_text
 from robust_arch.architectures.family import get_family
 from robust_arch.errors import InputError, invalid
 from robust_arch.search.allocation import allocate, check_shares
-from robust_arch.search.budget import Budget
-from robust_arch.search.candidates import Members, Rejected, Specs, spec_at
+from robust_arch.search.budget import Budget, Limits, check_last_share, require_countable
+from robust_arch.search.candidates import Candidates, Rejected, Specs, spec_at
 from robust_arch.search.grid import Grid, Tie, check_value, is_count, stage_choices
-from robust_arch.search.limits import Limits, check_last_share, require_countable
-from robust_arch.search.variants import Vary, refilled
+from robust_arch.search.variants import Variants, refilled
 
 _CHUNK = 250_000  # grid points whose cost is computed at once: some 50 MB
 _NEAREST = 20  # rejected points that are kept, to show how the limits were missed
@@ -40,7 +39,7 @@ class Space:
     depths: tuple[tuple[int, ...], ...] | None = None
     widths: tuple[tuple[int, ...], ...] | None = None
     shares: tuple[tuple[float, ...], ...] | None = None
-    vary: Vary | None = None
+    vary: Variants | None = None
     width_step: int = 8
     tie: Tie = field(default_factory=Tie)
     last_share: tuple[float, float] | None = None
@@ -62,7 +61,7 @@ class Space:
         first = [stage[0] for stage in self._depths]
         replace(self.template, depths=tuple(first), widths=tuple(stage[0] for stage in self.widths or self._depths))
 
-    def _check_vary(self, vary: Vary) -> None:
+    def _check_vary(self, vary: Variants) -> None:
         if any(choice is not None for choice in (self.depths, self.widths, self.shares)):
             raise InputError("search.space.vary: set it without depths, widths and shares, or them without it")
         if self.tie != Tie():
@@ -91,7 +90,7 @@ class Space:
     def _depths(self) -> tuple[tuple[int, ...], ...]:
         return self.depths or ()
 
-    def members(self, budget: Budget, num_classes: int, image_shape: ImageShape) -> Members:
+    def members(self, budget: Budget, num_classes: int, image_shape: ImageShape) -> Candidates:
         """What of the space is inside the budget, and inside last_share, for this task."""
         if self.vary is not None:
             points = self._variants(self.vary, budget, num_classes, image_shape)
@@ -103,8 +102,8 @@ class Space:
 
     def _listed_members(
         self, points: Iterator[Point], limits: Limits, num_classes: int, image_shape: ImageShape
-    ) -> Members:
-        """Members of a space whose points are named one by one; equal architectures count once."""
+    ) -> Candidates:
+        """The candidates of a space whose points are listed one by one; equal architectures count once."""
         specs: dict[ArchSpec, str] = {}
         rejected = []
         count = 0
@@ -122,9 +121,9 @@ class Space:
                     specs[spec] = description
             if reason:
                 rejected.append(Rejected(description, reason))
-        return Members(Specs.of(self.template, list(specs)), count, tuple(rejected), len(rejected))
+        return Candidates(Specs.of(self.template, list(specs)), count, tuple(rejected), len(rejected))
 
-    def _variants(self, vary: Vary, budget: Budget, num_classes: int, image_shape: ImageShape) -> Iterator[Point]:
+    def _variants(self, vary: Variants, budget: Budget, num_classes: int, image_shape: ImageShape) -> Iterator[Point]:
         for variant in vary.variants(self.template, self.width_step):
             if not (vary.refill and variant.changed):
                 yield f"{variant.description}: {_describe(variant.spec)}", variant.spec
@@ -142,7 +141,7 @@ class Space:
         grid = Grid(self._depths, tuple(self.tie.dimensions("depths", self._depths)))
         depth_choices = [tuple(int(depth) for depth in point) for point in grid.points(0, len(grid)).T]
         for depths, division in itertools.product(depth_choices, shares):
-            description = f"depths {'-'.join(map(str, depths))}, shares {'-'.join(f'{share:g}' for share in division)}"
+            description = f"depths {numbers_text(depths)}, shares {numbers_text(division)}"
             try:
                 allocated = allocate(
                     budget,
@@ -159,7 +158,7 @@ class Space:
             else:
                 yield description, replace(self.template, depths=allocated.depths, widths=allocated.widths)
 
-    def _grid_members(self, limits: Limits, num_classes: int, image_shape: ImageShape) -> Members:
+    def _grid_members(self, limits: Limits, num_classes: int, image_shape: ImageShape) -> Candidates:
         inside_points = []
         outside: list[tuple[float, tuple[int, ...]]] = []
         grid = self._grid()
@@ -179,7 +178,7 @@ class Space:
         for _, point in outside:
             spec = spec_at(self.template, np.asarray(point))
             rejected.append(Rejected(_describe(spec), limits.reason(cost(spec, num_classes, image_shape))))
-        return Members(specs, len(grid), tuple(rejected), len(grid) - len(specs))
+        return Candidates(specs, len(grid), tuple(rejected), len(grid) - len(specs))
 
     def _grid(self) -> Grid:
         widths = self.widths or ()
@@ -203,7 +202,7 @@ class Space:
 
 
 def _describe(spec: ArchSpec) -> str:
-    return f"depths {'-'.join(map(str, spec.depths))}, widths {'-'.join(map(str, spec.widths))}"
+    return f"depths {spec.depths_text}, widths {spec.widths_text}"
 
 
 def _divisions(shares: Any, stages: int) -> tuple[tuple[float, ...], ...]:

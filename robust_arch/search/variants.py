@@ -9,11 +9,10 @@ from typing import Any
 import numpy as np
 
 from robust_arch.architectures import ArchSpec, ImageShape
-from robust_arch.architectures.family import get_family
+from robust_arch.architectures.family import CostTerms, get_family
 from robust_arch.errors import InputError, invalid, require_flag
-from robust_arch.search.budget import Budget
+from robust_arch.search.budget import Budget, require_countable
 from robust_arch.search.grid import MAX_VALUE, is_count
-from robust_arch.search.limits import require_countable
 
 _AROUND = 4  # steps that a refilled stage may deviate from the common factor, to come inside the budget
 
@@ -28,7 +27,7 @@ class Variant:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Vary:
+class Variants:
     """Factors by which stages of the base network change, each factor and each stage giving one network.
 
     widths, depths: factors of a stage's width and depth. stages: counted from 1, or "last"; None for all.
@@ -118,17 +117,13 @@ def refilled(
     if not others or not budget.resources:
         return variant.spec
     require_countable(variant.spec, num_classes, image_shape)
-    terms = get_family(base.family).cost_terms
+    family = get_family(base.family)
 
-    def totals(columns: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
+    def totals(columns: Sequence[np.ndarray]) -> CostTerms:
         widths: list[Any] = list(variant.spec.widths)
         for stage, column in zip(others, columns, strict=True):
             widths[stage] = column
-        found = terms(variant.spec.depths, widths, base.stem_width, num_classes, image_shape)
-        return {
-            "params": np.asarray(sum(found.stage_params) + found.outside_params),
-            "macs": np.asarray(sum(found.stage_macs) + found.outside_macs),
-        }
+        return family.cost_terms(variant.spec.depths, widths, base.stem_width, num_classes, image_shape)
 
     columns = _near_a_common_factor([base.widths[stage] for stage in others], width_step, totals, budget)
     largest = list(variant.spec.widths)
@@ -136,12 +131,12 @@ def refilled(
         largest[stage] = int(column.max())
     require_countable(replace(variant.spec, widths=tuple(largest)), num_classes, image_shape)
     costs = totals(columns)
-    inside = np.flatnonzero(budget.contains(**costs))
+    inside = np.flatnonzero(budget.contains(costs.params, costs.macs))
     if not len(inside):
         raise InputError(f"no widths of the other stages in steps of {width_step} meet search.budget = {budget}")
     factors = np.log(np.stack([column[inside] / base.widths[s] for column, s in zip(columns, others, strict=True)]))
     resource = budget.resources[0]
-    distance = np.abs(costs[resource][inside] / getattr(budget, resource) - 1)
+    distance = np.abs(getattr(costs, resource)[inside] / getattr(budget, resource) - 1)
     best = inside[np.lexsort((distance, np.round(factors.max(axis=0) - factors.min(axis=0), 9)))[0]]
     widths = list(variant.spec.widths)
     for stage, column in zip(others, columns, strict=True):
@@ -155,7 +150,7 @@ def _near_a_common_factor(base: Sequence[int], step: int, totals: Any, budget: B
     widest = int(np.argmax(base))
     top, most = step, budget.bounds(resource)[1]
     least = [np.array([step]) for _ in base]
-    while totals([*least[:widest], np.array([top]), *least[widest + 1 :]])[resource][0] <= most:
+    while getattr(totals([*least[:widest], np.array([top]), *least[widest + 1 :]]), resource)[0] <= most:
         top *= 2
         if top > MAX_VALUE:
             raise InputError(f"search.budget = {budget}: needs a stage wider than {MAX_VALUE:,}")

@@ -16,7 +16,7 @@ from robust_arch.execution.execute import execute
 from robust_arch.execution.run import Run
 from robust_arch.runs.folder import wait_while_locked
 from robust_arch.search import allocate
-from robust_arch.search.sticks import check_cuts, stick_breaking
+from robust_arch.search.allocation import check_cuts, stick_breaking
 
 OBJECTIVES: dict[str, Callable[[Run], float]] = {
     "held_out_robust_acc": lambda run: float((run.folder.result or {})["best_val_robust_acc"]),  # percent

@@ -21,7 +21,7 @@ from robust_arch.configuration.resolvers import register_resolvers
 from robust_arch.configuration.schema import refused
 from robust_arch.errors import InputError, invalid
 from robust_arch.execution.run import Run
-from robust_arch.search import Halving, Members
+from robust_arch.search import Candidates, Halving
 from robust_arch.study.forecast import Forecast
 from robust_arch.study.halving import ONE_VALUE, plan_rungs, read_halving
 from robust_arch.study.sweep import StudyPlan, combinations, plan_study
@@ -113,7 +113,7 @@ def _runs_table(plan: StudyPlan, forecast: Forecast) -> Table:
             f"{run.cost.macs:,}",
             _shares(run.cost.shares("params")),
             _shares(run.cost.shares("macs")),
-            f"{_activation_mib(run):,.1f}",
+            _activation_mib(run),
             _duration(forecast.seconds(run)),
             str(run.settings.seed),
             run.folder.state,
@@ -121,10 +121,10 @@ def _runs_table(plan: StudyPlan, forecast: Forecast) -> Table:
     return table
 
 
-def _activation_mib(run: Run) -> float:
-    """What a forward pass over one batch keeps for the backward pass, in float32."""
-    image_shape, batch_size = run.splits.train.image_shape, run.settings.recipe.batch_size
-    return batch_size * activation_bytes(run.settings.spec, image_shape) / 2**20
+def _activation_mib(run: Run) -> str:
+    """What a forward pass over one batch keeps for the backward pass, in float32; a dash where not available."""
+    kept = activation_bytes(run.settings.spec, run.splits.train.image_shape)
+    return "-" if kept is None else f"{run.settings.recipe.batch_size * kept / 2**20:,.1f}"
 
 
 def _duration(seconds: float | None) -> str:
@@ -142,7 +142,7 @@ def _left_to_train(plan: StudyPlan, forecast: Forecast) -> str:
     return f"{len(left)} runs left to train: {_duration(sum(filter(None, seconds)))} in all, one after the other"
 
 
-def _rejected_table(members: Members) -> Table:
+def _rejected_table(members: Candidates) -> Table:
     table = Table(title=f"{members.rejected_count:,} of {members.considered:,} rejected")
     table.add_column("nearest of them" if members.rejected_count > len(members.rejected) else "what")
     table.add_column("why")

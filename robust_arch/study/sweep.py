@@ -21,7 +21,7 @@ from robust_arch.data import ImageSet
 from robust_arch.errors import InputError, invalid
 from robust_arch.execution.run import Run
 from robust_arch.runs import StudyFolder
-from robust_arch.search import Budget, Halving, Members
+from robust_arch.search import Budget, Candidates, Halving
 from robust_arch.study.launch import PlannedRun, launch_until_settled
 from robust_arch.study.optimiser import read_objectives, refuse_allocation
 
@@ -36,7 +36,7 @@ class StudyPlan:
     """
 
     runs: tuple[PlannedRun, ...]
-    members: Members
+    members: Candidates
     budget: Budget
     study: StudyFolder
     halving: Halving | None = None

@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from robust_arch.attacks import PGD, ThreatModel
+from robust_arch.common.statistics import recorded_share
 from robust_arch.data import ImageSet
 from robust_arch.data.digits import Digits
 from robust_arch.errors import InputError
@@ -309,9 +310,9 @@ def test_the_last_radius_reaches_every_image(eps, norm, pixels, expected):
 
 
 def steps(**standing):
-    rows = {f"s{steps}": {"steps": steps, **masking._count(50, 100)} for steps in masking.STEPS}
+    rows = {f"s{steps}": {"steps": steps, **recorded_share(50, 100)} for steps in masking.STEPS}
     for name, count in standing.items():
-        rows[name] |= masking._count(count, 100)
+        rows[name] |= recorded_share(count, 100)
     return list(rows.values())
 
 
@@ -344,7 +345,7 @@ def test_verdicts_on_steps(standing, ok):
     ],
 )
 def test_verdicts_on_radii(curve, classes, ok):
-    points = [{"eps": str(position), **masking._count(count, 100)} for position, count in enumerate(curve)]
+    points = [{"eps": str(position), **recorded_share(count, 100)} for position, count in enumerate(curve)]
     verdict = masking._judge_eps({"points": points, "classes": classes})
     assert verdict["ok"] is ok
     assert "of 100" in verdict["text"]

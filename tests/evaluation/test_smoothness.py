@@ -11,6 +11,7 @@ from torch.autograd.functional import jacobian as jacobian_of
 
 from robust_arch.architectures import ArchSpec, Classifier, build
 from robust_arch.architectures.build import Normalize
+from robust_arch.architectures.family import StagedNetwork
 from robust_arch.attacks import PGD, Attack, ThreatModel
 from robust_arch.data import ImageSet
 from robust_arch.errors import InputError
@@ -178,7 +179,7 @@ def test_measuring_leaves_the_network_as_it_was(mode):
 # --- the measured change of each stage ---
 
 
-class Planted(nn.Module):
+class Planted(StagedNetwork):
     """Stem times 3; a stage that takes the first channel, one that doubles it; the head sums over positions."""
 
     def __init__(self, first=1.0):

@@ -8,14 +8,14 @@ import pytest
 
 from robust_arch.architectures import ArchSpec, cost
 from robust_arch.errors import InputError
-from robust_arch.search import Budget, Space, Tie, Vary
+from robust_arch.search import Budget, Space, Tie, Variants
 
 TASK = (10, (1, 8, 8))
 BASE = ArchSpec("wide_resnet", (2, 3, 4), (16, 32, 64), stem_width=8)
 
 
 def members(vary, budget=None, base=BASE, width_step=8, **more):
-    return Space(template=base, vary=Vary(**vary), width_step=width_step, **more).members(budget or Budget(), *TASK)
+    return Space(template=base, vary=Variants(**vary), width_step=width_step, **more).members(budget or Budget(), *TASK)
 
 
 def test_one_stage_at_a_time_around_the_base():

@@ -50,7 +50,7 @@ def _panel(axes: Axes, shown: Sequence[Network], base: Network, stage: int, quan
     axes.axhspan(base.robust.low, base.robust.high, color=BAND, lw=0, label="interval of the base network", zorder=0)
     axes.plot(values, [mark.y for mark in marks], color=BLUE, lw=0.6, alpha=0.6)
     is_base = [network is base for network in shown]
-    text = ", ".join("-".join(map(str, part)) for part in (base.spec.depths, base.spec.widths))
+    text = f"{base.spec.depths_text}, {base.spec.widths_text}"
     error_bars(axes, [m for m, own in zip(marks, is_base, strict=True) if not own], BLUE, "o", "one stage changed")
     error_bars(
         axes, [m for m, own in zip(marks, is_base, strict=True) if own], ORANGE, "s", f"base (depths, widths): {text}"

@@ -61,7 +61,7 @@ def _ranks(axes: Axes, ranked: Sequence[Network], size: int) -> None:
     axes.invert_yaxis()
     axes.set_xlabel(ROBUST)
     if len(ranked) <= _NAMED:
-        names = ["-".join(map(str, network.spec.widths)) for network in ranked]
+        names = [network.spec.widths_text for network in ranked]
         axes.set_yticks(range(1, len(ranked) + 1), names, fontsize=6)
         axes.set_ylabel("Widths, by rank")
     else:

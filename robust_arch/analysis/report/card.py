@@ -107,6 +107,9 @@ def _stages(smoothness: Mapping[str, Any]) -> Iterator[str]:
     yield "|---|---:|---:|---:|---:|"
     yield from (f"| {' | '.join(row)} |" for row in stage_rows(smoothness))
     yield ""
+    if all(stage["bound"] is None for stage in smoothness["stages"]):
+        yield "The bounds of the network's parts are not available for this family."
+        yield ""
 
 
 def _row(name: str, share: Mapping[str, Any], what: str) -> str:

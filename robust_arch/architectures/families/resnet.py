@@ -4,7 +4,7 @@ The usual variant for 32x32 images: a 3x3 stem at stride 1, no pooling before th
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, cast
@@ -12,7 +12,15 @@ from typing import Any, cast
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from robust_arch.architectures.family import CostTerms, ImageShape, KeyNames, feature_pixels, staged_terms
+from robust_arch.architectures.family import (
+    BoundedNetwork,
+    CostTerms,
+    Family,
+    ImageShape,
+    KeyNames,
+    feature_pixels,
+    staged_terms,
+)
 from robust_arch.architectures.initialisation import initialise_convolutions
 from robust_arch.architectures.layers import GlobalAveragePool, activation_lipschitz
 from robust_arch.architectures.spec import ArchSpec
@@ -53,7 +61,7 @@ class BasicBlock(nn.Module):
         return slope * (shortcut + branch)
 
 
-class ResNet(nn.Module):
+class ResNet(BoundedNetwork):
     """Stem, stages at strides 1, 2, 2, 2, and a pool-linear head: (B, C, H, W) to logits (B, K)."""
 
     def __init__(self, spec: ArchSpec, num_classes: int, channels: int) -> None:
@@ -114,10 +122,10 @@ def _pytorch_cifar(key: str) -> str:
     return f"{_OUTSIDE[module]}.{rest}"
 
 
-class ResNetFamily:
+class ResNetFamily(Family):
     """Four stages of basic blocks; the closed-form cost counts convolutions and the linear layer."""
 
-    published_keys: Mapping[str, KeyNames] = MappingProxyType({"pytorch_cifar": KeyNames(_pytorch_cifar)})
+    published_keys = MappingProxyType({"pytorch_cifar": KeyNames(_pytorch_cifar)})
 
     def validate(self, spec: ArchSpec) -> None:
         """Any depths and widths of at least 1 are legal, for exactly four stages; there is no dropout."""
@@ -140,7 +148,7 @@ class ResNetFamily:
         return replace(terms, outside_params=terms.outside_params + 2 * stem_width)
 
     def kept_activations(self, spec: ArchSpec, image_shape: ImageShape) -> int:
-        """Numbers an image kept for the backward pass, from the layers' shapes."""
+        """Numbers per image kept for the backward pass, from the layers' shapes."""
         pixels = feature_pixels(image_shape, STRIDES)
         # ReLU keeps its output, which the next convolution keeps anyway; the others keep their input besides
         activated = 1 if spec.activation == "relu" else 2

@@ -5,7 +5,7 @@ Block and head follow the network of Huang et al., NeurIPS 2021, so that its pub
 
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from types import MappingProxyType
@@ -14,7 +14,15 @@ from typing import Any, cast
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from robust_arch.architectures.family import CostTerms, ImageShape, KeyNames, feature_pixels, staged_terms
+from robust_arch.architectures.family import (
+    BoundedNetwork,
+    CostTerms,
+    Family,
+    ImageShape,
+    KeyNames,
+    feature_pixels,
+    staged_terms,
+)
 from robust_arch.architectures.initialisation import initialise_convolutions
 from robust_arch.architectures.layers import GlobalAveragePool, activation_lipschitz
 from robust_arch.architectures.spec import ArchSpec
@@ -61,7 +69,7 @@ class BasicBlock(nn.Module):
         return entering * (shortcut + branch) if self.changes_width else shortcut + entering * branch
 
 
-class WideResNet(nn.Module):
+class WideResNet(BoundedNetwork):
     """Stem, stages at strides 1, 2, 2, and a BN-act-pool-linear head: (B, C, H, W) to logits (B, K)."""
 
     def __init__(self, spec: ArchSpec, num_classes: int, channels: int) -> None:
@@ -125,12 +133,12 @@ def _published(key: str, *, stage: str, first: int, stem: str) -> str:
     return f"{names[module]}.{tensor}"
 
 
-class WideResNetFamily:
+class WideResNetFamily(Family):
     """Three stages of basic blocks; the closed-form cost counts convolutions and the linear layer."""
 
     # huang2021: also RobustBench's files; trades: also the code of MART and AWP, all of which save a second first
     # stage, sub_block1, that their forward pass leaves out
-    published_keys: Mapping[str, KeyNames] = MappingProxyType(
+    published_keys = MappingProxyType(
         {
             "huang2021": KeyNames(partial(_published, stage="blocks.", first=0, stem="stem_conv")),
             "trades": KeyNames(partial(_published, stage="block", first=1, stem="conv1"), unused=("sub_block1.",)),
@@ -156,7 +164,7 @@ class WideResNetFamily:
         return replace(terms, outside_params=terms.outside_params + 2 * widths[-1])
 
     def kept_activations(self, spec: ArchSpec, image_shape: ImageShape) -> int:
-        """Numbers an image kept for the backward pass, from the layers' shapes."""
+        """Numbers per image kept for the backward pass, from the layers' shapes."""
         pixels = feature_pixels(image_shape, STRIDES)
         # ReLU keeps its output, which the next convolution keeps anyway; the others keep their input besides
         activated = 1 if spec.activation == "relu" else 2

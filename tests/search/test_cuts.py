@@ -9,7 +9,7 @@ from scipy import stats
 from robust_arch.architectures import cost
 from robust_arch.errors import InputError
 from robust_arch.search import Budget, allocate
-from robust_arch.search.sticks import check_cuts, stick_breaking
+from robust_arch.search.allocation import check_cuts, stick_breaking
 
 
 def test_two_stages_are_divided_at_the_cut():
