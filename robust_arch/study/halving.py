@@ -223,12 +223,14 @@ class _Search:
     def _tell(self, decision: Decision) -> None:
         rung, specs = decision.rung, decision.specs
         done = [planned for planned in decision.runs if decision.values[planned.run.run_id] is not None]
-        images = (done[0].run.folder.result or {}).get("selection_images") if done else None
+        held_out = done[0].run.folder.held_out if done else None
+        images = held_out.images if held_out else None
+        described = "; ".join(_described(decision, position) for position in decision.order)
         ended = "finished" if rung is self.plan.rungs[-1] else "promoted"
         log.info(
             "rung %d of %d, %s=%d: %d of %d architectures %s; held-out robust accuracy (n=%s), mean of %d seeds: %s",
             rung.number, len(self.plan.rungs), self.plan.options.resource, rung.value, len(decision.promoted),
-            len(specs), ended, images, len(self.plan.seeds), "; ".join(_described(decision, i) for i in decision.order),
+            len(specs), ended, images, len(self.plan.seeds), described,
         )  # fmt: skip
 
     def evaluate_finalists(self, runs: Sequence[PlannedRun]) -> None:
@@ -252,8 +254,8 @@ def _require_ended(runs: Sequence[PlannedRun]) -> None:
 
 
 def _held_out(planned: PlannedRun) -> float | None:
-    result = planned.run.folder.result
-    return float(result["best_val_robust_acc"]) if planned.run.is_done() and result else None
+    held_out = planned.run.folder.held_out
+    return held_out.percent if planned.run.is_done() and held_out else None
 
 
 def _of(runs: Sequence[PlannedRun], values: Mapping[str, float | None], spec: ArchSpec) -> list[float | None]:

@@ -18,8 +18,15 @@ from robust_arch.runs.folder import wait_while_locked
 from robust_arch.search import allocate
 from robust_arch.search.sticks import check_cuts, stick_breaking
 
+
+def _held_out_percent(run: Run) -> float:
+    if (held_out := run.folder.held_out) is None:
+        raise InputError(f"{run.folder.path}: result.json is missing or does not fit")
+    return held_out.percent
+
+
 OBJECTIVES: dict[str, Callable[[Run], float]] = {
-    "held_out_robust_acc": lambda run: float((run.folder.result or {})["best_val_robust_acc"]),  # percent
+    "held_out_robust_acc": _held_out_percent,
     "macs": lambda run: float(run.cost.macs),
     "params": lambda run: float(run.cost.params),
 }

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
 
-from robust_arch.runs.folder import ELSEWHERE, RunFolder, last_line
+from robust_arch.runs.folder import ELSEWHERE, HeldOut, RunFolder, last_line
 from robust_arch.runs.metrics import read_rows
 from robust_arch.runs.study import StudyFolder
 
@@ -57,11 +57,9 @@ class RunProgress:
         return (now - datetime.fromisoformat(self.status["updated"])).total_seconds()
 
     @property
-    def held_out(self) -> tuple[float, int] | None:
-        """Best robust accuracy on held-out images in percent, and how many these are."""
-        if self.result is None:
-            return None
-        return float(self.result["best_val_robust_acc"]), int(self.result["selection_images"])
+    def held_out(self) -> HeldOut | None:
+        """What a finished training reached on held-out images."""
+        return HeldOut.of(self.result) if self.result is not None else None
 
     @property
     def error(self) -> str:
@@ -148,7 +146,7 @@ class StudyProgress:
     def best(self) -> RunProgress | None:
         """The completed run of highest held-out robust accuracy; of equals the first."""
         completed = [run for run in self.runs if run.state == "completed" and run.held_out]
-        return max(completed, key=lambda run: run.held_out or (0.0, 0), default=None)
+        return max(completed, key=lambda run: run.held_out or HeldOut(0.0, 0), default=None)
 
     @cached_property
     def time_left(self) -> TimeLeft | None:

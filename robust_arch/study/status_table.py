@@ -102,7 +102,7 @@ def _table(progress: StudyProgress, listed: Sequence[RunProgress]) -> Table:
 
 
 def _row(run: RunProgress, progress: StudyProgress) -> tuple[str, ...]:
-    held_out = f"{run.held_out[0]:.1f}% of {run.held_out[1]}" if run.held_out else ""
+    held_out = f"{run.held_out.percent:.1f}% of {run.held_out.images}" if run.held_out else ""
     return (
         run.run.run_id,
         str(run.facts.get("arch", "")),

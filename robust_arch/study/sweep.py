@@ -178,7 +178,8 @@ def finalist_runs(trained: Sequence[PlannedRun], finalists: Finalists) -> list[P
     """The best runs by robust accuracy on held-out data, to be evaluated again under the finalists' attacks."""
 
     def held_out(planned: PlannedRun) -> float:
-        return float((planned.run.folder.result or {})["best_val_robust_acc"])
+        found = planned.run.folder.held_out
+        return found.percent if found is not None else -1.0
 
     chosen = []
     for planned in sorted(trained, key=held_out, reverse=True)[: finalists.top]:
