@@ -97,6 +97,8 @@ def config_folders() -> list[Path]:
 
 def as_override(key: str, value: Any) -> str:
     """A Hydra override of plain data, like `arch.depths=[2,2,2]`."""
+    if isinstance(value, bool):
+        return f"{key}={str(value).lower()}"
     if isinstance(value, Sequence) and not isinstance(value, str):
         return f"{key}=[{','.join(map(str, value))}]"
     return f"{key}={'null' if value is None else value}"

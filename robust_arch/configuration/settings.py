@@ -2,7 +2,7 @@
 
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from robust_arch.architectures import ArchSpec
 from robust_arch.attacks import Attack, ThreatModel
 from robust_arch.attacks.base import require_inside
 from robust_arch.common.identity import describe, short_hash
-from robust_arch.configuration.evaluation import read_evaluation, read_threat
+from robust_arch.configuration.evaluation import NORMALISATION_KEYS, read_evaluation, read_threat
 from robust_arch.configuration.nodes import built, instantiate, known_keys, plain
 from robust_arch.configuration.schema import require_known
 from robust_arch.data import Dataset
@@ -29,10 +29,6 @@ from robust_arch.training.recipe import Recipe
 from robust_arch.training.settings import TrainerSettings
 
 LOGGERS = ("wandb", "csv")
-
-
-NORMALISATION_KEYS = ("normalize", "mean", "std")
-"""Keys of `evaluate` that are of a checkpoint from elsewhere, and not of what is done with it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,10 +77,6 @@ class Settings:
     def study_path(self) -> Path:
         """results/<study>."""
         return self.results_dir / self.study
-
-    def with_member(self, spec: ArchSpec, seed: int) -> "Settings":
-        """The same question for another architecture and seed."""
-        return replace(self, spec=spec, seed=seed)
 
     def run_id(self, training_fingerprint: str) -> str:
         """Hash of what determines the training; threads, accelerator, paths, launcher and logger do not."""

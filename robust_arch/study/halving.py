@@ -27,7 +27,6 @@ from robust_arch.search import Halving
 from robust_arch.search.halving import kept, mean_or_none, ranking, tied
 from robust_arch.study.launch import PlannedRun, launch_until_settled
 from robust_arch.study.sweep import StudyPlan, checked_finalists, configurations, finalist_runs, plan_study
-from robust_arch.study.sweep import planned_run as as_planned
 
 log = logging.getLogger(__name__)
 
@@ -45,16 +44,21 @@ RUNG_COLUMNS = (
 
 @dataclass(frozen=True)
 class Rung:
-    """One rung: `base` is its question with the study's template architecture, composed with `overrides`."""
+    """One rung.
+
+    Attributes:
+        number: Counted from 1.
+        value: Of the resource.
+        template: A run of the rung with the study's template architecture.
+    """
 
     number: int
     value: int
-    base: Run
-    overrides: tuple[str, ...]
+    template: PlannedRun
 
     def runs(self, specs: Sequence[ArchSpec], seeds: Sequence[int]) -> list[PlannedRun]:
         """The runs of these architectures, each with every seed."""
-        return [as_planned(self.base, spec, seed, self.overrides) for spec in specs for seed in seeds]
+        return [self.template.changed(spec=spec, seed=seed) for spec in specs for seed in seeds]
 
 
 @dataclass(frozen=True)
@@ -138,7 +142,7 @@ def plan_rungs(
         first = study.runs[0].run
         # a Run checks that its settings fit the data
         base = Run(read_settings(cfg), first.splits, first.training_fingerprint)
-        rungs.append(Rung(number + 1, value, base, tuple(overrides)))
+        rungs.append(Rung(number + 1, value, PlannedRun.composed(base, overrides)))
     return study, tuple(rungs), cfg
 
 

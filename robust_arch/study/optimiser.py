@@ -62,7 +62,7 @@ def load_run(cfg: DictConfig) -> Run:
         image_shape=train.image_shape,
     )
     spec = replace(template, depths=allocated.depths, widths=allocated.widths)
-    return replace(run, settings=run.settings.with_member(spec, run.settings.seed))
+    return replace(run, settings=replace(run.settings, spec=spec))
 
 
 def _allocation(cfg: DictConfig) -> dict[str, Any]:

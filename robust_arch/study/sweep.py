@@ -3,7 +3,7 @@
 import logging
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_loader import ConfigLoader
@@ -12,9 +12,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig
 
-from robust_arch.architectures import ArchSpec
 from robust_arch.configuration.evaluation import Finalists, read_finalists, read_threat
-from robust_arch.configuration.nodes import as_override, of_a_job
+from robust_arch.configuration.nodes import of_a_job
 from robust_arch.configuration.search import read_budget, read_sample, read_seeds, read_space
 from robust_arch.configuration.settings import read_settings, study_command
 from robust_arch.data import ImageSet
@@ -65,7 +64,8 @@ def plan_study(cfg: DictConfig, overrides: Sequence[str]) -> StudyPlan:
             f"search.budget = {budget}: none of the {members.considered} points of search.space meets it{nearest}"
         )
     members.require_plannable(len(seeds))
-    runs = [planned_run(base, spec, seed, overrides) for spec in members.specs for seed in seeds]
+    template = PlannedRun.composed(base, overrides)
+    runs = [template.changed(spec=spec, seed=seed) for spec in members.specs for seed in seeds]
     return StudyPlan(tuple(runs), members, budget, StudyFolder(base.settings.study_path))
 
 
@@ -74,19 +74,6 @@ def require_jobs() -> None:
     jobs = HydraConfig.get().launcher.get("n_jobs", 1) if HydraConfig.initialized() else 1
     if jobs is not None and (isinstance(jobs, bool) or not isinstance(jobs, int) or not jobs):
         raise invalid("hydra.launcher.n_jobs", jobs, "an integer of at least 1, or -1 for as many as there are cores")
-
-
-def planned_run(base: Run, spec: ArchSpec, seed: int, overrides: Sequence[str]) -> PlannedRun:
-    """The same question as `base` for an architecture and a seed; overrides: what `base` was composed with."""
-    member = (
-        # decided here once: whoever does the run does the one that is planned
-        as_override("trainer.precision", base.settings.trainer.precision),
-        as_override("arch.depths", spec.depths),
-        as_override("arch.widths", spec.widths),
-        as_override("seed", seed),
-    )
-    run = Run(base.settings.with_member(spec, seed), base.splits, base.training_fingerprint)
-    return PlannedRun(run, (*overrides, *member))
 
 
 def combinations(arguments: Sequence[str], loader: ConfigLoader | None = None) -> list[list[str]]:
@@ -181,11 +168,5 @@ def finalist_runs(trained: Sequence[PlannedRun], finalists: Finalists) -> list[P
         found = planned.run.folder.held_out
         return found.percent if found is not None else -1.0
 
-    chosen = []
-    for planned in sorted(trained, key=held_out, reverse=True)[: finalists.top]:
-        evaluation = finalists.evaluation
-        overrides = (*planned.overrides, *finalists.overrides, "rerun=false")
-        settings = replace(planned.run.settings, evaluation=evaluation, rerun=False)
-        run = Run(settings, planned.run.splits, planned.run.training_fingerprint)
-        chosen.append(PlannedRun(run, overrides))
-    return chosen
+    best = sorted(trained, key=held_out, reverse=True)[: finalists.top]
+    return [planned.changed(evaluation=finalists.evaluation, rerun=False) for planned in best]
