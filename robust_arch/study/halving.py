@@ -6,8 +6,8 @@ the records, so that the same command goes on where it was cut off, and decides 
 
 import logging
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from hydra.core.config_loader import ConfigLoader
@@ -25,8 +25,9 @@ from robust_arch.execution.run import Run
 from robust_arch.runs import StudyFolder
 from robust_arch.search import Halving
 from robust_arch.search.halving import kept, mean_or_none, ranking, tied
+from robust_arch.study.composition import configurations
 from robust_arch.study.launch import PlannedRun, launch_until_settled
-from robust_arch.study.sweep import StudyPlan, checked_finalists, configurations, finalist_runs, plan_study
+from robust_arch.study.sweep import StudyPlan, checked_finalists, finalist_runs, plan_study
 
 log = logging.getLogger(__name__)
 
@@ -111,39 +112,21 @@ def plan_halving(config: DictConfig, loader: ConfigLoader, arguments: Sequence[s
         InputError: if a value is not allowed, if the command line sweeps over one, or if no architecture fits.
     """
     options = read_halving(config.hydra.sweeper)
-
-    def composed(rung: Sequence[str]) -> tuple[DictConfig, list[str]]:
-        found = list(configurations(config, loader, [*arguments, *rung]))
-        if len(found) > 1:
-            raise InputError(ONE_VALUE)
-        return found[0]
-
-    study, rungs, cfg = plan_rungs(options, composed)
-    finalists = checked_finalists(cfg, study.runs[0].run.splits.test)
-    return HalvingPlan(options, rungs, study, read_seeds(cfg), finalists)
-
-
-def plan_rungs(
-    options: Halving, composed: Callable[[Sequence[str]], tuple[DictConfig, Sequence[str]]]
-) -> tuple[StudyPlan, tuple[Rung, ...], DictConfig]:
-    """The plan of the first rung, every rung, and the configuration of the last one, all checked.
-
-    composed: from a rung's overrides to its configuration and everything that it was composed with.
-
-    Raises:
-        InputError: as `plan_halving`.
-    """
     rungs: list[Rung] = []
     for number, value in enumerate(options.values):
-        cfg, overrides = composed(rung_overrides(options, number))
+        found = list(configurations(config, loader, [*arguments, *rung_overrides(options, number)]))
+        if len(found) > 1:
+            raise InputError(ONE_VALUE)
+        cfg, overrides = found[0]
         if not rungs:
-            study = plan_study(cfg, overrides)
+            study = replace(plan_study(cfg, overrides), halving=options)
             options.require_other_seeds(read_seeds(cfg))
         first = study.runs[0].run
         # a Run checks that its settings fit the data
         base = Run(read_settings(cfg), first.splits, first.training_fingerprint)
         rungs.append(Rung(number + 1, value, PlannedRun.composed(base, overrides)))
-    return study, tuple(rungs), cfg
+    finalists = checked_finalists(cfg, first.splits.test)
+    return HalvingPlan(options, tuple(rungs), study, read_seeds(cfg), finalists)
 
 
 def halve(config: DictConfig, loader: ConfigLoader, launcher: Launcher, arguments: Sequence[str]) -> None:

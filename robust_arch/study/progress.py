@@ -11,6 +11,7 @@ from typing import Any
 from robust_arch.runs.folder import ELSEWHERE, HeldOut, RunFolder, last_line
 from robust_arch.runs.metrics import read_rows
 from robust_arch.runs.study import StudyFolder
+from robust_arch.study.speed import Speed
 
 ENDED = ("completed", "failed", "diverged")
 
@@ -72,19 +73,16 @@ class RunProgress:
         return self.status.get("host") if self.status.get("weights") == ELSEWHERE else None
 
     @property
-    def _seconds_per_work(self) -> float | None:
-        """Of a completed training, per multiply-accumulate and epoch."""
-        work = int(self.facts.get("macs") or 0) * self.epochs_done
-        if self.state != "completed" or self.result is None or not work:
-            return None
-        return float(self.result["train_seconds"]) / work
+    def macs(self) -> int:
+        """Multiply-accumulates per image; 0 where that is not known."""
+        return int(self.facts.get("macs") or 0)
 
-    def seconds_left(self, rate: float, epochs: int) -> float:
-        """Of training, by `rate` seconds per multiply-accumulate and epoch; epochs: where the run does not say."""
+    def seconds_left(self, speed: Speed, epochs: int) -> float:
+        """Of training. epochs: where the run does not tell how many it has."""
         if self.state in ENDED or self.result is not None:
             return 0.0
         left = int(self.facts.get("epochs") or epochs) - self.epochs_done
-        return max(0, left) * int(self.facts.get("macs") or 0) * rate
+        return speed.seconds(self.macs, max(0, left))
 
 
 @dataclass(frozen=True)
@@ -151,12 +149,11 @@ class StudyProgress:
     @cached_property
     def time_left(self) -> TimeLeft | None:
         """By the median speed of the completed runs; None without one, or with nothing left."""
-        rates = {run.run.run_id: rate for run in self.runs if (rate := run._seconds_per_work) is not None}
-        if not rates:
+        trained = [(run, run.result) for run in self.runs if run.state == "completed" and run.result is not None]
+        speed = Speed.of((float(result["train_seconds"]), run.macs, run.epochs_done) for run, result in trained)
+        if speed is None:
             return None
-        rate = statistics.median(rates.values())
-        known = [run.facts.get("epochs") or run.epochs_done for run in self.runs if run.run.run_id in rates]
-        epochs = statistics.mode(map(int, known))
+        epochs = statistics.mode(int(run.facts.get("epochs") or run.epochs_done) for run, _ in trained)
         at_once = max(1, self.states["running"])
-        seconds = sum(run.seconds_left(rate, epochs) for run in self.runs) / at_once
-        return TimeLeft(seconds, len(rates), at_once) if seconds else None
+        seconds = sum(run.seconds_left(speed, epochs) for run in self.runs) / at_once
+        return TimeLeft(seconds, speed.trainings, at_once) if seconds else None

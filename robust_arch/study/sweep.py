@@ -2,18 +2,15 @@
 
 import logging
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig
 
 from robust_arch.configuration.evaluation import Finalists, read_finalists, read_threat
-from robust_arch.configuration.nodes import of_a_job
 from robust_arch.configuration.search import read_budget, read_sample, read_seeds, read_space
 from robust_arch.configuration.settings import read_settings, study_command
 from robust_arch.data import ImageSet
@@ -21,6 +18,7 @@ from robust_arch.errors import InputError, invalid
 from robust_arch.execution.run import Run
 from robust_arch.runs import StudyFolder
 from robust_arch.search import Budget, Halving, Members
+from robust_arch.study.composition import configurations
 from robust_arch.study.launch import PlannedRun, launch_until_settled
 from robust_arch.study.optimiser import read_objectives, refuse_allocation
 
@@ -76,18 +74,16 @@ def require_jobs() -> None:
         raise invalid("hydra.launcher.n_jobs", jobs, "an integer of at least 1, or -1 for as many as there are cores")
 
 
-def combinations(arguments: Sequence[str], loader: ConfigLoader | None = None) -> list[list[str]]:
-    """The overrides of each combination of the values that the command line sweeps over."""
-    overrides = OverridesParser.create(config_loader=loader).parse_overrides(list(arguments))
-    return BasicSweeper.split_arguments(overrides, None)[0]
-
-
-def configurations(
+def plan_all(
     config: DictConfig, loader: ConfigLoader, arguments: Sequence[str]
-) -> Iterator[tuple[DictConfig, list[str]]]:
-    """One composed configuration, with its overrides, for each combination."""
-    for combination in combinations(arguments, loader):
-        yield of_a_job(loader.load_sweep_config(config, combination)), combination
+) -> tuple[list[StudyPlan], Finalists | None]:
+    """The plan per combination of swept values, and the finalists' evaluation, all checked."""
+    plans = []
+    finalists = None
+    for composed, combination in configurations(config, loader, arguments):
+        plans.append(plan_study(composed, combination))
+        finalists = checked_finalists(composed, plans[-1].runs[0].run.splits.test)
+    return plans, finalists
 
 
 def sweep(config: DictConfig, loader: ConfigLoader, launcher: Launcher, arguments: Sequence[str]) -> None:
@@ -97,7 +93,7 @@ def sweep(config: DictConfig, loader: ConfigLoader, launcher: Launcher, argument
         SystemExit: with status 1 unless every run of the plan is completed at the end.
     """
     try:
-        plans, finalists = _plans(config, loader, arguments)
+        plans, finalists = plan_all(config, loader, arguments)
         runs = _distinct(plans)
     except InputError as error:
         sys.exit(f"error: {error}")
@@ -121,18 +117,6 @@ def sweep(config: DictConfig, loader: ConfigLoader, launcher: Launcher, argument
         log.error("stopped on failure: what had not begun did not begin")
     if undone:
         sys.exit(1)
-
-
-def _plans(
-    config: DictConfig, loader: ConfigLoader, arguments: Sequence[str]
-) -> tuple[list[StudyPlan], Finalists | None]:
-    """The plan of each combination, and the finalists' evaluation, all checked."""
-    plans = []
-    finalists = None
-    for composed, combination in configurations(config, loader, arguments):
-        plans.append(plan_study(composed, combination))
-        finalists = checked_finalists(composed, plans[-1].runs[0].run.splits.test)
-    return plans, finalists
 
 
 def checked_finalists(cfg: DictConfig, test: ImageSet) -> Finalists | None:
