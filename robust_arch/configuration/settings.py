@@ -49,8 +49,11 @@ class Selection:
 class Settings:
     """Everything one run needs, as checked objects.
 
-    resolved: the configuration as plain data; command: what does this run; launcher: what a sweep started it with; all
-    for the record. planned: a sweeper of this package started it, which rebuilds results.csv at its end.
+    Attributes:
+        resolved: The configuration as plain data, for the record.
+        command: The command of this run, for the record.
+        launcher: The launcher of the sweep that started it, for the record.
+        planned: Whether a sweeper of this package started it, which rebuilds results.csv at its end.
     """
 
     spec: ArchSpec

@@ -1,7 +1,7 @@
 """Successive halving of a study (Jamieson & Talwalkar 2016; Karnin et al. 2013): short runs of all, long runs of few.
 
-Every rung's runs are whole runs with a schedule of their own, recorded like any other; what is promoted follows from
-the records, so that the same command goes on where it was cut off, and decides the same.
+The runs of every rung are whole runs with their own schedule, recorded like any other. Promotions follow from the
+records, so the same command resumes where it was interrupted and makes the same decisions.
 """
 
 import logging
@@ -64,7 +64,15 @@ class Rung:
 
 @dataclass(frozen=True)
 class HalvingPlan:
-    """What is searched, and how; `study` is the plan of the first rung."""
+    """A checked search.
+
+    Attributes:
+        options: The group `hydra/sweeper=halving`.
+        rungs: From the first to the last.
+        study: The plan of the first rung.
+        seeds: With which every architecture is trained.
+        finalists: What is evaluated after the last rung, if anything.
+    """
 
     options: Halving
     rungs: tuple[Rung, ...]
@@ -75,10 +83,17 @@ class HalvingPlan:
 
 @dataclass(frozen=True)
 class Decision:
-    """A rung that is over, architectures in plan order, accuracies in percent on held-out images.
+    """The outcome of a rung; accuracies are in percent on held-out images.
 
-    values: by seed, None for a run that failed or diverged. means: over the study's seeds. tie_means: over the seeds
-    that break ties too, for the tied by position. order: positions, best first. promoted: in plan order.
+    Attributes:
+        rung: The rung.
+        specs: Its architectures, in plan order.
+        runs: Its runs.
+        values: Accuracy by run_id; None for a run that failed or diverged.
+        means: Per architecture, over the study's seeds.
+        tie_means: For tied architectures, by position: the mean including the seeds that break ties.
+        order: Positions of the architectures, best first.
+        promoted: The promoted architectures, in plan order.
     """
 
     rung: Rung
@@ -100,7 +115,7 @@ def read_halving(node: DictConfig) -> Halving:
 
 
 def rung_overrides(options: Halving, number: int) -> tuple[str, ...]:
-    """What a run of rung `number`, counted from 0, differs by from one of the study."""
+    """The overrides that distinguish a run of rung `number`, counted from 0, from a run of the study."""
     evaluation = () if number == len(options.values) - 1 else _LOWER_EVALUATION
     return (as_override(options.resource, options.values[number]), *evaluation)
 
@@ -133,8 +148,8 @@ def halve(config: DictConfig, loader: ConfigLoader, launcher: Launcher, argument
     """Plan, run rung after rung, then evaluate the finalists of the last one.
 
     Raises:
-        SystemExit: with status 1 if every architecture of a rung failed, or if a run was neither done nor failed, as
-            when it was cut off; the same command goes on there.
+        SystemExit: with status 1 if every architecture of a rung failed, or if a run was interrupted; the same command
+            resumes there.
     """
     try:
         plan = plan_halving(config, loader, arguments)
@@ -154,7 +169,7 @@ def halve(config: DictConfig, loader: ConfigLoader, launcher: Launcher, argument
 
 
 class _Search:
-    """The rungs of one study as they are decided, and their record."""
+    """Decides the rungs of one study one after the other, and records them."""
 
     def __init__(self, plan: HalvingPlan, launcher: Launcher, command: str) -> None:
         self.plan, self.launcher = plan, launcher
@@ -171,7 +186,7 @@ class _Search:
         }
 
     def decide(self, rung: Rung, specs: tuple[ArchSpec, ...]) -> Decision:
-        """Do what is not done of a rung, and record who is promoted; on the last rung, who has finished."""
+        """Run what is not done of a rung, and record what is promoted or, on the last rung, what has finished."""
         options, seeds = self.plan.options, self.plan.seeds
         runs = rung.runs(specs, seeds)
         values = self._values(runs)
@@ -221,7 +236,7 @@ class _Search:
         )  # fmt: skip
 
     def evaluate_finalists(self, runs: Sequence[PlannedRun]) -> None:
-        """Evaluate the best runs of the last rung again, as `study.finalists` says."""
+        """Evaluate the best runs of the last rung again with `study.finalists`."""
         if self.plan.finalists is not None:
             chosen = finalist_runs([planned for planned in runs if planned.run.folder.trained], self.plan.finalists)
             launch_until_settled(self.launcher, chosen, "finalists")
@@ -231,7 +246,7 @@ class _Search:
 
 
 def _require_ended(runs: Sequence[PlannedRun]) -> None:
-    """Stop the search at a run that was cut off: whom to promote would follow from chance."""
+    """Stop the search at an interrupted run: without its result, the promotion would be arbitrary."""
     undone = [planned.run for planned in runs if not planned.run.is_done()]
     open_runs = [run for run in undone if run.folder.state not in ("failed", "diverged")]
     for run in open_runs:
@@ -261,7 +276,7 @@ def _described(decision: Decision, position: int) -> str:
 
 
 def _rows(decision: Decision, resource: str, *, last: bool) -> list[dict[str, Any]]:
-    """A rung's rows of rungs.csv; what does not apply is empty, as is who is promoted from the last one."""
+    """The rows of rungs.csv of one rung; what does not apply is empty, as is `promoted` on the last rung."""
     rows = []
     for planned in decision.runs:
         run = planned.run

@@ -1,4 +1,4 @@
-"""Runs handed to Hydra's launcher until each has ended: again where it failed, alone where it killed its worker."""
+"""Hands runs to Hydra's launcher until each has ended: again after a failure, alone after its worker was killed."""
 
 import logging
 from collections import Counter
@@ -56,7 +56,7 @@ class PlannedRun:
 
     @property
     def is_settled(self) -> bool:
-        """Whether nothing is left to try: it is done, or it diverged, which it would do again."""
+        """Whether nothing is left to try: the run is done, or it diverged, which it would do again."""
         return self.run.is_done() or self.run.folder.state == "diverged"
 
 
@@ -75,11 +75,12 @@ _KEYS: Mapping[str, Callable[[Settings, Settings], Mapping[str, Any]]] = {
 
 
 def launch_until_settled(launcher: Launcher, runs: Sequence[PlannedRun], called: str = "runs") -> None:
-    """Launch what is not done, wait for what another process is doing, and try again what failed.
+    """Launch what is not done, wait for what another process is doing, and retry what failed.
 
-    A run that failed or was killed has `study.retries` further attempts; one that did not begin because a killed worker
-    took the launcher down with it has used none. Ends early where the study is stopped on failure. called: what the log
-    calls them.
+    A run that failed or was killed has `study.retries` further attempts; one that was not started because a killed
+    worker took the launcher down has used none. Returns early if the study is stopped after a failure.
+
+    called: the name of these runs in the log.
     """
     if not runs:
         return
@@ -92,7 +93,7 @@ def launch_until_settled(launcher: Launcher, runs: Sequence[PlannedRun], called:
         begun = _attempt(launcher, waiting)
         tries.update(planned.run.run_id for planned in begun)
         if all(planned.run.folder.end == "disk_full" for planned in begun) and begun:
-            log.error("the disk is full: nothing is tried again")
+            log.error("the disk is full: nothing is retried")
             return
         if not begun or runs[0].run.study.is_stopped:
             return
@@ -100,20 +101,20 @@ def launch_until_settled(launcher: Launcher, runs: Sequence[PlannedRun], called:
         again = [planned for planned in begun if tries[planned.run.run_id] <= planned.run.settings.retries]
         waiting = [*untouched, *(planned.changed(rerun=False) for planned in again if not planned.is_settled)]
         if waiting:
-            log.info("%d runs are not done: trying again", len(waiting))
+            log.info("%d runs are not done: retrying", len(waiting))
 
 
 def _still_to_evaluate(waiting: Sequence[PlannedRun]) -> str:
-    """How many of the runs are trained and lack an evaluation alone; nothing if there are none."""
+    """How many of the runs are trained and lack only an evaluation; empty if there are none."""
     trained = sum(planned.run.folder.trained and not planned.run.settings.rerun for planned in waiting)
     return f"; trained, still to be evaluated: {trained}" if trained else ""
 
 
 def _attempt(launcher: Launcher, waiting: Sequence[PlannedRun]) -> list[PlannedRun]:
-    """Hand runs to the launcher and wait until they have ended; returns those that were begun.
+    """Hand runs to the launcher and wait until they have ended; returns those that were started.
 
-    A run whose last attempt was killed may have taken more memory than there is. It goes alone, after the others: the
-    launchers with a pool of workers give up all of them where one is killed.
+    A run whose last attempt was killed may need more memory than there is. It is launched alone, after the other runs:
+    a launcher with a pool of workers gives up on all of them if one is killed.
     """
     before = {planned.run.run_id: planned.run.folder.stamp for planned in waiting}
     suspects = [planned for planned in waiting if planned.run.folder.end == "killed"]
@@ -125,7 +126,7 @@ def _attempt(launcher: Launcher, waiting: Sequence[PlannedRun]) -> list[PlannedR
 
 
 def _without(runs: Sequence[PlannedRun], others: Sequence[PlannedRun]) -> list[PlannedRun]:
-    """By run_id: to compare two runs is to compare all their settings."""
+    """Compared by run_id, as comparing two runs compares all their settings."""
     left_out = {planned.run.run_id for planned in others}
     return [planned for planned in runs if planned.run.run_id not in left_out]
 
@@ -133,18 +134,18 @@ def _without(runs: Sequence[PlannedRun], others: Sequence[PlannedRun]) -> list[P
 def _wait_for_others(runs: Sequence[PlannedRun]) -> None:
     busy = [planned.run.folder for planned in runs if planned.run.folder.is_locked]
     if busy:
-        log.info("waiting for %d runs that another process is doing", len(busy))
+        log.info("waiting for %d runs of another process", len(busy))
     wait_while_locked(busy)
 
 
 def _launch(launcher: Launcher, runs: Sequence[PlannedRun]) -> None:
     try:
         returned = launcher.launch([list(planned.overrides) for planned in runs], initial_job_idx=0)
-    except Exception as error:  # a worker that was killed, say: what it did is recorded
-        log.error("the launcher failed: %s: %s", type(error).__name__, error)  # its traceback says nothing
+    except Exception as error:  # such as a killed worker; what it did is recorded
+        log.error("the launcher failed: %s: %s", type(error).__name__, error)  # its traceback does not help
         return
     for planned, job in zip(runs, returned, strict=False):
         ended = getattr(job, "_return_value", None)
-        # a run that failed has said so itself; a job can also end before its run began
+        # a failed run has logged its own error; a job can also end before its run starts
         if job.status == JobStatus.FAILED and type(ended).__name__ != "RunNotCompletedError":
             log.error("job of run %s failed: %s: %s", planned.run.run_id, type(ended).__name__, ended)

@@ -63,7 +63,7 @@ def plans_from_command(arguments: Sequence[str]) -> list[StudyPlan]:
 
 
 def plan_tables(plan: StudyPlan) -> list[Table | str]:
-    """The runs with what they cost, what is left to train, and what was left out with the reason."""
+    """The runs and their cost, what is left to train, and what was rejected and why."""
     # the runs of a plan differ in architecture and seed alone
     speed = recorded_speed(plan.runs[0].run, plan.study)
     members = plan.members
@@ -105,7 +105,7 @@ def _runs_table(plan: StudyPlan, speed: Speed | None) -> Table:
 
 
 def _activation_mib(run: Run) -> float:
-    """What a forward pass over one batch keeps for the backward pass, in float32."""
+    """What a forward pass over one batch keeps for the backward pass, in float32 and MiB."""
     image_shape, batch_size = run.splits.train.image_shape, run.settings.recipe.batch_size
     return batch_size * activation_bytes(run.settings.spec, image_shape) / 2**20
 
@@ -140,7 +140,7 @@ def _rejected_table(members: Members) -> Table:
 
 
 def _schedule(plan: StudyPlan, halving: Halving) -> Table:
-    """The rungs with the runs that they have if none fails, ties aside, and what all cost against the full grid."""
+    """The rungs and their runs if none fails and none is tied, and their cost relative to the full grid."""
     seeds = len(plan.runs) // len(plan.members.specs)
     counts = halving.schedule(len(plan.members.specs))
     rows = [(count * seeds, value) for count, value in zip(counts, halving.values, strict=True)]

@@ -1,4 +1,4 @@
-"""How far a study is: its runs with what is recorded of them, counts, the best so far, the time left."""
+"""The progress of a study: its runs and their records, counts, the best run so far, the time left."""
 
 import statistics
 from collections import Counter
@@ -18,7 +18,16 @@ ENDED = ("completed", "failed", "diverged")
 
 @dataclass(frozen=True)
 class RunProgress:
-    """One run, each of its files read at most once. planned: its row of plan.csv, empty for a run outside the plan."""
+    """One run, each of its files read at most once.
+
+    Attributes:
+        run: Its folder.
+        planned: Its row of plan.csv, empty for a run outside the plan.
+        status: The content of status.json.
+        result: The content of result.json, once it is trained.
+        state: One of STATES.
+        end: How the last attempt ended, if it did.
+    """
 
     run: RunFolder
     planned: Mapping[str, str]
@@ -36,23 +45,23 @@ class RunProgress:
 
     @property
     def facts(self) -> Mapping[str, Any]:
-        """What is known of the run before it starts; of one that has not begun what the plan says."""
+        """What is known of the run before it starts; before its first attempt, its row of the plan."""
         return self.status.get("run") or self.planned
 
     @property
     def lost(self) -> bool:
-        """Whether the last attempt came to nothing: failed, diverged or killed."""
+        """Whether the last attempt failed, diverged or was killed."""
         return self.state in ("failed", "diverged") or self.end == "killed"
 
     @cached_property
     def epochs_done(self) -> int:
-        """Epochs of the training that are behind it, of one that is not over as metrics.csv has them."""
+        """Completed epochs of the training; from metrics.csv while it is running."""
         if self.result is not None:
             return int(self.result["last_epoch"]) + 1
         return len(read_rows(self.run.metrics)) if self.status else 0
 
     def seconds_since_start(self, now: datetime) -> float | None:
-        """Of a running one, since its attempt began; None for any other."""
+        """Seconds since the current attempt of a running run started; None for any other run."""
         if self.state != "running" or "updated" not in self.status:
             return None
         return (now - datetime.fromisoformat(self.status["updated"])).total_seconds()
@@ -69,7 +78,7 @@ class RunProgress:
 
     @property
     def weights_at(self) -> str | None:
-        """The machine that has the weights of a merged run; None for any other."""
+        """The machine that has the weights of a merged run; None for any other run."""
         return self.status.get("host") if self.status.get("weights") == ELSEWHERE else None
 
     @property
@@ -87,7 +96,7 @@ class RunProgress:
 
 @dataclass(frozen=True)
 class TimeLeft:
-    """Seconds until all is trained, from `completed` runs, if as many go on `at_once` as do now."""
+    """Seconds until all runs are trained, from `completed` runs, if as many continue `at_once` as now."""
 
     seconds: float
     completed: int
@@ -96,7 +105,7 @@ class TimeLeft:
 
 @dataclass(frozen=True)
 class StudyProgress:
-    """The runs of the plan in its order, then the others, at one moment.
+    """The runs of the plan in its order, then those outside it, at one moment.
 
     Attributes:
         name: Of the study.

@@ -1,4 +1,4 @@
-"""A study: the plan under the budget, and its runs handed to whatever Hydra launcher is configured."""
+"""A study: plans the runs inside the budget and hands them to the configured Hydra launcher."""
 
 import logging
 import sys
@@ -27,9 +27,14 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class StudyPlan:
-    """The runs of one configuration: members of the space inside the budget, times seeds.
+    """The plan of one configuration.
 
-    halving: of which rungs they are the first, if they are.
+    Attributes:
+        runs: One per architecture inside the budget and seed.
+        members: The architectures of the space inside the budget, and what was rejected.
+        budget: The budget.
+        study: The study's folder.
+        halving: The rungs of which these runs are the first, in successive halving.
     """
 
     runs: tuple[PlannedRun, ...]
@@ -42,7 +47,7 @@ class StudyPlan:
 def plan_study(cfg: DictConfig, overrides: Sequence[str]) -> StudyPlan:
     """Check everything and plan; trains and writes nothing.
 
-    cfg: a composed configuration. overrides: what it was composed with, which every job gets too.
+    cfg: a composed configuration. overrides: those it was composed with, which are passed to every job.
 
     Raises:
         InputError: if a value is not allowed, or no architecture of the space meets the budget.
@@ -114,7 +119,7 @@ def sweep(config: DictConfig, loader: ConfigLoader, launcher: Launcher, argument
         how = ", ".join(filter(None, (folder.state, folder.end)))
         log.error("run %s is not done (%s): %s", planned.run.run_id, how, folder.path)
     if study.is_stopped:
-        log.error("stopped on failure: what had not begun did not begin")
+        log.error("stopped after a failure; the remaining runs were not started")
     if undone:
         sys.exit(1)
 
@@ -139,14 +144,14 @@ def _record_plan(study: StudyFolder, plans: Sequence[StudyPlan], runs: Sequence[
 
 
 def _distinct(plans: Sequence[StudyPlan]) -> list[PlannedRun]:
-    """All runs of all configurations, each question once; they must share one study folder."""
+    """All runs of all configurations, each run once; they must share one study folder."""
     if len({plan.study.path for plan in plans}) > 1:
         raise InputError("study.name: one study at a time; it cannot be swept over")
     return list({planned.run.run_id: planned for plan in plans for planned in plan.runs}.values())
 
 
 def finalist_runs(trained: Sequence[PlannedRun], finalists: Finalists) -> list[PlannedRun]:
-    """The best runs by robust accuracy on held-out data, to be evaluated again under the finalists' attacks."""
+    """The best runs by robust accuracy on held-out images, with the evaluation of finalists."""
 
     def held_out(planned: PlannedRun) -> float:
         found = planned.run.folder.held_out
