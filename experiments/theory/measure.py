@@ -23,6 +23,7 @@ from robust_arch.evaluation.scoring import Scene, clean_logits, run_attack
 from robust_arch.evaluation.smoothness import stage_smoothness
 from robust_arch.interop.checkpoint import LoadedCheckpoint, load_checkpoint
 from robust_arch.runs import RunFolder, open_study
+from robust_arch.runs.schema import SMOOTHNESS_ATTACK
 
 RECORD = Path(__file__).with_name("measured.csv")
 BATCH = 360
@@ -48,13 +49,13 @@ def measured(net: Classifier, examples: Examples, threat: ThreatModel) -> dict[s
     attack, cpu = PGD(steps=20, rel_step_size=0.1), torch.device("cpu")
     logits = clean_logits(net, examples, cpu, BATCH)
     scene = Scene(net=net, threat=threat, device=cpu, batch_size=BATCH, seed=0)
-    outcome = run_attack(scene, examples, NamedAttack("pgd20", attack, {}), logits, measure=True)
+    outcome = run_attack(scene, examples, NamedAttack(SMOOTHNESS_ATTACK, attack, {}), logits, measure=True)
     correct = logits.argmax(dim=1) == examples.images.labels
     assert outcome.stable is not None
     return {
         "n_test": len(examples),
         "clean_acc": _percent(correct),
-        "pgd20_acc": _percent(correct & outcome.correct),
+        f"{SMOOTHNESS_ATTACK}_acc": _percent(correct & outcome.correct),
         "stability": _percent(outcome.stable),
         "lipschitz": float(outcome.measures["l1_linf"].nanmean()),
         "lipschitz_kl": float(outcome.measures["kl"].nanmean()),

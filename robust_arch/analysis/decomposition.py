@@ -16,9 +16,10 @@ import numpy as np
 import pandas as pd
 
 from robust_arch.errors import InputError
+from robust_arch.runs.schema import SMOOTHNESS_ATTACK
 
-ATTACK = "pgd20"
-"""The attack that gives x'; for the worst case over several attacks the bound need not hold."""
+ATTACK_ACC = f"{SMOOTHNESS_ATTACK}_acc"
+"""The column of the attack that gives x'; for the worst case over several attacks the bound need not hold."""
 _ROUNDING = 1e-3  # of percentages written with six digits; one image of 50,000 is 2e-3
 
 
@@ -36,7 +37,7 @@ def decomposition(rows: pd.DataFrame) -> pd.DataFrame:
         {
             "natural_error": 100 - rows["clean_acc"],
             "instability": 100 - rows["stability"],
-            "robust_error": 100 - rows[f"{ATTACK}_acc"],
+            "robust_error": 100 - rows[ATTACK_ACC],
         }
     )
     errors["fallen"] = errors["robust_error"] - errors["natural_error"]
@@ -52,5 +53,5 @@ def _require_possible(rows: pd.DataFrame, errors: pd.DataFrame) -> None:
     impossible = np.flatnonzero((least < -_ROUNDING) | (excess > _ROUNDING))
     if len(impossible):
         row = rows.iloc[impossible[0]]
-        numbers = {name: float(row[name]) for name in ("clean_acc", f"{ATTACK}_acc", "stability")}
+        numbers = {name: float(row[name]) for name in ("clean_acc", ATTACK_ACC, "stability")}
         raise InputError(f"run_id = {row['run_id']!r}: {numbers} cannot be of the same examples under the same attack")

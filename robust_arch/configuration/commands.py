@@ -1,4 +1,4 @@
-"""What the two Hydra commands share: composing, and saying in one line what Hydra does not accept."""
+"""What the two Hydra commands share: composing, and one line for what Hydra does not accept."""
 
 import os
 import sys
@@ -16,11 +16,11 @@ from robust_arch.configuration.schema import refused
 from robust_arch.errors import invalid
 
 FLAGS = {"--stop-on-failure": "study.stop_on_failure=true"}
-"""Words of the command that are no overrides, and what they stand for."""
+"""Flags of the command, and the overrides that they abbreviate."""
 
 
 def require_one_study(words: Sequence[str]) -> None:
-    """Raise InputError where a command sweeps over studies: each has a sweeper, a plan and a folder of its own."""
+    """Raise InputError if a command sweeps over studies: each has its own sweeper, plan and folder."""
     for word in words:
         key, _, value = word.lstrip("+").partition("=")
         if key in ("study", "study.name") and OverridesParser.create().parse_override(word).is_sweep_override():
@@ -28,7 +28,7 @@ def require_one_study(words: Sequence[str]) -> None:
 
 
 def run_job(job: Callable[[DictConfig], Any], config: str) -> None:
-    """Compose conf/<config>.yaml as the command line says, and run `job`, or with `-m` the sweep, on it.
+    """Compose conf/<config>.yaml with the command line's overrides, and run `job`, or with `-m` the sweep, on it.
 
     Raises:
         SystemExit: with status 1 and one line for what Hydra does not accept.

@@ -1,6 +1,6 @@
 """The groups `evaluate` and `study.finalists`: what is evaluated, and how."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import yaml
@@ -10,7 +10,7 @@ from omegaconf.errors import OmegaConfBaseException
 from robust_arch.attacks import Attack, ThreatModel
 from robust_arch.attacks.base import require_inside
 from robust_arch.common.identity import describe
-from robust_arch.configuration.nodes import as_override, config_folders, instantiate, plain
+from robust_arch.configuration.nodes import config_folders, instantiate, plain
 from robust_arch.errors import InputError, invalid, require_integer, require_keys
 from robust_arch.evaluation import EvaluationSettings, NamedAttack
 from robust_arch.evaluation.record import RESERVED_NAMES
@@ -19,20 +19,13 @@ from robust_arch.interop.normalisation import Request
 NORMALISATION_KEYS = ("normalize", "mean", "std")
 """Keys of `evaluate` that are of a checkpoint from elsewhere, and not of what is done with it."""
 
-NORMALISATION_KEYS = ("normalize", "mean", "std")
-"""Keys of `evaluate` that are of a checkpoint from elsewhere and not of what is done with it."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Finalists:
-    """After a sweep, the `top` runs by held-out robust accuracy are evaluated as `evaluation` says.
-
-    overrides: what says the same on the command line.
-    """
+    """After a sweep, the `top` runs by held-out robust accuracy are evaluated with `evaluation`."""
 
     top: int
     evaluation: EvaluationSettings
-    overrides: tuple[str, ...]
 
 
 def read_threat(node: DictConfig) -> ThreatModel:
@@ -64,6 +57,13 @@ def read_evaluation(node: Any) -> EvaluationSettings:
     )
 
 
+def evaluation_keys(settings: EvaluationSettings) -> dict[str, Any]:
+    """The values of the group `evaluate` that `read_evaluation` turns into these settings, by key like `evaluate.n`."""
+    values = {each.name: getattr(settings, each.name) for each in fields(settings)}
+    names = {key: [named.name for named in values[key]] for key in ("attacks", "cascade")}
+    return {f"evaluate.{key}": value for key, value in {**values, **names}.items()}
+
+
 def read_attack(name: str, key: str = "attacks") -> NamedAttack:
     """The attack of conf/attack/<name>.yaml, for `evaluate.<key>`."""
     files = {file.stem: file for folder in config_folders()[::-1] for file in (folder / "attack").glob("*.yaml")}
@@ -87,11 +87,8 @@ def read_finalists(cfg: DictConfig) -> Finalists | None:
     require_keys(wanted, "study.finalists", allowed | {"top"}, ("top", "attacks", "n"))
     top = wanted.pop("top")
     require_integer("study.finalists.top", top, 1)
-    evaluation = {**wanted, "checkpoints": ["best"]}
     return Finalists(
-        top=top,
-        evaluation=read_evaluation({**plain(cfg.evaluate, "evaluate"), **evaluation}),
-        overrides=tuple(as_override(f"evaluate.{key}", value) for key, value in evaluation.items()),
+        top=top, evaluation=read_evaluation({**plain(cfg.evaluate, "evaluate"), **wanted, "checkpoints": ["best"]})
     )
 
 

@@ -1,4 +1,4 @@
-"""Groups of a Hydra configuration as plain data, and what they name as objects."""
+"""Groups of a Hydra configuration as plain data, and the objects that they name."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -19,9 +19,9 @@ from robust_arch.errors import InputError, invalid, require_keys
 
 
 def instantiate(node: Any, key: str) -> Any:
-    """What a group names, built with its keys; whatever is wrong with it is one InputError that names the key.
+    """Build what a group names from its keys; any fault in it is one InputError that names the key.
 
-    What is built checks its values; types are compared with the signature's where it does not.
+    The built object checks its values; for the rest, types are compared with its signature.
     """
     content = plain(node, key)
     if "_target_" not in content:
@@ -43,7 +43,7 @@ def instantiate(node: Any, key: str) -> Any:
 
 
 def plain(node: Any, key: str) -> dict[str, Any]:
-    """A resolved node; what is no mapping, and a missing or broken value, is an InputError that names it."""
+    """A resolved node; InputError names a value that is missing or broken, and a node that is not a mapping."""
     content = node
     if OmegaConf.is_config(node):
         try:
@@ -57,7 +57,7 @@ def plain(node: Any, key: str) -> dict[str, Any]:
 
 
 def of_a_job(composed: DictConfig) -> DictConfig:
-    """What a job gets of a composed configuration, changed in place; Hydra's own part is where jobs look for it."""
+    """Move Hydra's own part of a composed configuration to HydraConfig, as in a job; changes it in place."""
     HydraConfig.instance().set_config(composed)
     with read_write(composed), open_dict(composed):
         del composed["hydra"]
@@ -65,7 +65,7 @@ def of_a_job(composed: DictConfig) -> DictConfig:
 
 
 def known_keys(content: Any, key: str, names: Iterable[str]) -> dict[str, Any]:
-    """Plain data of the group `key`, whose keys must be these `names`; another one, and a missing one, is named."""
+    """Plain data of the group `key`; InputError names a key that is not among `names`, or one that is missing."""
     if not isinstance(content, dict):
         raise invalid(key, content, "a group of keys")
     allowed = set(names)
@@ -79,7 +79,7 @@ def field_names(kind: Any) -> set[str]:
 
 
 def built(node: Any, key: str, kind: Any) -> Any:
-    """What a group names, which must be of one kind."""
+    """Build what a group names, which must be an instance of `kind`."""
     made = instantiate(node, key)
     if not isinstance(made, kind):
         raise invalid(f"{key}._target_", node["_target_"], f"the name of a {kind.__name__}")
@@ -87,7 +87,7 @@ def built(node: Any, key: str, kind: Any) -> Any:
 
 
 def config_folders() -> list[Path]:
-    """Where groups are looked up: --config-dir first, then this package's conf."""
+    """The folders in which groups are looked up: --config-dir first, then this package's conf."""
     folders = []
     if HydraConfig.initialized():
         sources = HydraConfig.get().runtime.config_sources
@@ -97,6 +97,8 @@ def config_folders() -> list[Path]:
 
 def as_override(key: str, value: Any) -> str:
     """A Hydra override of plain data, like `arch.depths=[2,2,2]`."""
+    if isinstance(value, bool):
+        return f"{key}={str(value).lower()}"
     if isinstance(value, Sequence) and not isinstance(value, str):
         return f"{key}=[{','.join(map(str, value))}]"
     return f"{key}={'null' if value is None else value}"

@@ -42,7 +42,7 @@ def require_accepted(node: Any, key: str) -> None:
 
 
 def require_types(node: Any, key: str) -> None:
-    """Raise InputError for a value in a group, or one inside, of another type than the signature says.
+    """Raise InputError for a value in a group, or one inside, of another type than in the signature.
 
     node: plain data, whose keys are accepted.
     """

@@ -18,7 +18,7 @@ def search_group(cfg: DictConfig, name: str, names: Iterable[str]) -> dict[str, 
 
 
 def read_budget(cfg: DictConfig, num_classes: int, image_shape: ImageShape) -> Budget:
-    """The group `search.budget`; the word arch, or a preset's name, is what that network costs on this task."""
+    """The group `search.budget`; `arch` or a preset's name stands for that network's cost on this task."""
     budget = search_group(cfg, "budget", field_names(Budget))
     for resource in ("params", "macs"):
         named = budget[resource]
@@ -31,7 +31,7 @@ def read_budget(cfg: DictConfig, num_classes: int, image_shape: ImageShape) -> B
 def read_space(cfg: DictConfig) -> Space:
     """The group `search.space`, with `arch` as the template of everything but depths and widths.
 
-    A space that says nothing is the one point `arch`, so that architectures can be swept over by name.
+    A space without any key set is the one point `arch`, so that architectures can be swept over by name.
     """
     space = search_group(cfg, "space", field_names(Space) - {"template"})
     spec = read_spec(cfg.arch)

@@ -2,7 +2,7 @@
 
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from robust_arch.architectures import ArchSpec
 from robust_arch.attacks import Attack, ThreatModel
 from robust_arch.attacks.base import require_inside
 from robust_arch.common.identity import describe, short_hash
-from robust_arch.configuration.evaluation import NORMALISATION_KEYS, read_evaluation, read_threat
+from robust_arch.configuration.evaluation import read_evaluation, read_threat
 from robust_arch.configuration.nodes import built, instantiate, known_keys, plain
 from robust_arch.configuration.schema import require_known
 from robust_arch.data import Dataset
@@ -48,8 +48,11 @@ class Selection:
 class Settings:
     """Everything one run needs, as checked objects.
 
-    resolved: the configuration as plain data; command: what does this run; launcher: what a sweep started it with; all
-    for the record. planned: a sweeper of this package started it, which rebuilds results.csv at its end.
+    Attributes:
+        resolved: The configuration as plain data, for the record.
+        command: The command of this run, for the record.
+        launcher: The launcher of the sweep that started it, for the record.
+        planned: Whether a sweeper of this package started it, which rebuilds results.csv at its end.
     """
 
     spec: ArchSpec
@@ -76,10 +79,6 @@ class Settings:
     def study_path(self) -> Path:
         """results/<study>."""
         return self.results_dir / self.study
-
-    def with_member(self, spec: ArchSpec, seed: int) -> "Settings":
-        """The same question for another architecture and seed."""
-        return replace(self, spec=spec, seed=seed)
 
     def run_id(self, training_fingerprint: str) -> str:
         """Hash of what determines the training; threads, accelerator, paths, launcher and logger do not."""

@@ -389,12 +389,13 @@ def _judge_steps(rows: list[dict[str, Any]]) -> dict[str, Any]:
 def _judge_losses(rows: list[dict[str, Any]]) -> dict[str, Any]:
     # no limit of those that stood: where few do, an honest network's losses leave different ones standing
     parts = [
-        f"{row['loss'].replace('_', ' ')} leaves {_worded(row['standing'])}, of which others break {_worded(row['missed'])}"
+        f"{row['loss'].replace('_', ' ')} leaves {_worded(row['standing'])}, of which others break "
+        f"{_worded(row['missed'])}"
         for row in rows
     ]
     return {
         "ok": not any(_exceeds(row["missed"], MAX_MISSED) for row in rows),
-        "text": f"{LOSS_STEPS} steps on each loss by itself: {'; '.join(parts)}; allowed {MAX_MISSED:.0%} of all images.",
+        "text": f"{LOSS_STEPS} steps on each loss by itself: {'; '.join(parts)}; allowed {MAX_MISSED:.0%} of all.",
     }
 
 

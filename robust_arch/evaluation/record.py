@@ -19,13 +19,11 @@ from robust_arch.evaluation.examples import Examples
 from robust_arch.evaluation.saved_batches import remove_blocks
 from robust_arch.evaluation.scoring import Outcome
 from robust_arch.evaluation.settings import EvaluationSettings, NamedAttack
-from robust_arch.runs.schema import MisfitError, extensible_evaluation, is_whole_pair
+from robust_arch.runs.schema import SMOOTHNESS_ATTACK, MisfitError, extensible_evaluation, is_whole_pair
 
 log = logging.getLogger(__name__)
 
 SCHEMA = 2
-SMOOTHNESS_ATTACK = "pgd20"
-"""The attack whose images stability, local Lipschitz constants and FOSC are computed on."""
 _MEASURES = {"l1_linf": "lipschitz", "kl": "lipschitz_kl", "l2": "lipschitz_l2", "fosc": "fosc"}
 _PARTS = ("diagnostics", "smoothness")
 RESERVED_NAMES = ("clean", "index", "worst_case", *_PARTS)

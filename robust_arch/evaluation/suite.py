@@ -15,11 +15,12 @@ from robust_arch.engine import AttackableNetwork
 from robust_arch.evaluation.checks import Check, preflight
 from robust_arch.evaluation.examples import Examples
 from robust_arch.evaluation.gradient_masking import diagnose
-from robust_arch.evaluation.record import SMOOTHNESS_ATTACK, EvaluationRecord
+from robust_arch.evaluation.record import EvaluationRecord
 from robust_arch.evaluation.saved_batches import Blocks
 from robust_arch.evaluation.scoring import Scene, clean_logits, run_attack
 from robust_arch.evaluation.settings import EvaluationSettings, NamedAttack
 from robust_arch.evaluation.smoothness import stage_smoothness
+from robust_arch.runs.schema import SMOOTHNESS_ATTACK
 
 
 def extend(

@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -51,6 +51,18 @@ class RunFacts:
     data: str
     seed: int | None
     epochs: int | None
+
+
+class HeldOut(NamedTuple):
+    """Robust accuracy on held-out images of the best epoch, in percent, and the number of these images."""
+
+    percent: float
+    images: int
+
+    @classmethod
+    def of(cls, result: Mapping[str, Any]) -> "HeldOut":
+        """From the content of result.json."""
+        return cls(float(result["best_val_robust_acc"]), int(result["selection_images"]))
 
 
 class RunFolder:
@@ -239,6 +251,12 @@ class RunFolder:
     def result(self) -> dict[str, Any] | None:
         """What result.json says of a finished training, or None."""
         return self._read("result.json", schema.result)
+
+    @property
+    def held_out(self) -> HeldOut | None:
+        """What a finished training reached on held-out images; None before it is finished."""
+        result = self.result
+        return HeldOut.of(result) if result is not None else None
 
     def write_result(self, result: Mapping[str, Any]) -> None:
         """Replace result.json, with schema and package version in front."""

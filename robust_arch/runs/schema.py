@@ -14,6 +14,8 @@ import numpy as np
 Check = Callable[[Any], None]
 """Raises MisfitError unless the value fits."""
 
+SMOOTHNESS_ATTACK = "pgd20"
+"""The attack on whose images stability, local Lipschitz constants and FOSC are computed."""
 _WHOLE = 2**53  # up to which a float holds every integer
 _LARGEST = 1e100  # of a measured number: sums and squares of such numbers stay finite
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")

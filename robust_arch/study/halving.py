@@ -1,13 +1,13 @@
 """Successive halving of a study (Jamieson & Talwalkar 2016; Karnin et al. 2013): short runs of all, long runs of few.
 
-Every rung's runs are whole runs with a schedule of their own, recorded like any other; what is promoted follows from
-the records, so that the same command goes on where it was cut off, and decides the same.
+The runs of every rung are whole runs with their own schedule, recorded like any other. Promotions follow from the
+records, so the same command resumes where it was interrupted and makes the same decisions.
 """
 
 import logging
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from hydra.core.config_loader import ConfigLoader
@@ -25,9 +25,9 @@ from robust_arch.execution.run import Run
 from robust_arch.runs import StudyFolder
 from robust_arch.search import Halving
 from robust_arch.search.halving import kept, mean_or_none, ranking, tied
+from robust_arch.study.composition import configurations
 from robust_arch.study.launch import PlannedRun, launch_until_settled
-from robust_arch.study.sweep import StudyPlan, checked_finalists, configurations, finalist_runs, plan_study
-from robust_arch.study.sweep import planned_run as as_planned
+from robust_arch.study.sweep import StudyPlan, checked_finalists, finalist_runs, plan_study
 
 log = logging.getLogger(__name__)
 
@@ -45,21 +45,34 @@ RUNG_COLUMNS = (
 
 @dataclass(frozen=True)
 class Rung:
-    """One rung: `base` is its question with the study's template architecture, composed with `overrides`."""
+    """One rung.
+
+    Attributes:
+        number: Counted from 1.
+        value: Of the resource.
+        template: A run of the rung with the study's template architecture.
+    """
 
     number: int
     value: int
-    base: Run
-    overrides: tuple[str, ...]
+    template: PlannedRun
 
     def runs(self, specs: Sequence[ArchSpec], seeds: Sequence[int]) -> list[PlannedRun]:
         """The runs of these architectures, each with every seed."""
-        return [as_planned(self.base, spec, seed, self.overrides) for spec in specs for seed in seeds]
+        return [self.template.changed(spec=spec, seed=seed) for spec in specs for seed in seeds]
 
 
 @dataclass(frozen=True)
 class HalvingPlan:
-    """What is searched, and how; `study` is the plan of the first rung."""
+    """A checked search.
+
+    Attributes:
+        options: The group `hydra/sweeper=halving`.
+        rungs: From the first to the last.
+        study: The plan of the first rung.
+        seeds: With which every architecture is trained.
+        finalists: What is evaluated after the last rung, if anything.
+    """
 
     options: Halving
     rungs: tuple[Rung, ...]
@@ -70,10 +83,17 @@ class HalvingPlan:
 
 @dataclass(frozen=True)
 class Decision:
-    """A rung that is over, architectures in plan order, accuracies in percent on held-out images.
+    """The outcome of a rung; accuracies are in percent on held-out images.
 
-    values: by seed, None for a run that failed or diverged. means: over the study's seeds. tie_means: over the seeds
-    that break ties too, for the tied by position. order: positions, best first. promoted: in plan order.
+    Attributes:
+        rung: The rung.
+        specs: Its architectures, in plan order.
+        runs: Its runs.
+        values: Accuracy by run_id; None for a run that failed or diverged.
+        means: Per architecture, over the study's seeds.
+        tie_means: For tied architectures, by position: the mean including the seeds that break ties.
+        order: Positions of the architectures, best first.
+        promoted: The promoted architectures, in plan order.
     """
 
     rung: Rung
@@ -95,7 +115,7 @@ def read_halving(node: DictConfig) -> Halving:
 
 
 def rung_overrides(options: Halving, number: int) -> tuple[str, ...]:
-    """What a run of rung `number`, counted from 0, differs by from one of the study."""
+    """The overrides that distinguish a run of rung `number`, counted from 0, from a run of the study."""
     evaluation = () if number == len(options.values) - 1 else _LOWER_EVALUATION
     return (as_override(options.resource, options.values[number]), *evaluation)
 
@@ -107,47 +127,29 @@ def plan_halving(config: DictConfig, loader: ConfigLoader, arguments: Sequence[s
         InputError: if a value is not allowed, if the command line sweeps over one, or if no architecture fits.
     """
     options = read_halving(config.hydra.sweeper)
-
-    def composed(rung: Sequence[str]) -> tuple[DictConfig, list[str]]:
-        found = list(configurations(config, loader, [*arguments, *rung]))
-        if len(found) > 1:
-            raise InputError(ONE_VALUE)
-        return found[0]
-
-    study, rungs, cfg = plan_rungs(options, composed)
-    finalists = checked_finalists(cfg, study.runs[0].run.splits.test)
-    return HalvingPlan(options, rungs, study, read_seeds(cfg), finalists)
-
-
-def plan_rungs(
-    options: Halving, composed: Callable[[Sequence[str]], tuple[DictConfig, Sequence[str]]]
-) -> tuple[StudyPlan, tuple[Rung, ...], DictConfig]:
-    """The plan of the first rung, every rung, and the configuration of the last one, all checked.
-
-    composed: from a rung's overrides to its configuration and everything that it was composed with.
-
-    Raises:
-        InputError: as `plan_halving`.
-    """
     rungs: list[Rung] = []
     for number, value in enumerate(options.values):
-        cfg, overrides = composed(rung_overrides(options, number))
+        found = list(configurations(config, loader, [*arguments, *rung_overrides(options, number)]))
+        if len(found) > 1:
+            raise InputError(ONE_VALUE)
+        cfg, overrides = found[0]
         if not rungs:
-            study = plan_study(cfg, overrides)
+            study = replace(plan_study(cfg, overrides), halving=options)
             options.require_other_seeds(read_seeds(cfg))
         first = study.runs[0].run
         # a Run checks that its settings fit the data
         base = Run(read_settings(cfg), first.splits, first.training_fingerprint)
-        rungs.append(Rung(number + 1, value, base, tuple(overrides)))
-    return study, tuple(rungs), cfg
+        rungs.append(Rung(number + 1, value, PlannedRun.composed(base, overrides)))
+    finalists = checked_finalists(cfg, first.splits.test)
+    return HalvingPlan(options, tuple(rungs), study, read_seeds(cfg), finalists)
 
 
 def halve(config: DictConfig, loader: ConfigLoader, launcher: Launcher, arguments: Sequence[str]) -> None:
     """Plan, run rung after rung, then evaluate the finalists of the last one.
 
     Raises:
-        SystemExit: with status 1 if every architecture of a rung failed, or if a run was neither done nor failed, as
-            when it was cut off; the same command goes on there.
+        SystemExit: with status 1 if every architecture of a rung failed, or if a run was interrupted; the same command
+            resumes there.
     """
     try:
         plan = plan_halving(config, loader, arguments)
@@ -167,7 +169,7 @@ def halve(config: DictConfig, loader: ConfigLoader, launcher: Launcher, argument
 
 
 class _Search:
-    """The rungs of one study as they are decided, and their record."""
+    """Decides the rungs of one study one after the other, and records them."""
 
     def __init__(self, plan: HalvingPlan, launcher: Launcher, command: str) -> None:
         self.plan, self.launcher = plan, launcher
@@ -184,7 +186,7 @@ class _Search:
         }
 
     def decide(self, rung: Rung, specs: tuple[ArchSpec, ...]) -> Decision:
-        """Do what is not done of a rung, and record who is promoted; on the last rung, who has finished."""
+        """Run what is not done of a rung, and record what is promoted or, on the last rung, what has finished."""
         options, seeds = self.plan.options, self.plan.seeds
         runs = rung.runs(specs, seeds)
         values = self._values(runs)
@@ -223,16 +225,18 @@ class _Search:
     def _tell(self, decision: Decision) -> None:
         rung, specs = decision.rung, decision.specs
         done = [planned for planned in decision.runs if decision.values[planned.run.run_id] is not None]
-        images = (done[0].run.folder.result or {}).get("selection_images") if done else None
+        held_out = done[0].run.folder.held_out if done else None
+        images = held_out.images if held_out else None
+        described = "; ".join(_described(decision, position) for position in decision.order)
         ended = "finished" if rung is self.plan.rungs[-1] else "promoted"
         log.info(
             "rung %d of %d, %s=%d: %d of %d architectures %s; held-out robust accuracy (n=%s), mean of %d seeds: %s",
             rung.number, len(self.plan.rungs), self.plan.options.resource, rung.value, len(decision.promoted),
-            len(specs), ended, images, len(self.plan.seeds), "; ".join(_described(decision, i) for i in decision.order),
+            len(specs), ended, images, len(self.plan.seeds), described,
         )  # fmt: skip
 
     def evaluate_finalists(self, runs: Sequence[PlannedRun]) -> None:
-        """Evaluate the best runs of the last rung again, as `study.finalists` says."""
+        """Evaluate the best runs of the last rung again with `study.finalists`."""
         if self.plan.finalists is not None:
             chosen = finalist_runs([planned for planned in runs if planned.run.folder.trained], self.plan.finalists)
             launch_until_settled(self.launcher, chosen, "finalists")
@@ -242,7 +246,7 @@ class _Search:
 
 
 def _require_ended(runs: Sequence[PlannedRun]) -> None:
-    """Stop the search at a run that was cut off: whom to promote would follow from chance."""
+    """Stop the search at an interrupted run: without its result, the promotion would be arbitrary."""
     undone = [planned.run for planned in runs if not planned.run.is_done()]
     open_runs = [run for run in undone if run.folder.state not in ("failed", "diverged")]
     for run in open_runs:
@@ -252,8 +256,8 @@ def _require_ended(runs: Sequence[PlannedRun]) -> None:
 
 
 def _held_out(planned: PlannedRun) -> float | None:
-    result = planned.run.folder.result
-    return float(result["best_val_robust_acc"]) if planned.run.is_done() and result else None
+    held_out = planned.run.folder.held_out
+    return held_out.percent if planned.run.is_done() and held_out else None
 
 
 def _of(runs: Sequence[PlannedRun], values: Mapping[str, float | None], spec: ArchSpec) -> list[float | None]:
@@ -272,7 +276,7 @@ def _described(decision: Decision, position: int) -> str:
 
 
 def _rows(decision: Decision, resource: str, *, last: bool) -> list[dict[str, Any]]:
-    """A rung's rows of rungs.csv; what does not apply is empty, as is who is promoted from the last one."""
+    """The rows of rungs.csv of one rung; what does not apply is empty, as is `promoted` on the last rung."""
     rows = []
     for planned in decision.runs:
         run = planned.run

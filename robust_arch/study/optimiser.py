@@ -1,4 +1,4 @@
-"""What an optimiser of numbers, such as Optuna, suggests and is told: an allocation in, objective values out."""
+"""The interface of a numerical optimiser such as Optuna: an allocation in, objective values out."""
 
 import sys
 from collections.abc import Callable
@@ -18,8 +18,15 @@ from robust_arch.runs.folder import wait_while_locked
 from robust_arch.search import allocate
 from robust_arch.search.allocation import check_cuts, stick_breaking
 
+
+def _held_out_percent(run: Run) -> float:
+    if (held_out := run.folder.held_out) is None:
+        raise InputError(f"{run.folder.path}: result.json is missing or does not fit")
+    return held_out.percent
+
+
 OBJECTIVES: dict[str, Callable[[Run], float]] = {
-    "held_out_robust_acc": lambda run: float((run.folder.result or {})["best_val_robust_acc"]),  # percent
+    "held_out_robust_acc": _held_out_percent,
     "macs": lambda run: float(run.cost.macs),
     "params": lambda run: float(run.cost.params),
 }
@@ -28,8 +35,8 @@ OBJECTIVES: dict[str, Callable[[Run], float]] = {
 def load_run(cfg: DictConfig) -> Run:
     """The run that a configuration asks for, with its data.
 
-    `search.allocation` replaces depths and widths of `arch`: the budget is divided as its cuts say, and the run is the
-    one that has these depths and widths by itself.
+    `search.allocation` replaces depths and widths of `arch`: its cuts divide the budget. The run is identical to one
+    that is configured with these depths and widths directly.
 
     Raises:
         InputError: if a value is not allowed, or no widths on the grid meet the budget.
@@ -55,7 +62,7 @@ def load_run(cfg: DictConfig) -> Run:
         image_shape=train.image_shape,
     )
     spec = replace(template, depths=allocated.depths, widths=allocated.widths)
-    return replace(run, settings=run.settings.with_member(spec, run.settings.seed))
+    return replace(run, settings=replace(run.settings, spec=spec))
 
 
 def _allocation(cfg: DictConfig) -> dict[str, Any]:
@@ -64,7 +71,7 @@ def _allocation(cfg: DictConfig) -> dict[str, Any]:
 
 
 def refuse_allocation(cfg: DictConfig) -> None:
-    """Raise InputError if an allocation is set where a study plans its architectures itself."""
+    """Raise InputError if an allocation is set and the sweeper plans the architectures."""
     allocation = _allocation(cfg)
     if any(value is not None for value in allocation.values()):
         raise invalid(
@@ -86,19 +93,19 @@ def read_objectives(cfg: DictConfig) -> tuple[str, ...]:
 
 
 def objective_values(run: Run, names: tuple[str, ...]) -> tuple[float, ...]:
-    """The objectives of a completed run: held-out robust accuracy in percent, MACs an image, parameters."""
+    """The objectives of a completed run: held-out robust accuracy in percent, MACs per image, parameters."""
     return tuple(OBJECTIVES[name](run) for name in names)
 
 
 def execute_or_wait(run: Run) -> str:
-    """Do the run, or wait for the process that does it, as two suggestions can be one architecture; its state."""
+    """Execute the run, or wait for the process that does, as two suggestions can be the same run; returns its state."""
     while (state := execute(run)) == "running":
         wait_while_locked([run.folder])
     return state
 
 
 class PrepareSearch(Callback):
-    """Before a sweep of suggestions starts: everything is checked, and the study's folder exists for its storage."""
+    """Checks everything before a sweep of suggestions starts, and makes the study's folder for the storage."""
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         """Exit with the message of the InputError if a value is not allowed."""
@@ -107,7 +114,9 @@ class PrepareSearch(Callback):
         try:
             run, names = load_run(cfg), read_objectives(cfg)
             if not OmegaConf.is_list(direction) or len(direction) != len(names):
-                raise invalid("study.objectives", list(names), f"one for each of hydra.sweeper.direction = {direction}")
+                raise invalid(
+                    "study.objectives", list(names), f"one per entry of hydra.sweeper.direction = {direction}"
+                )
         except InputError as error:
             sys.exit(f"error: {error}")
         run.settings.study_path.mkdir(parents=True, exist_ok=True)

@@ -1,34 +1,33 @@
 """The plan of a study as a person reads it."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Literal
 
-from hydra import compose, initialize_config_dir
+from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
-from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 from rich.table import Table
 
 from robust_arch.architectures import activation_bytes, arch_name
 from robust_arch.common.paths import conf_dir
 from robust_arch.configuration.commands import FLAGS, require_one_study
-from robust_arch.configuration.nodes import of_a_job
 from robust_arch.configuration.resolvers import register_resolvers
 from robust_arch.configuration.schema import refused
-from robust_arch.errors import InputError, invalid
+from robust_arch.errors import invalid
 from robust_arch.execution.run import Run
 from robust_arch.search import Candidates, Halving
-from robust_arch.study.forecast import Forecast
-from robust_arch.study.halving import ONE_VALUE, plan_rungs, read_halving
-from robust_arch.study.sweep import StudyPlan, combinations, plan_study
+from robust_arch.study.composition import sweep_configuration
+from robust_arch.study.forecast import recorded_speed
+from robust_arch.study.halving import plan_halving
+from robust_arch.study.speed import Speed
+from robust_arch.study.sweep import StudyPlan, plan_all
 
 
 def plans_from_command(arguments: Sequence[str]) -> list[StudyPlan]:
-    """The plans that `python -m robust_arch.train -m <arguments>` would follow, one a combination of swept values.
+    """The plans that `python -m robust_arch.train -m <arguments>` would follow, one per combination of swept values.
 
     `-m` may be among the arguments, and `--config-dir <folder>` adds a folder of one's own YAML.
 
@@ -55,36 +54,20 @@ def plans_from_command(arguments: Sequence[str]) -> list[StudyPlan]:
     try:
         with initialize_config_dir(str(conf_dir()), version_base="1.3"):
             require_one_study(overrides)
-            plans = [_plan([*search_path, *combination], combination) for combination in combinations(overrides)]
+            config, loader, swept = sweep_configuration([*search_path, *overrides])
+            if config.hydra.runtime.choices["hydra/sweeper"] == "halving":
+                return [plan_halving(config, loader, swept).study]
+            return plan_all(config, loader, swept)[0]
     except (HydraException, OmegaConfBaseException) as error:
         raise refused(error) from None
-    if len(plans) > 1 and any(plan.halving is not None for plan in plans):
-        raise InputError(ONE_VALUE)
-    return plans
-
-
-def _plan(composed_with: Sequence[str], overrides: Sequence[str]) -> StudyPlan:
-    cfg = compose("train", overrides=list(composed_with), return_hydra_config=True)
-    if cfg.hydra.runtime.choices["hydra/sweeper"] == "halving":
-        return _plan_halving(read_halving(cfg.hydra.sweeper), composed_with, overrides)
-    return plan_study(of_a_job(cfg), overrides)
-
-
-def _plan_halving(halving: Halving, composed_with: Sequence[str], overrides: Sequence[str]) -> StudyPlan:
-    """The plan of the first rung, once what the later ones say is checked too."""
-
-    def composed(rung: Sequence[str]) -> tuple[DictConfig, list[str]]:
-        cfg = compose("train", overrides=[*composed_with, *rung], return_hydra_config=True)
-        return of_a_job(cfg), [*overrides, *rung]
-
-    return replace(plan_rungs(halving, composed)[0], halving=halving)
 
 
 def plan_tables(plan: StudyPlan) -> list[Table | str]:
-    """The runs with what they cost, what is left to train, and what was left out with the reason."""
-    forecast = Forecast([planned.run for planned in plan.runs], plan.study)
+    """The runs and their cost, what is left to train, and what was rejected and why."""
+    # the runs of a plan differ in architecture and seed alone
+    speed = recorded_speed(plan.runs[0].run, plan.study)
     members = plan.members
-    tables: list[Table | str] = [_runs_table(plan, forecast), _left_to_train(plan, forecast)]
+    tables: list[Table | str] = [_runs_table(plan, speed), _left_to_train(plan, speed)]
     if plan.halving is not None:
         tables.append(_schedule(plan, plan.halving))
     if members.not_sampled:
@@ -100,7 +83,7 @@ _COLUMNS: dict[str, Literal["left", "right"]] = {
 }  # fmt: skip
 
 
-def _runs_table(plan: StudyPlan, forecast: Forecast) -> Table:
+def _runs_table(plan: StudyPlan, speed: Speed | None) -> Table:
     table = Table(title=f"study {plan.study.name}: {len(plan.runs)} runs inside {plan.budget}")
     for column, side in _COLUMNS.items():
         table.add_column(column, justify=side, overflow="fold")
@@ -114,7 +97,7 @@ def _runs_table(plan: StudyPlan, forecast: Forecast) -> Table:
             _shares(run.cost.shares("params")),
             _shares(run.cost.shares("macs")),
             _activation_mib(run),
-            _duration(forecast.seconds(run)),
+            _duration(_seconds(run, speed)) if speed else "-",
             str(run.settings.seed),
             run.folder.state,
         )
@@ -127,19 +110,24 @@ def _activation_mib(run: Run) -> str:
     return "-" if kept is None else f"{run.settings.recipe.batch_size * kept / 2**20:,.1f}"
 
 
-def _duration(seconds: float | None) -> str:
+def _seconds(run: Run, speed: Speed) -> float:
+    """How long the run will train."""
+    return speed.seconds(run.cost.macs, run.settings.trainer.max_epochs)
+
+
+def _duration(seconds: float) -> str:
     """Hours, minutes and seconds."""
-    return "-" if seconds is None else str(timedelta(seconds=round(seconds)))
+    return str(timedelta(seconds=round(seconds)))
 
 
-def _left_to_train(plan: StudyPlan, forecast: Forecast) -> str:
+def _left_to_train(plan: StudyPlan, speed: Speed | None) -> str:
     left = [planned.run for planned in plan.runs if not planned.run.folder.trained]
     if not left:
         return "nothing is left to train"
-    seconds = [forecast.seconds(run) for run in left]
-    if any(each is None for each in seconds):
+    if speed is None:
         return f"{len(left)} runs left to train; times appear once a run of the study is recorded on this machine"
-    return f"{len(left)} runs left to train: {_duration(sum(filter(None, seconds)))} in all, one after the other"
+    duration = _duration(sum(_seconds(run, speed) for run in left))
+    return f"{len(left)} runs left to train: {duration} in all, one after the other"
 
 
 def _rejected_table(members: Candidates) -> Table:
@@ -152,7 +140,7 @@ def _rejected_table(members: Candidates) -> Table:
 
 
 def _schedule(plan: StudyPlan, halving: Halving) -> Table:
-    """The rungs with the runs that they have if none fails, ties aside, and what all cost against the full grid."""
+    """The rungs and their runs if none fails and none is tied, and their cost relative to the full grid."""
     seeds = len(plan.runs) // len(plan.members.specs)
     counts = halving.schedule(len(plan.members.specs))
     rows = [(count * seeds, value) for count, value in zip(counts, halving.values, strict=True)]

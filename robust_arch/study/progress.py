@@ -1,4 +1,4 @@
-"""How far a study is: its runs with what is recorded of them, counts, the best so far, the time left."""
+"""The progress of a study: its runs and their records, counts, the best run so far, the time left."""
 
 import statistics
 from collections import Counter
@@ -8,16 +8,26 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
 
-from robust_arch.runs.folder import ELSEWHERE, RunFolder, last_line
+from robust_arch.runs.folder import ELSEWHERE, HeldOut, RunFolder, last_line
 from robust_arch.runs.metrics import read_rows
 from robust_arch.runs.study import StudyFolder
+from robust_arch.study.speed import Speed
 
 ENDED = ("completed", "failed", "diverged")
 
 
 @dataclass(frozen=True)
 class RunProgress:
-    """One run, each of its files read at most once. planned: its row of plan.csv, empty for a run outside the plan."""
+    """One run, each of its files read at most once.
+
+    Attributes:
+        run: Its folder.
+        planned: Its row of plan.csv, empty for a run outside the plan.
+        status: The content of status.json.
+        result: The content of result.json, once it is trained.
+        state: One of STATES.
+        end: How the last attempt ended, if it did.
+    """
 
     run: RunFolder
     planned: Mapping[str, str]
@@ -35,33 +45,31 @@ class RunProgress:
 
     @property
     def facts(self) -> Mapping[str, Any]:
-        """What is known of the run before it starts; of one that has not begun what the plan says."""
+        """What is known of the run before it starts; before its first attempt, its row of the plan."""
         return self.status.get("run") or self.planned
 
     @property
     def lost(self) -> bool:
-        """Whether the last attempt came to nothing: failed, diverged or killed."""
+        """Whether the last attempt failed, diverged or was killed."""
         return self.state in ("failed", "diverged") or self.end == "killed"
 
     @cached_property
     def epochs_done(self) -> int:
-        """Epochs of the training that are behind it, of one that is not over as metrics.csv has them."""
+        """Completed epochs of the training; from metrics.csv while it is running."""
         if self.result is not None:
             return int(self.result["last_epoch"]) + 1
         return len(read_rows(self.run.metrics)) if self.status else 0
 
     def seconds_since_start(self, now: datetime) -> float | None:
-        """Of a running one, since its attempt began; None for any other."""
+        """Seconds since the current attempt of a running run started; None for any other run."""
         if self.state != "running" or "updated" not in self.status:
             return None
         return (now - datetime.fromisoformat(self.status["updated"])).total_seconds()
 
     @property
-    def held_out(self) -> tuple[float, int] | None:
-        """Best robust accuracy on held-out images in percent, and how many these are."""
-        if self.result is None:
-            return None
-        return float(self.result["best_val_robust_acc"]), int(self.result["selection_images"])
+    def held_out(self) -> HeldOut | None:
+        """What a finished training reached on held-out images."""
+        return HeldOut.of(self.result) if self.result is not None else None
 
     @property
     def error(self) -> str:
@@ -70,28 +78,25 @@ class RunProgress:
 
     @property
     def weights_at(self) -> str | None:
-        """The machine that has the weights of a merged run; None for any other."""
+        """The machine that has the weights of a merged run; None for any other run."""
         return self.status.get("host") if self.status.get("weights") == ELSEWHERE else None
 
     @property
-    def _seconds_per_work(self) -> float | None:
-        """Of a completed training, per multiply-accumulate and epoch."""
-        work = int(self.facts.get("macs") or 0) * self.epochs_done
-        if self.state != "completed" or self.result is None or not work:
-            return None
-        return float(self.result["train_seconds"]) / work
+    def macs(self) -> int:
+        """Multiply-accumulates per image; 0 where that is not known."""
+        return int(self.facts.get("macs") or 0)
 
-    def seconds_left(self, rate: float, epochs: int) -> float:
-        """Of training, by `rate` seconds per multiply-accumulate and epoch; epochs: where the run does not say."""
+    def seconds_left(self, speed: Speed, epochs: int) -> float:
+        """Of training. epochs: where the run does not tell how many it has."""
         if self.state in ENDED or self.result is not None:
             return 0.0
         left = int(self.facts.get("epochs") or epochs) - self.epochs_done
-        return max(0, left) * int(self.facts.get("macs") or 0) * rate
+        return speed.seconds(self.macs, max(0, left))
 
 
 @dataclass(frozen=True)
 class TimeLeft:
-    """Seconds until all is trained, from `completed` runs, if as many go on `at_once` as do now."""
+    """Seconds until all runs are trained, from `completed` runs, if as many continue `at_once` as now."""
 
     seconds: float
     completed: int
@@ -100,7 +105,7 @@ class TimeLeft:
 
 @dataclass(frozen=True)
 class StudyProgress:
-    """The runs of the plan in its order, then the others, at one moment.
+    """The runs of the plan in its order, then those outside it, at one moment.
 
     Attributes:
         name: Of the study.
@@ -148,17 +153,16 @@ class StudyProgress:
     def best(self) -> RunProgress | None:
         """The completed run of highest held-out robust accuracy; of equals the first."""
         completed = [run for run in self.runs if run.state == "completed" and run.held_out]
-        return max(completed, key=lambda run: run.held_out or (0.0, 0), default=None)
+        return max(completed, key=lambda run: run.held_out or HeldOut(0.0, 0), default=None)
 
     @cached_property
     def time_left(self) -> TimeLeft | None:
         """By the median speed of the completed runs; None without one, or with nothing left."""
-        rates = {run.run.run_id: rate for run in self.runs if (rate := run._seconds_per_work) is not None}
-        if not rates:
+        trained = [(run, run.result) for run in self.runs if run.state == "completed" and run.result is not None]
+        speed = Speed.of((float(result["train_seconds"]), run.macs, run.epochs_done) for run, result in trained)
+        if speed is None:
             return None
-        rate = statistics.median(rates.values())
-        known = [run.facts.get("epochs") or run.epochs_done for run in self.runs if run.run.run_id in rates]
-        epochs = statistics.mode(map(int, known))
+        epochs = statistics.mode(int(run.facts.get("epochs") or run.epochs_done) for run, _ in trained)
         at_once = max(1, self.states["running"])
-        seconds = sum(run.seconds_left(rate, epochs) for run in self.runs) / at_once
-        return TimeLeft(seconds, len(rates), at_once) if seconds else None
+        seconds = sum(run.seconds_left(speed, epochs) for run in self.runs) / at_once
+        return TimeLeft(seconds, speed.trainings, at_once) if seconds else None

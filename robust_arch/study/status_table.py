@@ -12,7 +12,7 @@ from rich.text import Text
 from robust_arch.runs import StudyFolder
 from robust_arch.study.progress import RunProgress, StudyProgress
 
-_MANY = 100  # runs; of larger studies those that are completed or planned are counted, not listed
+_MANY = 100  # runs; in larger studies, completed and planned runs are counted, not listed
 _COLUMNS = ("run", "architecture", "seed", "state", "progress", "attempts", "held-out robust", "note")
 
 
@@ -85,7 +85,7 @@ def _summary(progress: StudyProgress) -> Iterator[str]:
 
 
 def _listed(runs: Sequence[RunProgress], every_run: bool) -> list[RunProgress]:
-    """Running ones first, then those that came to nothing, then the rest unless these are many."""
+    """Running runs first, then failed, diverged and killed ones, then the rest unless there are too many."""
     listed = sorted(runs, key=lambda run: 0 if run.state == "running" else 1 if run.lost else 2)
     if every_run or len(runs) <= _MANY:
         return listed
@@ -102,7 +102,7 @@ def _table(progress: StudyProgress, listed: Sequence[RunProgress]) -> Table:
 
 
 def _row(run: RunProgress, progress: StudyProgress) -> tuple[str, ...]:
-    held_out = f"{run.held_out[0]:.1f}% of {run.held_out[1]}" if run.held_out else ""
+    held_out = f"{run.held_out.percent:.1f}% of {run.held_out.images}" if run.held_out else ""
     return (
         run.run.run_id,
         str(run.facts.get("arch", "")),
@@ -116,7 +116,7 @@ def _row(run: RunProgress, progress: StudyProgress) -> tuple[str, ...]:
 
 
 def _epochs(run: RunProgress, progress: StudyProgress) -> str:
-    """Of a running one, how far its training is and for how long it has run."""
+    """The progress of a running run and for how long it has run."""
     seconds = run.seconds_since_start(progress.now)
     if run.state != "running":
         return ""
@@ -125,7 +125,7 @@ def _epochs(run: RunProgress, progress: StudyProgress) -> str:
 
 
 def _notes(run: RunProgress) -> Iterator[str]:
-    """How it ended, the last line of its error, what a reader must know of its numbers."""
+    """How the run ended, the last line of its error, and warnings about its numbers."""
     if run.lost and run.end:
         yield run.end.replace("_", " ")
     yield run.error

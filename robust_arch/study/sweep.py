@@ -1,20 +1,16 @@
-"""A study: the plan under the budget, and its runs handed to whatever Hydra launcher is configured."""
+"""A study: plans the runs inside the budget and hands them to the configured Hydra launcher."""
 
 import logging
 import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig
 
-from robust_arch.architectures import ArchSpec
 from robust_arch.configuration.evaluation import Finalists, read_finalists, read_threat
-from robust_arch.configuration.nodes import as_override, of_a_job
 from robust_arch.configuration.search import read_budget, read_sample, read_seeds, read_space
 from robust_arch.configuration.settings import read_settings, study_command
 from robust_arch.data import ImageSet
@@ -22,6 +18,7 @@ from robust_arch.errors import InputError, invalid
 from robust_arch.execution.run import Run
 from robust_arch.runs import StudyFolder
 from robust_arch.search import Budget, Candidates, Halving
+from robust_arch.study.composition import configurations
 from robust_arch.study.launch import PlannedRun, launch_until_settled
 from robust_arch.study.optimiser import read_objectives, refuse_allocation
 
@@ -30,9 +27,14 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class StudyPlan:
-    """The runs of one configuration: members of the space inside the budget, times seeds.
+    """The plan of one configuration.
 
-    halving: of which rungs they are the first, if they are.
+    Attributes:
+        runs: One per architecture inside the budget and seed.
+        members: The architectures of the space inside the budget, and what was rejected.
+        budget: The budget.
+        study: The study's folder.
+        halving: The rungs of which these runs are the first, in successive halving.
     """
 
     runs: tuple[PlannedRun, ...]
@@ -45,7 +47,7 @@ class StudyPlan:
 def plan_study(cfg: DictConfig, overrides: Sequence[str]) -> StudyPlan:
     """Check everything and plan; trains and writes nothing.
 
-    cfg: a composed configuration. overrides: what it was composed with, which every job gets too.
+    cfg: a composed configuration. overrides: those it was composed with, which are passed to every job.
 
     Raises:
         InputError: if a value is not allowed, or no architecture of the space meets the budget.
@@ -65,7 +67,8 @@ def plan_study(cfg: DictConfig, overrides: Sequence[str]) -> StudyPlan:
             f"search.budget = {budget}: none of the {members.considered} points of search.space meets it{nearest}"
         )
     members.require_plannable(len(seeds))
-    runs = [planned_run(base, spec, seed, overrides) for spec in members.specs for seed in seeds]
+    template = PlannedRun.composed(base, overrides)
+    runs = [template.changed(spec=spec, seed=seed) for spec in members.specs for seed in seeds]
     return StudyPlan(tuple(runs), members, budget, StudyFolder(base.settings.study_path))
 
 
@@ -76,31 +79,16 @@ def require_jobs() -> None:
         raise invalid("hydra.launcher.n_jobs", jobs, "an integer of at least 1, or -1 for as many as there are cores")
 
 
-def planned_run(base: Run, spec: ArchSpec, seed: int, overrides: Sequence[str]) -> PlannedRun:
-    """The same question as `base` for an architecture and a seed; overrides: what `base` was composed with."""
-    member = (
-        # decided here once: whoever does the run does the one that is planned
-        as_override("trainer.precision", base.settings.trainer.precision),
-        as_override("arch.depths", spec.depths),
-        as_override("arch.widths", spec.widths),
-        as_override("seed", seed),
-    )
-    run = Run(base.settings.with_member(spec, seed), base.splits, base.training_fingerprint)
-    return PlannedRun(run, (*overrides, *member))
-
-
-def combinations(arguments: Sequence[str], loader: ConfigLoader | None = None) -> list[list[str]]:
-    """The overrides of each combination of the values that the command line sweeps over."""
-    overrides = OverridesParser.create(config_loader=loader).parse_overrides(list(arguments))
-    return BasicSweeper.split_arguments(overrides, None)[0]
-
-
-def configurations(
+def plan_all(
     config: DictConfig, loader: ConfigLoader, arguments: Sequence[str]
-) -> Iterator[tuple[DictConfig, list[str]]]:
-    """One composed configuration, with its overrides, for each combination."""
-    for combination in combinations(arguments, loader):
-        yield of_a_job(loader.load_sweep_config(config, combination)), combination
+) -> tuple[list[StudyPlan], Finalists | None]:
+    """The plan per combination of swept values, and the finalists' evaluation, all checked."""
+    plans = []
+    finalists = None
+    for composed, combination in configurations(config, loader, arguments):
+        plans.append(plan_study(composed, combination))
+        finalists = checked_finalists(composed, plans[-1].runs[0].run.splits.test)
+    return plans, finalists
 
 
 def sweep(config: DictConfig, loader: ConfigLoader, launcher: Launcher, arguments: Sequence[str]) -> None:
@@ -110,7 +98,7 @@ def sweep(config: DictConfig, loader: ConfigLoader, launcher: Launcher, argument
         SystemExit: with status 1 unless every run of the plan is completed at the end.
     """
     try:
-        plans, finalists = _plans(config, loader, arguments)
+        plans, finalists = plan_all(config, loader, arguments)
         runs = _distinct(plans)
     except InputError as error:
         sys.exit(f"error: {error}")
@@ -131,21 +119,9 @@ def sweep(config: DictConfig, loader: ConfigLoader, launcher: Launcher, argument
         how = ", ".join(filter(None, (folder.state, folder.end)))
         log.error("run %s is not done (%s): %s", planned.run.run_id, how, folder.path)
     if study.is_stopped:
-        log.error("stopped on failure: what had not begun did not begin")
+        log.error("stopped after a failure; the remaining runs were not started")
     if undone:
         sys.exit(1)
-
-
-def _plans(
-    config: DictConfig, loader: ConfigLoader, arguments: Sequence[str]
-) -> tuple[list[StudyPlan], Finalists | None]:
-    """The plan of each combination, and the finalists' evaluation, all checked."""
-    plans = []
-    finalists = None
-    for composed, combination in configurations(config, loader, arguments):
-        plans.append(plan_study(composed, combination))
-        finalists = checked_finalists(composed, plans[-1].runs[0].run.splits.test)
-    return plans, finalists
 
 
 def checked_finalists(cfg: DictConfig, test: ImageSet) -> Finalists | None:
@@ -168,23 +144,18 @@ def _record_plan(study: StudyFolder, plans: Sequence[StudyPlan], runs: Sequence[
 
 
 def _distinct(plans: Sequence[StudyPlan]) -> list[PlannedRun]:
-    """All runs of all configurations, each question once; they must share one study folder."""
+    """All runs of all configurations, each run once; they must share one study folder."""
     if len({plan.study.path for plan in plans}) > 1:
         raise InputError("study.name: one study at a time; it cannot be swept over")
     return list({planned.run.run_id: planned for plan in plans for planned in plan.runs}.values())
 
 
 def finalist_runs(trained: Sequence[PlannedRun], finalists: Finalists) -> list[PlannedRun]:
-    """The best runs by robust accuracy on held-out data, to be evaluated again under the finalists' attacks."""
+    """The best runs by robust accuracy on held-out images, with the evaluation of finalists."""
 
     def held_out(planned: PlannedRun) -> float:
-        return float((planned.run.folder.result or {})["best_val_robust_acc"])
+        found = planned.run.folder.held_out
+        return found.percent if found is not None else -1.0
 
-    chosen = []
-    for planned in sorted(trained, key=held_out, reverse=True)[: finalists.top]:
-        evaluation = finalists.evaluation
-        overrides = (*planned.overrides, *finalists.overrides, "rerun=false")
-        settings = replace(planned.run.settings, evaluation=evaluation, rerun=False)
-        run = Run(settings, planned.run.splits, planned.run.training_fingerprint)
-        chosen.append(PlannedRun(run, overrides))
-    return chosen
+    best = sorted(trained, key=held_out, reverse=True)[: finalists.top]
+    return [planned.changed(evaluation=finalists.evaluation, rerun=False) for planned in best]

@@ -5,9 +5,14 @@ import logging
 import pytest
 from hydra.core.utils import JobReturn, JobStatus
 
+from robust_arch.architectures import ArchSpec
+from robust_arch.common.identity import describe
+from robust_arch.configuration.evaluation import read_attack
+from robust_arch.configuration.settings import read_settings
+from robust_arch.evaluation import EvaluationSettings
 from robust_arch.execution.run import Run
 from robust_arch.runs.folder import RunFolder
-from robust_arch.study.launch import launch_until_settled
+from robust_arch.study.launch import PlannedRun, launch_until_settled
 from robust_arch.study.sweep import plan_study
 
 
@@ -138,3 +143,38 @@ def test_rerun_does_each_again_once(plan):
     for planned in runs:
         planned.run.folder.write_state("completed", planned.run.facts)
     assert settled(runs, seed3=["failed", "completed"]) == [[0, 1, 2, 3], [3]]
+
+
+CHANGES = {
+    "seed": {"seed": 3},
+    "architecture": {"spec": ArchSpec("wide_resnet", (2, 1, 1), (8, 4, 8))},
+    "once more from where it is": {"rerun": False},
+    "finalist": {
+        "rerun": False,
+        "evaluation": EvaluationSettings(
+            attacks=(read_attack("cw40"),), n=None, save_images=True, diagnostics=7, batch_size=9, checkpoints=("best",)
+        ),
+    },
+    "no attack": {"evaluation": EvaluationSettings(attacks=(), seed=5)},
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_job_composes_the_settings_of_the_changed_run(composed, name):
+    given = ("rerun=true", "evaluate.n=20", "evaluate.attacks=[fgsm,pgd20]")
+    planned = PlannedRun.composed(Run.load(read_settings(composed(*given))), given)
+    changed = planned.changed(seed=1).changed(**CHANGES[name])
+    job = read_settings(composed(*changed.overrides))
+    expected = {"spec": planned.run.settings.spec, "seed": 1, "rerun": True} | CHANGES[name]
+    assert {key: getattr(job, key) for key in expected if key != "evaluation"} == {
+        key: value for key, value in expected.items() if key != "evaluation"
+    }
+    evaluation = expected.get("evaluation", planned.run.settings.evaluation)
+    assert describe(job.evaluation) == describe(evaluation) == describe(changed.run.settings.evaluation)
+    assert job.run_id(planned.run.training_fingerprint) == changed.run.run_id
+
+
+def test_a_change_that_no_job_would_get_is_refused(composed):
+    planned = PlannedRun.composed(Run.load(read_settings(composed())), ())
+    with pytest.raises(KeyError, match="retries"):
+        planned.changed(retries=3)

@@ -188,7 +188,7 @@ def test_stopped_on_failure_what_has_not_begun_does_not_begin(tmp_path):
     arguments = ("robust_arch.train", "-m", *SMALL, "hydra/sweeper=budget", *BROKEN)
     process = call(*arguments, "--stop-on-failure", cwd=tmp_path)
     assert process.returncode == 1
-    assert "stopped on failure" in process.stderr
+    assert "stopped after a failure; the remaining runs were not started" in process.stderr
     study = StudyFolder(tmp_path / "results" / "single")
     assert [run.state for run in study.runs()].count("completed") == 1
     assert len(list(study.runs())) == 2

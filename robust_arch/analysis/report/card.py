@@ -8,6 +8,7 @@ from robust_arch.analysis.formatting import counted, operations
 from robust_arch.analysis.report.smoothness import STAGE_COLUMNS, stage_rows
 from robust_arch.common.files import write_text
 from robust_arch.runs import RunFolder
+from robust_arch.runs.schema import SMOOTHNESS_ATTACK
 
 _PLAIN = (bool, int, float, str, list)
 
@@ -103,7 +104,7 @@ def _evaluation(record: Mapping[str, Any]) -> Iterator[str]:
 
 def _stages(smoothness: Mapping[str, Any]) -> Iterator[str]:
     yield ""
-    yield f"| part, on {smoothness['n']:,} images under pgd20 | {' | '.join(STAGE_COLUMNS[1:])} |"
+    yield f"| part, on {smoothness['n']:,} images under {SMOOTHNESS_ATTACK} | {' | '.join(STAGE_COLUMNS[1:])} |"
     yield "|---|---:|---:|---:|---:|"
     yield from (f"| {' | '.join(row)} |" for row in stage_rows(smoothness))
     yield ""
@@ -141,8 +142,8 @@ def _smoothness(record: Mapping[str, Any]) -> Iterator[str]:
     share = record["stability"]
     low, high = share["interval"]
     yield (
-        f"- Under pgd20 the predicted class stays the same for {share['percent']:.2f}% [{low:.2f}, {high:.2f}] "
-        f"of {share['n']:,} images"
+        f"- Under {SMOOTHNESS_ATTACK} the predicted class stays the same for {share['percent']:.2f}% "
+        f"[{low:.2f}, {high:.2f}] of {share['n']:,} images"
     )
     names = {
         "lipschitz": "local Lipschitz constant (l1 of logits over l-inf)",
@@ -155,4 +156,4 @@ def _smoothness(record: Mapping[str, Any]) -> Iterator[str]:
         for key, name in names.items()
         if record.get(key, {}).get("mean") is not None
     ]
-    yield f"- Means under pgd20: {', '.join(means)}"
+    yield f"- Means under {SMOOTHNESS_ATTACK}: {', '.join(means)}"

@@ -11,6 +11,7 @@ from robust_arch.analysis.groups import Group, evaluations
 from robust_arch.analysis.networks import Network, half_width, networks
 from robust_arch.analysis.report.figures import MOST_BARS
 from robust_arch.analysis.tables import Extras, accuracy_cell
+from robust_arch.runs.schema import SMOOTHNESS_ATTACK
 
 NO_FIGURE = (
     "There is nothing to draw: no run has a worst-case accuracy at its selected checkpoint (best), which the figures "
@@ -28,10 +29,11 @@ DEFINITIONS = {
     "narrower than rounding to whole test images allows.",
     "Selection": "The checkpoint best is the epoch of highest robust accuracy on held-out training images; last is the "
     "final epoch. No choice was made on test images.",
-    "Stability": "The share of test images whose predicted class under pgd20 equals the predicted class on the clean "
-    "image, right or wrong.",
-    "Local Lipschitz": "The mean over images of the l1 distance between the logits of the clean and the pgd20 image, "
-    "divided by the l-infinity distance between the two images (Huang et al. 2021); smaller is smoother.",
+    "Stability": f"The share of test images whose predicted class under {SMOOTHNESS_ATTACK} equals the predicted "
+    "class on the clean image, right or wrong.",
+    "Local Lipschitz": "The mean over images of the l1 distance between the logits of the clean and the "
+    f"{SMOOTHNESS_ATTACK} image, divided by the l-infinity distance between the two images (Huang et al. 2021); "
+    "smaller is smoother.",
     "Last stage's share": "Parameters of the last group of blocks divided by those of all groups; stem and head are "
     "excluded.",
     "MACs": "Multiply-accumulate operations per image; parameters alone do not tell what a network costs to run.",
