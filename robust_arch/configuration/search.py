@@ -31,7 +31,7 @@ def read_budget(cfg: DictConfig, num_classes: int, image_shape: ImageShape) -> B
 def read_space(cfg: DictConfig) -> Space:
     """The group `search.space`, with `arch` as the template of everything but depths and widths.
 
-    A space that says nothing is the one point `arch`, so that architectures can be swept over by name.
+    An empty space is the one point `arch`, so that architectures can be swept over by name.
     """
     space = search_group(cfg, "space", field_names(Space) - {"template"})
     spec = read_spec(cfg.arch)
