@@ -45,7 +45,7 @@ Choices = Iterator[tuple[float, int]]  # compute so far and the position of the 
 
 
 @dataclass(frozen=True)
-class Grid:
+class Replay:
     """Recorded numbers. held_out: epochs to (A, S) percent. test: (A, S) percent at the most epochs. macs: (A,)."""
 
     depths: tuple[tuple[int, ...], ...]
@@ -107,7 +107,7 @@ def collect(folder: Path) -> str:
     return text.getvalue()
 
 
-def read_grid(frame: pd.DataFrame) -> Grid:
+def read_grid(frame: pd.DataFrame) -> Replay:
     """The architectures of which every run is recorded."""
     table = frame.pivot_table(index="arch", columns=["epochs", "seed"], values="held_out_robust_acc").dropna()
     most = int(frame["epochs"].max())
@@ -115,7 +115,7 @@ def read_grid(frame: pd.DataFrame) -> Grid:
     first = frame.drop_duplicates("arch").set_index("arch").loc[table.index]
     depths, widths = ([numbers_of(text) for text in first[key]] for key in ("depths", "widths"))
     specs = [ArchSpec("wide_resnet", *pair) for pair in zip(depths, widths, strict=True)]
-    return Grid(
+    return Replay(
         depths=tuple(depths),
         shares=np.array([cost(spec, 10, (1, 8, 8)).shares("params") for spec in specs]),
         macs=first["macs"].to_numpy(dtype=float),
@@ -140,7 +140,7 @@ def synthetic() -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def draw(grid: Grid, seed: int, *, single: bool) -> Draw:
+def draw(grid: Replay, seed: int, *, single: bool) -> Draw:
     """One repetition: a random order, and for each architecture one random seed or the mean over all."""
     rng = np.random.default_rng(seed)
     count, seeds = grid.test.shape
@@ -150,7 +150,7 @@ def draw(grid: Grid, seed: int, *, single: bool) -> Draw:
     return Draw(one if single else everything, everything, rng.permutation(count), seed)
 
 
-def in_turn(grid: Grid, seen: Draw, positions: Iterator[int]) -> Choices:
+def in_turn(grid: Replay, seen: Draw, positions: Iterator[int]) -> Choices:
     """Full runs of these architectures, each once; the choice is the best held-out one so far."""
     full = seen.held_out[grid.epochs]
     trained: list[int] = []
@@ -160,12 +160,12 @@ def in_turn(grid: Grid, seen: Draw, positions: Iterator[int]) -> Choices:
             yield float(grid.epochs * grid.macs[trained].sum()), max(trained, key=lambda i: full[i])
 
 
-def random_search(grid: Grid, seen: Draw) -> Choices:
+def random_search(grid: Replay, seen: Draw) -> Choices:
     """Full runs in random order."""
     return in_turn(grid, seen, iter(seen.order.tolist()))
 
 
-def halving(grid: Grid, seen: Draw, rungs: tuple[int, ...], eta: int, tie_points: float | None = None) -> Choices:
+def halving(grid: Replay, seen: Draw, rungs: tuple[int, ...], eta: int, tie_points: float | None = None) -> Choices:
     """Successive halving as hydra/sweeper=halving decides; tie_points: ties get every seed that there is."""
     remaining, spent = seen.order.tolist(), 0.0
     for epochs in rungs[:-1]:
@@ -184,7 +184,7 @@ def halving(grid: Grid, seen: Draw, rungs: tuple[int, ...], eta: int, tie_points
     yield spent, max(remaining, key=lambda i: seen.held_out[rungs[-1]][i])
 
 
-def suggested(grid: Grid, seen: Draw, sampler: str) -> Choices:
+def suggested(grid: Replay, seen: Draw, sampler: str) -> Choices:
     """Full runs of the recorded allocations nearest to what an Optuna sampler suggests and is told of."""
     import optuna
 
@@ -207,7 +207,7 @@ def suggested(grid: Grid, seen: Draw, sampler: str) -> Choices:
     return in_turn(grid, seen, positions())
 
 
-def needed(grid: Grid, choices: list[tuple[float, int]]) -> float | None:
+def needed(grid: Replay, choices: list[tuple[float, int]]) -> float | None:
     """Share of the grid's compute from which on the choice is within the noise of the best; None if it never is."""
     regret, found = grid.regret, None
     for spent, chosen in reversed(choices):
@@ -217,13 +217,15 @@ def needed(grid: Grid, choices: list[tuple[float, int]]) -> float | None:
     return found
 
 
-def there_at(grid: Grid, choices: list[tuple[float, int]], share: float) -> bool:
+def there_at(grid: Replay, choices: list[tuple[float, int]], share: float) -> bool:
     """Whether the choice at this share of the grid's compute is within the noise of the best."""
     made = [chosen for spent, chosen in choices if spent <= share * grid.compute * (1 + 1e-9)]
     return bool(made) and bool(grid.regret[made[-1]] <= grid.noise)
 
 
-def replayed(grid: Grid, search: Callable[[Grid, Draw], Choices], repetitions: int, *, single: bool) -> dict[str, Any]:
+def replayed(
+    grid: Replay, search: Callable[[Replay, Draw], Choices], repetitions: int, *, single: bool
+) -> dict[str, Any]:
     """Mean and spread over repetitions."""
     runs = [list(search(grid, draw(grid, seed, single=single))) for seed in range(repetitions)]
     shares = [needed(grid, choices) for choices in runs]
@@ -243,9 +245,9 @@ def replayed(grid: Grid, search: Callable[[Grid, Draw], Choices], repetitions: i
     }
 
 
-def searches(grid: Grid, *, single: bool) -> dict[str, Callable[[Grid, Draw], Choices]]:
+def searches(grid: Replay, *, single: bool) -> dict[str, Callable[[Replay, Draw], Choices]]:
     """Every search by name; single: there are further seeds to break ties with."""
-    found: dict[str, Callable[[Grid, Draw], Choices]] = {"random_search": random_search}
+    found: dict[str, Callable[[Replay, Draw], Choices]] = {"random_search": random_search}
     low, middle, high = sorted(grid.held_out)
     for rungs in ((low, high), (middle, high), (low, middle, high)):
         for eta in (2, 3, 4):
@@ -261,7 +263,7 @@ def searches(grid: Grid, *, single: bool) -> dict[str, Callable[[Grid, Draw], Ch
     return found | {f"optuna_{name}": partial(suggested, sampler=name) for name in SAMPLERS}
 
 
-def facts(grid: Grid) -> dict[str, Any]:
+def facts(grid: Replay) -> dict[str, Any]:
     """What the grid is like: how many runs, the noise, how well short runs rank architectures."""
     means = {epochs: pd.Series(values.mean(axis=1)) for epochs, values in grid.held_out.items()}
     test = pd.Series(grid.test.mean(axis=1))

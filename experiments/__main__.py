@@ -13,8 +13,8 @@ from importlib import import_module
 from pathlib import Path
 
 from experiments.recorded import STUDIES, given, recorded, shown
-from robust_arch.analysis.grid import latex, markdown
 from robust_arch.analysis.plots.style import save
+from robust_arch.analysis.text_table import latex, markdown
 from robust_arch.common.files import write_text
 from robust_arch.errors import InputError, invalid
 

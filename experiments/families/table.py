@@ -6,8 +6,8 @@ from pathlib import Path
 
 from experiments.recorded import comparable
 from robust_arch.analysis.formatting import accuracy, number, operations
-from robust_arch.analysis.grid import Grid, Heading
 from robust_arch.analysis.networks import Estimate, Network, by_rank, networks
+from robust_arch.analysis.text_table import Heading, TextTable
 
 STUDIES = ("families",)
 CAPTION = (
@@ -27,12 +27,12 @@ HEAD = (
 )
 
 
-def tabulate(results: Sequence[Path]) -> Grid:
+def tabulate(results: Sequence[Path]) -> TextTable:
     group = comparable(results)
     found = networks(group, ("worst_case_acc", "clean_acc"))
     families = [by_rank([n for n in found if n.spec.family == name]) for name in sorted(_families(found))]
     rows = [list(_row(network, group.n_test)) for family in families for network in family]
-    return Grid(HEAD, rows, frozenset(accumulate(len(family) for family in families[:-1])))
+    return TextTable(HEAD, rows, frozenset(accumulate(len(family) for family in families[:-1])))
 
 
 def _families(found: Sequence[Network]) -> set[str]:

@@ -10,8 +10,8 @@ from experiments.published import comparison
 from experiments.recorded import STUDIES as RECORDED
 from experiments.recorded import read
 from robust_arch.analysis.formatting import ABSENT, operations
-from robust_arch.analysis.grid import Grid, Heading
 from robust_arch.analysis.plots.captions import attack_text
+from robust_arch.analysis.text_table import Heading, TextTable
 from robust_arch.architectures import PRESETS, cost
 from robust_arch.common.statistics import accuracy_interval
 from robust_arch.errors import invalid
@@ -39,12 +39,14 @@ HEAD = (
 )
 
 
-def tabulate(results: Sequence[Path]) -> Grid:
+def tabulate(results: Sequence[Path]) -> TextTable:
     """For each data set and objective both architectures, published where there is something, and ours below."""
     paths = list(results) or ([STUDY] if STUDY.is_dir() else [])
     frame = read(paths) if paths else None
     parts = [list(_part(frame, data, objective)) for data in CLASSES for objective in OBJECTIVES]
-    return Grid(HEAD, [row for part in parts for row in part], frozenset(accumulate(len(part) for part in parts[:-1])))
+    return TextTable(
+        HEAD, [row for part in parts for row in part], frozenset(accumulate(len(part) for part in parts[:-1]))
+    )
 
 
 def published(name: str, data: str, objective: str) -> dict[str, float]:

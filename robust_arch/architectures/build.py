@@ -52,7 +52,7 @@ def build(
 ) -> Classifier:
     """A freshly initialised network of `spec`.
 
-    mean, std: one number a channel, in units of images in [0, 1]; the identity unless given.
+    mean, std: one number per channel, in units of images in [0, 1]; the identity unless given.
     seed: initialises from this seed and leaves torch's global random state as it was; None draws from that state.
     """
     check_task(num_classes, image_shape)

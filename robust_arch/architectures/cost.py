@@ -9,7 +9,7 @@ from robust_arch.errors import invalid
 
 @dataclass(frozen=True)
 class Cost:
-    """Parameters (all trainable numbers) and multiply-accumulates of one image, in all and by stage.
+    """Parameters (all trainable numbers) and multiply-accumulates per image, in total and by stage.
 
     MACs count convolutions and linear layers; no BatchNorm, no activation, no bias.
     """
@@ -26,7 +26,7 @@ class Cost:
         return self.stage_params if resource == "params" else self.stage_macs
 
     def shares(self, resource: str = "params") -> tuple[float, ...]:
-        """Each stage's part of the stages' sum of `resource` ("params" or "macs"); stem and head stand outside."""
+        """Each stage's part of the stages' sum of `resource` ("params" or "macs"); stem and head are left out."""
         parts = self.stages(resource)
         return tuple(part / sum(parts) for part in parts)
 

@@ -24,7 +24,7 @@ DEFAULT_FAMILY = "wide_resnet"
 
 @dataclass(frozen=True)
 class CostTerms:
-    """Parameters and MACs of each stage and of what stands outside the stages (stem and head).
+    """Parameters and MACs of each stage and of what is outside the stages (stem and head).
 
     Entries are integers, or int64 arrays where the widths or depths were arrays.
     """

@@ -18,7 +18,7 @@ def _integers(key: str, values: Any) -> tuple[int, ...]:
     except TypeError:
         numbers = None
     if numbers is None:
-        raise invalid(key, values, "a list of integers, one a stage")
+        raise invalid(key, values, "a list of integers, one per stage")
     for number in numbers:
         if isinstance(number, bool) or not isinstance(number, int) or number < 1:
             raise invalid(key, values, "each stage needs an integer of at least 1")
@@ -37,7 +37,16 @@ def numbers_of(text: str) -> tuple[int, ...]:
 
 @dataclass(frozen=True)
 class ArchSpec:
-    """An architecture: family, blocks a stage, channels a stage; raises InputError where no network can be built."""
+    """An architecture; raises InputError where no network can be built.
+
+    Attributes:
+        family: name of a module of `families/`.
+        depths: blocks per stage.
+        widths: channels per stage.
+        stem_width: channels before the first stage.
+        activation: one of ACTIVATIONS.
+        dropout: probability inside the blocks.
+    """
 
     family: str
     depths: tuple[int, ...]

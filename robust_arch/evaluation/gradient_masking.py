@@ -325,12 +325,7 @@ def _differ(logits: Tensor, again: Tensor) -> Tensor:
 
 def _share(flags: Tensor) -> dict[str, Any]:
     """Count, percent of n and 95% Wilson interval in percent."""
-    return _count(int(flags.sum()), len(flags))
-
-
-def _count(count: int, n: int) -> dict[str, Any]:
-    """The same of counts; of no images nothing is known."""
-    return recorded_share(count, n) if n else {"count": 0, "n": 0, "percent": 0.0, "interval": [0.0, 100.0]}
+    return recorded_share(int(flags.sum()), len(flags))
 
 
 def _exceeds(share: dict[str, Any], limit: float) -> bool:
@@ -377,7 +372,7 @@ def _judge_eps(found: dict[str, Any]) -> dict[str, Any]:
 def _judge_steps(rows: list[dict[str, Any]]) -> dict[str, Any]:
     at = {row["steps"]: row for row in rows}
     worse, unconverged = _difference(at[MANY], at[1]), _difference(at[FEW], at[MANY])
-    late = _count(unconverged["count"], at[FEW]["count"])
+    late = recorded_share(unconverged["count"], at[FEW]["count"])
     return {
         "ok": not _exceeds(worse, MAX_WORSE) and not _exceeds(unconverged, MAX_UNCONVERGED) and not _many(late),
         "text": f"One step leaves {_worded(at[1])} standing and {MANY} steps {_worded(at[MANY])}; {MANY} steps break "
@@ -404,7 +399,7 @@ def _judge_transfer(rows: list[dict[str, Any]]) -> dict[str, Any]:
         return {"ok": True, "text": "No image stands after the white-box attacks: nothing to judge."}
     parts, ok = [], True
     for row in rows:
-        among = _count(row["broken"]["count"], row["white_box"]["count"])
+        among = recorded_share(row["broken"]["count"], row["white_box"]["count"])
         ok = ok and not _exceeds(row["broken"], MAX_TRANSFER) and not _many(among, MAX_TRANSFER_OF_STANDING)
         parts.append(
             f"{row['surrogate']}: {_worded(row['broken'])} of all, {_of_standing(among, MAX_TRANSFER_OF_STANDING)}"
@@ -420,7 +415,7 @@ def _judge_square(found: dict[str, Any]) -> dict[str, Any]:
     broken, standing = found["broken"]["count"], found["white_box"]["count"]
     if not standing:
         return {"ok": True, "text": "No image stands after the white-box attacks: nothing to judge."}
-    among = _count(broken, standing)
+    among = recorded_share(broken, standing)
     return {
         "ok": not _many(among) and not _exceeds(found["broken"], MAX_BLACK_BOX),
         "text": f"Of the {standing} images that every white-box attack left standing, the Square attack of "

@@ -19,7 +19,7 @@ from robust_arch.interop.reading import read_weights_only, require_file, require
 def read_architecture(
     preset: str | None, depths: str | None, widths: str | None, fields: Mapping[str, Any]
 ) -> ArchSpec:
-    """An architecture as a command line says it: a preset, or depths and widths like "5,5,5".
+    """The architecture given on a command line: a preset, or depths and widths like "5,5,5".
 
     fields: the other fields of the architecture, used with depths and widths only.
 
@@ -38,11 +38,11 @@ def _numbers(option: str, text: str | None) -> tuple[int, ...]:
     try:
         return tuple(int(part) for part in (text or "").split(","))
     except ValueError:
-        raise invalid(option, text, "integers, one a stage, like 5,5,5") from None
+        raise invalid(option, text, "integers, one per stage, like 5,5,5") from None
 
 
 def read_numbers(option: str, text: str | None) -> list[float] | None:
-    """Numbers as a command line says them, like "0.49,0.48,0.45"; None where it says none."""
+    """The numbers given on a command line, like "0.49,0.48,0.45"; None where there are none."""
     try:
         return None if text is None else [float(part) for part in text.strip("[] ").split(",")]
     except ValueError:

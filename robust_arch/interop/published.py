@@ -27,7 +27,7 @@ _SIDE = 32  # of the images for which a network is laid out; no weight depends o
 
 @dataclass(frozen=True)
 class Published:
-    """A network with what its file says beside the weights.
+    """A network with what its file holds besides the weights.
 
     Attributes:
         net: in evaluation mode, behind the normalisation that the file carries.

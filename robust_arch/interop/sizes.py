@@ -1,4 +1,4 @@
-"""What a file says of its network's size, held against the weights that it has, before anything is allocated."""
+"""The size that a file claims for its network, checked against its weights before anything is allocated."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -51,7 +51,7 @@ class _Stages:
 
 
 def check_shares(shares: Sequence[float], stages: int) -> tuple[float, ...]:
-    """Shares as floats; raises InputError unless there is one a stage, all above 0, with sum 1."""
+    """Shares as floats; raises InputError unless there is one per stage, all above 0, with sum 1."""
     allowed = f"{stages} numbers greater than 0 with sum 1"
     try:
         values = tuple(float(share) for share in shares)
@@ -63,7 +63,7 @@ def check_shares(shares: Sequence[float], stages: int) -> tuple[float, ...]:
 
 
 def check_cuts(cuts: Any, stages: int) -> tuple[float, ...]:
-    """Cuts as floats; raises InputError unless there is one a stage but the last, all strictly between 0 and 1."""
+    """Cuts as floats; raises InputError unless there is one per stage except the last, all strictly between 0 and 1."""
     is_list = isinstance(cuts, list | tuple) and len(cuts) == stages - 1
     numbers = is_list and all(isinstance(cut, int | float) and not isinstance(cut, bool) for cut in cuts)
     if not numbers or not all(0 < cut < 1 for cut in cuts):
@@ -97,14 +97,14 @@ def allocate(
     num_classes: int = 10,
     image_shape: ImageShape = (3, 32, 32),
 ) -> ArchSpec:
-    """The architecture inside the budget whose stages divide it most nearly as `shares` say.
+    """The architecture inside the budget whose stages divide it most nearly in the proportions `shares`.
 
-    Share i is the cost of stage i, its shortcut included, over the sum of the stages; stem and head stand outside.
+    Share i is the cost of stage i, its shortcut included, over the sum of the stages; stem and head are left out.
     Cost is parameters if the budget sets them, else MACs. Widths are multiples of `width_step`. Among all such
     widths inside the budget the largest deviation of a share is smallest; ties go to the nearer total.
 
     Raises:
-        InputError: if no widths on the grid meet the budget.
+        InputError: if no such widths meet the budget.
     """
     if not budget.resources:
         raise invalid("search.budget", str(budget), "params or macs")
@@ -130,7 +130,7 @@ def allocate(
 
 
 def _candidates(stages: _Stages, shares: Sequence[float], budget: Budget, step: int, spread: float) -> list[np.ndarray]:
-    """Grid widths, one array a stage, among them all inside the budget whose shares deviate by at most `spread`.
+    """Grid widths, one array per stage, among them all inside the budget whose shares deviate by at most `spread`.
 
     Built stage by stage: the cost of a stage follows from its width and the one before, and must lie between
     (share - spread) of the least and (share + spread) of the most that all stages may cost together.

@@ -1,4 +1,4 @@
-"""What of a space is in a plan, and what was left out."""
+"""The architectures of a space that a plan may hold, and those that were left out."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -69,8 +69,12 @@ class Rejected:
 class Candidates:
     """The architectures of a space inside its limits, and what was left out.
 
-    considered: points of the space; rejected: the nearest of those outside; rejected_count: how many there are;
-    not_sampled: how many inside were left out by search.sample.
+    Attributes:
+        specs: the architectures.
+        considered: number of points of the space.
+        rejected: the nearest of those outside the limits.
+        rejected_count: number of all points outside.
+        not_sampled: number of architectures inside that search.sample left out.
     """
 
     specs: Specs

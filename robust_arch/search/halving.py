@@ -1,4 +1,4 @@
-"""Successive halving without its runs: how long the rungs are, and who is promoted (Jamieson & Talwalkar 2016)."""
+"""The rule of successive halving: lengths of the rungs and promotions (Jamieson & Talwalkar 2016)."""
 
 import math
 from collections.abc import Mapping, Sequence

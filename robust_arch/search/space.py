@@ -22,17 +22,23 @@ _NEAREST = 20  # rejected points that are kept, to show how the limits were miss
 _MAX_DIVISIONS = 100_000
 
 Point = tuple[str, ArchSpec | InputError]
-"""What a point is called, and its architecture or why it has none."""
+"""A point's description, with its architecture or the reason why it has none."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Space:
-    """Choices for each stage. template: family and everything that is not depth or width.
+    """Choices for each stage, of which one of widths, shares and vary is set.
 
-    depths: for each stage the depths to try, the template's unless given. widths: for each stage the widths to try; or
-    shares: divisions of the budget over the stages, from which widths in multiples of `width_step` follow, {parts: n}
-    for all divisions into n equal parts; or vary: changes of the template. tie: stages whose choices move together.
-    last_share: bounds of the last stage's share.
+    Attributes:
+        template: family and everything that is not depth or width.
+        depths: the depths to try per stage, the template's by default.
+        widths: the widths to try per stage.
+        shares: divisions of the budget over the stages, from which widths in multiples of `width_step` follow;
+            {parts: n} for all divisions into n equal parts.
+        vary: changes of the template.
+        width_step: of widths that follow from shares or vary, and of ranges that name no step.
+        tie: stages whose choices move together.
+        last_share: bounds of the last stage's share.
     """
 
     template: ArchSpec
@@ -53,7 +59,7 @@ class Space:
             return
         if (self.widths is None) == (self.shares is None):
             raise InputError(
-                "search.space: set either widths (choices a stage) or shares (divisions of the budget), or vary"
+                "search.space: set either widths (choices per stage) or shares (divisions of the budget), or vary"
             )
         self._check_choices()
         if self.shares is not None:
@@ -206,7 +212,7 @@ def _describe(spec: ArchSpec) -> str:
 
 
 def _divisions(shares: Any, stages: int) -> tuple[tuple[float, ...], ...]:
-    """Divisions of a budget: those of a list, or with {parts: n} all into n equal parts, at least one a stage."""
+    """Divisions of a budget: those of a list, or with {parts: n} all into n equal parts, at least one per stage."""
     if isinstance(shares, Mapping):
         parts: Any = shares.get("parts")
         if set(shares) != {"parts"} or not is_count(parts) or parts < stages:

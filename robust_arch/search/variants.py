@@ -19,7 +19,13 @@ _AROUND = 4  # steps that a refilled stage may deviate from the common factor, t
 
 @dataclass(frozen=True)
 class Variant:
-    """A network of a study that varies one. changed: positions of the stages that differ on purpose, from 0."""
+    """A variant of the base network.
+
+    Attributes:
+        description: what differs, in words.
+        spec: its architecture.
+        changed: positions of the stages that differ on purpose, from 0.
+    """
 
     description: str
     spec: ArchSpec
@@ -30,9 +36,12 @@ class Variant:
 class Variants:
     """Factors by which stages of the base network change, each factor and each stage giving one network.
 
-    widths, depths: factors of a stage's width and depth. stages: counted from 1, or "last"; None for all.
-    together: all these stages change at once. refill: where there is a budget, the other stages widen or narrow by a
-    common factor until it is met.
+    Attributes:
+        widths: factors of a stage's width.
+        depths: factors of a stage's depth.
+        stages: counted from 1, or "last"; None for all.
+        together: all these stages change at once.
+        refill: where there is a budget, the other stages widen or narrow by a common factor until it is met.
     """
 
     widths: tuple[float, ...] = ()
@@ -70,14 +79,15 @@ class Variants:
         yield Variant("arch as it is", base)
         stages = self.positions(len(base.depths))
         for changed in [stages] if self.together else [(stage,) for stage in stages]:
-            who = f"stage {changed[0] + 1}" if len(changed) == 1 else "stages " + "+".join(str(i + 1) for i in changed)
+            numbers = "+".join(str(stage + 1) for stage in changed)
+            where = f"stage {numbers}" if len(changed) == 1 else f"stages {numbers}"
             for name, step in (("widths", width_step), ("depths", 1)):
                 for factor in getattr(self, name):
-                    numbers = {"depths": list(base.depths), "widths": list(base.widths)}
+                    values = {"depths": list(base.depths), "widths": list(base.widths)}
                     for stage in changed:
-                        numbers[name][stage] = _scaled(name, numbers[name][stage], factor, step)
-                    spec = replace(base, depths=tuple(numbers["depths"]), widths=tuple(numbers["widths"]))
-                    yield Variant(f"{who}, {name} x {factor:g}", spec, changed)
+                        values[name][stage] = _scaled(name, values[name][stage], factor, step)
+                    spec = replace(base, depths=tuple(values["depths"]), widths=tuple(values["widths"]))
+                    yield Variant(f"{where}, {name} x {factor:g}", spec, changed)
 
 
 def _factors(key: str, factors: Any) -> tuple[float, ...]:

@@ -357,7 +357,7 @@ def test_verdicts_on_radii(curve, classes, ok):
 )
 def test_few_standing_images(broken, standing, ok):
     verdict = masking._judge_square(
-        {"queries": 1000, "broken": masking._count(broken, 200), "white_box": masking._count(standing, 200)}
+        {"queries": 1000, "broken": recorded_share(broken, 200), "white_box": recorded_share(standing, 200)}
     )
     assert verdict["ok"] == ok
     assert ("nothing to judge" in verdict["text"]) == (standing == 0)

@@ -26,8 +26,8 @@ from robust_arch.evaluation import (
     EvaluationSettings,
     NamedAttack,
     Subject,
-    blocks,
     extend,
+    saved_batches,
     select_examples,
     suite,
 )
@@ -236,7 +236,7 @@ def test_the_same_question_does_use_them(net, tmp_path):
 def test_an_attack_without_blocks_keeps_its_batches_once_there_is_work_to_lose(
     patience, kept, net, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(blocks, "_PATIENCE", patience)
+    monkeypatch.setattr(saved_batches, "_PATIENCE", patience)
     images = labelled(net)
     expected = on_disk(evaluated(tmp_path / "whole", net, images, named(InBlocks(block_size=None)), batch_size=6))
     cut_off(tmp_path, net, images, named(InBlocks(2, block_size=None)), batch_size=6)
@@ -248,7 +248,7 @@ def test_an_attack_without_blocks_keeps_its_batches_once_there_is_work_to_lose(
 
 
 def test_another_batch_size_does_not_use_batches(net, tmp_path, monkeypatch):
-    monkeypatch.setattr(blocks, "_PATIENCE", 0.0)
+    monkeypatch.setattr(saved_batches, "_PATIENCE", 0.0)
     images, again = labelled(net), InBlocks(block_size=None)
     cut_off(tmp_path, net, images, named(InBlocks(2, block_size=None)), batch_size=6)
     evaluated(tmp_path, net, images, named(again), batch_size=7)
@@ -257,8 +257,8 @@ def test_another_batch_size_does_not_use_batches(net, tmp_path, monkeypatch):
 
 def test_batches_are_written_together_once_ten_seconds_have_passed(tmp_path, monkeypatch):
     clock = iter([0.0, 4.0, 9.9, 10.0, 10.0, 19.9, 20.0, 20.0])
-    monkeypatch.setattr(blocks.time, "monotonic", lambda: next(clock))
-    kept = blocks.Blocks(tmp_path, "eval", {"attack": "planted"})
+    monkeypatch.setattr(saved_batches.time, "monotonic", lambda: next(clock))
+    kept = saved_batches.Blocks(tmp_path, "eval", {"attack": "planted"})
     written = []
     for start in range(5):
         kept.add(start, {"predicted": np.arange(start)}, at_once=False)

@@ -22,7 +22,7 @@ from robust_arch.evaluation import select_examples
 from robust_arch.evaluation.operator_norms import conv_norm
 from robust_arch.runs import RunFacts, RunFolder
 
-FOLDER = Path(__file__).parents[1] / "experiments" / "theory"
+FOLDER = Path(__file__).parents[2] / "experiments" / "theory"
 
 # --- the decomposition ---
 
@@ -132,10 +132,17 @@ def test_a_border_only_lowers_the_norm_and_less_so_on_large_images():
 def smoothness(bound):
     """As an evaluation records it, of a network of three stages; `bound` is the last stage's."""
     names = ("stem", "stage 1", "stage 2", "stage 3", "logits")
-    stages = [{"name": name, "from_input": 1.0, "alone": i / 8, "bound": float(i)} for i, name in enumerate(names)]
+    stages = [
+        {"name": name, "from_input": 1.0, "alone": i / 8, "alone_max": 1.0, "bound": float(i)}
+        for i, name in enumerate(names)
+    ]
     stages[3]["bound"] = bound
     layers = [{"name": f"network.stages.{stage}.0.conv1", "norm": 10.0 + stage} for stage in range(3)]
     return {"n": 198, "stages": stages, "bounds": {"network": 1e6, "layers": layers}}
+
+
+def share(percent):
+    return {"count": round(2 * percent), "n": 200, "percent": float(percent), "interval": [0.0, 100.0]}
 
 
 def plant(study, run_id, seed, *, checkpoint="best", **record):
@@ -145,9 +152,10 @@ def plant(study, run_id, seed, *, checkpoint="best", **record):
     folder = RunFolder(study / "runs" / run_id)
     folder.write_state("completed", RunFacts(run_id=run_id, seed=seed, epochs=10, data="digits", **facts))
     content = {"eval_id": checkpoint, "run_id": run_id, "checkpoint": checkpoint, "weights": "raw"}
-    content |= {"threat": "linf-0.2", "data": "digits", "n_test": 200, "clean": {"percent": 90.0}, "invalid": []}
-    content |= {"attacks": {"pgd20": {"percent": 60.0}}, "worst_case": {"percent": 60.0}, "lipschitz": {"mean": 40.0}}
-    content |= {"stability": {"percent": 65.0}, "lipschitz_kl": {"mean": 2.0}, "lipschitz_l2": {"mean": None}}
+    content |= {"threat": "linf-0.2", "data": "digits", "n_test": 200, "clean": share(90), "invalid": []}
+    content |= {"attacks": {"pgd20": share(60)}, "worst_case": share(60), "stability": share(65)}
+    means = {"lipschitz": 40.0, "lipschitz_kl": 2.0, "lipschitz_l2": None}
+    content |= {name: {"mean": mean, "n": 200} for name, mean in means.items()}
     folder.evaluations.mkdir(parents=True, exist_ok=True)
     (folder.evaluations / f"{checkpoint}.json").write_text(json.dumps(content | record))
 
@@ -156,7 +164,7 @@ def test_the_collector_reads_what_there_is_of_a_study(tmp_path):
     study = tmp_path / "half"
     plant(study, "a", 0, smoothness=smoothness(7.0))
     plant(study, "a", 0, checkpoint="last", smoothness=smoothness(70.0))
-    plant(study, "b", 1, stability={"percent": 70.0})
+    plant(study, "b", 1, stability=share(70))
     (study / "runs" / "c").mkdir()
     found = collect.collected(study).set_index("run_id")
     assert list(found.index) == ["a", "b"]

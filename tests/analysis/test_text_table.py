@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from robust_arch.analysis.grid import Grid, Heading, latex, markdown
+from robust_arch.analysis.text_table import Heading, TextTable, latex, markdown
 from robust_arch.errors import InputError
 
-GRID = Grid(
+TABLE = TextTable(
     (Heading("family", numeric=False), Heading("robust (%)"), Heading("note", numeric=False)),
     [["wide_resnet", "69.4 [64.5, 74.0]", "50% & more"], ["[a]", "-", "a|b ~ {x}^2 #1 $5 \\n"]],
     frozenset({1}),
@@ -18,7 +18,7 @@ GRID = Grid(
 
 
 def test_markdown_by_hand() -> None:
-    assert markdown(GRID).splitlines() == [
+    assert markdown(TABLE).splitlines() == [
         "| family | robust (%) | note |",
         "| --- | ---: | --- |",
         "| wide_resnet | 69.4 [64.5, 74.0] | 50% & more |",
@@ -27,7 +27,7 @@ def test_markdown_by_hand() -> None:
 
 
 def test_latex_by_hand() -> None:
-    lines = latex(GRID, "Two rows & 100%.", "tab:x").splitlines()
+    lines = latex(TABLE, "Two rows & 100%.", "tab:x").splitlines()
     body = lines[lines.index(r"\toprule") :]
     assert r"\caption{Two rows \& 100\%.}" in lines
     assert r"\begin{tabular}{@{}lrl@{}}" in lines
@@ -43,7 +43,7 @@ def test_latex_by_hand() -> None:
 
 
 def test_every_row_has_as_many_cells_as_the_tabular_has_columns() -> None:
-    text = latex(GRID, "c", "l")
+    text = latex(TABLE, "c", "l")
     (columns,) = re.findall(r"\\begin\{tabular\}\{@\{\}([lr]+)@\{\}\}", text)
     lines = [line for line in text.splitlines() if line.endswith(r"\\")]
     assert [len(re.split(r"(?<!\\)&", line)) for line in lines] == [len(columns)] * 3
@@ -51,13 +51,13 @@ def test_every_row_has_as_many_cells_as_the_tabular_has_columns() -> None:
 
 def test_a_row_of_another_length_is_refused() -> None:
     with pytest.raises(InputError, match="2 cells"):
-        Grid((Heading("a"), Heading("b")), [["1"]])
+        TextTable((Heading("a"), Heading("b")), [["1"]])
 
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no pdflatex on this machine")
 def test_latex_compiles(tmp_path: Path) -> None:
     head = r"\documentclass{article}\usepackage{booktabs}\begin{document}"
-    page = head + latex(GRID, "a_b", "tab:a") + r"\end{document}"
+    page = head + latex(TABLE, "a_b", "tab:a") + r"\end{document}"
     (tmp_path / "page.tex").write_text(page)
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "page.tex"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)

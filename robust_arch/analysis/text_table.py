@@ -23,7 +23,7 @@ class Heading:
 
 
 @dataclass(frozen=True)
-class Grid:
+class TextTable:
     """Headings and rows of plain texts; `rules` are the rows (from 0) with a rule above them.
 
     Raises:
@@ -40,12 +40,12 @@ class Grid:
                 raise invalid("row", list(row), f"{len(self.head)} cells, one per heading")
 
 
-def markdown(grid: Grid) -> str:
+def markdown(table: TextTable) -> str:
     """The table in Markdown, which has no rules between rows."""
     lines = [
-        [heading.text for heading in grid.head],
-        ["---:" if heading.numeric else "---" for heading in grid.head],
-        *grid.rows,
+        [heading.text for heading in table.head],
+        ["---:" if heading.numeric else "---" for heading in table.head],
+        *table.rows,
     ]
     return "\n".join(f"| {' | '.join(map(plain, line))} |" for line in lines)
 
@@ -55,9 +55,9 @@ def plain(text: str) -> str:
     return text.replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")
 
 
-def latex(grid: Grid, caption: str, label: str) -> str:
+def latex(table: TextTable, caption: str, label: str) -> str:
     r"""A table environment over both columns for \input, which needs booktabs; every text is escaped."""
-    columns = "".join("r" if heading.numeric else "l" for heading in grid.head)
+    columns = "".join("r" if heading.numeric else "l" for heading in table.head)
     parts = [
         r"\begin{table*}",
         r"\centering\small\setlength{\tabcolsep}{4pt}",
@@ -65,9 +65,9 @@ def latex(grid: Grid, caption: str, label: str) -> str:
         rf"\label{{{label}}}",
         rf"\begin{{tabular}}{{@{{}}{columns}@{{}}}}",
         r"\toprule",
-        _line([escaped(heading.text) for heading in grid.head]),
+        _line([escaped(heading.text) for heading in table.head]),
         r"\midrule",
-        *_body(grid),
+        *_body(table),
         r"\bottomrule",
         r"\end{tabular}",
         r"\end{table*}",
@@ -81,9 +81,9 @@ def escaped(text: str) -> str:
     return re.sub(r" (\[[^\]]*\])", r"~{\\scriptsize \1}", safe)
 
 
-def _body(grid: Grid) -> Iterator[str]:
-    for place, row in enumerate(grid.rows):
-        if place in grid.rules:
+def _body(table: TextTable) -> Iterator[str]:
+    for place, row in enumerate(table.rows):
+        if place in table.rules:
             yield r"\midrule"
         yield _line([escaped(cell) for cell in row])
 
