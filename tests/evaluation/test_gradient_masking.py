@@ -14,6 +14,7 @@ from robust_arch.data import ImageSet
 from robust_arch.data.digits import Digits
 from robust_arch.errors import InputError
 from robust_arch.evaluation import gradient_masking as masking
+from robust_arch.evaluation import surrogates
 from robust_arch.evaluation.examples import Examples, select_examples
 from robust_arch.evaluation.gradient_masking import diagnose
 from robust_arch.evaluation.surrogates import presaturation
@@ -25,9 +26,10 @@ N = 60
 
 @pytest.fixture(scope="module", autouse=True)
 def few_queries():
-    """A fifth of the black-box attack's length: enough here, and it would take most of the time."""
+    """A fifth of the black-box attack and a third of the distillation: enough here, and most of the time otherwise."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(masking, "QUERIES", 200)
+        patch.setattr(surrogates, "_STEPS", 100)
         yield
 
 
