@@ -2,12 +2,13 @@
 
 import itertools
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from robust_arch.configuration.nodes import of_a_job
 
@@ -19,7 +20,8 @@ def sweep_configuration(overrides: Sequence[str]) -> tuple[DictConfig, ConfigLoa
     """
     loader = GlobalHydra.instance().config_loader()
     config = loader.load_configuration("train", [*overrides, "hydra.mode=MULTIRUN"], RunMode.MULTIRUN, from_shell=False)
-    return config, loader, list(config.hydra.overrides.task)
+    arguments: Any = OmegaConf.to_container(config.hydra.overrides.task, resolve=False)  # each job resolves its own
+    return config, loader, arguments
 
 
 def configurations(

@@ -205,8 +205,8 @@ def test_the_short_recipe(recipe):
         ("recipe.schedule.milestones=[75,90]", r"recipe\.schedule\.milestones = \(75, 90\)"),
         ("recipe.epochs=0", r"recipe\.epochs = 0"),
         ("recipe.augment.padding=-1", r"recipe\.augment\.padding = -1"),
-        ("+recipe.schedule.milestone=3", r"recipe: .*milestone"),
-        ("+recipe.clip=3", r"recipe: .*clip"),
+        ("+recipe.schedule.milestone=3", r"recipe\.schedule\.milestone: unknown key; did you mean milestones"),
+        ("+recipe.clip=3", r"recipe\.clip: unknown key; Keys are .*gradient_clip"),
     ],
 )
 def test_a_bad_value_in_a_recipe_file_is_named(override, message, recipe):
