@@ -15,6 +15,7 @@ from robust_arch.common.paths import conf_dir
 from robust_arch.configuration.schema import refused
 from robust_arch.errors import invalid
 
+_TAKE_A_VALUE = ("--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp")
 FLAGS = {"--stop-on-failure": "study.stop_on_failure=true"}
 """Flags of the command, and the overrides that they abbreviate."""
 
@@ -27,12 +28,22 @@ def require_one_study(words: Sequence[str]) -> None:
             raise invalid(key, value, "one study per command")
 
 
+def overrides_last(words: Sequence[str]) -> list[str]:
+    """The words of a command with its overrides after its options, as Hydra's parser needs them to be."""
+    options, overrides = [], []
+    for before, word in zip(["", *words], words, strict=False):
+        is_override = not word.startswith("-") and ("=" in word or word.startswith("~"))
+        (overrides if is_override and before not in _TAKE_A_VALUE else options).append(word)
+    return [*options, *overrides]
+
+
 def run_job(job: Callable[[DictConfig], Any], config: str) -> None:
     """Compose conf/<config>.yaml with the command line's overrides, and run `job`, or with `-m` the sweep, on it.
 
     Raises:
         SystemExit: with status 1 and one line for what Hydra does not accept.
     """
+    sys.argv[1:] = overrides_last(sys.argv[1:])
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises; it would print a traceback of its own
     try:
         hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=config)(job)()
