@@ -30,7 +30,8 @@ def require_one_study(words: Sequence[str]) -> None:
 
 def overrides_last(words: Sequence[str]) -> list[str]:
     """The words of a command with its overrides after its options, as Hydra's parser needs them to be."""
-    options, overrides = [], []
+    options: list[str] = []
+    overrides: list[str] = []
     for before, word in zip(["", *words], words, strict=False):
         is_override = not word.startswith("-") and ("=" in word or word.startswith("~"))
         (overrides if is_override and before not in _TAKE_A_VALUE else options).append(word)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from robust_arch.attacks import ThreatModel
+from robust_arch.errors import invalid
 
 PRESATURATION = "presaturation_logits"
 """Method of a network, from images to logits (B, K), that returns them before anything that saturates."""
@@ -22,25 +23,25 @@ _SIDE = 32  # of the images that the distilled network works on: larger ones are
 class Presaturation(nn.Module):
     """A network up to the last of its linear or convolutional layers that has one number per class.
 
-    Its own method `presaturation_logits` is used if it has one.
+    layer: that layer; or the part of the network, itself included, whose method `presaturation_logits` is used.
     """
 
-    def __init__(self, net: nn.Module, layer: nn.Module | None) -> None:
+    def __init__(self, net: nn.Module, layer: nn.Module) -> None:
         super().__init__()
         self.net, self.layer = net, layer
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits (B, K) of x: (B, C, H, W)."""
-        if self.layer is None:
-            found: Tensor = getattr(self.net, PRESATURATION)(x)
-            return found
-        outputs: list[Tensor] = []
-        hook = self.layer.register_forward_hook(lambda *call: outputs.append(call[2]))
+        calls: list[tuple[Tensor, Tensor]] = []
+        hook = self.layer.register_forward_hook(lambda _, inputs, output: calls.append((inputs[0], output)))
         try:
             self.net(x)
         finally:
             hook.remove()
-        return outputs[-1].flatten(1)
+        inputs, output = calls[-1]
+        own = getattr(self.layer, PRESATURATION, None)
+        logits: Tensor = output if own is None else own(inputs)  # inputs: behind the normalisation, if there is one
+        return logits.flatten(1)
 
 
 @torch.no_grad()
@@ -50,8 +51,12 @@ def presaturation(net: nn.Module, x: Tensor) -> Presaturation | None:
     x: (B, C, H, W), images on which the two are compared.
     """
     logits: Tensor = net(x)
-    if callable(getattr(net, PRESATURATION, None)):
-        return Presaturation(net, None)
+    for part in net.modules():  # a family's network lies inside a classifier that normalises
+        if callable(getattr(part, PRESATURATION, None)):
+            own = Presaturation(net, part)
+            if (shape := own(x).shape) != logits.shape:
+                raise invalid(PRESATURATION, tuple(shape), f"the shape of the logits, {tuple(logits.shape)}")
+            return own
     called: list[tuple[nn.Module, Tensor]] = []
 
     def note(layer: nn.Module, _: Any, output: Any) -> None:

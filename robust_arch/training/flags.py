@@ -27,7 +27,7 @@ def training_flags(rows: list[dict[str, float]], num_classes: int, held_out: int
     elif (epoch := robust_to_one_step_only(rows, held_out)) is not None:
         then = rows[epoch]
         flags.append(
-            f"robust to one step only, as after catastrophic overfitting: at epoch {epoch + 1} held-out accuracy is "
+            f"one step overstates robustness: at epoch {epoch + 1} held-out accuracy is "
             f"{then['val_fgsm_acc']:.1f}% under one step and {then['val_robust_acc']:.1f}% under the selection attack "
             f"(n={held_out})"
         )

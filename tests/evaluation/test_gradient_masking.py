@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from robust_arch.architectures.build import Classifier, Normalize
 from robust_arch.attacks import PGD, ThreatModel
 from robust_arch.common.statistics import recorded_share
 from robust_arch.data import ImageSet
@@ -226,6 +227,21 @@ def test_a_network_may_expose_its_logits_before_they_saturate(natural, examples)
     surrogate = presaturation(Exposing(), x)
     assert torch.equal(surrogate(x), natural(x))
     assert presaturation(natural, x) is None
+    # a family's network lies behind the classifier's normalisation
+    inside = Classifier(Normalize([0.5], [0.5]), Exposing())
+    assert torch.equal(presaturation(inside, x)(x), natural((x - 0.5) / 0.5))
+
+
+def test_exposed_logits_of_another_shape_are_refused(natural, examples):
+    class Exposing(nn.Module):
+        def presaturation_logits(self, x):
+            return natural(x)[:, :3]
+
+        def forward(self, x):
+            return natural(x).clamp(-2, 2)
+
+    with pytest.raises(InputError, match=r"presaturation_logits = \(60, 3\): .*\(60, 10\)"):
+        presaturation(Exposing(), examples.images.to_unit(examples.images.images))
 
 
 def test_what_the_white_box_attacks_miss_and_the_black_box_attack_finds(robust, examples, honest):

@@ -56,7 +56,7 @@ def test_other_histories_are_not_marked(history, held_out):
 def test_a_run_that_was_never_robust(history, held_out, epoch):
     assert robust_to_one_step_only(history, held_out) == epoch
     (flag,) = training_flags(history, 10, held_out)
-    assert flag.startswith(f"robust to one step only, as after catastrophic overfitting: at epoch {epoch + 1} ")
+    assert flag.startswith(f"one step overstates robustness: at epoch {epoch + 1} ")
     assert f"under one step and {history[epoch]['val_robust_acc']:.1f}% under the selection attack" in flag
 
 
