@@ -92,7 +92,9 @@ class ImageFolder(Dataset):
         """(N, C, H, W) uint8, and the number of images by conversion."""
         folder = Path(self.cache).expanduser() if self.cache else cache_dir() / "image_folder"
         cached = folder / f"{self._digest(paths)}.npz"
-        if (arrays := read_arrays(cached)) is not None:
+        # stored uncompressed, so that no whole file holds more than its own size
+        most = cached.stat().st_size if cached.is_file() else 0
+        if (arrays := read_arrays(cached, most)) is not None:
             return arrays["images"], json.loads(str(arrays["converted"]))
         log.info("decoding %d images of %s once into %s", len(paths), root, cached)
         images, converted = self._decode_all(paths)

@@ -1,9 +1,12 @@
+import itertools
+import math
 import os
 
 import numpy as np
 import PIL.Image
 import pytest
 
+from robust_arch.common.files import MOST_OUTCOMES
 from robust_arch.data.image_folder import ImageFolder
 from robust_arch.errors import InputError
 
@@ -67,6 +70,17 @@ def test_the_root_is_left_as_it_was(folder, root, tmp_path):
     folder().read()
     assert sorted(root.rglob("*")) == before
     assert len(list((tmp_path / "cache").iterdir())) == 2  # train and test, and no temporary file
+
+
+def test_a_cache_larger_than_any_record_is_read(tmp_path, unreadable):
+    """CIFAR-10's training images take 150 MB, and what bounds the arrays of records must not bound them."""
+    side = math.isqrt(MOST_OUTCOMES // 2) + 1  # two images per part
+    for grey, place in enumerate(itertools.product(("train", "test"), ("cat", "dog"))):
+        save(tmp_path.joinpath("large", *place, "0.png"), np.full((side, side), grey, dtype=np.uint8))
+    folder = ImageFolder(name="large", root=str(tmp_path / "large"), cache=str(tmp_path / "cache"), channels=1)
+    first = folder.read()
+    unreadable()
+    assert [part.fingerprint() for part in folder.read()] == [part.fingerprint() for part in first]
 
 
 def test_without_a_cache_folder_the_user_s_is_used(root, tmp_path, monkeypatch):
