@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from robust_arch.attacks import PGD, Attack, Clean, Margin, ThreatModel
-from robust_arch.attacks.losses import AttackLoss, CrossEntropy, LogitRatio, margin
+from robust_arch.attacks.losses import CrossEntropy, LogitRatio, margin
 from robust_arch.attacks.square import Square
 from robust_arch.common import randomness
 from robust_arch.common.statistics import recorded_share
@@ -26,19 +26,16 @@ from robust_arch.evaluation.surrogates import DISTILLATION_COPIES, distilled, pr
 
 MULTIPLES = tuple(Fraction(multiple) for multiple in ("0", "1/2", "1", "2", "4", "8"))
 """Radii in units of eps; one at which any image can be turned into any other is added."""
-# The settings of cw40, on both losses: too large logits stop cross-entropy and not the margin. From the clean image: a
-# random start moves images whose gradient is zero, and would hide that it is.
-CURVE_ATTACKS = (
-    PGD(steps=40, rel_step_size=0.1, start=Clean()),
-    PGD(steps=40, rel_step_size=0.1, start=Clean(), loss=Margin()),
-)
-LOSSES: dict[str, tuple[AttackLoss, int]] = {
-    "cross_entropy": (CrossEntropy(), 2),
-    "margin": (Margin(), 2),
-    "logit_ratio": (LogitRatio(), 3),
-}
-"""Losses that are compared, each with the number of classes that it needs."""
 LOSS_STEPS = 40
+# The settings of cw40, on each loss: too large logits stop cross-entropy and not the margin. From the clean image: a
+# random start moves images whose gradient is zero, and would hide that it is.
+ATTACKS = {
+    name: PGD(steps=LOSS_STEPS, rel_step_size=0.1, start=Clean(), loss=loss)
+    for name, loss in (("cross_entropy", CrossEntropy()), ("margin", Margin()), ("logit_ratio", LogitRatio()))
+}
+"""By the loss that they climb; the last one needs three classes."""
+CURVE = ("cross_entropy", "margin")
+"""Those of them whose point-wise worst case is followed over the radii."""
 STEPS = (1, 2, 5, 10, 20, 50, 100)
 FEW, MANY = 20, 100  # pgd20 must have converged
 REL_PATH = 2.5  # steps of 2.5 eps / steps can cross the ball (Madry et al. 2018); at most eps, so one step is fgsm
@@ -138,10 +135,11 @@ def diagnose(
         logits, again = _clean_logits(subject), _clean_logits(subject)
         predicted = logits.argmax(dim=1)
         clean = predicted == examples.images.labels
-        radii, at_eps = _against_eps(subject, clean)
+        standing = _after_each_loss(subject, clean)
+        radii = _against_eps(subject, clean, standing)
         steps, after_steps = _against_steps(subject, clean)
-        losses, after_losses = _against_losses(subject, clean)
-        white_box = at_eps & after_steps & after_losses
+        losses, after_losses = _compared(standing)
+        white_box = after_steps & after_losses
         found = {
             "eps": {"points": radii, "classes": len(set(predicted.tolist()))},
             "steps": steps,
@@ -158,9 +156,9 @@ def diagnose(
 
 def _cost(radii: int) -> dict[str, int]:
     """Passes an image at most, forward and backward or forward alone; images that fell are not attacked again."""
-    curve = sum(attack.steps for attack in CURVE_ATTACKS)
-    # two surrogates are attacked like the curve; the passes of the distilled one's training are not the network's
-    gradients = (radii - 1 + 2) * curve + sum(STEPS) + LOSS_STEPS * len(LOSSES) + 2
+    # radii but 0 and eps, whose attacks are those of the losses; the distilled surrogate's passes are its own
+    curves = radii - 2 + 1
+    gradients = LOSS_STEPS * (curves * len(CURVE) + len(ATTACKS)) + sum(STEPS) + 2
     return {"gradients": gradients, "forwards": QUERIES + DISTILLATION_COPIES + len(REL_T) * (2 + RANDOM_DIRECTIONS)}
 
 
@@ -172,17 +170,29 @@ def _radii(threat: ThreatModel, pixels: int) -> list[Fraction]:
     return sorted({*(multiple * eps for multiple in MULTIPLES if multiple <= 1 or multiple * eps < whole), whole})
 
 
-def _against_eps(subject: _Subject, clean: Tensor) -> tuple[list[dict[str, Any]], Tensor]:
-    """Point-wise worst case over `CURVE_ATTACKS` at each radius; who stands at eps, (n,) bool. clean: (n,) bool."""
-    rows, at_eps = [], clean
+def _after_each_loss(subject: _Subject, clean: Tensor) -> dict[str, Tensor]:
+    """Who stands at eps after each attack of `ATTACKS` by itself, by its loss: (n,) bool. clean: (n,) bool."""
+    few_classes = subject.examples.images.num_classes < 3
+    return {
+        name: subject.standing(attack, clean, subject.threat)
+        for name, attack in ATTACKS.items()
+        if name in CURVE or not few_classes
+    }
+
+
+def _against_eps(subject: _Subject, clean: Tensor, at_eps: dict[str, Tensor]) -> list[dict[str, Any]]:
+    """Point-wise worst case over the attacks of `CURVE` at each radius.
+
+    clean: (n,) bool. at_eps: who stands at the threat's radius after each of them.
+    """
+    rows = []
     for eps in _radii(subject.threat, math.prod(subject.examples.images.image_shape)):
         threat, standing = ThreatModel(subject.threat.norm, eps), clean
-        for attack in CURVE_ATTACKS if eps else ():
-            standing = subject.standing(attack, standing, threat)
-        if threat == subject.threat:
-            at_eps = standing
+        for name in CURVE if eps else ():
+            known = threat == subject.threat
+            standing = standing & at_eps[name] if known else subject.standing(ATTACKS[name], standing, threat)
         rows.append({"eps": str(eps), "radius": float(eps), **_share(standing)})
-    return rows, at_eps
+    return rows
 
 
 def _against_steps(subject: _Subject, clean: Tensor) -> tuple[list[dict[str, Any]], Tensor]:
@@ -196,16 +206,11 @@ def _against_steps(subject: _Subject, clean: Tensor) -> tuple[list[dict[str, Any
     return rows, always
 
 
-def _against_losses(subject: _Subject, clean: Tensor) -> tuple[list[dict[str, Any]], Tensor]:
-    """Each loss by itself at eps; who stands after all of them, (n,) bool. clean: (n,) bool.
+def _compared(standing: dict[str, Tensor]) -> tuple[list[dict[str, Any]], Tensor]:
+    """Who stands after each loss, and who of them after all: rows, and (n,) bool. standing: (n,) bool by loss.
 
     missed: images that another loss breaks and this one does not.
     """
-    losses = {name: loss for name, (loss, classes) in LOSSES.items() if subject.examples.images.num_classes >= classes}
-    attacks = {
-        name: PGD(steps=LOSS_STEPS, rel_step_size=0.1, start=Clean(), loss=loss) for name, loss in losses.items()
-    }
-    standing = {name: subject.standing(attack, clean, subject.threat) for name, attack in attacks.items()}
     after_all = torch.stack(list(standing.values())).all(dim=0)
     rows = [
         {"loss": name, "standing": _share(mine), "missed": _share(mine & ~after_all)} for name, mine in standing.items()
@@ -226,8 +231,8 @@ def _against_transfer(subject: _Subject, white_box: Tensor) -> list[dict[str, An
     for name, surrogate in surrogates.items():
         if surrogate is not None:
             standing = white_box
-            for attack in CURVE_ATTACKS:
-                standing = subject.standing(attack, standing, subject.threat, surrogate)
+            for loss in CURVE:
+                standing = subject.standing(ATTACKS[loss], standing, subject.threat, surrogate)
             rows.append({"surrogate": name, "white_box": _share(white_box), "broken": _share(white_box & ~standing)})
     return rows
 
@@ -337,9 +342,8 @@ def _worded(share: dict[str, Any]) -> str:
     return f"{share['count']} of {share['n']} ({share['percent']:.1f}% [{low:.1f}, {high:.1f}])"
 
 
-def _many(among: dict[str, Any], limit: float | None = None) -> bool:
+def _many(among: dict[str, Any], limit: float = MAX_OF_STANDING) -> bool:
     """Whether at least `MIN_FALLEN` images, and more than the limit by the interval, fall of those that stood."""
-    limit = MAX_OF_STANDING if limit is None else limit
     return among["count"] >= MIN_FALLEN and _exceeds(among, limit)
 
 
