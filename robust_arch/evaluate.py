@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 import yaml
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from robust_arch.analysis.report.card import write_card
 from robust_arch.architectures import ArchSpec, Classifier, cost
@@ -21,7 +21,7 @@ from robust_arch.common.plain import is_plain, shown
 from robust_arch.common.signals import exit_on_sigterm
 from robust_arch.configuration.commands import run_job
 from robust_arch.configuration.evaluation import read_evaluation, read_normalisation
-from robust_arch.configuration.nodes import instantiate, plain
+from robust_arch.configuration.nodes import built, plain
 from robust_arch.configuration.schema import require_known
 from robust_arch.configuration.settings import (
     evaluate_command,
@@ -40,6 +40,7 @@ from robust_arch.interop import LoadedCheckpoint, open_checkpoint
 from robust_arch.interop.normalisation import FROM_DATASET, FROM_OUTSIDE, Normalisation, checked, identity
 from robust_arch.runs import RunFacts, RunFolder, StudyFolder
 from robust_arch.runs.provenance import provenance
+from robust_arch.training.settings import TrainerSettings
 
 log = logging.getLogger("robust_arch.evaluate")  # under -m this module is called __main__
 
@@ -72,7 +73,7 @@ def evaluate(cfg: DictConfig) -> EvaluationRecord:
     net, spec = normalisation.applied_to(loaded.net), loaded.spec
     log.info("normalisation: %s", normalisation)
     settings.require_fits(len(test), test.num_classes, threat.eps)
-    trainer = instantiate(cfg.trainer, "trainer")
+    trainer = built(cfg.trainer, "trainer", TrainerSettings)
     trainer.prepare_process()
     own = _owning_run(path)
     folder, run_id, which = own or _external_run(cfg, path, normalisation)
@@ -169,10 +170,8 @@ def _group(content: Mapping[str, Any], key: str, allowed: str) -> Mapping[str, A
 
 def _dataset(cfg: DictConfig, trained: Mapping[str, Any]) -> Dataset:
     if cfg.get("data"):
-        dataset = instantiate(cfg.data, "data")
-        if not isinstance(dataset, Dataset):
-            raise invalid("data", cfg.data, "a data set, like data=digits")
-        return dataset
+        given: Dataset = built(cfg.data, "data", Dataset)
+        return given
     if trained.get("data") is None:
         raise invalid("data", None, "the data set to evaluate on, like data=image_folder data.root=<folder>")
     dataset = recorded_dataset(trained["data"])
@@ -233,8 +232,7 @@ def _facts(folder: RunFolder, spec: ArchSpec, dataset: Dataset, test: ImageSet) 
 
 
 def _config(cfg: DictConfig, spec: ArchSpec) -> dict[str, object]:
-    plain = OmegaConf.to_container(cfg, resolve=True)
-    return {**(plain if isinstance(plain, dict) else {}), "arch": spec.to_dict()}
+    return {**plain(cfg, "configuration"), "arch": spec.to_dict()}
 
 
 def job(cfg: DictConfig) -> None:

@@ -115,5 +115,5 @@ def training_statistics(data: str, root: str | None) -> tuple[list[float], list[
             cfg = hydra.compose("evaluate", overrides=overrides)
     except (HydraException, OmegaConfBaseException) as error:
         raise refused(error) from None
-    dataset: Dataset = instantiate(cfg.data, "data")
+    dataset: Dataset = built(cfg.data, "data", Dataset)
     return dataset.load().train.channel_statistics()
