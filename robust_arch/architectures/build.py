@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from robust_arch.architectures.cost import check_task
 from robust_arch.architectures.family import ImageShape, get_family
+from robust_arch.architectures.initialisation import initialise
 from robust_arch.architectures.spec import ArchSpec
 from robust_arch.errors import invalid
 
@@ -56,7 +57,8 @@ def build(
     seed: initialises from this seed and leaves torch's global random state as it was; None draws from that state.
     """
     check_task(num_classes, image_shape)
-    channels = image_shape[0]
+    family, channels = get_family(spec.family), image_shape[0]
+    family.check_image(spec, image_shape)
     mean = [0.0] * channels if mean is None else mean
     std = [1.0] * channels if std is None else std
     for key, values in (("mean", mean), ("std", std)):
@@ -68,5 +70,6 @@ def build(
     with torch.random.fork_rng(devices=list(gpus), enabled=seed is not None):
         if seed is not None:
             torch.manual_seed(seed)
-        network = get_family(spec.family).build(spec, num_classes, channels)
+        network = family.build(spec, num_classes, channels)
+        initialise(network, spec.initialisation)
     return Classifier(Normalize(mean, std), network)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from robust_arch.architectures.family import ImageShape, get_family
+from robust_arch.architectures.family import ImageShape, family_of, get_family
 from robust_arch.architectures.spec import ArchSpec
 from robust_arch.errors import invalid
 
@@ -42,7 +42,9 @@ def check_task(num_classes: int, image_shape: ImageShape) -> None:
 def cost(spec: ArchSpec, num_classes: int = 10, image_shape: ImageShape = (3, 32, 32)) -> Cost:
     """The cost of `spec` on images of `image_shape` (C, H, W) in `num_classes` classes."""
     check_task(num_classes, image_shape)
-    terms = get_family(spec.family).cost_terms(spec.depths, spec.widths, spec.stem_width, num_classes, image_shape)
+    family = family_of(spec)
+    family.check_image(spec, image_shape)
+    terms = family.cost_terms(spec.depths, spec.widths, spec.stem_width, num_classes, image_shape)
     return Cost(
         params=int(terms.params),
         macs=int(terms.macs),

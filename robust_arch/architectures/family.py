@@ -4,14 +4,16 @@ import importlib
 import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from functools import cache
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from torch import nn
 
 from robust_arch.architectures import families
+from robust_arch.architectures.options import Options
 from robust_arch.errors import invalid
 
 if TYPE_CHECKING:
@@ -143,9 +145,14 @@ class Family(ABC):
         published_keys: layouts of published checkpoints by name, the usual one first, for the keys of `build`'s state
             dict; by default none. Reading a published file takes the number of channels from the first convolution
             `stem` and the number of classes from the last linear layer `fc`.
+        options: the settings that only this family has; by default none.
+        template: the architecture whose settings other than depths and widths `cost_terms` counts; None means that
+            all have their defaults. `family_of` sets it.
     """
 
     published_keys: Mapping[str, KeyNames] = MappingProxyType({})
+    options: type[Options] = Options
+    template: "ArchSpec | None" = None
 
     @abstractmethod
     def validate(self, spec: "ArchSpec") -> None:
@@ -169,6 +176,16 @@ class Family(ABC):
         It draws from torch's global random state. A `StagedNetwork` or a `BoundedNetwork` tells more of its parts.
         """
 
+    def check_image(self, spec: "ArchSpec", image_shape: ImageShape) -> None:  # noqa: ARG002
+        """Raise InputError for images (C, H, W) that are too small for the network's strides; by default none are."""
+        return
+
+    def with_settings_of(self, spec: "ArchSpec") -> Self:
+        """This family, whose `cost_terms` counts architectures with the settings of `spec`."""
+        family = copy(self)
+        family.template = spec
+        return family
+
     def kept_activations(self, spec: "ArchSpec", image_shape: ImageShape) -> int | None:  # noqa: ARG002
         """Numbers per image that one forward pass in training mode keeps for the backward pass to the weights.
 
@@ -189,6 +206,11 @@ def get_family(name: str) -> Family:
     if not isinstance(name, str):
         raise invalid("arch.family", name, f"one of {', '.join(family_names())}")
     return _family(name)
+
+
+def family_of(spec: "ArchSpec") -> Family:
+    """The family of `spec`, whose `cost_terms` counts architectures with its activation and options."""
+    return get_family(spec.family).with_settings_of(spec)
 
 
 @cache  # called for every spec, of which a plan has many thousands

@@ -9,6 +9,9 @@ from torch.nn import functional as F
 
 Activation = Callable[[Tensor], Tensor]
 
+ACTIVATIONS = ("relu", "silu", "gelu", "softplus", "leaky_relu", "prelu", "mish", "psilu")
+_WITH_SLOPE = ("prelu", "psilu")
+
 # the largest |f'| of each activation f, over all real numbers
 _LIPSCHITZ: dict[Activation, float] = {
     F.relu: 1.0,
@@ -19,12 +22,54 @@ _LIPSCHITZ: dict[Activation, float] = {
     F.silu: 0.5 + 2.39935728051547 / 4,
     # f' = Phi(z) + z phi(z); f'' = (2 - z^2) phi(z) = 0 at z = sqrt(2)
     F.gelu: (1 + math.erf(1)) / 2 + math.exp(-1) / math.sqrt(math.pi),
+    F.leaky_relu: 1.0,
+    # f = z tanh(softplus(z)); the largest slope is near z = 1.4906, found by bisection of f'' and rounded up
+    F.mish: 1.0885,
 }
 
 
+class ParametricSiLU(nn.Module):
+    """z sigmoid(a z) with a learned a, one number that starts at 1 (Dai et al. 2022)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.slope = nn.Parameter(torch.ones(()))
+
+    def forward(self, z: Tensor) -> Tensor:
+        """z: any shape."""
+        return z * torch.sigmoid(self.slope * z)
+
+
+def make_activation(name: str) -> Activation:
+    """The activation of that name, of ACTIVATIONS: a function, or a module where it learns one number.
+
+    LeakyReLU has slope 0.01 below 0; PReLU one slope for all channels, which starts at 0.25.
+    """
+    modules: dict[str, type[nn.Module]] = {"prelu": nn.PReLU, "psilu": ParametricSiLU}
+    if name in modules:
+        return modules[name]()
+    function: Activation = getattr(F, name)
+    return function
+
+
+def activation_params(name: str) -> int:
+    """How many numbers one activation of that name learns."""
+    return int(name in _WITH_SLOPE)
+
+
+def activation_copies(name: str) -> int:
+    """How many tensors of its own size the backward pass of an activation and of the convolution behind it keep."""
+    # ReLU keeps its output, which the convolution keeps anyway; the others also keep their input, and the parametric
+    # SiLU the sigmoid
+    return {"relu": 1, "psilu": 3}.get(name, 2)
+
+
 def activation_lipschitz(activation: Activation) -> float:
-    """The Lipschitz constant of an activation of `torch.nn.functional`; KeyError for one that no spec can name."""
-    return _LIPSCHITZ[activation]
+    """The Lipschitz constant of what `make_activation` returns; KeyError for another function."""
+    if isinstance(activation, nn.PReLU):
+        return max(1.0, activation.weight.abs().max().item())
+    # with u = a z the slope of z sigmoid(a z) is that of SiLU at u, whatever a is
+    return _LIPSCHITZ[F.silu if isinstance(activation, ParametricSiLU) else activation]
 
 
 class GlobalAveragePool(nn.Module):

@@ -7,6 +7,8 @@ from typing import Any
 
 import yaml
 
+from robust_arch.architectures.layers import ACTIVATIONS
+from robust_arch.architectures.options import option_text, option_value
 from robust_arch.architectures.spec import ArchSpec, numbers_of
 from robust_arch.common.paths import conf_dir
 from robust_arch.errors import invalid
@@ -42,8 +44,10 @@ class Presets(Mapping[str, ArchSpec]):
 PRESETS = Presets()
 _NAME = re.compile(
     r"(?P<family>\w+)-d(?P<depths>\d+(?:-\d+)*)-w(?P<widths>\d+(?:-\d+)*)"
-    r"(?:-stem(?P<stem_width>\d+))?(?:-(?P<activation>[a-z]+))??(?:-drop(?P<dropout>[\d.e-]+))?"
+    rf"(?:-stem(?P<stem_width>\d+))?(?:-(?P<activation>{'|'.join(ACTIVATIONS)}))?(?:-drop(?P<dropout>[\d.e-]+))?"
+    r"(?:-init_(?P<initialisation>[a-z]+))?(?P<options>(?:-\w+=[^=]+)*)"
 )
+_OPTION = re.compile(r"-(?=\w+=)")
 
 
 def arch_name(spec: ArchSpec) -> str:
@@ -61,7 +65,9 @@ def arch_name(spec: ArchSpec) -> str:
         name += f"-{spec.activation}"
     if spec.dropout:
         name += f"-drop{spec.dropout}"
-    return name
+    if spec.initialisation != "published":
+        name += f"-init_{spec.initialisation}"
+    return name + "".join(f"-{key}={option_text(value)}" for key, value in spec.options)
 
 
 def named_spec(name: str) -> ArchSpec:
@@ -78,6 +84,8 @@ def named_spec(name: str) -> ArchSpec:
     values: dict[str, Any] = {key: value for key, value in found.groupdict().items() if value is not None}
     for key in ("depths", "widths"):
         values[key] = numbers_of(values[key])
+    pairs = [part.split("=") for part in _OPTION.split(values.pop("options"))[1:]]
+    values["options"] = {key: option_value(text) for key, text in pairs}
     for key, kind in (("stem_width", int), ("dropout", float)):
         if key in values:
             values[key] = kind(values[key])

@@ -6,9 +6,10 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from robust_arch.architectures.family import get_family
+from robust_arch.architectures.initialisation import INITIALISATIONS
+from robust_arch.architectures.layers import ACTIVATIONS
+from robust_arch.architectures.options import as_plain
 from robust_arch.errors import invalid, require_keys
-
-ACTIVATIONS = ("relu", "silu", "gelu", "softplus")
 
 
 def _integers(key: str, values: Any) -> tuple[int, ...]:
@@ -46,6 +47,9 @@ class ArchSpec:
         stem_width: channels before the first stage.
         activation: one of ACTIVATIONS.
         dropout: probability inside the blocks.
+        initialisation: one of INITIALISATIONS.
+        options: settings that only this family has, a mapping when given; kept as sorted pairs of those that differ
+            from the family's defaults.
     """
 
     family: str
@@ -54,6 +58,8 @@ class ArchSpec:
     stem_width: int = 16
     activation: str = "relu"
     dropout: float = 0.0
+    initialisation: str = "published"
+    options: tuple[tuple[str, Any], ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "depths", _integers("arch.depths", self.depths))
@@ -66,7 +72,11 @@ class ArchSpec:
         if isinstance(self.dropout, bool) or not isinstance(self.dropout, int | float) or not 0 <= self.dropout < 1:
             raise invalid("arch.dropout", self.dropout, "a probability in [0, 1)")
         object.__setattr__(self, "dropout", float(self.dropout))
-        get_family(self.family).validate(self)
+        if self.initialisation not in INITIALISATIONS:
+            raise invalid("arch.initialisation", self.initialisation, f"one of {', '.join(INITIALISATIONS)}")
+        family = get_family(self.family)
+        object.__setattr__(self, "options", family.options.read(self.options).changed())
+        family.validate(self)
 
     @property
     def depths_text(self) -> str:
@@ -79,8 +89,11 @@ class ArchSpec:
         return numbers_text(self.widths)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON types, every field."""
-        return {**asdict(self), "depths": list(self.depths), "widths": list(self.widths)}
+        """Plain JSON types, every field; initialisation and options only where they are not the default."""
+        values = {**asdict(self), "depths": list(self.depths), "widths": list(self.widths)}
+        values["options"] = as_plain(self.options)
+        defaults = {"initialisation": "published", "options": {}}  # records of before these fields have neither
+        return {key: value for key, value in values.items() if key not in defaults or value != defaults[key]}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "ArchSpec":

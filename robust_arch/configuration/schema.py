@@ -182,6 +182,8 @@ def refused(error: Exception) -> InputError:
     while cause is not None:
         if isinstance(cause, ConfigAttributeError | ConfigKeyError) and isinstance(cause.parent_node, DictConfig):
             place, _, name = str(cause.full_key).rpartition(".")
+            if place == "arch.options":
+                return InputError(f"{place}.{name}: the preset does not set it; add it as +{place}.{name}=...")
             try:
                 require_keys([name], place, map(str, cause.parent_node))
             except InputError as found:

@@ -2,13 +2,13 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from robust_arch.architectures import ArchSpec, ImageShape
-from robust_arch.architectures.family import DEFAULT_FAMILY, CostTerms, Family, get_family
+from robust_arch.architectures.family import DEFAULT_FAMILY, CostTerms, Family, family_of
 from robust_arch.errors import InputError, invalid
 from robust_arch.search.budget import Budget
 from robust_arch.search.grid import MAX_VALUE, check_value
@@ -96,12 +96,14 @@ def allocate(
     stem_width: int = 16,
     num_classes: int = 10,
     image_shape: ImageShape = (3, 32, 32),
+    template: ArchSpec | None = None,
 ) -> ArchSpec:
     """The architecture inside the budget whose stages divide it most nearly in the proportions `shares`.
 
     Share i is the cost of stage i, its shortcut included, over the sum of the stages; stem and head are left out.
     Cost is parameters if the budget sets them, else MACs. Widths are multiples of `width_step`. Among all such
     widths inside the budget the largest deviation of a share is smallest; ties go to the nearer total.
+    template: the architecture whose settings other than depths and widths are taken, instead of family and stem_width.
 
     Raises:
         InputError: if no such widths meet the budget.
@@ -109,12 +111,17 @@ def allocate(
     if not budget.resources:
         raise invalid("search.budget", str(budget), "params or macs")
     check_value("search.space.width_step", width_step)
-    template = ArchSpec(family, tuple(depths), (1,) * len(tuple(depths)), stem_width=stem_width)
-    for key, values in (("depths", template.depths), ("arch.stem_width", (stem_width,))):
+    ones = (1,) * len(tuple(depths))
+    if template is None:
+        template = ArchSpec(family, tuple(depths), ones, stem_width=stem_width)
+    template = replace(template, depths=tuple(depths), widths=ones)
+    for key, values in (("depths", template.depths), ("arch.stem_width", (template.stem_width,))):
         check_value(key, max(values))
     shares = check_shares(shares, len(template.depths))
     resource = budget.resources[0]
-    stages = _Stages(get_family(family), template.depths, stem_width, num_classes, image_shape, resource)
+    stages = _Stages(
+        family_of(template), template.depths, template.stem_width, num_classes, image_shape, resource
+    )
     best = None
     for spread in _SPREADS:
         widths = _candidates(stages, shares, budget, width_step, spread)
@@ -126,7 +133,7 @@ def allocate(
             f"search.budget = {budget}: no widths in steps of {width_step} at depths {template.depths} meet it "
             f"with shares {shares}; a smaller step or a larger tolerance may"
         )
-    return ArchSpec(family, template.depths, best, stem_width=stem_width)
+    return replace(template, widths=best)
 
 
 def _candidates(stages: _Stages, shares: Sequence[float], budget: Budget, step: int, spread: float) -> list[np.ndarray]:

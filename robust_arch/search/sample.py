@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from robust_arch.architectures import ImageShape
-from robust_arch.architectures.family import get_family
+from robust_arch.architectures.family import family_of
 from robust_arch.errors import invalid, require_integer
 from robust_arch.search.candidates import Candidates, Specs
 from robust_arch.search.grid import is_count
@@ -48,7 +48,7 @@ class Sample:
 def coordinates(specs: Specs, num_classes: int, image_shape: ImageShape, resource: str) -> np.ndarray:
     """Ranks, in [0, 1], of the last stage's share and of log(sum of depths / sum of widths): (M, 2)."""
     stages = len(specs.template.depths)
-    family = get_family(specs.template.family)
+    family = family_of(specs.template)
     values = np.empty((2, len(specs)))
     for start in range(0, len(specs), _CHUNK):
         columns = specs.points[start : start + _CHUNK].T.astype(np.int64)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from robust_arch.architectures import ArchSpec, ImageShape, cost, numbers_text
-from robust_arch.architectures.family import get_family
+from robust_arch.architectures.family import family_of
 from robust_arch.errors import InputError, invalid
 from robust_arch.search.allocation import allocate, check_shares
 from robust_arch.search.budget import Budget, Limits, check_last_share, require_countable
@@ -154,15 +154,14 @@ class Space:
                     division,
                     depths,
                     self.width_step,
-                    family=self.template.family,
-                    stem_width=self.template.stem_width,
                     num_classes=num_classes,
                     image_shape=image_shape,
+                    template=self.template,
                 )
             except InputError as error:
                 yield description, error
             else:
-                yield description, replace(self.template, depths=allocated.depths, widths=allocated.widths)
+                yield description, allocated
 
     def _grid_members(self, limits: Limits, num_classes: int, image_shape: ImageShape) -> Candidates:
         inside_points = []
@@ -198,7 +197,7 @@ class Space:
     ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         """Chunks of the grid: points (2 * stages, M), whether inside (M,), by how much a limit is missed (M,)."""
         stages = len(self._depths)
-        family = get_family(self.template.family)
+        family = family_of(self.template)
         for start in range(0, len(grid), _CHUNK):
             points = grid.points(start, min(start + _CHUNK, len(grid)))
             terms = family.cost_terms(

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from robust_arch.architectures import ArchSpec, ImageShape
-from robust_arch.architectures.family import CostTerms, get_family
+from robust_arch.architectures.family import CostTerms, family_of
 from robust_arch.errors import InputError, invalid, require_flag
 from robust_arch.search.budget import Budget, require_countable
 from robust_arch.search.grid import MAX_VALUE, is_count
@@ -127,7 +127,7 @@ def refilled(
     if not others or not budget.resources:
         return variant.spec
     require_countable(variant.spec, num_classes, image_shape)
-    family = get_family(base.family)
+    family = family_of(base)
 
     def totals(columns: Sequence[np.ndarray]) -> CostTerms:
         widths: list[Any] = list(variant.spec.widths)

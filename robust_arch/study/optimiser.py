@@ -51,17 +51,15 @@ def load_run(cfg: DictConfig) -> Run:
     depths = template.depths if allocation["depths"] is None else allocation["depths"]
     if not isinstance(depths, list | tuple) or len(depths) != len(template.depths):
         raise invalid("search.allocation.depths", depths, f"a list of {len(template.depths)} integers, or null")
-    allocated = allocate(
+    spec = allocate(
         read_budget(cfg, train.num_classes, train.image_shape),
         stick_breaking(check_cuts(allocation["cuts"], len(depths))),
         depths,
         cfg.search.space.width_step,
-        family=template.family,
-        stem_width=template.stem_width,
         num_classes=train.num_classes,
         image_shape=train.image_shape,
+        template=template,
     )
-    spec = replace(template, depths=allocated.depths, widths=allocated.widths)
     return replace(run, settings=replace(run.settings, spec=spec))
 
 

@@ -187,7 +187,7 @@ class Proportional:
 @pytest.mark.parametrize("resource", ["params", "macs"])
 def test_equal_shares_are_told_apart_by_the_nearer_total(resource, target, widths, monkeypatch):
     # at 10%, both 50 and 55 or both 55 and 60 are inside, with exactly the shares asked for
-    monkeypatch.setattr("robust_arch.search.allocation.get_family", lambda name: Proportional())
+    monkeypatch.setattr("robust_arch.search.allocation.family_of", lambda spec: Proportional())
     budget = Budget(**{resource: target * (2 if resource == "macs" else 1)}, tolerance=0.1)
     assert allocate(budget, (0.2, 0.4, 0.4), (1, 1, 1), 1).widths == widths
 

@@ -11,6 +11,7 @@ import pandas as pd
 from robust_arch.analysis.claims.seed_model import SeedModel, fit, noisy, unequal
 from robust_arch.analysis.reading import spec_of, stage_costs
 from robust_arch.architectures import ArchSpec
+from robust_arch.architectures.options import option_text
 from robust_arch.errors import invalid
 
 RESOURCES = ("params", "macs")
@@ -117,4 +118,6 @@ def _table(rows: pd.DataFrame) -> pd.DataFrame:
 
 def _kind(spec: ArchSpec) -> str:
     parts = [spec.family, f"stem {spec.stem_width}", spec.activation, f"dropout {spec.dropout}" if spec.dropout else ""]
+    parts += ["" if spec.initialisation == "published" else f"initialisation {spec.initialisation}"]
+    parts += [f"{key} {option_text(value)}" for key, value in spec.options]
     return ", ".join(part for part in parts if part)
