@@ -78,3 +78,21 @@ class GlobalAveragePool(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """x: (B, C, H, W)."""
         return torch.mean(x, dim=(2, 3))
+
+
+class SqueezeExcitation(nn.Module):
+    """x times a factor in (0, 1) per channel, from the channels' means by two linear layers (Hu et al. 2018)."""
+
+    def __init__(self, channels: int, squeezed: int, *, bias: bool = True) -> None:
+        super().__init__()
+        self.fc = nn.Sequential(
+            nn.Linear(channels, squeezed, bias=bias),
+            nn.ReLU(),
+            nn.Linear(squeezed, channels, bias=bias),
+            nn.Sigmoid(),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: (B, C, H, W)."""
+        factors = self.fc(torch.mean(x, dim=(2, 3))).to(x.dtype)
+        return x * factors[:, :, None, None]

@@ -3,121 +3,50 @@
 Block and head follow the network of Huang et al., NeurIPS 2021, so that its published weights fit.
 """
 
-import math
 import re
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
-from typing import Any, cast
+from typing import Any
 
-from torch import Tensor, nn
-from torch.nn import functional as F
-
-from robust_arch.architectures.family import (
-    BoundedNetwork,
-    CostTerms,
-    Family,
-    ImageShape,
-    KeyNames,
-    feature_pixels,
-    staged_terms,
-)
-from robust_arch.architectures.initialisation import initialise_convolutions
-from robust_arch.architectures.layers import GlobalAveragePool, activation_lipschitz
+from robust_arch.architectures.family import ImageShape, KeyNames, feature_pixels
+from robust_arch.architectures.layers import ACTIVATIONS, activation_copies
+from robust_arch.architectures.options import per_stage, require_choice, require_number
+from robust_arch.architectures.preactivation import BLOCKS, BlockSettings, PreActFamily, Stage, StemOptions
 from robust_arch.architectures.spec import ArchSpec
-from robust_arch.errors import invalid
-
-STRIDES = (1, 2, 2)
 
 
-class BasicBlock(nn.Module):
-    """BN-act-conv3x3-BN-act-[dropout]-conv3x3 plus shortcut: (B, c_in, H, W) to (B, c_out, H/stride, W/stride)."""
+@dataclass(frozen=True)
+class WideResNetOptions(StemOptions):
+    """Options of the family; a value that may differ between stages is one value, or a list of one per stage.
 
-    def __init__(self, c_in: int, c_out: int, stride: int, activation: str, dropout: float) -> None:
-        super().__init__()
-        self.activation = getattr(F, activation)
-        self.changes_width = c_in != c_out
-        self.bn1 = nn.BatchNorm2d(c_in)
-        self.conv1 = nn.Conv2d(c_in, c_out, 3, stride, padding=1, bias=False)
-        self.bn2 = nn.BatchNorm2d(c_out)
-        self.dropout = nn.Dropout(dropout)
-        self.conv2 = nn.Conv2d(c_out, c_out, 3, padding=1, bias=False)
-        projects = self.changes_width or stride != 1
-        self.shortcut = nn.Conv2d(c_in, c_out, 1, stride, bias=False) if projects else nn.Identity()
+    Attributes:
+        stem: cifar, a 3x3 convolution at stride 1, or imagenet, a 7x7 one at stride 2 and a max-pooling at stride 2.
+        block: basic, or bottleneck, which four times the stage's width leaves.
+        activation: per stage instead of `arch.activation`, which remains the head's.
+        dropout: per stage instead of `arch.dropout`.
+        se_ratio: channels of a squeeze-excitation behind each branch, as a part of the block's output; 0 for none.
+    """
 
-    def forward(self, x: Tensor) -> Tensor:
-        """x: (B, c_in, H, W)."""
-        activated = self.activation(self.bn1(x))
-        # where the width changes the shortcut starts from the activated tensor, else from raw x
-        shortcut = self.shortcut(activated if self.changes_width else x)
-        hidden = self.activation(self.bn2(self.conv1(activated)))
-        out: Tensor = self.conv2(self.dropout(hidden)) + shortcut
-        return out
+    block: str | tuple[str, ...] = "basic"
+    activation: str | tuple[str, ...] | None = None
+    dropout: float | tuple[float, ...] | None = None
+    se_ratio: float = 0.0
 
-    def lipschitz_bound(self, norm: Callable[[nn.Module], float]) -> float:
-        """Upper bound of the l2 Lipschitz constant in evaluation mode, L(.) being the layers' operator norms.
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_number("se_ratio", self.se_ratio, 0, 16)
 
-        With a = L(act), entering = L(bn1) a and branch = L(conv1) L(bn2) a L(conv2): entering (L(shortcut) + branch)
-        where the width changes, as shortcut and branch share act(bn1(x)); else L(shortcut) + entering branch, with
-        L(shortcut) = 1 if it is the identity. norm: the l2 operator norm of a layer.
-        """
-        slope = activation_lipschitz(self.activation)
-        entering = norm(self.bn1) * slope
-        branch = norm(self.conv1) * norm(self.bn2) * slope * norm(self.conv2)
-        shortcut = norm(self.shortcut)
-        return entering * (shortcut + branch) if self.changes_width else shortcut + entering * branch
-
-
-class WideResNet(BoundedNetwork):
-    """Stem, stages at strides 1, 2, 2, and a BN-act-pool-linear head: (B, C, H, W) to logits (B, K)."""
-
-    def __init__(self, spec: ArchSpec, num_classes: int, channels: int) -> None:
-        super().__init__()
-        self.activation = getattr(F, spec.activation)
-        self.stem = nn.Conv2d(channels, spec.stem_width, 3, padding=1, bias=False)
-        stages = []
-        c_in = spec.stem_width
-        for depth, width, stride in zip(spec.depths, spec.widths, STRIDES, strict=True):
-            blocks = [BasicBlock(c_in, width, stride, spec.activation, spec.dropout)]
-            blocks += [BasicBlock(width, width, 1, spec.activation, spec.dropout) for _ in range(depth - 1)]
-            stages.append(nn.Sequential(*blocks))
-            c_in = width
-        self.stages = nn.Sequential(*stages)
-        self.bn = nn.BatchNorm2d(c_in)
-        self.pool = GlobalAveragePool()
-        self.fc = nn.Linear(c_in, num_classes)
-        initialise_convolutions(self)
-        nn.init.zeros_(self.fc.bias)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """x: (B, C, H, W), normalised. Returns logits (B, K)."""
-        features = self.activation(self.bn(self.stages(self.stem(x))))
-        logits: Tensor = self.fc(self.pool(features))
-        return logits
-
-    def lipschitz_bounds(self, norm: Callable[[nn.Module], float]) -> dict[str, float]:
-        """Upper bounds of the l2 Lipschitz constants, in evaluation mode, of stem, each stage and head alone.
-
-        A stage's is the product over its blocks, the head's L(bn) L(act) L(pool) L(fc). norm: the l2 operator norm
-        of a layer.
-        """
-        bounds = {"stem": norm(self.stem)}
-        for i, stage in enumerate(self.stages, start=1):
-            blocks = cast(Iterable[BasicBlock], stage)
-            bounds[f"stage {i}"] = math.prod(block.lipschitz_bound(norm) for block in blocks)
-        bounds["head"] = norm(self.bn) * activation_lipschitz(self.activation) * norm(self.pool) * norm(self.fc)
-        return bounds
-
-
-def _stage(c_in: Any, c: Any, depth: Any, stride: int, pixels: int) -> tuple[Any, Any]:
-    """Parameters and MACs of one stage; `pixels` counts positions of the feature map after its stride."""
-    projection = ((c_in != c) | (stride != 1)) * (c_in * c)
-    first_weights = 9 * c_in * c + 9 * c * c + projection
-    other_weights = 18 * c * c
-    weights = first_weights + (depth - 1) * other_weights
-    batch_norms = (2 * c_in + 2 * c) + (depth - 1) * 4 * c
-    return weights + batch_norms, weights * pixels
+    def stage(self, key: str, stages: int, allowed: Any, default: Any = None) -> tuple[Any, ...]:
+        """The value of `key` in each stage; `default` stands for null. allowed: names, or None for a probability."""
+        values = tuple(default if each is None else each for each in per_stage(key, getattr(self, key), stages))
+        for value in values:
+            if allowed is None:
+                require_number(key, value, 0, 1)
+            else:
+                require_choice(key, value, allowed)
+        return values
 
 
 _BLOCK = re.compile(r"stages\.(\d+)\.(\d+)\.(.+)")
@@ -129,13 +58,15 @@ def _published(key: str, *, stage: str, first: int, stem: str) -> str:
         number, block, tensor = match.groups()
         return f"{stage}{int(number) + first}.layer.{block}.{tensor.replace('shortcut', 'convShortcut')}"
     module, tensor = key.split(".")
-    names = {"stem": stem, "bn": "bn1", "fc": "fc"}
-    return f"{names[module]}.{tensor}"
+    return f"{({'stem': stem, 'bn': 'bn1'}).get(module, module)}.{tensor}"
 
 
-class WideResNetFamily(Family):
-    """Three stages of basic blocks; the closed-form cost counts convolutions and the linear layer."""
+class WideResNetFamily(PreActFamily):
+    """Three stages of basic or bottleneck blocks; the closed-form cost counts convolutions and linear layers."""
 
+    name = "wide_resnet"
+    strides = (1, 2, 2)
+    options = WideResNetOptions
     # huang2021: also RobustBench's files; trades: also the code of MART and AWP, all of which save a second first
     # stage, sub_block1, that their forward pass leaves out
     published_keys = MappingProxyType(
@@ -144,32 +75,37 @@ class WideResNetFamily(Family):
             "trades": KeyNames(partial(_published, stage="block", first=1, stem="conv1"), unused=("sub_block1.",)),
         }
     )
+    raw_shortcut = True
+    """Whether the shortcut starts from raw x, not from act(BN(x)), where the width stays and the stride is 2."""
 
-    def validate(self, spec: ArchSpec) -> None:
-        """Any depths and widths of at least 1 are legal, for exactly three stages."""
-        if len(spec.depths) != len(STRIDES):
-            raise invalid("arch.depths", spec.depths, f"family wide_resnet has {len(STRIDES)} stages")
+    def plan(self, spec: ArchSpec | None, depths: Sequence[Any], widths: Sequence[Any]) -> list[Stage]:
+        """The stages of these depths and widths, which may be arrays."""
+        chosen = WideResNetOptions.read(spec.options if spec else ())
+        number, activation, dropout = len(self.strides), "relu", 0.0
+        if spec is not None:
+            activation, dropout = spec.activation, spec.dropout
+        blocks = chosen.stage("block", number, BLOCKS)
+        activations = chosen.stage("activation", number, ACTIVATIONS, activation)
+        dropouts = chosen.stage("dropout", number, None, dropout)
+        settings = [
+            BlockSettings(*values, chosen.se_ratio, self.raw_shortcut) for values in zip(activations, dropouts, strict=True)
+        ]
+        stages = zip(blocks, depths, widths, self.strides, settings, strict=True)
+        return [Stage(BLOCKS[block], *rest) for block, *rest in stages]
 
-    def cost_terms(
-        self,
-        depths: Sequence[Any],
-        widths: Sequence[Any],
-        stem_width: int,
-        num_classes: int,
-        image_shape: ImageShape,
-    ) -> CostTerms:
-        """Parameters and MACs by stage, from the layer shapes; integers or int64 arrays."""
-        terms = staged_terms(_stage, STRIDES, depths, widths, stem_width, num_classes, image_shape)
-        # BatchNorm behind the last stage
-        return replace(terms, outside_params=terms.outside_params + 2 * widths[-1])
+    def is_bounded(self, spec: ArchSpec) -> bool:
+        """With squeeze-excitation, which multiplies features with features, there is no bound."""
+        chosen = WideResNetOptions.read(spec.options)
+        return chosen.stem == "cifar" and not chosen.se_ratio
 
-    def kept_activations(self, spec: ArchSpec, image_shape: ImageShape) -> int:
-        """Numbers per image kept for the backward pass, from the layers' shapes."""
-        pixels = feature_pixels(image_shape, STRIDES)
-        # ReLU keeps its output, which the next convolution keeps anyway; the others keep their input besides
-        activated = 1 if spec.activation == "relu" else 2
+    def kept_activations(self, spec: ArchSpec, image_shape: ImageShape) -> int | None:
+        """Numbers per image kept for the backward pass, from the layers' shapes; None where options are set."""
+        if spec.options:
+            return None
+        pixels = feature_pixels(image_shape, self.strides)
+        activated = activation_copies(spec.activation)
         # inside a block: BatchNorm's input, what the activation keeps; dropout: its mask and what conv2 then keeps
-        inner = 4 if spec.dropout else 1 + activated
+        inner = 2 + max(activated, 2) if spec.dropout else 1 + activated
         kept = image_shape[0] * pixels[0]
         c_in, before = spec.stem_width, pixels[0]
         for depth, c, after in zip(spec.depths, spec.widths, pixels[1:], strict=True):
@@ -177,11 +113,7 @@ class WideResNetFamily(Family):
             kept += (1 + activated) * entering + inner * depth * c * after
             c_in, before = c, after
         # input of the last BatchNorm and what the last activation keeps; the linear layer keeps the pooled features
-        return kept + 2 * c_in * before + c_in
-
-    def build(self, spec: ArchSpec, num_classes: int, channels: int) -> nn.Module:
-        """A freshly initialised WideResNet; draws from torch's global random state."""
-        return WideResNet(spec, num_classes, channels)
+        return kept + max(activated, 2) * c_in * before + c_in
 
 
 FAMILY = WideResNetFamily()

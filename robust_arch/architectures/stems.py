@@ -1,0 +1,28 @@
+"""Stems: for images of some 32 pixels a side, or for the 224 pixels of ImageNet."""
+
+from typing import Any
+
+from torch import nn
+
+from robust_arch.architectures.counting import Count, Size, convolution, halved
+
+STEMS = ("cifar", "imagenet")
+
+
+def stem_convolution(stem: str, channels: int, width: int) -> nn.Conv2d:
+    """cifar: 3x3 at stride 1; imagenet: 7x7 at stride 2, behind which `stem_pool` halves again."""
+    if stem == "imagenet":
+        return nn.Conv2d(channels, width, 7, 2, padding=3, bias=False)
+    return nn.Conv2d(channels, width, 3, padding=1, bias=False)
+
+
+def stem_pool(stem: str) -> nn.Module:
+    """imagenet: the largest of 3x3 at stride 2; cifar: the identity."""
+    return nn.MaxPool2d(3, 2, padding=1) if stem == "imagenet" else nn.Identity()
+
+
+def stem_count(stem: str, channels: int, width: Any, size: Size) -> tuple[Count, Size]:
+    """The cost of the stem's convolution on images of this size, and the size behind the stem."""
+    if stem == "imagenet":
+        return convolution(channels, width, 7, halved(size)), halved(halved(size))
+    return convolution(channels, width, 3, size), size
