@@ -56,36 +56,6 @@ class CostTerms:
         return parts[-1] / sum(parts)
 
 
-def staged_terms(
-    stage: Callable[[Any, Any, Any, int, int], tuple[Any, Any]],
-    strides: Sequence[int],
-    depths: Sequence[Any],
-    widths: Sequence[Any],
-    stem_width: int,
-    num_classes: int,
-    image_shape: ImageShape,
-) -> CostTerms:
-    """The cost of a 3x3 stem, stages and a linear head; BatchNorm outside the stages is for the family to add.
-
-    stage: from channels in and out, depth, stride and positions of the feature map after it to parameters and MACs.
-    """
-    channels, height, width = image_shape
-    stem = 9 * channels * stem_width
-    stem_macs = stem * height * width
-    stages = []
-    c_in: Any = stem_width
-    for depth, c, stride in zip(depths, widths, strides, strict=True):
-        height, width = -(-height // stride), -(-width // stride)
-        stages.append(stage(c_in, c, depth, stride, height * width))
-        c_in = c
-    return CostTerms(
-        stage_params=tuple(params for params, _ in stages),
-        stage_macs=tuple(macs for _, macs in stages),
-        outside_params=stem + c_in * num_classes + num_classes,
-        outside_macs=stem_macs + c_in * num_classes,
-    )
-
-
 def feature_pixels(image_shape: ImageShape, strides: Sequence[int]) -> tuple[int, ...]:
     """Positions of the feature map before the stages and after each of them, whose first blocks have these strides."""
     _, height, width = image_shape

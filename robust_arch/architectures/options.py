@@ -28,6 +28,10 @@ class Options:
         require_keys(values, "arch.options", known)
         return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
 
+    def for_stages(self, stages: int) -> Self:  # noqa: ARG002
+        """The same options of a network of so many stages, each written in one way only; by default themselves."""
+        return self
+
     def changed(self) -> tuple[tuple[str, Any], ...]:
         """Name and value of each option that differs from its default, by name."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
@@ -45,6 +49,12 @@ def require_number(key: str, value: Any, least: float, below: float) -> None:
     """Raise InputError unless the value is a number in [least, below)."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value < below:
         raise invalid(f"arch.options.{key}", value, f"a number of at least {least:g} and below {below:g}")
+
+
+def as_short_as_possible(key: str, value: Any, stages: int) -> Any:
+    """One value where all stages have the same, else one per stage; another number of them raises InputError."""
+    values = per_stage(key, value, stages)
+    return values[0] if len(set(values)) == 1 else values
 
 
 def per_stage(key: str, value: Any, stages: int) -> tuple[Any, ...]:

@@ -29,7 +29,7 @@ from robust_arch.architectures.layers import (
 )
 from robust_arch.architectures.options import Options
 from robust_arch.architectures.spec import ArchSpec
-from robust_arch.architectures.stems import STEMS, stem_convolution, stem_count, stem_pool
+from robust_arch.architectures.stems import StemOptions, stem_convolution, stem_count, stem_pool
 from robust_arch.errors import invalid
 
 
@@ -72,7 +72,7 @@ class _PreActBlock(nn.Module):
         self.bn1 = nn.BatchNorm2d(c_in)
 
     def add_shortcut(self, c_in: int, c_out: int, stride: int, settings: BlockSettings) -> None:
-        """Add what is beside and behind the branch; after the branch, as the order decides which weights a seed draws."""
+        """Add shortcut and squeeze-excitation; after the branch, as the order decides which weights a seed draws."""
         projects = c_in != c_out or stride != 1
         self.shortcut_is_activated = projects and not (c_in == c_out and settings.raw_shortcut)
         self.shortcut = nn.Conv2d(c_in, c_out, 1, stride, bias=False) if projects else nn.Identity()
@@ -149,7 +149,10 @@ class BasicBlock(_PreActBlock):
 
 
 class BottleneckBlock(_PreActBlock):
-    """BN-act-conv1x1-BN-act-conv3x3-BN-act-[dropout]-conv1x1-[SE] plus shortcut; four times `width` channels leave it."""
+    """BN-act-conv1x1-BN-act-conv3x3-BN-act-[dropout]-conv1x1-[SE] plus shortcut.
+
+    Four times `width` channels leave it.
+    """
 
     expansion: ClassVar[int] = 4
 
@@ -264,17 +267,6 @@ class BoundedPreActNetwork(PreActNetwork, BoundedNetwork):
             bounds[f"stage {i}"] = math.prod(block.lipschitz_bound(norm) for block in blocks)
         bounds["head"] = norm(self.bn) * activation_lipschitz(self.activation) * norm(self.pool) * norm(self.fc)
         return bounds
-
-
-@dataclass(frozen=True)
-class StemOptions(Options):
-    """stem: one of STEMS."""
-
-    stem: str = "cifar"
-
-    def __post_init__(self) -> None:
-        if self.stem not in STEMS:
-            raise invalid("arch.options.stem", self.stem, f"one of {', '.join(STEMS)}")
 
 
 class PreActFamily(Family):

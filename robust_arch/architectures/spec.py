@@ -75,7 +75,7 @@ class ArchSpec:
         if self.initialisation not in INITIALISATIONS:
             raise invalid("arch.initialisation", self.initialisation, f"one of {', '.join(INITIALISATIONS)}")
         family = get_family(self.family)
-        object.__setattr__(self, "options", family.options.read(self.options).changed())
+        object.__setattr__(self, "options", family.options.read(self.options).for_stages(len(self.depths)).changed())
         family.validate(self)
 
     @property

@@ -1,12 +1,24 @@
 """Stems: for images of some 32 pixels a side, or for the 224 pixels of ImageNet."""
 
+from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
 
 from robust_arch.architectures.counting import Count, Size, convolution, halved
+from robust_arch.architectures.options import Options, require_choice
 
 STEMS = ("cifar", "imagenet")
+
+
+@dataclass(frozen=True)
+class StemOptions(Options):
+    """Options of a family whose only choice is the stem, one of STEMS."""
+
+    stem: str = "cifar"
+
+    def __post_init__(self) -> None:
+        require_choice("stem", self.stem, STEMS)
 
 
 def stem_convolution(stem: str, channels: int, width: int) -> nn.Conv2d:

@@ -119,9 +119,7 @@ def allocate(
         check_value(key, max(values))
     shares = check_shares(shares, len(template.depths))
     resource = budget.resources[0]
-    stages = _Stages(
-        family_of(template), template.depths, template.stem_width, num_classes, image_shape, resource
-    )
+    stages = _Stages(family_of(template), template.depths, template.stem_width, num_classes, image_shape, resource)
     best = None
     for spread in _SPREADS:
         widths = _candidates(stages, shares, budget, width_step, spread)

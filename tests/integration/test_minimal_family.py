@@ -102,7 +102,7 @@ def test_it_is_found_costed_built_and_named(pointwise):
     assert named_spec(arch_name(pointwise)) == pointwise
     with pytest.raises(InputError, match="pointwise has 2 stages"):
         ArchSpec("pointwise", (1, 1, 1), (4, 4, 4))
-    with pytest.raises(InputError, match="one of pointwise, resnet, wide_resnet"):
+    with pytest.raises(InputError, match=r"one of .*pointwise, .*resnet.*wide_resnet"):
         get_family("pointwize")
 
 
@@ -133,7 +133,7 @@ def test_its_checkpoint_has_every_form_but_published_names(trained, tmp_path):
     export_checkpoint(checkpoint, tmp_path / "net.safetensors", "safetensors")
     assert open_checkpoint(tmp_path / "net.safetensors").spec == ArchSpec(**SPEC)
     for layout in (None, "huang2021"):
-        with pytest.raises(InputError, match=r"'pointwise'.*resnet, wide_resnet.*not available for this family"):
+        with pytest.raises(InputError, match=r"'pointwise'.*resnet.*wide_resnet.*not available for this family"):
             export_checkpoint(checkpoint, tmp_path / "net.pth", "published", layout=layout)
     assert not (tmp_path / "net.pth").exists()
 

@@ -1,81 +1,196 @@
-"""Post-activation ResNet of basic blocks for small images (He et al. 2016), with widths and depths by stage.
+"""Post-activation ResNet (He et al. 2016), with widths and depths by stage.
 
-The usual variant for 32x32 images: a 3x3 stem at stride 1, no pooling before the stages, projections with BatchNorm.
+By default the usual variant for 32x32 images: a 3x3 stem at stride 1, no pooling before the stages, projections with
+BatchNorm.
 """
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, cast
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from robust_arch.architectures.counting import Count, Size, at_least_one, convolution, cost_terms_of, linear, strided
+from robust_arch.architectures.counting import norm as norm_count
 from robust_arch.architectures.family import (
     BoundedNetwork,
     CostTerms,
     Family,
     ImageShape,
     KeyNames,
+    StagedNetwork,
     feature_pixels,
-    staged_terms,
 )
 from robust_arch.architectures.initialisation import initialise_convolutions
-from robust_arch.architectures.layers import GlobalAveragePool, activation_lipschitz
+from robust_arch.architectures.layers import (
+    GlobalAveragePool,
+    activation_copies,
+    activation_lipschitz,
+    activation_params,
+    make_activation,
+)
+from robust_arch.architectures.options import require_choice
 from robust_arch.architectures.spec import ArchSpec
-from robust_arch.errors import invalid
+from robust_arch.architectures.stems import StemOptions, stem_convolution, stem_count, stem_pool
+from robust_arch.errors import invalid, require_integer
 
 STRIDES = (1, 2, 2, 2)
 
 
-class BasicBlock(nn.Module):
-    """conv3x3-BN-act-conv3x3-BN plus shortcut, then act: (B, c_in, H, W) to (B, c_out, H/stride, W/stride)."""
+@dataclass(frozen=True)
+class ResNetOptions(StemOptions):
+    """Options of the family.
 
-    def __init__(self, c_in: int, c_out: int, stride: int, activation: str) -> None:
+    Attributes:
+        stem: cifar, a 3x3 convolution at stride 1, or imagenet, a 7x7 one at stride 2 and a max-pooling at stride 2.
+        block: basic, or bottleneck, which four times the stage's width leaves.
+        base_width: channels of a bottleneck's 3x3 convolution where the stage's width is 64; 128 in WRN-50-2.
+    """
+
+    block: str = "basic"
+    base_width: int = 64
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_choice("block", self.block, BLOCKS)
+        require_integer("arch.options.base_width", self.base_width, 1)
+
+    def inner(self, width: Any) -> Any:
+        """Channels of the 3x3 convolution of a bottleneck; of an integer or an array."""
+        return at_least_one(width * self.base_width // 64)
+
+
+class _Block(nn.Module):
+    """A branch of convolutions with BatchNorm, plus shortcut, then act."""
+
+    def __init__(self, activation: str) -> None:
         super().__init__()
-        self.activation = getattr(F, activation)
-        self.conv1 = nn.Conv2d(c_in, c_out, 3, stride, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(c_out)
-        self.conv2 = nn.Conv2d(c_out, c_out, 3, padding=1, bias=False)
-        self.bn2 = nn.BatchNorm2d(c_out)
+        self.activation = make_activation(activation)
+        self.out_activation = make_activation(activation)
+
+    def add_shortcut(self, c_in: int, c_out: int, stride: int) -> None:
+        """Add the shortcut; after the branch, as the order decides which weights a seed draws."""
         self.shortcut = nn.Sequential()
         if c_in != c_out or stride != 1:
             self.shortcut = nn.Sequential(nn.Conv2d(c_in, c_out, 1, stride, bias=False), nn.BatchNorm2d(c_out))
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (B, c_in, H, W)."""
-        hidden = self.activation(self.bn1(self.conv1(x)))
-        out: Tensor = self.activation(self.bn2(self.conv2(hidden)) + self.shortcut(x))
+        out: Tensor = self.out_activation(self.branch(x) + self.shortcut(x))
         return out
+
+    def branch(self, x: Tensor) -> Tensor:
+        """What is added to the shortcut."""
+        raise NotImplementedError
+
+    def branch_bound(self, norm: Callable[[nn.Module], float]) -> float:
+        """Upper bound of the branch's l2 Lipschitz constant."""
+        raise NotImplementedError
 
     def lipschitz_bound(self, norm: Callable[[nn.Module], float]) -> float:
         """Upper bound of the l2 Lipschitz constant in evaluation mode, L(.) being the layers' operator norms.
 
-        L(act) (L(shortcut) + L(conv1) L(bn1) L(act) L(conv2) L(bn2)), with L(shortcut) = 1 if it is the identity, else
-        the product of its two layers. norm: the l2 operator norm of a layer.
+        L(act) (L(shortcut) + L(branch)), where L(branch) of a basic block is L(conv1) L(bn1) L(act) L(conv2) L(bn2),
+        and L(shortcut) is 1 if it is the identity, else the product of its two layers. norm: the l2 operator norm of a
+        layer.
         """
-        slope = activation_lipschitz(self.activation)
-        branch = norm(self.conv1) * norm(self.bn1) * slope * norm(self.conv2) * norm(self.bn2)
         shortcut = math.prod(norm(layer) for layer in self.shortcut)
-        return slope * (shortcut + branch)
+        return activation_lipschitz(self.out_activation) * (shortcut + self.branch_bound(norm))
 
 
-class ResNet(BoundedNetwork):
+class BasicBlock(_Block):
+    """conv3x3-BN-act-conv3x3-BN plus shortcut, then act: (B, c_in, H, W) to (B, width, H/stride, W/stride)."""
+
+    expansion = 1
+
+    def __init__(self, c_in: int, width: int, stride: int, spec: ArchSpec) -> None:
+        super().__init__(spec.activation)
+        self.conv1 = nn.Conv2d(c_in, width, 3, stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.add_shortcut(c_in, width, stride)
+
+    def branch(self, x: Tensor) -> Tensor:
+        """What is added to the shortcut."""
+        out: Tensor = self.bn2(self.conv2(self.activation(self.bn1(self.conv1(x)))))
+        return out
+
+    def branch_bound(self, norm: Callable[[nn.Module], float]) -> float:
+        """Upper bound of the branch's l2 Lipschitz constant."""
+        layers = (self.conv1, self.bn1, self.conv2, self.bn2)
+        return activation_lipschitz(self.activation) * math.prod(map(norm, layers))
+
+    @staticmethod
+    def count(c_in: Any, width: Any, before: Size, after: Size, chosen: ResNetOptions) -> Count:  # noqa: ARG004
+        """The cost of the branch."""
+        return convolution(c_in, width, 3, after) + convolution(width, width, 3, after) + norm_count(width) * 2
+
+
+class BottleneckBlock(_Block):
+    """conv1x1-BN-act-conv3x3-BN-act-conv1x1-BN plus shortcut, then act; four times `width` channels leave it.
+
+    The stride is that of the 3x3 convolution, as in torchvision.
+    """
+
+    expansion = 4
+
+    def __init__(self, c_in: int, width: int, stride: int, spec: ArchSpec) -> None:
+        super().__init__(spec.activation)
+        inner = ResNetOptions.read(spec.options).inner(width)
+        self.conv1 = nn.Conv2d(c_in, inner, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(inner)
+        self.conv2 = nn.Conv2d(inner, inner, 3, stride, padding=1, bias=False)
+        self.activation2 = make_activation(spec.activation)
+        self.bn2 = nn.BatchNorm2d(inner)
+        self.conv3 = nn.Conv2d(inner, self.expansion * width, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(self.expansion * width)
+        self.add_shortcut(c_in, self.expansion * width, stride)
+
+    def branch(self, x: Tensor) -> Tensor:
+        """What is added to the shortcut."""
+        hidden = self.activation(self.bn1(self.conv1(x)))
+        hidden = self.activation2(self.bn2(self.conv2(hidden)))
+        out: Tensor = self.bn3(self.conv3(hidden))
+        return out
+
+    def branch_bound(self, norm: Callable[[nn.Module], float]) -> float:
+        """Upper bound of the branch's l2 Lipschitz constant."""
+        slopes = activation_lipschitz(self.activation) * activation_lipschitz(self.activation2)
+        layers = (self.conv1, self.bn1, self.conv2, self.bn2, self.conv3, self.bn3)
+        return slopes * math.prod(map(norm, layers))
+
+    @classmethod
+    def count(cls, c_in: Any, width: Any, before: Size, after: Size, chosen: ResNetOptions) -> Count:
+        """The cost of the branch."""
+        inner, c_out = chosen.inner(width), cls.expansion * width
+        layers = convolution(c_in, inner, 1, before) + convolution(inner, inner, 3, after)
+        return layers + convolution(inner, c_out, 1, after) + norm_count(inner) * 2 + norm_count(c_out)
+
+
+BLOCKS: dict[str, type[BasicBlock | BottleneckBlock]] = {"basic": BasicBlock, "bottleneck": BottleneckBlock}
+
+
+class ResNet(StagedNetwork):
     """Stem, stages at strides 1, 2, 2, 2, and a pool-linear head: (B, C, H, W) to logits (B, K)."""
 
     def __init__(self, spec: ArchSpec, num_classes: int, channels: int) -> None:
         super().__init__()
-        self.activation = getattr(F, spec.activation)
-        self.stem = nn.Conv2d(channels, spec.stem_width, 3, padding=1, bias=False)
+        chosen = ResNetOptions.read(spec.options)
+        block = BLOCKS[chosen.block]
+        self.activation = make_activation(spec.activation)
+        self.stem = stem_convolution(chosen.stem, channels, spec.stem_width)
         self.bn = nn.BatchNorm2d(spec.stem_width)
+        self.stem_pool = stem_pool(chosen.stem)
         stages = []
         c_in = spec.stem_width
         for depth, width, stride in zip(spec.depths, spec.widths, STRIDES, strict=True):
-            blocks = [BasicBlock(c_in, width, stride, spec.activation)]
-            blocks += [BasicBlock(width, width, 1, spec.activation) for _ in range(depth - 1)]
+            c_out = block.expansion * width
+            blocks = [block(c_in, width, stride, spec), *(block(c_out, width, 1, spec) for _ in range(depth - 1))]
             stages.append(nn.Sequential(*blocks))
-            c_in = width
+            c_in = c_out
         self.stages = nn.Sequential(*stages)
         self.pool = GlobalAveragePool()
         self.fc = nn.Linear(c_in, num_classes)
@@ -84,9 +199,13 @@ class ResNet(BoundedNetwork):
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (B, C, H, W), normalised. Returns logits (B, K)."""
-        features = self.stages(self.activation(self.bn(self.stem(x))))
+        features = self.stages(self.stem_pool(self.activation(self.bn(self.stem(x)))))
         logits: Tensor = self.fc(self.pool(features))
         return logits
+
+
+class BoundedResNet(ResNet, BoundedNetwork):
+    """A ResNet with the stem of small images, which does not pool."""
 
     def lipschitz_bounds(self, norm: Callable[[nn.Module], float]) -> dict[str, float]:
         """Upper bounds of the l2 Lipschitz constants, in evaluation mode, of stem, each stage and head alone.
@@ -96,18 +215,10 @@ class ResNet(BoundedNetwork):
         """
         bounds = {"stem": norm(self.stem) * norm(self.bn) * activation_lipschitz(self.activation)}
         for i, stage in enumerate(self.stages, start=1):
-            blocks = cast(Iterable[BasicBlock], stage)
+            blocks = cast(Iterable[_Block], stage)
             bounds[f"stage {i}"] = math.prod(block.lipschitz_bound(norm) for block in blocks)
         bounds["head"] = norm(self.pool) * norm(self.fc)
         return bounds
-
-
-def _stage(c_in: Any, c: Any, depth: Any, stride: int, pixels: int) -> tuple[Any, Any]:
-    """Parameters and MACs of one stage; `pixels` counts positions of the feature map after its stride."""
-    projects = (c_in != c) | (stride != 1)
-    weights = 9 * c_in * c + 9 * c * c + projects * (c_in * c) + (depth - 1) * (18 * c * c)
-    batch_norms = depth * (4 * c) + projects * (2 * c)
-    return weights + batch_norms, weights * pixels
 
 
 _OUTSIDE = {"stem": "conv1", "bn": "bn1", "fc": "linear"}
@@ -119,13 +230,21 @@ def _pytorch_cifar(key: str) -> str:
     if module == "stages":
         stage, rest = rest.split(".", 1)
         return f"layer{int(stage) + 1}.{rest}"
-    return f"{_OUTSIDE[module]}.{rest}"
+    return f"{_OUTSIDE.get(module, module)}.{rest}"
+
+
+def _torchvision(key: str) -> str:
+    """Torchvision's names: `layer1.0.downsample.0.weight`."""
+    return _pytorch_cifar(key).replace("shortcut", "downsample").replace("linear", "fc")
 
 
 class ResNetFamily(Family):
-    """Four stages of basic blocks; the closed-form cost counts convolutions and the linear layer."""
+    """Four stages of basic or bottleneck blocks; the closed-form cost counts convolutions and the linear layer."""
 
-    published_keys = MappingProxyType({"pytorch_cifar": KeyNames(_pytorch_cifar)})
+    options = ResNetOptions
+    published_keys = MappingProxyType(
+        {"pytorch_cifar": KeyNames(_pytorch_cifar), "torchvision": KeyNames(_torchvision)}
+    )
 
     def validate(self, spec: ArchSpec) -> None:
         """Any depths and widths of at least 1 are legal, for exactly four stages; there is no dropout."""
@@ -143,15 +262,26 @@ class ResNetFamily(Family):
         image_shape: ImageShape,
     ) -> CostTerms:
         """Parameters and MACs by stage, from the layer shapes; integers or int64 arrays."""
-        terms = staged_terms(_stage, STRIDES, depths, widths, stem_width, num_classes, image_shape)
-        # BatchNorm behind the stem
-        return replace(terms, outside_params=terms.outside_params + 2 * stem_width)
+        spec = self.template
+        chosen = ResNetOptions.read(spec.options if spec else ())
+        block, act = BLOCKS[chosen.block], Count(activation_params(spec.activation if spec else "relu"))
+        outside, size = stem_count(chosen.stem, image_shape[0], stem_width, image_shape[1:])
+        stages, c_in = [], stem_width
+        for depth, width, stride in zip(depths, widths, STRIDES, strict=True):
+            after, c_out = strided(size, stride), block.expansion * width
+            projection = (convolution(c_in, c_out, 1, after) + norm_count(c_out)) * ((c_in != c_out) | (stride != 1))
+            first = block.count(c_in, width, size, after, chosen) + projection
+            rest = block.count(c_out, width, after, after, chosen) * (depth - 1)
+            stages.append(first + rest + act * (depth * (3 if chosen.block == "bottleneck" else 2)))
+            c_in, size = c_out, after
+        return cost_terms_of(stages, outside + norm_count(stem_width) + act + linear(c_in, num_classes))
 
-    def kept_activations(self, spec: ArchSpec, image_shape: ImageShape) -> int:
-        """Numbers per image kept for the backward pass, from the layers' shapes."""
+    def kept_activations(self, spec: ArchSpec, image_shape: ImageShape) -> int | None:
+        """Numbers per image kept for the backward pass, from the layers' shapes; None where options are set."""
+        if spec.options:
+            return None
         pixels = feature_pixels(image_shape, STRIDES)
-        # ReLU keeps its output, which the next convolution keeps anyway; the others keep their input besides
-        activated = 1 if spec.activation == "relu" else 2
+        activated = activation_copies(spec.activation)
         kept = image_shape[0] * pixels[0] + (1 + activated) * spec.stem_width * pixels[0]
         c_in = spec.stem_width
         for depth, c, stride, after in zip(spec.depths, spec.widths, STRIDES, pixels[1:], strict=True):
@@ -165,7 +295,8 @@ class ResNetFamily(Family):
 
     def build(self, spec: ArchSpec, num_classes: int, channels: int) -> nn.Module:
         """A freshly initialised ResNet; draws from torch's global random state."""
-        return ResNet(spec, num_classes, channels)
+        kind = BoundedResNet if ResNetOptions.read(spec.options).stem == "cifar" else ResNet
+        return kind(spec, num_classes, channels)
 
 
 FAMILY = ResNetFamily()

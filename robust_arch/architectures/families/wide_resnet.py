@@ -13,8 +13,9 @@ from typing import Any
 from robust_arch.architectures.family import ImageShape, KeyNames, feature_pixels
 from robust_arch.architectures.layers import ACTIVATIONS, activation_copies
 from robust_arch.architectures.options import per_stage, require_choice, require_number
-from robust_arch.architectures.preactivation import BLOCKS, BlockSettings, PreActFamily, Stage, StemOptions
+from robust_arch.architectures.preactivation import BLOCKS, BlockSettings, PreActFamily, Stage
 from robust_arch.architectures.spec import ArchSpec
+from robust_arch.architectures.stems import StemOptions
 
 
 @dataclass(frozen=True)
@@ -87,11 +88,11 @@ class WideResNetFamily(PreActFamily):
         blocks = chosen.stage("block", number, BLOCKS)
         activations = chosen.stage("activation", number, ACTIVATIONS, activation)
         dropouts = chosen.stage("dropout", number, None, dropout)
-        settings = [
-            BlockSettings(*values, chosen.se_ratio, self.raw_shortcut) for values in zip(activations, dropouts, strict=True)
+        stages = zip(blocks, depths, widths, self.strides, activations, dropouts, strict=True)
+        return [
+            Stage(BLOCKS[block], depth, width, stride, BlockSettings(act, drop, chosen.se_ratio, self.raw_shortcut))
+            for block, depth, width, stride, act, drop in stages
         ]
-        stages = zip(blocks, depths, widths, self.strides, settings, strict=True)
-        return [Stage(BLOCKS[block], *rest) for block, *rest in stages]
 
     def is_bounded(self, spec: ArchSpec) -> bool:
         """With squeeze-excitation, which multiplies features with features, there is no bound."""
