@@ -34,9 +34,9 @@ def test_published_costs(depths, widths, params, flops):
 
 
 def test_a_hand_computed_network_of_bottlenecks_with_squeeze_excitation():
-    # 1x4x4 images, 2 classes, stem 2; stages of widths 1, 1, 1: 4 channels behind each. Stage 1 (2 to 4, 4x4): BN 4 + 2 +
-    # 2, convolutions 2 + 9 + 4, shortcut 8; SE of 4 to 1 to 4: 5 + 8. Stages 2 (4 to 4, 2x2) and 3 (1x1): BN 8 + 2 + 2,
-    # convolutions 4 (at the size before) + 9 + 4, shortcut 16, SE 13. Stem 18; head BN 8, linear 10.
+    # 1x4x4 images, 2 classes, stem 2; stages of widths 1, 1, 1: 4 channels behind each. Stage 1 (2 to 4, 4x4): BN 4 + 2
+    # + 2, convolutions 2 + 9 + 4, shortcut 8; SE of 4 to 1 to 4: 5 + 8. Stages 2 (4 to 4, 2x2) and 3 (1x1): BN 8 + 2
+    # + 2, convolutions 4 (at the size before) + 9 + 4, shortcut 16, SE 13. Stem 18; head BN 8, linear 10.
     options = {"block": "bottleneck", "se_ratio": 0.25}
     result = cost(ArchSpec("wide_resnet", (1, 1, 1), (1, 1, 1), stem_width=2, options=options), 2, (1, 4, 4))
     assert result.stage_params == (8 + 15 + 8 + 13, 12 + 17 + 16 + 13, 58)
@@ -143,7 +143,8 @@ def test_bad_options_are_named(options, message):
 
 
 def test_options_at_their_defaults_are_no_part_of_an_architecture():
-    plain, spelt = ArchSpec(**BASE), ArchSpec(**BASE, options={"block": "basic", "se_ratio": 0, "activation": None})
+    options = {"block": ["basic"] * 3, "se_ratio": 0, "activation": None}
+    plain, spelt = ArchSpec(**BASE), ArchSpec(**BASE, options=options)
     assert plain == spelt
     assert "options" not in spelt.to_dict()
     assert family_of(spelt).cost_terms((1, 1, 1), (4, 8, 8), 16, 10, (3, 32, 32)).params == cost(plain).params

@@ -5,14 +5,14 @@ Block and head follow the network of Huang et al., NeurIPS 2021, so that its pub
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Self
 
 from robust_arch.architectures.family import ImageShape, KeyNames, feature_pixels
 from robust_arch.architectures.layers import ACTIVATIONS, activation_copies
-from robust_arch.architectures.options import per_stage, require_choice, require_number
+from robust_arch.architectures.options import as_short_as_possible, per_stage, require_choice, require_number
 from robust_arch.architectures.preactivation import BLOCKS, BlockSettings, PreActFamily, Stage
 from robust_arch.architectures.spec import ArchSpec
 from robust_arch.architectures.stems import StemOptions
@@ -38,6 +38,11 @@ class WideResNetOptions(StemOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_number("se_ratio", self.se_ratio, 0, 16)
+
+    def for_stages(self, stages: int) -> Self:
+        """One value instead of a list of equal ones."""
+        keys = ("block", "activation", "dropout")
+        return replace(self, **{key: as_short_as_possible(key, getattr(self, key), stages) for key in keys})
 
     def stage(self, key: str, stages: int, allowed: Any, default: Any = None) -> tuple[Any, ...]:
         """The value of `key` in each stage; `default` stands for null. allowed: names, or None for a probability."""
