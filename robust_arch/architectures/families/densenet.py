@@ -1,0 +1,176 @@
+"""DenseNet with bottleneck layers (Huang et al. 2017), with depth, growth rate and transition per stage.
+
+The stage's width is its growth rate. By default the variant for small images: a 3x3 stem and no pooling before the
+stages. Each stage but the first begins with its transition, a 1x1 convolution and average pooling, which rounds up.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from robust_arch.architectures.counting import Count, Size, convolution, cost_terms_of, halved, linear, norm
+from robust_arch.architectures.family import CostTerms, Family, ImageShape, StagedNetwork
+from robust_arch.architectures.layers import GlobalAveragePool, activation_params, make_activation
+from robust_arch.architectures.spec import ArchSpec
+from robust_arch.architectures.stems import StemOptions, stem_convolution, stem_count, stem_pool
+from robust_arch.errors import invalid, require_integer
+
+STAGES = 4
+
+
+@dataclass(frozen=True)
+class DenseNetOptions(StemOptions):
+    """Options of the family.
+
+    Attributes:
+        stem: cifar, a 3x3 convolution at stride 1, or imagenet, a 7x7 one at stride 2, BN, act and a max-pooling.
+        transition_widths: channels behind each of the three transitions; null for half of those before it.
+        expansion: channels between a layer's two convolutions, as a multiple of its growth rate.
+    """
+
+    transition_widths: tuple[int, ...] | None = None
+    expansion: int = 4
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_integer("arch.options.expansion", self.expansion, 1)
+        widths: Any = self.transition_widths
+        if widths is not None and (not isinstance(widths, tuple) or len(widths) != STAGES - 1):
+            raise invalid("arch.options.transition_widths", widths, f"a list of {STAGES - 1} integers, or null")
+        for width in widths or ():
+            require_integer("arch.options.transition_widths", width, 1)
+
+    def transition(self, stage: int, channels: Any) -> Any:
+        """Channels behind the transition into the stage, which is counted from 0, from those before it."""
+        if self.transition_widths is not None:
+            return self.transition_widths[stage - 1]
+        return channels // 2
+
+
+class DenseLayer(nn.Module):
+    """BN-act-conv1x1-BN-act-conv3x3, added behind its input: (B, c_in, H, W) to (B, c_in + growth, H, W)."""
+
+    def __init__(self, c_in: int, growth: int, expansion: int, activation: str) -> None:
+        super().__init__()
+        self.bn1 = nn.BatchNorm2d(c_in)
+        self.activation1 = make_activation(activation)
+        self.conv1 = nn.Conv2d(c_in, expansion * growth, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(expansion * growth)
+        self.activation2 = make_activation(activation)
+        self.conv2 = nn.Conv2d(expansion * growth, growth, 3, padding=1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: (B, c_in, H, W)."""
+        hidden = self.conv1(self.activation1(self.bn1(x)))
+        return torch.cat([x, self.conv2(self.activation2(self.bn2(hidden)))], 1)
+
+
+class Transition(nn.Module):
+    """BN-act-conv1x1-pool: (B, c_in, H, W) to (B, c_out, H/2, W/2), sizes rounded up."""
+
+    def __init__(self, c_in: int, c_out: int, activation: str) -> None:
+        super().__init__()
+        self.bn = nn.BatchNorm2d(c_in)
+        self.activation = make_activation(activation)
+        self.conv = nn.Conv2d(c_in, c_out, 1, bias=False)
+        self.pool = nn.AvgPool2d(2, ceil_mode=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: (B, c_in, H, W)."""
+        out: Tensor = self.pool(self.conv(self.activation(self.bn(x))))
+        return out
+
+
+class DenseNet(StagedNetwork):
+    """Stem, stages, and a BN-act-pool-linear head: (B, C, H, W) to logits (B, K)."""
+
+    def __init__(self, spec: ArchSpec, num_classes: int, channels: int) -> None:
+        super().__init__()
+        chosen, act = DenseNetOptions.read(spec.options), spec.activation
+        self.stem = stem_convolution(chosen.stem, channels, spec.stem_width)
+        self.stem_norm = nn.Sequential()
+        if chosen.stem == "imagenet":
+            self.stem_norm.append(nn.BatchNorm2d(spec.stem_width))
+        self.stem_activation = make_activation(act) if chosen.stem == "imagenet" else nn.Identity()
+        self.stem_pool = stem_pool(chosen.stem)
+        stages, c_in = [], spec.stem_width
+        for stage, (depth, growth) in enumerate(zip(spec.depths, spec.widths, strict=True)):
+            layers: list[nn.Module] = []
+            if stage > 0:
+                c_out = chosen.transition(stage, c_in)
+                layers.append(Transition(c_in, c_out, act))
+                c_in = c_out
+            layers += [DenseLayer(c_in + i * growth, growth, chosen.expansion, act) for i in range(depth)]
+            stages.append(nn.Sequential(*layers))
+            c_in += depth * growth
+        self.stages = nn.Sequential(*stages)
+        self.bn = nn.BatchNorm2d(c_in)
+        self.activation = make_activation(act)
+        self.pool = GlobalAveragePool()
+        self.fc = nn.Linear(c_in, num_classes)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight)
+        nn.init.zeros_(self.fc.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: (B, C, H, W), normalised. Returns logits (B, K)."""
+        entering = self.stem_pool(self.stem_activation(self.stem_norm(self.stem(x))))
+        logits: Tensor = self.fc(self.pool(self.activation(self.bn(self.stages(entering)))))
+        return logits
+
+
+def _dense_layers(c_in: Any, growth: Any, depth: Any, size: Size, expansion: int) -> Count:
+    """The cost of all layers of a stage, of which layer i, from 0, reads c_in + i * growth channels."""
+    read = depth * c_in + growth * (depth * (depth - 1) // 2)  # channels that all layers read together
+    inner = expansion * growth
+    each = norm(inner) + convolution(inner, growth, 3, size)
+    return norm(read) + convolution(read, inner, 1, size) + each * depth
+
+
+class DenseNetFamily(Family):
+    """Four stages of dense layers; the closed-form cost counts convolutions and the linear layer."""
+
+    options = DenseNetOptions
+
+    def validate(self, spec: ArchSpec) -> None:
+        """Any depths and growth rates of at least 1 are legal, for exactly four stages."""
+        if len(spec.depths) != STAGES:
+            raise invalid("arch.depths", spec.depths, f"family densenet has {STAGES} stages")
+        if spec.dropout:
+            raise invalid("arch.dropout", spec.dropout, "0, as family densenet has no dropout")
+
+    def cost_terms(
+        self,
+        depths: Sequence[Any],
+        widths: Sequence[Any],
+        stem_width: int,
+        num_classes: int,
+        image_shape: ImageShape,
+    ) -> CostTerms:
+        """Parameters and MACs by stage, from the layer shapes; integers or int64 arrays."""
+        chosen = DenseNetOptions.read(self.template.options if self.template else ())
+        act = Count(activation_params(self.template.activation if self.template else "relu"))
+        outside, size = stem_count(chosen.stem, image_shape[0], stem_width, image_shape[1:])
+        if chosen.stem == "imagenet":
+            outside += norm(stem_width) + act
+        stages, c_in = [], stem_width
+        for stage, (depth, growth) in enumerate(zip(depths, widths, strict=True)):
+            count = act * (2 * depth)
+            if stage > 0:
+                c_out = chosen.transition(stage, c_in)
+                count += norm(c_in) + act + convolution(c_in, c_out, 1, size)
+                c_in, size = c_out, halved(size)
+            stages.append(count + _dense_layers(c_in, growth, depth, size, chosen.expansion))
+            c_in = c_in + depth * growth
+        return cost_terms_of(stages, outside + norm(c_in) + act + linear(c_in, num_classes))
+
+    def build(self, spec: ArchSpec, num_classes: int, channels: int) -> nn.Module:
+        """A freshly initialised DenseNet; draws from torch's global random state."""
+        return DenseNet(spec, num_classes, channels)
+
+
+FAMILY = DenseNetFamily()
