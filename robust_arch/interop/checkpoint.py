@@ -94,10 +94,14 @@ def restore(card: Mapping[str, Any], tensors: Mapping[str, Any], path: str, pref
 
 
 def _is_arch(value: Any) -> TypeGuard[dict[str, Any]]:
-    """Whether it is a group of plain values and short lists of them."""
+    """Whether it is a group of plain values and short lists of them, with options that are such a group, too."""
     if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
         return False
-    lists = [item if isinstance(item, list | tuple) else [item] for item in value.values()]
+    options = value.get("options", {})
+    if not isinstance(options, dict) or not all(isinstance(key, str) for key in options):
+        return False
+    items_of = {key: item for key, item in value.items() if key != "options"}.values()
+    lists = [item if isinstance(item, list | tuple) else [item] for item in (*items_of, *options.values())]
     return all(len(items) <= _MOST_STAGES and all(map(is_plain, items)) for items in lists)
 
 

@@ -29,9 +29,10 @@ OPERATORS = frozenset(
     {
         "Add", "AveragePool", "BatchNormalization", "Cast", "CastLike", "Clip", "Concat", "Constant", "Conv",
         "Div", "Dropout", "Elu", "Erf", "Exp", "Expand", "Flatten", "Gather", "Gelu", "Gemm",
-        "GlobalAveragePool", "Greater", "HardSigmoid", "Identity", "LeakyRelu", "Log", "MatMul", "MaxPool",
-        "Max", "Min", "Mul", "Neg", "Pow", "ReduceMean", "ReduceSum", "Relu", "Reshape", "Shape", "Sigmoid",
-        "Slice", "Softplus", "Sqrt", "Squeeze", "Sub", "Tanh", "Transpose", "Unsqueeze", "Where",
+        "GlobalAveragePool", "Greater", "HardSigmoid", "Identity", "LayerNormalization", "LeakyRelu", "Log",
+        "MatMul", "MaxPool", "Max", "Min", "Mish", "Mul", "Neg", "Pow", "PRelu", "ReduceMean", "ReduceSum",
+        "Relu", "Reshape", "Shape", "Sigmoid", "Slice", "Softplus", "Sqrt", "Squeeze", "Sub", "Tanh", "Transpose",
+        "Unsqueeze", "Where",
     }
 )  # fmt: skip
 _MOST_NODES = 8  # per tensor of weights: torch leaves 2 to 3
