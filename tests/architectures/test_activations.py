@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from robust_arch.architectures import ArchSpec, activation_bytes, build
+from robust_arch.architectures.layers import ACTIVATIONS
 from robust_arch.errors import InputError
 
 SHAPES = [(3, 32, 32), (1, 8, 8), (2, 9, 7)]
@@ -47,7 +48,7 @@ SPECS = [
 
 
 @pytest.mark.parametrize("image_shape", SHAPES, ids=str)
-@pytest.mark.parametrize("activation", ["relu", "silu", "gelu", "softplus"])
+@pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("spec", SPECS, ids=lambda spec: f"{spec.family}-{spec.depths}-{spec.widths}")
 def test_the_closed_form_is_what_autograd_saves(spec, activation, image_shape):
     spec = ArchSpec.from_dict({**spec.to_dict(), "activation": activation})

@@ -69,7 +69,8 @@ class RobustResBlock(nn.Module):
     def __init__(self, c_in: int, width: int, stride: int, settings: tuple[RobustResNetOptions, str]) -> None:
         super().__init__()
         chosen, activation = settings
-        c_out, inner = self.expansion * width, chosen.inner(width)
+        c_out = self.expansion * width
+        inner = self.inner = chosen.inner(width)
         projects = c_in != c_out or stride != 1
         self.preactivated, self.has_bn1 = chosen.preactivated, chosen.preactivated or projects
         self.scales, self.is_strided = chosen.scales, stride != 1
@@ -96,7 +97,8 @@ class RobustResBlock(nn.Module):
         """x: (B, c_in, H, W)."""
         activated = self.activation1(self.bn1(x)) if self.has_bn1 else x
         hidden = self.conv1(activated if self.preactivated else x)
-        parts = torch.chunk(self.activation2(self.bn2(hidden)), self.scales, 1)
+        hidden = self.activation2(self.bn2(hidden))
+        parts = [hidden[:, i * self.inner : (i + 1) * self.inner] for i in range(self.scales)]
         outs: list[Tensor] = []
         for i in range(self.scales - 1):
             # with a stride the parts are independent, as their sizes differ from those of the outputs
