@@ -10,7 +10,7 @@ from functools import cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self
 
-from torch import nn
+from torch import Tensor, nn
 
 from robust_arch.architectures import families
 from robust_arch.architectures.options import Options
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 ImageShape = tuple[int, int, int]
 DEFAULT_FAMILY = "wide_resnet"
 """The family of an architecture that names none."""
+AUXILIARY_WEIGHT = 0.4
+"""Of the loss of an auxiliary classifier (Liu et al. 2019)."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +105,22 @@ class BoundedNetwork(StagedNetwork, ABC):
         "stem" is everything before the first stage, "head" everything behind the last one. norm: the l2 operator norm
         of a layer, on the sizes that it works on; all but the activations are layers, the pooling too.
         """
+
+
+class AuxiliaryNetwork(nn.Module):
+    """A network with a second classifier for training; optional for a family.
+
+    Attributes:
+        auxiliary_logits: those (B, K) of the last forward pass in training mode; None without such a classifier. The
+            training step adds AUXILIARY_WEIGHT times their cross-entropy to the loss.
+    """
+
+    auxiliary_logits: Tensor | None = None
+
+    def take_auxiliary_logits(self) -> Tensor | None:
+        """The auxiliary logits, which are forgotten."""
+        logits, self.auxiliary_logits = self.auxiliary_logits, None
+        return logits
 
 
 class Family(ABC):

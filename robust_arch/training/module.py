@@ -6,9 +6,11 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.optim.lr_scheduler import LambdaLR
 
 from robust_arch.architectures import Classifier
+from robust_arch.architectures.family import AUXILIARY_WEIGHT, AuxiliaryNetwork
 from robust_arch.attacks import PGD, Attack, Clean, ThreatModel
 from robust_arch.common.randomness import derive, example_keys
 from robust_arch.data.batches import Batch
@@ -96,14 +98,17 @@ class AdversarialTraining(pl.LightningModule):
         loss = self.objective(
             self.attacked_net, x / self.max_value, y, threat, derive(self.seed, "attack", step), index
         )
+        network = getattr(self.net, "network", None)
+        auxiliary = network.take_auxiliary_logits() if isinstance(network, AuxiliaryNetwork) else None
+        total = loss.total if auxiliary is None else loss.total + AUXILIARY_WEIGHT * F.cross_entropy(auxiliary, y)
         if batch_idx % self.check_every == 0:
-            require_finite(loss.total.detach(), f"the loss at step {step}")
+            require_finite(total.detach(), f"the loss at step {step}")
         correct = (loss.logits.argmax(dim=1) == y).float().mean() * 100
-        metrics = {"train_loss": loss.total.detach(), "train_acc": correct}
+        metrics = {"train_loss": total.detach(), "train_acc": correct}
         metrics |= {f"train_{name}": value for name, value in loss.terms.items()}
         for name, value in {**metrics, "examples": torch.ones_like(correct)}.items():
             self._sums[name] = self._sums.get(name, 0) + value * len(y)
-        return loss.total
+        return total
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002
         """After the epoch's last batch its means, kept here so that an epoch which is resumed has the same ones."""
