@@ -1,0 +1,352 @@
+"""Networks of cells from a genotype (DARTS, Liu et al. 2019), with cells and channels per stage.
+
+A cell reads the outputs of the two cells before it; its nodes each add two operations, and all nodes side by side are
+its output. Each stage but the first begins with a reduction cell, whose operations on the cell's inputs have stride 2.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from robust_arch.architectures.counting import Count, Size, convolution, cost_terms_of, halved, linear, norm
+from robust_arch.architectures.family import AuxiliaryNetwork, CostTerms, Family, ImageShape
+from robust_arch.architectures.layers import GlobalAveragePool, activation_params, make_activation
+from robust_arch.architectures.options import Options
+from robust_arch.architectures.spec import ArchSpec
+from robust_arch.errors import invalid, require_flag
+
+STAGES = 3
+_AUXILIARY = (128, 768)  # channels of the auxiliary head
+_LEAST_SIDE = 17  # of images with an auxiliary head, which averages 5x5 positions of the last stage
+
+# the second-order genotype of the paper, DARTS_V2
+NORMAL = (
+    "sep_conv_3x3:0", "sep_conv_3x3:1", "sep_conv_3x3:0", "sep_conv_3x3:1",
+    "sep_conv_3x3:1", "skip_connect:0", "skip_connect:0", "dil_conv_3x3:2",
+)  # fmt: skip
+REDUCE = (
+    "max_pool_3x3:0", "max_pool_3x3:1", "skip_connect:2", "max_pool_3x3:1",
+    "max_pool_3x3:0", "skip_connect:2", "skip_connect:2", "max_pool_3x3:1",
+)  # fmt: skip
+
+
+def _activation(name: str) -> nn.Module:
+    """The activation as a module of a sequence."""
+    activation = make_activation(name)
+    return activation if isinstance(activation, nn.Module) else _Function(activation)
+
+
+class _Function(nn.Module):
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(x)
+
+
+def _act_conv_norm(c_in: int, c_out: int, activation: str) -> nn.Module:
+    convolution = nn.Conv2d(c_in, c_out, 1, bias=False)
+    return nn.Sequential(_activation(activation), convolution, nn.BatchNorm2d(c_out))
+
+
+class FactorizedReduce(nn.Module):
+    """act, two 1x1 convolutions of every other position, shifted by one, side by side, then BN.
+
+    (B, c_in, H, W) to (B, c_out, H/2, W/2), sizes rounded up: behind an odd size the shifted one reads a row of zeros.
+    """
+
+    def __init__(self, c_in: int, c_out: int, activation: str) -> None:
+        super().__init__()
+        self.activation = _activation(activation)
+        self.conv1 = nn.Conv2d(c_in, c_out // 2, 1, 2, bias=False) if c_out > 1 else None
+        self.conv2 = nn.Conv2d(c_in, c_out - c_out // 2, 1, 2, bias=False)
+        self.bn = nn.BatchNorm2d(c_out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: (B, c_in, H, W)."""
+        activated = self.activation(x)
+        shifted = F.pad(activated, (0, 1, 0, 1))[:, :, 1:, 1:]
+        parts = [self.conv2(shifted)] if self.conv1 is None else [self.conv1(activated), self.conv2(shifted)]
+        out: Tensor = self.bn(torch.cat(parts, 1))
+        return out
+
+
+def _separable(c: int, kernel: int, stride: int, dilation: int, activation: str) -> list[nn.Module]:
+    """act, depthwise and pointwise convolution, BN."""
+    padding = dilation * (kernel // 2)
+    return [
+        _activation(activation),
+        nn.Conv2d(c, c, kernel, stride, padding, dilation, groups=c, bias=False),
+        nn.Conv2d(c, c, 1, bias=False),
+        nn.BatchNorm2d(c),
+    ]
+
+
+_KERNELS = {"3x3": 3, "5x5": 5, "7x7": 7}
+OPERATIONS = (
+    "max_pool_3x3", "avg_pool_3x3", "skip_connect", "sep_conv_3x3", "sep_conv_5x5", "sep_conv_7x7", "dil_conv_3x3",
+    "dil_conv_5x5",
+)  # fmt: skip
+
+
+def _operation(name: str, c: int, stride: int, activation: str) -> nn.Module:
+    """The operation of that name on c channels."""
+    kind, kernel = name.rsplit("_", 1)
+    if kind == "max_pool":
+        return nn.MaxPool2d(3, stride, padding=1)
+    if kind == "avg_pool":
+        return nn.AvgPool2d(3, stride, padding=1, count_include_pad=False)
+    if kind == "skip":
+        return nn.Identity() if stride == 1 else FactorizedReduce(c, c, activation)
+    size = _KERNELS[kernel]
+    if kind == "dil_conv":
+        return nn.Sequential(*_separable(c, size, stride, 2, activation))
+    return nn.Sequential(*_separable(c, size, stride, 1, activation), *_separable(c, size, 1, 1, activation))
+
+
+def _operation_count(name: str, c: Any, stride: int, size: Size, act: Count) -> Count:
+    """The cost of the operation, whose output has this size."""
+    kind, kernel = name.rsplit("_", 1)
+    if kind in ("max_pool", "avg_pool"):
+        return Count()
+    if kind == "skip":
+        return Count() if stride == 1 else act + convolution(c, c, 1, size) + norm(c)
+    layer = act + convolution(c, c, _KERNELS[kernel], size, groups=c) + convolution(c, c, 1, size) + norm(c)
+    return layer if kind == "dil_conv" else layer * 2
+
+
+Edges = tuple[tuple[str, int], ...]
+"""Operations and the numbers of what they read: 0 and 1 for the two inputs, then the nodes."""
+
+
+def _edges(key: str, given: Any) -> Edges:
+    """The edges of a cell from texts like sep_conv_3x3:0; raises InputError for a cell that cannot be built."""
+    allowed = "pairs of edges like sep_conv_3x3:0, an operation and the number of an input or of a node before"
+    if not isinstance(given, tuple) or not given or len(given) % 2 or not all(isinstance(edge, str) for edge in given):
+        raise invalid(f"arch.options.{key}", given, allowed)
+    edges = []
+    for place, edge in enumerate(given):
+        name, _, number = edge.partition(":")
+        if name not in OPERATIONS:
+            raise invalid(f"arch.options.{key}", edge, f"an operation of {', '.join(OPERATIONS)}")
+        if number not in map(str, range(2 + place // 2)):
+            raise invalid(f"arch.options.{key}", edge, allowed)
+        edges.append((name, int(number)))
+    if not any(number == 1 for _, number in edges):
+        raise invalid(f"arch.options.{key}", given, "a cell that reads input 1, the output of the cell before")
+    return tuple(edges)
+
+
+@dataclass(frozen=True)
+class DARTSOptions(Options):
+    """Options of the family.
+
+    Attributes:
+        normal: edges of the normal cell, two per node, like sep_conv_3x3:0; by default those of DARTS_V2.
+        reduce: edges of the reduction cell.
+        auxiliary: whether a second classifier reads the first cell of the last stage; its cross-entropy is added to the
+            training loss.
+    """
+
+    normal: tuple[str, ...] = NORMAL
+    reduce: tuple[str, ...] = REDUCE
+    auxiliary: bool = False
+
+    def __post_init__(self) -> None:
+        _edges("normal", self.normal), _edges("reduce", self.reduce)
+        require_flag("arch.options.auxiliary", self.auxiliary)
+
+    def edges(self, reduces: bool) -> Edges:
+        """The edges of the reduction cell or of the normal one."""
+        return _edges("reduce", self.reduce) if reduces else _edges("normal", self.normal)
+
+
+class Cell(nn.Module):
+    """One cell: (B, c_before, H', W') and (B, c_in, H, W) to (B, nodes * c, H/stride, W/stride).
+
+    before_is_larger: whether the first input has twice the second one's resolution.
+    """
+
+    def __init__(
+        self, edges: Edges, channels: tuple[int, int, int], stride: int, before_is_larger: bool, spec: ArchSpec
+    ) -> None:
+        super().__init__()
+        c_before, c_in, c = channels
+        self.edges, self.drop_path = edges, spec.dropout
+        # an input that no edge reads has no layers, whose parameters would get no gradient
+        self.reads_before = any(number == 0 for _, number in edges)
+        if self.reads_before:
+            entering = FactorizedReduce if before_is_larger else _act_conv_norm
+            self.before = entering(c_before, c, spec.activation)
+        self.entering = _act_conv_norm(c_in, c, spec.activation)
+        operations = [_operation(name, c, stride if number < 2 else 1, spec.activation) for name, number in edges]
+        self.operations = nn.ModuleList(operations)
+
+    def forward(self, before: Tensor, x: Tensor) -> Tensor:
+        """before: the output of the cell two before; x: that of the cell before."""
+        entering = self.entering(x)
+        states = [self.before(before) if self.reads_before else entering, entering]
+        for i in range(0, len(self.edges), 2):
+            first, second = (self._edge(edge, states[self.edges[edge][1]]) for edge in (i, i + 1))
+            states.append(first + second)
+        return torch.cat(states[2:], 1)
+
+    def _edge(self, edge: int, state: Tensor) -> Tensor:
+        """One operation, which in training is left out for part of the images if `arch.dropout` says so."""
+        operation = self.operations[edge]
+        out: Tensor = operation(state)
+        if self.training and self.drop_path and not isinstance(operation, nn.Identity):
+            kept = torch.rand(len(out), 1, 1, 1, device=out.device) >= self.drop_path
+            out = out * kept / (1 - self.drop_path)
+        return out
+
+
+class AuxiliaryHead(nn.Module):
+    """act-pool-conv-BN-act-conv-BN-act-linear: (B, C, H, W) to logits (B, K); 8x8 features as in the paper's code."""
+
+    def __init__(self, channels: int, num_classes: int, activation: str) -> None:
+        super().__init__()
+        narrow, wide = _AUXILIARY
+        self.layers = nn.Sequential(
+            _activation(activation),
+            nn.AvgPool2d(5, 3),
+            nn.AdaptiveAvgPool2d(2),
+            nn.Conv2d(channels, narrow, 1, bias=False),
+            nn.BatchNorm2d(narrow),
+            _activation(activation),
+            nn.Conv2d(narrow, wide, 2, bias=False),
+            nn.BatchNorm2d(wide),
+            _activation(activation),
+            nn.Flatten(),
+            nn.Linear(wide, num_classes),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: (B, C, H, W)."""
+        logits: Tensor = self.layers(x)
+        return logits
+
+
+class CellNetwork(AuxiliaryNetwork):
+    """Stem convolution and BN, cells, mean and linear layer: (B, C, H, W) to logits (B, K)."""
+
+    def __init__(self, spec: ArchSpec, num_classes: int, channels: int) -> None:
+        super().__init__()
+        chosen = DARTSOptions.read(spec.options)
+        self.stem = nn.Conv2d(channels, spec.stem_width, 3, padding=1, bias=False)
+        self.stem_norm = nn.BatchNorm2d(spec.stem_width)
+        cells: list[nn.Module] = []
+        c_before = c_in = spec.stem_width
+        reduced = False
+        self.auxiliary_cell, auxiliary_channels = sum(spec.depths[:-1]), 0
+        for stage, (depth, width) in enumerate(zip(spec.depths, spec.widths, strict=True)):
+            for i in range(depth):
+                reduces = stage > 0 and i == 0
+                edges = chosen.edges(reduces)
+                cells.append(Cell(edges, (c_before, c_in, width), 2 if reduces else 1, reduced, spec))
+                c_before, c_in, reduced = c_in, width * (len(edges) // 2), reduces
+                if len(cells) == self.auxiliary_cell + 1:
+                    auxiliary_channels = c_in
+        self.cells = nn.ModuleList(cells)
+        self.auxiliary = AuxiliaryHead(auxiliary_channels, num_classes, spec.activation) if chosen.auxiliary else None
+        self.pool = GlobalAveragePool()
+        self.fc = nn.Linear(c_in, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: (B, C, H, W), normalised. Returns logits (B, K)."""
+        before = x = self.stem_norm(self.stem(x))
+        for i, cell in enumerate(self.cells):
+            before, x = x, cell(before, x)
+            if i == self.auxiliary_cell and self.auxiliary is not None and self.training:
+                self.auxiliary_logits = self.auxiliary(x)
+        logits: Tensor = self.fc(self.pool(x))
+        return logits
+
+
+def _where(condition: Any, yes: Any, no: Any) -> Any:
+    """`yes` where the condition holds; of integers or arrays."""
+    return condition * yes + (1 - condition * 1) * no
+
+
+class DARTSFamily(Family):
+    """Three stages of cells; the closed-form cost counts convolutions and the linear layer.
+
+    The MACs are those of the network in use, without the auxiliary head, whose parameters count.
+    """
+
+    options = DARTSOptions
+
+    def validate(self, spec: ArchSpec) -> None:
+        """Any depths and widths of at least 1 are legal, for exactly three stages."""
+        if len(spec.depths) != STAGES:
+            raise invalid("arch.depths", spec.depths, f"family darts has {STAGES} stages")
+
+    def check_image(self, spec: ArchSpec, image_shape: ImageShape) -> None:
+        """Raise InputError for images that the auxiliary head cannot average."""
+        if DARTSOptions.read(spec.options).auxiliary and min(image_shape[1:]) < _LEAST_SIDE:
+            raise invalid(
+                "image_shape", image_shape, f"at least {_LEAST_SIDE} pixels a side with arch.options.auxiliary"
+            )
+
+    def cost_terms(
+        self,
+        depths: Sequence[Any],
+        widths: Sequence[Any],
+        stem_width: int,
+        num_classes: int,
+        image_shape: ImageShape,
+    ) -> CostTerms:
+        """Parameters and MACs by stage, from the layer shapes; integers or int64 arrays."""
+        chosen = DARTSOptions.read(self.template.options if self.template else ())
+        act = Count(activation_params(self.template.activation if self.template else "relu"))
+        size, stages = image_shape[1:], []
+        outside = convolution(image_shape[0], stem_width, 3, size) + norm(stem_width)
+        c_before, c_in = stem_width, stem_width  # behind the two cells before the stage
+        auxiliary = Count()
+        for stage, (depth, c) in enumerate(zip(depths, widths, strict=True)):
+            before, size = size, halved(size) if stage > 0 else size
+            first, c_first = _cell_count(chosen.edges(stage > 0), (c_before, c_in, c), stage > 0, (before, size), act)
+            normal = chosen.edges(False)
+            second, c_out = _cell_count(normal, (c_in, c_first, c), False, (size, size), act)
+            third, _ = _cell_count(normal, (c_first, c_out, c), False, (size, size), act)
+            rest, _ = _cell_count(normal, (c_out, c_out, c), False, (size, size), act)
+            stages.append(first + second * (depth > 1) + third * (depth > 2) + rest * ((depth > 3) * (depth - 3)))
+            c_last = _where(depth > 1, c_out, c_first)
+            c_before = _where(depth > 2, c_out, _where(depth > 1, c_first, c_in))
+            if chosen.auxiliary and stage == STAGES - 1:
+                auxiliary = _auxiliary_count(c_first, num_classes, act)
+            c_in = c_last
+        return cost_terms_of(stages, outside + auxiliary + linear(c_in, num_classes))
+
+    def build(self, spec: ArchSpec, num_classes: int, channels: int) -> nn.Module:
+        """A freshly initialised network, as torch's layers start; draws from torch's global random state."""
+        return CellNetwork(spec, num_classes, channels)
+
+
+def _cell_count(
+    edges: Edges, channels: tuple[Any, Any, Any], reduces: bool, sizes: tuple[Size, Size], act: Count
+) -> tuple[Count, Any]:
+    """The cost of a cell and the channels behind it. channels: as of `Cell`; sizes: before and after its stride."""
+    c_before, c_in, c = channels
+    entering, size = sizes
+    count = act + convolution(c_in, c, 1, entering) + norm(c)
+    if any(number == 0 for _, number in edges):
+        count += act + convolution(c_before, c, 1, entering) + norm(c)
+    for name, number in edges:
+        count += _operation_count(name, c, 2 if reduces and number < 2 else 1, size, act)
+    return count, c * (len(edges) // 2)
+
+
+def _auxiliary_count(channels: Any, num_classes: int, act: Count) -> Count:
+    """The parameters of the auxiliary head."""
+    narrow, wide = _AUXILIARY
+    layers = convolution(channels, narrow, 1, (2, 2)) + norm(narrow) + convolution(narrow, wide, 2, (1, 1)) + norm(wide)
+    return Count((layers + act * 3 + linear(wide, num_classes)).params)
+
+
+FAMILY = DARTSFamily()
