@@ -37,7 +37,8 @@ class ParametricSiLU(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         """z: any shape."""
-        return z * torch.sigmoid(self.slope * z)
+        out: Tensor = z * torch.sigmoid(self.slope * z)
+        return out
 
 
 def make_activation(name: str) -> Activation:
@@ -95,4 +96,5 @@ class SqueezeExcitation(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """x: (B, C, H, W)."""
         factors = self.fc(torch.mean(x, dim=(2, 3))).to(x.dtype)
-        return x * factors[:, :, None, None]
+        out: Tensor = x * factors[:, :, None, None]
+        return out

@@ -1,10 +1,10 @@
 """Pre-activation residual networks: blocks and their cost, the network around them, and what their families share."""
 
 import math
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol, cast
+from typing import Any, ClassVar, cast
 
 from torch import Tensor, nn
 
@@ -51,23 +51,25 @@ class BlockSettings:
     raw_shortcut: bool = False
 
 
-class Block(Protocol):
+class ResidualBlock(nn.Module, ABC):
     """A residual block from (B, c_in, H, W) to (B, expansion * width, H / stride, W / stride)."""
 
     expansion: ClassVar[int]
 
-    def __call__(self, c_in: int, width: int, stride: int, settings: Any) -> nn.Module:
-        """A freshly initialised block."""
+    def __init__(self, c_in: int, width: int, stride: int, settings: Any) -> None:  # noqa: ARG002
+        super().__init__()
 
-    def count(self, c_in: Any, width: Any, stride: int, before: Size, after: Size, settings: Any) -> Count:
+    @classmethod
+    @abstractmethod
+    def count(cls, c_in: Any, width: Any, stride: int, before: Size, after: Size, settings: Any) -> Count:
         """Its cost, on feature maps of these sizes before and after the stride."""
 
 
-class _PreActBlock(nn.Module):
+class _PreActBlock(ResidualBlock):
     """What basic and bottleneck blocks share: act(BN(x)), the shortcut, and squeeze-excitation behind the branch."""
 
-    def __init__(self, c_in: int, settings: BlockSettings) -> None:
-        super().__init__()
+    def __init__(self, c_in: int, width: int, stride: int, settings: BlockSettings) -> None:
+        super().__init__(c_in, width, stride, settings)
         self.activation1 = make_activation(settings.activation)
         self.bn1 = nn.BatchNorm2d(c_in)
 
@@ -86,13 +88,13 @@ class _PreActBlock(nn.Module):
         out: Tensor = self.se(self.branch(activated)) + shortcut
         return out
 
+    @abstractmethod
     def branch(self, activated: Tensor) -> Tensor:
         """What is added to the shortcut, from act(BN(x)), before squeeze-excitation."""
-        raise NotImplementedError
 
+    @abstractmethod
     def branch_bound(self, norm_of: Callable[[nn.Module], float]) -> float:
         """Upper bound of the branch's l2 Lipschitz constant from act(BN(x))."""
-        raise NotImplementedError
 
     def lipschitz_bound(self, norm_of: Callable[[nn.Module], float]) -> float:
         """Upper bound of the l2 Lipschitz constant in evaluation mode, L(.) being the layers' operator norms.
@@ -108,11 +110,11 @@ class _PreActBlock(nn.Module):
 
 def _common_count(c_in: Any, c_out: Any, stride: int, after: Size, settings: BlockSettings) -> Count:
     """The first BatchNorm, the projection and squeeze-excitation."""
-    projection = convolution(c_in, c_out, 1, after) * ((c_in != c_out) | (stride != 1))
-    if not settings.se_ratio:
-        return norm(c_in) + projection
-    squeezed = rounded(settings.se_ratio * c_out)
-    return norm(c_in) + projection + linear(c_out, squeezed) + linear(squeezed, c_out)
+    count: Count = norm(c_in) + convolution(c_in, c_out, 1, after) * ((c_in != c_out) | (stride != 1))
+    if settings.se_ratio:
+        squeezed = rounded(settings.se_ratio * c_out)
+        count += linear(c_out, squeezed) + linear(squeezed, c_out)
+    return count
 
 
 class BasicBlock(_PreActBlock):
@@ -121,7 +123,7 @@ class BasicBlock(_PreActBlock):
     expansion: ClassVar[int] = 1
 
     def __init__(self, c_in: int, width: int, stride: int, settings: BlockSettings) -> None:
-        super().__init__(c_in, settings)
+        super().__init__(c_in, width, stride, settings)
         self.conv1 = nn.Conv2d(c_in, width, 3, stride, padding=1, bias=False)
         self.activation2 = make_activation(settings.activation)
         self.bn2 = nn.BatchNorm2d(width)
@@ -140,8 +142,8 @@ class BasicBlock(_PreActBlock):
         slope = activation_lipschitz(self.activation2)
         return norm_of(self.conv1) * norm_of(self.bn2) * slope * norm_of(self.conv2)
 
-    @staticmethod
-    def count(c_in: Any, width: Any, stride: int, before: Size, after: Size, settings: BlockSettings) -> Count:  # noqa: ARG004
+    @classmethod
+    def count(cls, c_in: Any, width: Any, stride: int, before: Size, after: Size, settings: BlockSettings) -> Count:  # noqa: ARG003
         """Its cost, on feature maps of these sizes before and after the stride."""
         layers = convolution(c_in, width, 3, after) + norm(width) + convolution(width, width, 3, after)
         layers += Count(2 * activation_params(settings.activation))
@@ -157,7 +159,7 @@ class BottleneckBlock(_PreActBlock):
     expansion: ClassVar[int] = 4
 
     def __init__(self, c_in: int, width: int, stride: int, settings: BlockSettings) -> None:
-        super().__init__(c_in, settings)
+        super().__init__(c_in, width, stride, settings)
         self.conv1 = nn.Conv2d(c_in, width, 1, bias=False)
         self.activation2 = make_activation(settings.activation)
         self.bn2 = nn.BatchNorm2d(width)
@@ -191,14 +193,14 @@ class BottleneckBlock(_PreActBlock):
         return _common_count(c_in, c_out, stride, after, settings) + layers
 
 
-BLOCKS: dict[str, Block] = {"basic": BasicBlock, "bottleneck": BottleneckBlock}
+BLOCKS: dict[str, type[ResidualBlock]] = {"basic": BasicBlock, "bottleneck": BottleneckBlock}
 
 
 @dataclass(frozen=True)
 class Stage:
     """One stage of a pre-activation network: `depth` blocks of one kind, of which the first has the stride."""
 
-    block: Block
+    block: type[ResidualBlock]
     depth: Any
     width: Any
     stride: int
@@ -218,7 +220,8 @@ class Stage:
     def count(self, c_in: Any, before: Size, after: Size) -> Count:
         """The cost of the blocks, on feature maps of these sizes before and after the stage."""
         first = self.block.count(c_in, self.width, self.stride, before, after, self.settings)
-        return first + self.block.count(self.channels, self.width, 1, after, after, self.settings) * (self.depth - 1)
+        rest: Count = self.block.count(self.channels, self.width, 1, after, after, self.settings) * (self.depth - 1)
+        return first + rest
 
 
 class PreActNetwork(StagedNetwork):

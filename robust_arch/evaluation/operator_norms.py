@@ -13,7 +13,7 @@ from torch.nn.grad import conv2d_input
 
 from robust_arch.architectures import ImageShape
 from robust_arch.architectures.build import Normalize
-from robust_arch.architectures.layers import GlobalAveragePool
+from robust_arch.architectures.layers import GlobalAveragePool, ParametricSiLU, activation_lipschitz
 from robust_arch.attacks.base import undisturbed
 from robust_arch.errors import invalid
 
@@ -52,7 +52,8 @@ def operator_norms(
 
     Convolutions by `conv_norm`, which takes tolerance, max_steps and seed. BatchNorm: max |gamma| / sqrt(var + eps);
     linear layers: the matrix 2-norm; average over h x w positions: 1 / sqrt(h w); normalisation: max 1 / std;
-    identity and dropout: 1. Only layers that a forward pass calls are in the result, in the order of `named_modules`.
+    identity and dropout: 1; activations that learn: their Lipschitz constant. Only layers that a forward pass calls are
+    in the result, in the order of `named_modules`.
 
     Raises:
         InputError: for a layer of another kind, or a convolution that is not padded with a number of zeros.
@@ -95,6 +96,8 @@ def _exact_norm(name: str, layer: nn.Module, size: torch.Size) -> float:
         return float((1 / layer.std.double()).max())
     if isinstance(layer, nn.Identity | nn.Dropout):
         return 1.0
+    if isinstance(layer, nn.PReLU | ParametricSiLU):  # the activations that are modules, as they learn a number
+        return activation_lipschitz(layer)
     raise invalid(name or "net", type(layer).__name__, "a kind of layer whose operator norm is known")
 
 

@@ -128,7 +128,8 @@ def _dense_layers(c_in: Any, growth: Any, depth: Any, size: Size, expansion: int
     read = depth * c_in + growth * (depth * (depth - 1) // 2)  # channels that all layers read together
     inner = expansion * growth
     each = norm(inner) + convolution(inner, growth, 3, size)
-    return norm(read) + convolution(read, inner, 1, size) + each * depth
+    total: Count = norm(read) + convolution(read, inner, 1, size) + each * depth
+    return total
 
 
 class DenseNetFamily(Family):

@@ -5,6 +5,7 @@ BatchNorm.
 """
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -62,7 +63,7 @@ class ResNetOptions(StemOptions):
         return at_least_one(width * self.base_width // 64)
 
 
-class _Block(nn.Module):
+class _Block(nn.Module, ABC):
     """A branch of convolutions with BatchNorm, plus shortcut, then act."""
 
     def __init__(self, activation: str) -> None:
@@ -81,13 +82,13 @@ class _Block(nn.Module):
         out: Tensor = self.out_activation(self.branch(x) + self.shortcut(x))
         return out
 
+    @abstractmethod
     def branch(self, x: Tensor) -> Tensor:
         """What is added to the shortcut."""
-        raise NotImplementedError
 
+    @abstractmethod
     def branch_bound(self, norm: Callable[[nn.Module], float]) -> float:
         """Upper bound of the branch's l2 Lipschitz constant."""
-        raise NotImplementedError
 
     def lipschitz_bound(self, norm: Callable[[nn.Module], float]) -> float:
         """Upper bound of the l2 Lipschitz constant in evaluation mode, L(.) being the layers' operator norms.

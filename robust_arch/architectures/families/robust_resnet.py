@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from robust_arch.architectures.counting import Count, Size, at_least_one, convolution, linear, norm
 from robust_arch.architectures.family import KeyNames
 from robust_arch.architectures.layers import SqueezeExcitation, activation_params, make_activation
-from robust_arch.architectures.preactivation import PreActFamily, Stage
+from robust_arch.architectures.preactivation import PreActFamily, ResidualBlock, Stage
 from robust_arch.architectures.spec import ArchSpec
 from robust_arch.architectures.stems import StemOptions
 from robust_arch.errors import invalid, require_flag, require_integer
@@ -56,7 +56,7 @@ class RobustResNetOptions(StemOptions):
         return at_least_one(channels // self.se_reduction)
 
 
-class RobustResBlock(nn.Module):
+class RobustResBlock(ResidualBlock):
     """conv1x1, hierarchical grouped conv3x3, conv1x1, and residual squeeze-excitation.
 
     (B, c_in, H, W) to (B, 4 * width, H/stride, W/stride): h + SE(BN(h)) + shortcut, h being the output of the last
@@ -67,7 +67,7 @@ class RobustResBlock(nn.Module):
     expansion: ClassVar[int] = 4
 
     def __init__(self, c_in: int, width: int, stride: int, settings: tuple[RobustResNetOptions, str]) -> None:
-        super().__init__()
+        super().__init__(c_in, width, stride, settings)
         chosen, activation = settings
         c_out = self.expansion * width
         inner = self.inner = chosen.inner(width)
@@ -105,7 +105,8 @@ class RobustResBlock(nn.Module):
             part = parts[i] if i == 0 or self.is_strided else parts[i] + outs[-1]
             outs.append(self.activation3(self.bn3[i](self.conv2[i](part))))
         out: Tensor = self.conv3(torch.cat([*outs, self.pool(parts[self.scales - 1])], 1))
-        return out + self.shortcut(activated if self.projects else x) + self.se(self.se_bn(out))
+        total: Tensor = out + self.shortcut(activated if self.projects else x) + self.se(self.se_bn(out))
+        return total
 
     @classmethod
     def count(
@@ -121,7 +122,8 @@ class RobustResBlock(nn.Module):
         branch = convolution(c_in, wide, 1, before) + norm(wide) + act * 2 + grouped * (chosen.scales - 1)
         squeezed = chosen.squeezed(c_out)
         excitation = linear(c_out, squeezed, bias=False) + linear(squeezed, c_out, bias=False)
-        return entering + branch + convolution(wide, c_out, 1, after) + norm(c_out) + excitation
+        total: Count = entering + branch + convolution(wide, c_out, 1, after) + norm(c_out) + excitation
+        return total
 
 
 _BLOCK = re.compile(r"stages\.(\d+)\.(\d+)\.(.+)")

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from types import MappingProxyType
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from robust_arch.architectures.family import ImageShape, KeyNames, feature_pixels
 from robust_arch.architectures.layers import ACTIVATIONS, activation_copies
@@ -71,7 +71,7 @@ class WideResNetFamily(PreActFamily):
     """Three stages of basic or bottleneck blocks; the closed-form cost counts convolutions and linear layers."""
 
     name = "wide_resnet"
-    strides = (1, 2, 2)
+    strides: ClassVar[tuple[int, ...]] = (1, 2, 2)
     options = WideResNetOptions
     # huang2021: also RobustBench's files; trades: also the code of MART and AWP, all of which save a second first
     # stage, sub_block1, that their forward pass leaves out
