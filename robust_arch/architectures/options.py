@@ -22,6 +22,10 @@ class Options:
             values = dict(given or {})
         except (TypeError, ValueError):
             raise invalid("arch.options", given, "a mapping of options to values") from None
+        for key, value in values.items():
+            items = value if isinstance(value, list | tuple) else [value]
+            if not all(item is None or isinstance(item, bool | int | float | str) for item in items):
+                raise invalid(f"arch.options.{key}", value, "text, a number, true, false, null, or a list of these")
         known = [field.name for field in fields(cls)]
         if values and not known:
             raise invalid("arch.options", values, "nothing, as the family has no options")

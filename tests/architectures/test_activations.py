@@ -41,6 +41,7 @@ SPECS = [
     ArchSpec("wide_resnet", (2, 2, 2), (16, 32, 64)),  # the stem's width goes on: an identity shortcut at first
     ArchSpec("wide_resnet", (1, 3, 2), (12, 12, 20), stem_width=6),  # equal widths at stride 2
     ArchSpec("wide_resnet", (2, 1, 2), (8, 12, 4), dropout=0.3),
+    ArchSpec("preact_resnet", (1, 2, 1, 2), (4, 8, 8, 12), stem_width=4),
     ArchSpec("resnet", (1, 1, 1, 1), (4, 8, 8, 12)),
     ArchSpec("resnet", (2, 1, 3, 2), (16, 16, 8, 12)),
     ArchSpec("resnet", (2, 2, 1, 2), (6, 12, 12, 4), stem_width=5),

@@ -34,7 +34,7 @@ def test_presets_are_those_of_timm_but_for_the_stem(preset, name):
     timm = pytest.importorskip("timm")
     with torch.device("meta"):
         theirs = timm.create_model(name, pretrained=False).eval()
-    spec = ArchSpec.from_dict({**PRESETS[preset].to_dict(), "options": {"stem": "patch"}})
+    spec = ArchSpec.from_dict({**PRESETS[preset].to_dict(), "stem_width": 16, "options": {"stem": "patch"}})
     found = cost(spec, 1000, (3, 224, 224))
     assert (found.params, found.macs) == counted(theirs, (3, 224, 224))
 
@@ -45,7 +45,7 @@ def test_the_convolutional_stem_is_that_of_the_published_robust_models():
     layers = [(type(layer).__name__, getattr(layer, "stride", None)) for layer in stem]
     assert layers == [("Conv2d", (2, 2)), ("LayerNorm2d", None), ("_Activation", None)] * 2
     # 3 to 48 to 96 channels: 9 x 3 x 48 + 48, 9 x 48 x 96 + 96, LayerNorm 96 + 192; patch: 16 x 3 x 96 + 96, 192
-    patch = ArchSpec.from_dict({**PRESETS["convnext_tiny"].to_dict(), "options": {"stem": "patch"}})
+    patch = ArchSpec.from_dict({**PRESETS["convnext_tiny"].to_dict(), "stem_width": 16, "options": {"stem": "patch"}})
     assert cost(PRESETS["convnext_tiny"]).params - cost(patch).params == 1344 + 41_568 + 288 - 4704 - 192
     widths = [layer.out_channels for layer in build(PRESETS["convnext_base"]).network.stem if hasattr(layer, "stride")]
     assert widths == [64, 96, 128]

@@ -167,6 +167,8 @@ def test_arrays_of_architectures_cost_what_each_costs_alone():
     [
         ({"depths": (2, 2, 2), "widths": (16, 32, 64)}, r"arch\.depths = \(2, 2, 2\): family resnet has 4 stages"),
         ({"dropout": 0.1}, r"arch\.dropout = 0\.1: 0, as family resnet has no dropout"),
+        ({"options": {"base_width": 128}}, r"arch\.options\.base_width = 128: 64 for basic blocks"),
+        ({"options": {"block": "wide"}}, r"arch\.options\.block = 'wide': one of basic, bottleneck"),
     ],
 )
 def test_what_the_family_does_not_have_is_named(change, message):

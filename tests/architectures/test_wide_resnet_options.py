@@ -135,6 +135,8 @@ def test_a_bottleneck_network_stretches_no_change_by_more_than_its_bound():
         ({"stem": "mnist"}, r"arch\.options\.stem = 'mnist': one of cifar, imagenet"),
         ({"blok": "basic"}, r"arch\.options\.blok: unknown key; did you mean block"),
         (3, r"arch\.options = 3: a mapping"),
+        ({"block": [["basic"], "basic", "basic"]}, r"arch\.options\.block = .*: text, a number"),
+        ({"dropout": [0, None, float("nan")]}, r"arch\.options\.dropout = nan: a number"),
     ],
 )
 def test_bad_options_are_named(options, message):

@@ -149,7 +149,7 @@ def test_batch_norm_without_parameters_of_its_own():
     assert only(nn.Sequential(nn.Conv2d(2, 2, 1), bn))["1"] == pytest.approx(1 / math.sqrt(0.25 + 1e-5))
 
 
-@pytest.mark.parametrize("layer", [nn.PReLU(), nn.BatchNorm2d(2, track_running_stats=False), nn.MaxPool2d(2)])
+@pytest.mark.parametrize("layer", [nn.GroupNorm(1, 2), nn.BatchNorm2d(2, track_running_stats=False), nn.MaxPool2d(2)])
 def test_a_layer_whose_norm_is_not_known_is_named(layer):
     with pytest.raises(InputError, match=f"1 = '{type(layer).__name__}'"):
         operator_norms(nn.Sequential(nn.Conv2d(2, 2, 1), layer), (2, 4, 4))

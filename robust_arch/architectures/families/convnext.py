@@ -141,6 +141,8 @@ class ConvNeXtFamily(Family):
             raise invalid("arch.depths", spec.depths, f"family convnext has {STAGES} stages")
         if spec.dropout:
             raise invalid("arch.dropout", spec.dropout, "0, as family convnext has no dropout")
+        if ConvNeXtOptions.read(spec.options).stem == "patch" and spec.stem_width != 16:
+            raise invalid("arch.stem_width", spec.stem_width, "16, the default, which stem patch does not read")
 
     def check_image(self, spec: ArchSpec, image_shape: ImageShape) -> None:
         """The stages' strides leave out what is left over, so that small images end before the last stage."""

@@ -57,6 +57,8 @@ class ResNetOptions(StemOptions):
         super().__post_init__()
         require_choice("block", self.block, BLOCKS)
         require_integer("arch.options.base_width", self.base_width, 1)
+        if self.block == "basic" and self.base_width != 64:
+            raise invalid("arch.options.base_width", self.base_width, "64 for basic blocks, which do not read it")
 
     def inner(self, width: Any) -> Any:
         """Channels of the 3x3 convolution of a bottleneck; of an integer or an array."""

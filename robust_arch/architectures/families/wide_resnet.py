@@ -38,6 +38,7 @@ class WideResNetOptions(StemOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_number("se_ratio", self.se_ratio, 0, 16)
+        object.__setattr__(self, "se_ratio", float(self.se_ratio))
 
     def for_stages(self, stages: int) -> Self:
         """One value instead of a list of equal ones."""
