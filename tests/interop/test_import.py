@@ -124,7 +124,7 @@ REFUSED = [
     (("--depths", "1,2,1"), "--widths = None: integers, one per stage, like 5,5,5"),
     (("--depths", "1-2-1", "--widths", "8,6,6"), "--depths = '1-2-1': integers, one per stage"),
     (("--depths", "1,2", "--widths", "8,6"), "arch.depths = (1, 2): family wide_resnet has 3 stages"),
-    ((*STAGES, "--family", "vgg"), "arch.family = 'vgg'"),
+    ((*STAGES, "--family", "resnext"), "arch.family = 'resnext'"),
     ((*STAGES, "--activation", "tanh"), "arch.activation = 'tanh'"),
     ((*STAGES, "--image-size", 0), "image-size = 0: at least 1"),
     (("--arch", "wrn_34_r"), "not of the architecture wide_resnet, depths (5, 5, 5)"),
