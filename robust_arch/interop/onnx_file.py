@@ -30,7 +30,7 @@ OPERATORS = frozenset(
         "Add", "AveragePool", "BatchNormalization", "Cast", "CastLike", "Clip", "Concat", "Constant", "Conv",
         "Div", "Dropout", "Elu", "Erf", "Exp", "Expand", "Flatten", "Gather", "Gelu", "Gemm",
         "GlobalAveragePool", "Greater", "HardSigmoid", "Identity", "LayerNormalization", "LeakyRelu", "Log",
-        "MatMul", "MaxPool", "Max", "Min", "Mish", "Mul", "Neg", "Pow", "PRelu", "ReduceMean", "ReduceSum",
+        "MatMul", "MaxPool", "Max", "Min", "Mish", "Mul", "Neg", "Pad", "Pow", "PRelu", "ReduceMean", "ReduceSum",
         "Relu", "Reshape", "Shape", "Sigmoid", "Slice", "Softplus", "Sqrt", "Squeeze", "Sub", "Tanh", "Transpose",
         "Unsqueeze", "Where",
     }
