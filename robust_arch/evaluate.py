@@ -193,11 +193,7 @@ def _owning_run(path: Path) -> tuple[RunFolder, str, str] | None:
     """The run whose best.ckpt or last.ckpt this is, by the layout of a study's folder."""
     path = path.resolve()
     folder = RunFolder(path.parent.parent)
-    if (
-        path.stem not in ("best", "last")
-        or path != folder.checkpoint(path.stem).resolve()
-        or not folder.status.get("run")
-    ):
+    if path.stem not in ("best", "last") or path != folder.checkpoint(path.stem).resolve() or not folder.status:
         return None
     if not folder.trained:
         raise invalid(

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from robust_arch.errors import InputError
-from robust_arch.runs.schema import SMOOTHNESS_ATTACK
+from robust_arch.runs.records import SMOOTHNESS_ATTACK
 
 ATTACK_ACC = f"{SMOOTHNESS_ATTACK}_acc"
 """The column of the attack that gives x'; for the worst case over several attacks the bound need not hold."""

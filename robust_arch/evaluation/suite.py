@@ -20,7 +20,7 @@ from robust_arch.evaluation.saved_batches import Blocks
 from robust_arch.evaluation.scoring import Scene, clean_logits, run_attack
 from robust_arch.evaluation.settings import EvaluationSettings, NamedAttack
 from robust_arch.evaluation.smoothness import stage_smoothness
-from robust_arch.runs.schema import SMOOTHNESS_ATTACK
+from robust_arch.runs.records import SMOOTHNESS_ATTACK
 
 
 def extend(

@@ -49,7 +49,8 @@ def execute(run: Run) -> str:
         return folder.state
     with folder.lock() as mine:
         if not mine:
-            log.warning("run %s is being done by another process (%s)", run.run_id, folder.status.get("host"))
+            host = folder.status.host if folder.status else "this machine"
+            log.warning("run %s is being trained by another process (%s)", run.run_id, host)
             return "running"
         if run.settings.rerun:
             folder.clear()
@@ -87,7 +88,7 @@ def _on_free_gpus(run: Run) -> Iterator[Run]:
 
 def warn_of_other_version(folder: RunFolder) -> None:
     """Name a run that an earlier or later version of the package recorded."""
-    recorded = (folder.result or {}).get("package_version")
+    recorded = folder.result.package_version if folder.result else None
     if recorded != __version__:
         log.warning("run %s: recorded by version %s of robust_arch, this is %s", folder.run_id, recorded, __version__)
 
@@ -287,8 +288,8 @@ def _module(run: Run) -> AdversarialTraining:
 def _evaluate(run: Run, folder: RunFolder) -> None:
     """Every checkpoint that is asked for, under what is not recorded yet."""
     settings, device = run.settings.evaluation, run.settings.trainer.device
-    result = folder.result or {}
-    same_weights = result["best_epoch"] == result["last_epoch"]
+    result = folder.result
+    same_weights = result is not None and result.best_epoch == result.last_epoch
     first: EvaluationRecord | None = None
     about = {"command": run.settings.command, **provenance()}
     for which, record in run.records():

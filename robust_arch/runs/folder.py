@@ -8,10 +8,11 @@ import time
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, TypeVar
 
 import yaml
 
@@ -19,50 +20,55 @@ from robust_arch import __version__
 from robust_arch.common.files import read_json, write_json
 from robust_arch.common.plain import is_bounded
 from robust_arch.errors import invalid
-from robust_arch.runs import lock, schema
-from robust_arch.runs.schema import Check, MisfitError
+from robust_arch.runs import lock
+from robust_arch.runs.fields import Fields, MisfitError
+from robust_arch.runs.records import ELSEWHERE, Evaluation, RunFacts, RunResult, Status
 
 SCHEMA = 1
 STATES = ("planned", "running", "completed", "failed", "diverged")
 _ROOM = 16 * 1024
 _POLL_SECONDS = 2.0
-ELSEWHERE = "elsewhere"
-"""What status.json of a merged run says of its weights."""
+NO_OBJECT = "expected one whole JSON object"
+Kind = TypeVar("Kind", bound=Fields)
 
 
-@dataclass(frozen=True, kw_only=True)
-class RunFacts:
-    """The columns of results.csv that are known before a run starts; depths and widths like `5-5-5`.
+@dataclass(frozen=True)
+class RecordedRun:
+    """What is recorded of a run, each file read at most once.
 
-    None: how a checkpoint from elsewhere was trained.
+    Attributes:
+        folder: the run's folder.
+        status: status.json; None if it is missing or does not fit.
+        state: one of STATES.
+        end: how the last attempt ended, if it did, like `out_of_memory`.
+        result: result.json of a finished training.
     """
 
-    run_id: str
-    study: str
-    arch: str
-    family: str
-    depths: str
-    widths: str
-    params: int
-    macs: int
-    objective: str | None
-    recipe: str | None
-    train_threat: str | None
-    data: str
-    seed: int | None
-    epochs: int | None
+    folder: "RunFolder"
+    status: Status | None
+    state: str
+    end: str | None
+    result: RunResult | None
 
+    @property
+    def run_id(self) -> str:
+        """The name of the run's folder."""
+        return self.folder.run_id
 
-class HeldOut(NamedTuple):
-    """Robust accuracy on held-out images of the best epoch, in percent, and the number of these images."""
+    @property
+    def facts(self) -> RunFacts | None:
+        """What is known of the run before it starts."""
+        return self.status.run if self.status else None
 
-    percent: float
-    images: int
+    @property
+    def error(self) -> str:
+        """The last line of the recorded error, or nothing."""
+        return last_line(self.status.error) if self.status else ""
 
-    @classmethod
-    def of(cls, result: Mapping[str, Any]) -> "HeldOut":
-        """From the content of result.json."""
-        return cls(float(result["best_val_robust_acc"]), int(result["selection_images"]))
+    @cached_property
+    def evaluations(self) -> list[Evaluation]:
+        """Every evaluation record that fits."""
+        return list(self.folder.evaluation_records())
 
 
 class RunFolder:
@@ -136,60 +142,45 @@ class RunFolder:
         """Whether some process works on the run, this one included."""
         return lock.is_held(self._lock)
 
-    @property
-    def status(self) -> dict[str, Any]:
-        """What status.json says, or nothing if there is none or it does not fit."""
-        if (content := self._read("status.json", schema.status)) is None:
-            return {}
-        return {**content, "run": {**schema.UNRECORDED_FACTS, **content["run"]}}
+    def read(self) -> RecordedRun:
+        """What is recorded now.
 
-    def _read(self, name: str, check: Check) -> dict[str, Any] | None:
-        """What the file holds, checked; None if there is none or it does not fit."""
-        content = read_json(path := f"{self.path}/{name}")
-        try:
-            if content is not None:
-                check(content)
-            elif os.path.lexists(path):
-                raise MisfitError("what it holds", "one whole JSON object")
-        except MisfitError as misfit:
-            self.left_out[f"runs/{self.run_id}/{name}"] = str(misfit)
+        A run that is recorded as running while no process holds its lock was killed, and is planned again.
+        """
+        status = self.status
+        state, end = (status.state, status.end) if status else ("planned", None)
+        if state == "running":
+            state, end = ("running", None) if self.is_locked else ("planned", "killed")
+        return RecordedRun(self, status, state if state in STATES else "planned", end, self.result if status else None)
+
+    @property
+    def status(self) -> Status | None:
+        """status.json; None if it is missing or does not fit."""
+        return self._read(Status, "status.json")
+
+    def _read(self, kind: type[Kind], name: str) -> Kind | None:
+        """The checked content of a file; None if it is missing or does not fit."""
+        path, what = f"{self.path}/{name}", f"runs/{self.run_id}/{name}"
+        self.left_out.pop(what, None)
+        if (content := read_json(path)) is None:
+            if os.path.lexists(path):
+                self.left_out[what] = NO_OBJECT
             return None
-        if self.left_out:
-            self.left_out.pop(f"runs/{self.run_id}/{name}", None)
-        return content
-
-    @property
-    def last_error(self) -> str:
-        """The last line of the error that status.json holds, or nothing."""
-        return last_line(self.status.get("error"))
+        try:
+            return kind.read(content)
+        except MisfitError as misfit:
+            self.left_out[what] = str(misfit)
+            return None
 
     @property
     def state(self) -> str:
-        """One of STATES; a run that says running while no process holds its lock was cut off and is planned again."""
-        return self.state_in(self.status)
-
-    def state_in(self, status: Mapping[str, Any]) -> str:
-        """The state that follows from `status`, which was read from status.json; one of STATES."""
-        state = status.get("state", "planned")
-        if state == "running" and not self.is_locked:
-            return "planned"
-        return str(state) if state in STATES else "planned"
+        """One of STATES."""
+        return self.read().state
 
     @property
     def end(self) -> str | None:
-        """How the last attempt ended, like `out_of_memory`; None if it goes on or that is not recorded."""
-        return self.end_in(self.status)
-
-    def end_in(self, status: Mapping[str, Any]) -> str | None:
-        """The end that follows from `status`; `killed` where it says running and no process holds the lock."""
-        if status.get("state") == "running":
-            return None if self.is_locked else "killed"
-        return status.get("end")
-
-    @property
-    def launcher(self) -> str | None:
-        """What started the last attempt, like `joblib`; None if that is not recorded."""
-        return self.status.get("launcher")
+        """How the last attempt ended, like `out_of_memory`; `killed` where its process is gone without a word."""
+        return self.read().end
 
     @property
     def stamp(self) -> int:
@@ -213,7 +204,7 @@ class RunFolder:
 
         end: how the attempt ended, one of ENDS. notes: further facts, like the launcher; None leaves one out.
         """
-        attempts = int(self.status.get("attempts", 0)) + int(attempt)
+        attempts = (self.status.attempts if self.status else 0) + int(attempt)
         write_json(
             self._status,
             {
@@ -226,7 +217,7 @@ class RunFolder:
                 **{key: value for key, value in (notes or {}).items() if value is not None},
                 "error": error,
                 "updated": datetime.now(UTC).isoformat(timespec="seconds"),
-                "run": asdict(facts),
+                "run": facts.plain(),
             },
         )
 
@@ -248,15 +239,9 @@ class RunFolder:
         return group if isinstance(group, dict) else {}
 
     @property
-    def result(self) -> dict[str, Any] | None:
-        """What result.json says of a finished training, or None."""
-        return self._read("result.json", schema.result)
-
-    @property
-    def held_out(self) -> HeldOut | None:
-        """What a finished training reached on held-out images; None before it is finished."""
-        result = self.result
-        return HeldOut.of(result) if result is not None else None
+    def result(self) -> RunResult | None:
+        """result.json of a finished training."""
+        return self._read(RunResult, "result.json")
 
     def write_result(self, result: Mapping[str, Any]) -> None:
         """Replace result.json, with schema and package version in front."""
@@ -267,7 +252,7 @@ class RunFolder:
         """Whether training is over, and both checkpoints are whole or on the machine that the run was merged from."""
         if self.result is None:
             return False
-        return self._has_weights or self.status.get("weights") == ELSEWHERE
+        return self._has_weights or (self.status is not None and self.status.weights == ELSEWHERE)
 
     @property
     def _has_weights(self) -> bool:
@@ -280,9 +265,8 @@ class RunFolder:
             InputError: if the run was merged without them; it names the machine that has them.
         """
         status = self.status
-        if status.get("weights") == ELSEWHERE and not self._has_weights:
-            host = status.get("host", "another machine")
-            allowed = f"only its records were merged; its weights are on {host}: evaluate there and merge again"
+        if status and status.weights == ELSEWHERE and not self._has_weights:
+            allowed = f"only its records were merged; its weights are on {status.host}: evaluate there and merge again"
             raise invalid("checkpoint", str(self.checkpoint("best")), allowed)
 
     def has_checkpoint(self, which: str) -> bool:
@@ -294,7 +278,7 @@ class RunFolder:
         """The file of `best` or `last`."""
         return self.checkpoints / f"{which}.ckpt"
 
-    def evaluation_records(self) -> Iterator[dict[str, Any]]:
+    def evaluation_records(self) -> Iterator[Evaluation]:
         """Every evaluation record that fits."""
         for eval_id in self.evaluation_ids():
             if (record := self.evaluation(eval_id)) is not None:
@@ -309,9 +293,9 @@ class RunFolder:
             return []
         return [name.removesuffix(".json") for name in names]
 
-    def evaluation(self, eval_id: str, check: Check = schema.evaluation) -> dict[str, Any] | None:
-        """An evaluation record, or None if there is none or it does not fit."""
-        return self._read(f"evaluations/{eval_id}.json", check)
+    def evaluation(self, eval_id: str, kind: type[Evaluation] = Evaluation) -> Evaluation | None:
+        """An evaluation record, or one of a stricter `kind`; None if it is missing or does not fit."""
+        return self._read(kind, f"evaluations/{eval_id}.json")
 
     def reserve_room(self) -> None:
         """Keep some kilobytes of the disk for telling how the run ended, should it be full by then."""

@@ -3,7 +3,7 @@
 import logging
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +11,10 @@ import pandas as pd
 
 from robust_arch.common.files import read_json, write_json, write_rows, write_text
 from robust_arch.errors import InputError
-from robust_arch.runs import schema
-from robust_arch.runs.folder import RunFolder
-from robust_arch.runs.rows import plan_row, read_table
-from robust_arch.runs.schema import MisfitError
+from robust_arch.runs.fields import MisfitError
+from robust_arch.runs.folder import NO_OBJECT, RecordedRun, RunFolder
+from robust_arch.runs.records import Evaluation, RunFacts, StudyFacts
+from robust_arch.runs.rows import PlanRow, plan_row, read_table
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ TEXT_COLUMNS = frozenset(
     }
 )  # fmt: skip
 _REBUILD_SHARE = 20  # a rebuild by a job waits until this many times what the last one took has passed
-PLAN_COLUMNS = ("run_id", "arch", "params", "macs", "seed")
+PLAN_COLUMNS = tuple(PlanRow.model_fields)
 
 
 class StudyFolder:
@@ -92,17 +92,16 @@ class StudyFolder:
         write_json(self.about_path, about)
 
     @property
-    def about(self) -> dict[str, Any]:
-        """What the plan rests on: command, budget, number of architectures considered; nothing without a plan."""
+    def about(self) -> StudyFacts:
+        """study.json; without one, its defaults."""
         content = read_json(self.about_path)
+        if content is None and os.path.lexists(self.about_path):
+            self.left_out[self.about_path.name] = NO_OBJECT
         try:
-            if content is None and os.path.lexists(self.about_path):
-                raise MisfitError("what it holds", "one whole JSON object")
-            schema.about(content or {})
+            return StudyFacts.read(content or {})
         except MisfitError as misfit:
             self.left_out[self.about_path.name] = str(misfit)
-            return {}
-        return content or {}
+            return StudyFacts()
 
     def read_plan(self) -> list[dict[str, str]]:
         """The rows of plan.csv that fit; none if there is no plan."""
@@ -131,7 +130,7 @@ class StudyFolder:
 
     def rows(self) -> list[dict[str, Any]]:
         """One row an evaluation record, one empty row for a failed or diverged run."""
-        return [row for run in self.runs() for row in run_rows(run)]
+        return [row for run in self.runs() for row in run_rows(run.read())]
 
     def write_results(self, frame: pd.DataFrame | None = None) -> Path:
         """Rebuild results.csv from the records, or from the `frame` that they were just read into.
@@ -165,38 +164,30 @@ class StudyFolder:
             self.write_results()
 
 
-def run_rows(run: RunFolder) -> list[dict[str, Any]]:
-    """The rows of results.csv that one run gives."""
-    status = run.status
-    return recorded_rows(status, run.state_in(status), run.result if status else None, run.evaluation_records())
-
-
-def recorded_rows(
-    status: Mapping[str, Any], state: str, result: Mapping[str, Any] | None, records: Iterable[Mapping[str, Any]]
-) -> list[dict[str, Any]]:
-    """The same of what was read of a run: status.json and the state that follows, result.json, evaluation records."""
-    facts = status.get("run")
-    if facts is None:
+def run_rows(run: RecordedRun) -> list[dict[str, Any]]:
+    """The rows of results.csv that one run gives; none for a run without facts."""
+    if run.facts is None:
         return []
-    shared = {**facts, "train_seconds": (result or {}).get("train_seconds"), "status": state}
-    if state in ("failed", "diverged"):
+    facts = run.facts.model_dump(include=set(RunFacts.model_fields))
+    shared = {**facts, "train_seconds": run.result.train_seconds if run.result else None, "status": run.state}
+    if run.state in ("failed", "diverged"):
         return [shared]
-    return [{**shared, **_numbers(record)} for record in records]
+    return [{**shared, **_numbers(record)} for record in run.evaluations]
 
 
-def _numbers(record: Mapping[str, Any]) -> dict[str, Any]:
+def _numbers(record: Evaluation) -> dict[str, Any]:
     """An evaluation record as columns; what was not computed is absent, as are numbers that a failed check voids."""
-    columns = {key: record[key] for key in ("checkpoint", "weights", "threat", "data", "n_test")}
-    if record.get("invalid"):
+    columns = {name: getattr(record, name) for name in ("checkpoint", "weights", "threat", "data", "n_test")}
+    if record.invalid:
         return {**columns, "status": "invalid"}
-    columns["clean_acc"] = record["clean"]["percent"]
-    columns |= {f"{name}_acc": attack["percent"] for name, attack in record["attacks"].items()}
-    if "worst_case" in record:
-        columns["worst_case_acc"] = record["worst_case"]["percent"]
-    if "stability" in record:
-        columns["stability"] = record["stability"]["percent"]
-    if "lipschitz" in record:
-        columns["lipschitz"] = record["lipschitz"]["mean"]
+    columns["clean_acc"] = record.clean.percent
+    columns |= {f"{name}_acc": attack.percent for name, attack in record.attacks.items()}
+    if record.worst_case:
+        columns["worst_case_acc"] = record.worst_case.percent
+    if record.stability:
+        columns["stability"] = record.stability.percent
+    if record.lipschitz:
+        columns["lipschitz"] = record.lipschitz.mean
     return columns
 
 

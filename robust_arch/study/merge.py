@@ -14,10 +14,9 @@ import numpy as np
 from robust_arch.analysis.report.card import write_card
 from robust_arch.common.files import read_arrays
 from robust_arch.errors import InputError, invalid
-from robust_arch.evaluation.record import SCHEMA, write_pair
-from robust_arch.runs import RunFolder, StudyFolder, lock, open_study
-from robust_arch.runs.folder import ELSEWHERE
-from robust_arch.runs.schema import evaluation, extensible_evaluation, is_whole_pair, plain
+from robust_arch.evaluation.record import ExtensibleEvaluation, write_pair
+from robust_arch.runs import RecordedRun, RunFolder, StudyFolder, lock, open_study
+from robust_arch.runs.records import ELSEWHERE, PlanFacts, Status
 
 _FILES = ("config.yaml", "result.json", "metrics.csv", "train.log")  # status.json is written anew
 _RANKS = {"completed": 3, "diverged": 2, "failed": 1}
@@ -139,12 +138,12 @@ def _no_folders(study: StudyFolder) -> list[str]:
 
 
 def _merge_run(run: RunFolder, study: StudyFolder, target: StudyFolder, scratch: Path, outcome: MergeOutcome) -> None:
-    own, status = target.run(run.run_id), run.status
+    own, recorded = target.run(run.run_id), run.read()
     try:
         if run.is_locked:
             raise _SkippedError(f"a process works on it in {study.path}")
-        if isinstance(status.get("run"), dict):
-            _merge_recorded(run, status, own, scratch, study.path, outcome)
+        if recorded.status:
+            _merge_recorded(recorded, recorded.status, own, scratch, study.path, outcome)
         elif any(path.name != ".lock" for path in run.path.iterdir()):
             raise _SkippedError("its status.json cannot be read")
     except (_SkippedError, *_MISSHAPEN) as error:
@@ -152,12 +151,13 @@ def _merge_run(run: RunFolder, study: StudyFolder, target: StudyFolder, scratch:
 
 
 def _merge_recorded(
-    run: RunFolder, status: Mapping[str, Any], own: RunFolder, scratch: Path, source: Path, outcome: MergeOutcome
+    run: RecordedRun, status: Status, own: RunFolder, scratch: Path, source: Path, outcome: MergeOutcome
 ) -> None:
-    recorded, works = bool(own.status.get("run")), _holds_work(own.path)
-    state, own_state = _state(run, status), _state(own, own.status)
+    ours = own.read()
+    recorded, works = ours.status is not None, _holds_work(own.path)
+    state, own_state = _state(run), _state(ours)
     if recorded and state == own_state == "completed":
-        _unite(run, own, source, outcome)
+        _unite(run, ours, source, outcome)
     elif recorded and _RANKS.get(state, 0) <= _RANKS.get(own_state, 0):
         outcome.same.append(run.run_id)
     elif works and state != "completed":
@@ -167,12 +167,11 @@ def _merge_recorded(
         (outcome.replaced if recorded or works else outcome.added).append(run.run_id)
 
 
-def _state(run: RunFolder, status: Mapping[str, Any]) -> str:
-    """The run's state; a training that says completed while its result cannot be read has to be done again."""
-    state = run.state_in(status)
+def _state(run: RecordedRun) -> str:
+    """The run's state; a training that is recorded as completed without a readable result has to be done again."""
     # a checkpoint from elsewhere was only evaluated: it has no objective, and no result
-    lacks_result = (status.get("run") or {}).get("objective") is not None and run.result is None
-    return "planned" if state == "completed" and lacks_result else state
+    trained = run.facts is not None and run.facts.objective is not None
+    return "planned" if run.state == "completed" and trained and run.result is None else run.state
 
 
 def _holds_work(path: Path) -> bool:
@@ -183,7 +182,7 @@ def _holds_work(path: Path) -> bool:
     return any(run.checkpoints.glob("*.ckpt")) or any(run.evaluations.glob("*.json"))
 
 
-def _copy_in(run: RunFolder, status: Mapping[str, Any], own: RunFolder, scratch: Path) -> None:
+def _copy_in(run: RecordedRun, status: Status, own: RunFolder, scratch: Path) -> None:
     """Put a copy of the run's records where `own` is, as a whole."""
     if own.path.is_symlink() and not own.path.exists():
         raise _SkippedError(f"{own.path} is a link to nothing")
@@ -191,7 +190,7 @@ def _copy_in(run: RunFolder, status: Mapping[str, Any], own: RunFolder, scratch:
     if copied.path.exists():  # from a source in which it could not be copied whole
         shutil.rmtree(copied.path)
     _copy(run, status, copied)
-    if run.is_locked or run.status != status:
+    if run.folder.is_locked or run.folder.status != status:
         raise _SkippedError("a process has begun to work on it")
     if not own.path.exists():
         copied.path.rename(own.path)
@@ -215,25 +214,29 @@ def _keep(before: Path, own: RunFolder) -> None:
         before.rename(own.path / name)
 
 
-def _copy(run: RunFolder, status: Mapping[str, Any], copied: RunFolder) -> None:
+def _copy(run: RecordedRun, status: Status, copied: RunFolder) -> None:
     copied.evaluations.mkdir(parents=True)
-    result, whole = run.result, {eval_id for eval_id in run.evaluation_ids() if run.evaluation(eval_id)}
+    folder = run.folder
+    whole = {eval_id for eval_id in folder.evaluation_ids() if folder.evaluation(eval_id)}
     for name in _FILES:
-        if (run.path / name).is_file() and (name != "result.json" or result is not None):
-            shutil.copyfile(run.path / name, copied.path / name)
-    if run.evaluations.is_dir():
-        for path in run.evaluations.iterdir():
+        if (folder.path / name).is_file() and (name != "result.json" or run.result):
+            shutil.copyfile(folder.path / name, copied.path / name)
+    if folder.evaluations.is_dir():
+        for path in folder.evaluations.iterdir():
             kept = path.name == "card.md" or (path.suffix in (".json", ".npz") and path.stem in whole)
             if kept and path.is_file():
                 shutil.copyfile(path, copied.evaluations / path.name)
     # a run that has to be done again is done from its start, so only a completed one needs weights
-    mark = {"weights": ELSEWHERE} if run.state_in(status) == "completed" and result is not None else {}
-    (copied.path / "status.json").write_text(json.dumps({**status, **mark}, indent=2) + "\n", encoding="utf-8")
+    mark = {"weights": ELSEWHERE} if run.state == "completed" and run.result else {}
+    content = {**status.plain(), **mark}
+    (copied.path / "status.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
-def _unite(run: RunFolder, own: RunFolder, source: Path, outcome: MergeOutcome) -> None:
-    """Add the evaluations that `own` lacks, if both completed records agree in every number they share."""
-    found = list(_different(_without(run.result or {}), _without(own.result or {})))
+def _unite(theirs_run: RecordedRun, own_run: RecordedRun, source: Path, outcome: MergeOutcome) -> None:
+    """Add the evaluations that the target lacks, if both completed records agree in every number they share."""
+    run, own = theirs_run.folder, own_run.folder
+    results = [_without(each.result.plain()) if each.result else {} for each in (theirs_run, own_run)]
+    found = list(_different(*results))
     conflicts = [Conflict(run.run_id, source, "result.json", _told(found))] if found else []
     additions = []
     for path in sorted(run.evaluations.glob("*.json")):
@@ -278,16 +281,8 @@ def _same_files(path: Path, other: Path) -> bool:
 
 def _pair(path: Path, run: RunFolder) -> Pair | None:
     """An evaluation record of a run, or None if one of its files is missing or does not fit."""
-    content, arrays = run.evaluation(path.stem, _united_evaluation), read_arrays(path.with_suffix(".npz"))
-    if content is None or arrays is None or content.get("schema") != SCHEMA:
-        return None
-    return (content, arrays) if is_whole_pair(content, arrays) else None
-
-
-def _united_evaluation(content: Any) -> None:
-    """Raise MisfitError unless both what is known here and what a later version may have added can be written again."""
-    for check in (evaluation, extensible_evaluation, plain):
-        check(content)
+    record, arrays = run.evaluation(path.stem, ExtensibleEvaluation), read_arrays(path.with_suffix(".npz"))
+    return (record.plain(), arrays) if record and arrays and record.is_whole_with(arrays) else None
 
 
 def _disagreements(theirs: Pair, ours: Pair) -> Iterator[str]:
@@ -335,27 +330,27 @@ def _told(found: Sequence[str]) -> str:
 def _merge_plans(studies: Sequence[StudyFolder], target: StudyFolder) -> None:
     """plan.csv is the union in order of first appearance; study.json keeps what each plan rests on."""
     planned: dict[str, dict[str, str]] = {}
-    parts: list[dict[str, Any]] = []
+    parts: list[PlanFacts] = []
     for study in (target, *studies):
         for row in study.read_plan():
             planned.setdefault(row["run_id"], row)
         about = study.about
-        for part in about.get("merged", [about] if about else []):
+        for part in about.merged or ([about] if about.plain() else []):
             if part not in parts:
                 parts.append(part)
-    about = _about(parts)
-    if planned and (list(planned.values()) != target.read_plan() or about != target.about):
-        target.write_plan(list(planned.values()), about)
+    facts = _about(parts)
+    if planned and (list(planned.values()) != target.read_plan() or facts != target.about.plain()):
+        target.write_plan(list(planned.values()), facts)
 
 
-def _about(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def _about(parts: Sequence[PlanFacts]) -> dict[str, Any]:
     """study.json of several plans; of one its own."""
     if len(parts) < 2:
-        return dict(*parts)
+        return parts[0].plain() if parts else {}
     return {
-        "command": "\n".join(dict.fromkeys(part["command"] for part in parts if part.get("command"))),
-        "budgets": sorted({budget for part in parts for budget in part.get("budgets", [])}),
-        "considered": sum(part.get("considered", 0) for part in parts),
-        "rejected": sum(part.get("rejected", 0) for part in parts),
-        "merged": list(parts),
+        "command": "\n".join(dict.fromkeys(part.command for part in parts if part.command)),
+        "budgets": sorted({budget for part in parts for budget in part.budgets}),
+        "considered": sum(part.considered for part in parts),
+        "rejected": sum(part.rejected for part in parts),
+        "merged": [part.plain() for part in parts],
     }

@@ -154,8 +154,8 @@ def finalist_runs(trained: Sequence[PlannedRun], finalists: Finalists) -> list[P
     """The best runs by robust accuracy on held-out images, with the evaluation of finalists."""
 
     def held_out(planned: PlannedRun) -> float:
-        found = planned.run.folder.held_out
-        return found.percent if found is not None else -1.0
+        result = planned.run.folder.result
+        return result.best_val_robust_acc if result else -1.0
 
     best = sorted(trained, key=held_out, reverse=True)[: finalists.top]
     return [planned.changed(evaluation=finalists.evaluation, rerun=False) for planned in best]

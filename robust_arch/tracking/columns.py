@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from robust_arch.architectures import ArchSpec, Cost
-from robust_arch.runs import RunFacts, RunFolder
+from robust_arch.runs import RecordedRun, RunFacts, RunFolder
 from robust_arch.runs.study import run_rows
 
 ARCH = "arch_name"
@@ -19,7 +19,7 @@ QUESTION = {
 """Columns of results.csv to those on wandb: runs that differ in one of them are not comparable."""
 RESOURCES = ("params", "macs")
 _LONGEST_TAG = 64  # characters: wandb refuses a run with a longer one
-_RESULT = ("train_seconds", "best_epoch", "best_val_robust_acc", "robust_overfitting")
+_RESULT = {"train_seconds", "best_epoch", "best_val_robust_acc", "robust_overfitting"}
 _NOT_ACCURACIES = ("n_test", "stability", "lipschitz")
 
 
@@ -74,20 +74,22 @@ def summary_column(checkpoint: str, n_test: int, whole: int, number: str) -> str
 def run_summary(folder: RunFolder, state: str) -> dict[str, Any]:
     """How the run ended, and the final numbers of its checkpoints."""
     summary: dict[str, Any] = {"state": state}
-    result = folder.result
-    if result is None:
+    run = folder.read()
+    if run.result is None:
         return summary
-    summary |= {key: result[key] for key in _RESULT if key in result}  # earlier versions recorded fewer
-    for row in logged_rows(folder) if "data" in result else ():
-        summary |= _numbers(row, result["data"]["test"])
+    summary |= run.result.model_dump(include=_RESULT, exclude_unset=True)  # earlier versions recorded fewer
+    if data := run.result.data:
+        for row in logged_rows(run):
+            summary |= _numbers(row, data.test)
     return summary
 
 
-def logged_rows(folder: RunFolder) -> list[dict[str, Any]]:
+def logged_rows(run: RecordedRun) -> list[dict[str, Any]]:
     """The rows of results.csv whose numbers wandb holds: evaluations under the threat and on the data of training."""
-    facts = folder.status.get("run", {})
-    trained = (facts.get("train_threat"), facts.get("data"))
-    return [row for row in run_rows(folder) if "checkpoint" in row and (row["threat"], row["data"]) == trained]
+    if run.facts is None:
+        return []
+    trained = (run.facts.train_threat, run.facts.data)
+    return [row for row in run_rows(run) if "checkpoint" in row and (row["threat"], row["data"]) == trained]
 
 
 def _numbers(row: Mapping[str, Any], whole: int) -> dict[str, Any]:

@@ -40,9 +40,9 @@ def build_dashboard(path: Path, *, project: str | None = None, entity: str | Non
             "pip install 'robust-arch[dashboard]'"
         ) from None
     study = open_study(path)
-    group = main_group(to_frame([row for run in study.runs() for row in logged_rows(run)]))
+    group = main_group(to_frame([row for run in study.runs() for row in logged_rows(run.read())]))
     runs = [] if group is None else [study.run(str(run_id)) for run_id in group.rows["run_id"]]
-    sizes = [result["data"]["test"] for run in runs if (result := run.result) is not None and "data" in result]
+    sizes = [result.data.test for run in runs if (result := run.result) and result.data]
     study.tell_left_out()
     if group is None or not sizes:
         raise invalid("study", str(path), "a study with a run that is trained and attacked")

@@ -14,7 +14,7 @@ from robust_arch.analysis.report.study_report import _outcomes
 from robust_arch.common.files import write_arrays, write_json
 from robust_arch.common.statistics import compare_paired
 from robust_arch.errors import InputError
-from robust_arch.runs import RunFacts, StudyFolder, load_study
+from robust_arch.runs import RunFacts, RunFolder, StudyFolder, load_study
 
 Z = 1.959963984540054
 
@@ -296,7 +296,7 @@ def write_record(study, run_id, seed, name="one", n=100, attacks=("fgsm", "pgd20
 
 def outcomes_of(study):
     frame = load_study(study.path)
-    records = [(run, record) for run in study.runs() for record in run.evaluation_records()]
+    records = [(run, record) for run in map(RunFolder.read, study.runs()) for record in run.evaluations]
     return _outcomes(records, main_group(frame))
 
 

@@ -2,7 +2,6 @@
 
 import json
 import re
-from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -161,7 +160,7 @@ def test_the_row_of_an_invalid_record_says_who_and_nothing_else(study, broken, i
     (row,) = load_study(study.path).to_dict("records")
     assert row["status"] == "invalid"
     assert [row[name] for name in IDENTITY] == ["best", "raw", "linf-0.1", "planted", 40]
-    facts = vars(FACTS)
+    facts = FACTS.plain()
     assert {name: row[name] for name in facts} == facts
     assert all(pd.isna(row[name]) for name in NUMBERS)
     written = pd.read_csv(study.write_results(), dtype=str, keep_default_na=False)
@@ -226,7 +225,7 @@ def test_a_rerun_that_is_cut_off_leaves_no_number_of_forgotten_attacks(study, so
 def test_the_commands_take_a_study_with_an_invalid_evaluation(study, sound, broken, images, monkeypatch):
     monkeypatch.setenv("COLUMNS", "400")
     for number, net in enumerate((broken, sound, sound)):
-        facts = replace(FACTS, run_id=f"{number}" * 12, arch=f"net_{number}", seed=number)
+        facts = FACTS.model_copy(update={"run_id": f"{number}" * 12, "arch": f"net_{number}", "seed": number})
         evaluated(study, net, images, (FGSM, PGD20), facts)
     assert "3 completed" in invoke("status", study.path)
     listed = invoke("results", study.path)

@@ -128,7 +128,7 @@ def test_no_step_but_the_checked_ones_reads_a_number_back(objective, precision, 
 
     monkeypatch.setattr(AdversarialTraining, "training_step", step)
     done = run(f"objective={objective}", f"trainer.precision={precision}", "evaluate.attacks=[]")
-    assert execute(done) == "completed", done.folder.status["error"]
+    assert execute(done) == "completed", done.folder.status.error
     assert watched == [1, 2] * 2
 
 
@@ -151,7 +151,7 @@ def test_the_first_step_has_the_loss_of_the_plain_path(objective, precision, tol
     fast = run(*one_step, f"trainer.precision={precision}", "study.name=fast", "seed=3")
     losses = []
     for each in (plain, fast):
-        assert execute(each) == "completed", each.folder.status["error"]
+        assert execute(each) == "completed", each.folder.status.error
         losses.append(metrics.read_rows(each.folder.metrics)[0]["train_loss"])
     assert losses[1] == pytest.approx(losses[0], rel=tolerance)
 

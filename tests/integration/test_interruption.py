@@ -66,7 +66,7 @@ def saved_step(run):
 
 def counts(run):
     return [
-        (record["clean"]["count"], {name: attack["count"] for name, attack in record["attacks"].items()})
+        (record.clean.count, {name: attack.count for name, attack in record.attacks.items()})
         for record in run.folder.evaluation_records()
     ]
 

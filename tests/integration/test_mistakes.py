@@ -80,7 +80,7 @@ def loaded(cfg):
 
 def executed(cfg):
     run = loaded(cfg)
-    assert execute(run) == "completed", run.folder.status["error"]
+    assert execute(run) == "completed", run.folder.status.error
     return run
 
 
@@ -186,7 +186,7 @@ def rows_without_time(folder):
 
 
 def records_of(folder):
-    return {record["checkpoint"]: record for record in folder.evaluation_records()}
+    return {record.checkpoint: record for record in folder.evaluation_records()}
 
 
 # --- model selection on the test set
@@ -203,7 +203,7 @@ def test_the_labels_of_the_test_set_play_no_part_in_training_and_selection(train
     monkeypatch.setattr(Digits, "read", permuted)
     run, before = executed(configuration(tmp_path, *LONGER)), trained.run
     assert run.run_id == before.run_id
-    assert run.folder.result["best_epoch"] == before.folder.result["best_epoch"]
+    assert run.folder.result.best_epoch == before.folder.result.best_epoch
     assert rows_without_time(run.folder.metrics) == rows_without_time(before.folder.metrics)
     for which in ("best", "last"):
         assert is_same(list(weights(run.folder, which).values()), list(weights(before.folder, which).values()))
@@ -237,7 +237,7 @@ def test_best_is_chosen_by_robust_accuracy_and_both_best_and_last_are_reported(t
 
     monkeypatch.setattr(AdversarialTraining, "on_validation_epoch_end", planted)
     run = executed(configuration(tmp_path, *SMALL, "objective=natural", "trainer.max_epochs=4"))
-    assert (run.folder.result["best_epoch"], run.folder.result["last_epoch"]) == (1, 3)
+    assert (run.folder.result.best_epoch, run.folder.result.last_epoch) == (1, 3)
     epochs = {which: torch.load(run.folder.checkpoint(which), weights_only=True)["epoch"] for which in ("best", "last")}
     assert epochs == {"best": 1, "last": 3}
     frame = load_study(tmp_path / "results" / "single")
@@ -415,7 +415,7 @@ def test_a_run_whose_checkpoint_does_not_fit_gets_no_number(copy_of):
     damaged(folder.checkpoint("best"), "state_dict", renamed, folder.checkpoint("best"))
     run = loaded(configuration(root, *LONGER, "evaluate.attacks=[cw40]"))
     assert execute(run) == "failed"
-    assert "conv_1" in run.folder.status["error"]
+    assert "conv_1" in run.folder.status.error
     assert {path.name: path.read_bytes() for path in folder.evaluations.iterdir()} == before
 
 
@@ -438,7 +438,7 @@ def test_evaluation_leaves_every_checkpoint_byte_for_byte(copy_of, files, traine
     done += [evaluate_file(root, place, path) for place, path in files.items()]
     executed(configuration(root, *LONGER, "evaluate.attacks=[cw40]"))
     assert all(record.has_clean for record in done)
-    assert {record["threat"] for record in folder.evaluation_records()} == {"linf-0.2", "linf-0.1"}
+    assert {record.threat for record in folder.evaluation_records()} == {"linf-0.2", "linf-0.1"}
     assert digests(*checkpoints) == before
 
 
@@ -593,7 +593,7 @@ def test_two_processes_count_an_odd_number_of_examples_once(tmp_path):
     (row,) = metrics.read_rows(run.folder.metrics)
     assert row["val_robust_count"] > 0
     assert 100 * row["val_robust_count"] / row["val_robust_acc"] == pytest.approx(21)
-    assert {record["n_test"] for record in run.folder.evaluation_records()} == {10}
+    assert {record.n_test for record in run.folder.evaluation_records()} == {10}
 
 
 # --- config keys that nobody reads
@@ -849,10 +849,10 @@ def test_a_key_of_training_changes_the_training(key, training_outcome):
 
 def evaluation_outcome(folder, sizes):
     """Everything that an evaluation of `best` leaves but times, and what it was asked."""
-    (record,) = [each for each in folder.evaluation_records() if each["checkpoint"] == "best"]
-    arrays = np.load(folder.evaluations / f"{record['eval_id']}.npz")
-    numbers = {name: record.get(name) for name in ("lipschitz", "n_test", "worst_case")}
-    parts = {name for name in ("diagnostics", "smoothness") if name in record}
+    (record,) = [each for each in folder.evaluation_records() if each.checkpoint == "best"]
+    arrays = np.load(folder.evaluations / f"{record.eval_id}.npz")
+    numbers = {name: getattr(record, name) for name in ("lipschitz", "n_test", "worst_case")}
+    parts = {name for name in ("diagnostics", "smoothness") if getattr(record, name)}
     files = {path.suffix for path in folder.evaluations.iterdir()}
     return numbers, {name: arrays[name].tolist() for name in arrays.files}, parts, files, sizes
 

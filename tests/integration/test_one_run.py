@@ -51,7 +51,7 @@ def test_a_run_leaves_the_files_of_the_contract(run):
     assert config["arch"]["widths"] == [4, 8, 8]
     assert config["threat"] == {"norm": "linf", "eps": 0.2}
     assert (
-        folder.result["cost"]["params"]
+        folder.result.cost.params
         == sum(
             weight.numel()
             for name, weight in weights(done).items()
@@ -85,8 +85,8 @@ def test_best_is_the_first_epoch_of_the_highest_held_out_robust_count(run):
     done = run("trainer.max_epochs=4")
     execute(done)
     counts = [row["val_robust_count"] for row in metrics.read_rows(done.folder.metrics)]
-    assert done.folder.result["best_epoch"] == counts.index(max(counts))
-    assert done.folder.result["last_epoch"] == 3
+    assert done.folder.result.best_epoch == counts.index(max(counts))
+    assert done.folder.result.last_epoch == 3
 
 
 def test_learning_rate_follows_the_published_rule(run):
@@ -154,13 +154,13 @@ def test_a_diverged_run_is_recorded_and_not_tried_again(run, monkeypatch, tmp_pa
     overrides = ("recipe.optimizer.lr=1e30", "recipe.gradient_clip=null", "evaluate.attacks=[fgsm]")
     done = run(*overrides)
     assert execute(done) == "diverged"
-    assert "DivergedError" in done.folder.status["error"]
+    assert "DivergedError" in done.folder.status.error
     (row,) = load_study(tmp_path / "results" / "single").to_dict("records")
     assert row["status"] == "diverged"
     assert np.isnan(row["clean_acc"])
     forbid_training(monkeypatch)
     assert execute(run(*overrides)) == "diverged"
-    assert done.folder.status["attempts"] == 1
+    assert done.folder.status.attempts == 1
 
 
 def test_a_network_of_nan_is_diverged_under_every_norm(run):
@@ -181,7 +181,7 @@ def test_weights_of_one_epoch_share_numbers_and_lose_none(run, composed):
         )
     )  # fmt: skip
     execute(run("trainer.max_epochs=1", "evaluate.attacks=[pgd20]"))
-    attacks = {record["checkpoint"]: set(record["attacks"]) for record in first.folder.evaluation_records()}
+    attacks = {record.checkpoint: set(record.attacks) for record in first.folder.evaluation_records()}
     assert attacks == {"best": {"fgsm", "pgd20"}, "last": {"fgsm", "pgd20", "cw40"}}
 
 
@@ -192,7 +192,7 @@ def test_a_failing_attack_leaves_a_completed_run_its_numbers(run, monkeypatch, t
         patch.setattr("robust_arch.execution.execute.load_checkpoint", lambda *args, **kwargs: 1 / 0)
         assert execute(run("evaluate.attacks=[pgd20]")) == "failed"
     assert done.folder.state == "completed"
-    assert "ZeroDivisionError" in done.folder.status["error"]
+    assert "ZeroDivisionError" in done.folder.status.error
     assert load_study(tmp_path / "results" / "single")["fgsm_acc"].notna().all()
     assert not run("evaluate.attacks=[pgd20]").is_done()
 
@@ -202,7 +202,7 @@ def test_a_failed_run_is_recorded_with_its_traceback_and_tried_again(run, monkey
     with monkeypatch.context() as patch:
         patch.setattr("robust_arch.execution.execute.fit", lambda *args, **kwargs: 1 / 0)
         assert execute(done) == "failed"
-    assert "ZeroDivisionError" in done.folder.status["error"]
+    assert "ZeroDivisionError" in done.folder.status.error
     assert execute(done) == "completed"
     status = json.loads((done.folder.path / "status.json").read_text())
     assert (status["state"], status["attempts"], status["error"]) == ("completed", 2, None)

@@ -101,6 +101,6 @@ def test_two_sweeps_started_at_once_share_the_work_and_do_nothing_twice(undistur
     outputs = [process.communicate(timeout=300)[1] for process in both]
     assert [process.returncode for process in both] == [0, 0], outputs
     runs = list(StudyFolder(tmp_path / "results" / "single").runs())
-    assert [run.status["attempts"] for run in runs] == [1] * 4
-    assert len({run.status["pid"] for run in runs}) > 1
+    assert [run.status.attempts for run in runs] == [1] * 4
+    assert len({run.status.pid for run in runs}) > 1
     pd.testing.assert_frame_equal(results(tmp_path), results(undisturbed))

@@ -67,14 +67,14 @@ def test_training_ends_after_so_many_epochs_without_a_better_count(patience, bes
     assert trained == list(range(last + 1))
     rows = metrics.read_rows(done.folder.metrics)
     assert [row["val_robust_count"] for row in rows] == COUNTS[: last + 1]
-    assert (done.folder.result["best_epoch"], done.folder.result["last_epoch"]) == (best, last)
+    assert (done.folder.result.best_epoch, done.folder.result.last_epoch) == (best, last)
 
 
 def test_the_patience_may_end_with_the_epochs(run, planted):
     planted([5, 4, 3, 2, 1, 0, 0, 0, 0])
     done = run(*STOPPING, "recipe.early_stopping=8")
     assert execute(done) == "completed"
-    assert (done.folder.result["best_epoch"], done.folder.result["last_epoch"]) == (0, 8)
+    assert (done.folder.result.best_epoch, done.folder.result.last_epoch) == (0, 8)
 
 
 def forget_the_end(done):
@@ -99,7 +99,7 @@ def test_a_run_killed_after_its_last_epoch_trains_no_further_one(patience, run, 
     assert done.folder.checkpoint("last").read_bytes() == before
     assert metrics.read_rows(done.folder.metrics) == rows
     for key in ("best_epoch", "last_epoch", "best_val_robust_acc", "last_val_robust_acc"):
-        assert done.folder.result[key] == result[key]
+        assert getattr(done.folder.result, key) == getattr(result, key)
 
 
 @pytest.mark.parametrize("killed_at", [1, 2, 3, 4])
@@ -122,7 +122,7 @@ def test_a_run_killed_on_the_way_stops_at_the_same_epoch(killed_at, run, planted
             execute(cut)
     assert execute(cut) == "completed"
     assert trained == [*range(killed_at + 1), *range(killed_at, 5)]
-    assert (cut.folder.result["best_epoch"], cut.folder.result["last_epoch"]) == (1, 4)
+    assert (cut.folder.result.best_epoch, cut.folder.result.last_epoch) == (1, 4)
     weights = [torch.load(each.folder.checkpoint("last"), weights_only=True)["state_dict"] for each in (whole, cut)]
     assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
 
@@ -153,7 +153,7 @@ def test_the_rising_radius_reaches_the_objective_and_nothing_else(run, monkeypat
         f"objective._target_={__name__}.Noting", "~objective.attack", "recipe.eps_warmup=3", "trainer.max_epochs=5",
         "threat.eps=8/255",
     )  # fmt: skip
-    assert execute(done) == "completed", done.folder.status["error"]
+    assert execute(done) == "completed", done.folder.status.error
     # 3 steps an epoch; 8/255 in quarters
     expected = ["linf-2/255", "linf-4/255", "linf-6/255", "linf-8/255", "linf-8/255"]
     assert seen == [threat for threat in expected for _ in range(3)]
@@ -238,7 +238,7 @@ def by_hand(run):
 @pytest.mark.parametrize("objective", ["sat", "trades", "mart"])
 def test_mixed_precision_stays_inside_training(objective, run, spied):
     done = run(*BF16, f"objective={objective}")
-    assert execute(done) == "completed", done.folder.status["error"]
+    assert execute(done) == "completed", done.folder.status.error
 
     in_training = [call for call in spied if call["training"]]
     in_evaluation = [call for call in spied if not call["training"] and not call["autocast"]]

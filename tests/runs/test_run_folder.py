@@ -60,7 +60,7 @@ def contents(path):
 
 def test_reading_creates_nothing(folder, tmp_path):
     assert folder.run_id == "0123456789ab"
-    assert (folder.status, folder.state, folder.result, folder.trained) == ({}, "planned", None, False)
+    assert (folder.status, folder.state, folder.result, folder.trained) == (None, "planned", None, False)
     assert list(folder.evaluation_records()) == []
     assert list(tmp_path.iterdir()) == []
 
@@ -74,7 +74,7 @@ def test_a_state_that_was_written_is_read(folder, state):
 def test_status_says_what_whose_and_why(folder):
     folder.write_state("failed", FACTS, error="out of memory")
     status = json.loads((folder.path / "status.json").read_text())
-    assert status == folder.status
+    assert status == folder.status.plain()
     assert (status["state"], status["error"], status["pid"]) == ("failed", "out of memory", os.getpid())
     assert status["host"]
     assert RunFacts(**status["run"]) == FACTS
@@ -84,7 +84,7 @@ def test_attempts_are_counted(folder):
     counts = []
     for state, attempt in [("running", True), ("failed", False), ("running", True), ("completed", False)]:
         folder.write_state(state, FACTS, attempt=attempt)
-        counts.append(folder.status["attempts"])
+        counts.append(folder.status.attempts)
     assert counts == [1, 1, 2, 2]
 
 
@@ -129,7 +129,7 @@ def test_a_torn_status_can_be_written_over(folder):
     folder.path.mkdir(parents=True)
     (folder.path / "status.json").write_text('{"attempts": 3, "sta')
     folder.write_state("running", FACTS, attempt=True)
-    assert folder.status["attempts"] == 1
+    assert folder.status.attempts == 1
 
 
 def test_the_lock_is_claimed_once(folder, elsewhere, monkeypatch):
@@ -165,7 +165,7 @@ def test_wherever_a_checkpoint_was_cut_short_the_run_is_not_trained(folder, whic
 
 
 def mark_as_merged(folder):
-    status = folder.status | {"weights": "elsewhere", "host": "node7"}
+    status = folder.status.plain() | {"weights": "elsewhere", "host": "node7"}
     (folder.path / "status.json").write_text(json.dumps(status))
 
 
@@ -192,7 +192,7 @@ def test_who_needs_the_weights_of_a_merged_run_is_told_where_they_are(folder):
 
 def write_status(folder, **changes):
     folder.write_state("completed", FACTS)
-    (folder.path / "status.json").write_text(json.dumps(folder.status | changes))
+    (folder.path / "status.json").write_text(json.dumps(folder.status.plain() | changes))
 
 
 @pytest.mark.parametrize("end", ["completed", "error", "out_of_memory", "not_finite", "interrupted"])
@@ -203,14 +203,14 @@ def test_how_an_attempt_ended_is_what_was_recorded(folder, end):
 
 def test_records_of_earlier_versions_say_neither_end_nor_launcher(folder):
     write_status(folder)
-    assert (folder.end, folder.launcher) == (None, None)
+    assert folder.end is None
     write_status(folder, end=3, launcher=["joblib"])
-    assert (folder.end, folder.launcher) == (None, None)
+    assert folder.end is None
 
 
 def test_what_started_a_run_is_what_was_recorded(folder):
     write_status(folder, launcher="joblib")
-    assert folder.launcher == "joblib"
+    assert folder.status.launcher == "joblib"
 
 
 def test_running_without_a_process_was_killed_whatever_the_attempt_before_ended_in(folder, elsewhere):
@@ -232,7 +232,7 @@ def test_a_run_is_not_trained_without_a_whole_result(folder):
 def test_the_result_names_schema_and_version(folder):
     folder.write_result({**WHOLE, "best_epoch": 3})
     result = json.loads((folder.path / "result.json").read_text())
-    assert result == folder.result
+    assert result == folder.result.plain()
     assert result == {"schema": 1, "package_version": robust_arch.__version__, **WHOLE, "best_epoch": 3}
 
 
@@ -255,7 +255,7 @@ def test_only_whole_evaluation_records_are_read(folder):
     (folder.evaluations / "torn.json").write_text('{"eval_id": "to')
     (folder.evaluations / "a.npz").write_bytes(b"")
     (folder.evaluations / ".c.json.123.tmp").write_text('{"eval_id": "c"}')
-    assert [record["eval_id"] for record in folder.evaluation_records()] == ["a", "b"]
+    assert [record.eval_id for record in folder.evaluation_records()] == ["a", "b"]
 
 
 def test_clearing_removes_everything_but_the_lock(folder, monkeypatch):

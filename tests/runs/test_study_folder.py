@@ -1,6 +1,5 @@
 import os
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -64,7 +63,7 @@ def facts(run_id, **changes):
         seed=0,
         epochs=30,
     )
-    return replace(known, **changes)
+    return known.model_copy(update=changes)
 
 
 def share(percent):
@@ -164,7 +163,7 @@ def test_a_run_that_came_to_nothing_has_one_row_without_numbers(study, state):
     frame = load_study(study.path)
     assert frame["status"].tolist() == [state, "completed"]
     row = frame.iloc[0]
-    assert row[FACTS].tolist() == list(vars(facts("a")).values())
+    assert row[FACTS].tolist() == list(facts("a").plain().values())
     assert row[NUMBERS].isna().all()
     assert row[["checkpoint", "weights", "threat"]].isna().all()
 
@@ -253,7 +252,7 @@ def test_results_csv_is_the_same_table(study):
     assert frame["depths"].tolist() == ["5-5-5", "5-5-5"]
     lines = path.read_text().splitlines()
     # empty, and neither 0 nor NaN spelt out
-    assert lines[1] == f"a,{','.join(str(value) for value in list(vars(facts('a')).values())[1:])}{',' * 14}failed,"
+    assert lines[1] == f"a,{','.join(str(value) for value in list(facts('a').plain().values())[1:])}{',' * 14}failed,"
 
 
 def test_results_csv_is_rebuilt_from_the_records(study):
@@ -323,11 +322,11 @@ def test_the_plan_comes_back_with_its_columns(study):
     study.write_plan(rows, {"considered": 48})
     assert study.plan_path.read_text().splitlines() == ["run_id,arch,params,macs,seed", "a,wrn_x,5,6,0"]
     assert study.read_plan() == [{"run_id": "a", "arch": "wrn_x", "params": "5", "macs": "6", "seed": "0"}]
-    assert study.about == {"considered": 48}
+    assert study.about.plain() == {"considered": 48}
 
 
 def test_a_folder_without_a_plan_has_none(study):
-    assert (study.read_plan(), study.about, list(study.runs())) == ([], {}, [])
+    assert (study.read_plan(), study.about.plain(), list(study.runs())) == ([], {}, [])
     assert not study.path.exists()
 
 

@@ -124,7 +124,7 @@ def test_every_run_of_every_rung_is_recorded(search, tmp_path):
     assert last == {"16": ("1", ""), "8": ("2", "")}
     plan = StudyFolder(tmp_path / "tiny").read_plan()
     assert [row["run_id"] for row in plan] == [row["run_id"] for row in rows]
-    assert StudyFolder(tmp_path / "tiny").about["halving"]["rungs"] == [2, 4]
+    assert StudyFolder(tmp_path / "tiny").about.halving["rungs"] == [2, 4]
 
 
 @pytest.mark.parametrize("stop", [5, 13, 16])  # in the first rung, among the ties, in the last rung
@@ -232,8 +232,8 @@ def test_the_command_ends_with_the_last_rung_evaluated_and_again_it_does_nothing
     study = StudyFolder(tmp_path / "results" / "tiny")
     rows = rungs(tmp_path / "results")
     measured = {row["run_id"]: float(row["held_out_robust_acc"]) for row in rows}
-    assert measured == {run.run_id: run.result["best_val_robust_acc"] for run in study.runs()}
-    attacked = {run.run_id for run in study.runs() if any(record["attacks"] for record in run.evaluation_records())}
+    assert measured == {run.run_id: run.result.best_val_robust_acc for run in study.runs()}
+    attacked = {run.run_id for run in study.runs() if any(record.attacks for record in run.evaluation_records())}
     assert attacked == {row["run_id"] for row in rows if row["rung"] == "2"}
     files = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.ckpt")}
     again = call(*arguments, cwd=tmp_path)

@@ -2,7 +2,6 @@
 
 import fcntl
 import json
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -37,9 +36,9 @@ def study(tmp_path):
 
 def begin(study, run_id, state, macs=MACS, epochs_done=0, error=None, **changes):
     run = study.run(run_id)
-    facts = replace(FACTS, run_id=run_id, arch=f"arch_{run_id}", macs=macs, epochs=EPOCHS)
+    facts = FACTS.model_copy(update={"run_id": run_id, "arch": f"arch_{run_id}", "macs": macs, "epochs": EPOCHS})
     run.write_state(state, facts, attempt=True, error=error)
-    (run.path / "status.json").write_text(json.dumps(run.status | changes))
+    (run.path / "status.json").write_text(json.dumps(run.status.plain() | changes))
     for epoch in range(epochs_done):
         append_row(run.metrics, {"epoch": epoch, "seconds": 1.0})
     return run
@@ -157,7 +156,7 @@ def test_what_needs_attention_comes_first(study, running):
 
 
 def test_a_running_one_says_how_far_it_is_and_since_when(study, running):
-    content = running.status | {"updated": (datetime.now(UTC) - timedelta(minutes=12)).isoformat()}
+    content = running.status.plain() | {"updated": (datetime.now(UTC) - timedelta(minutes=12)).isoformat()}
     (running.path / "status.json").write_text(json.dumps(content))
     assert rows(shown(study))[0][4] == "epoch 4 of 10, for 12 min"
 

@@ -158,12 +158,12 @@ def test_a_study_of_its_own_by_config_dir(tmp_path):
     assert frame["pgd3_acc"].notna().all()
     assert len(frame) == 4
     study = StudyFolder(tmp_path / "results" / "own")
-    assert study.about["command"].startswith("python -m robust_arch.train -m --config-dir mine ")
+    assert study.about.command.startswith("python -m robust_arch.train -m --config-dir mine ")
     for run in study.runs():
-        assert run.result["command"].startswith("python -m robust_arch.train --config-dir mine ")
+        assert run.result.command.startswith("python -m robust_arch.train --config-dir mine ")
         evaluation = json.loads(next(run.path.glob("evaluations/*.json")).read_text())
         assert "--config-dir mine " in str(evaluation)
-    repeated = call(*shlex.split(run.result["command"])[2:], cwd=tmp_path)  # as the card says
+    repeated = call(*shlex.split(run.result.command)[2:], cwd=tmp_path)  # as the card says
     assert repeated.returncode == 0, repeated.stderr
     assert "is done already" in repeated.stderr
 
@@ -176,7 +176,7 @@ def test_an_architecture_without_room_in_memory_is_recorded_and_the_others_are_d
     process = call("robust_arch.train", "-m", *SMALL, "hydra/sweeper=budget", *BROKEN, cwd=tmp_path)
     assert process.returncode == 1
     runs = StudyFolder(tmp_path / "results" / "single").runs()
-    ends = {run.status["run"]["widths"]: (run.state, run.end, run.status["attempts"]) for run in runs}
+    ends = {run.status.run.widths: (run.state, run.end, run.status.attempts) for run in runs}
     assert ends == {
         "4-4-4": ("completed", "completed", 1),
         "4-2000000-4": ("failed", "out_of_memory", 2),

@@ -108,8 +108,8 @@ def test_whatever_the_dashboard_names_a_run_has_logged(composed):
     assert all(offline.config[name] == value for (_, name), value in filters.items())
     for column in runs["runFeed"]["columnOrder"][1:]:
         value_in(offline, *column.split(":", 1))
-    (best,) = (record for record in run.folder.evaluation_records() if record["checkpoint"] == "best")
-    assert offline.summary[runs["sort"]["keys"][0]["key"]["name"]] == best["worst_case"]["percent"]
+    (best,) = (record for record in run.folder.evaluation_records() if record.checkpoint == "best")
+    assert offline.summary[runs["sort"]["keys"][0]["key"]["name"]] == best.worst_case.percent
 
 
 def test_what_the_dashboard_shows(study):
