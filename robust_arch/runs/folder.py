@@ -1,4 +1,4 @@
-"""One run on disk: its state, its records, its checkpoints."""
+"""One run on disk: its state, records and checkpoints."""
 
 import contextlib
 import os
@@ -74,19 +74,19 @@ class RecordedRun:
 class RunFolder:
     """results/<study>/runs/<run_id>; reading never creates or changes anything.
 
-    A file that is torn, or one of whose fields does not fit, counts as not there.
+    A file that is incomplete or has a field that does not fit counts as missing.
 
     Attributes:
-        path: The folder.
-        left_out: The files that were read and do not fit, like `runs/<run_id>/result.json`, to why; shared by the runs
-            that a `StudyFolder` hands out.
+        path: the folder.
+        left_out: files that were read and do not fit, like `runs/<run_id>/result.json`, to the reason; shared by the
+            runs of a `StudyFolder`.
     """
 
     def __init__(self, path: Path, left_out: dict[str, str] | None = None) -> None:
         self.path = path
         self.left_out = {} if left_out is None else left_out
 
-    # paths are made when they are asked for: of thousands of runs that are read, most never are
+    # properties, because reading thousands of runs needs few of these paths
     @property
     def checkpoints(self) -> Path:
         """The folder of best.ckpt and last.ckpt."""
@@ -99,12 +99,12 @@ class RunFolder:
 
     @property
     def config(self) -> Path:
-        """The whole configuration as it was used."""
+        """The complete configuration of the run."""
         return self.path / "config.yaml"
 
     @property
     def metrics(self) -> Path:
-        """One row an epoch."""
+        """One row per epoch."""
         return self.path / "metrics.csv"
 
     @property
@@ -134,12 +134,12 @@ class RunFolder:
         return self.path.name
 
     def lock(self) -> AbstractContextManager[bool]:
-        """Claim the run for this process; yields False if another process has it."""
+        """Claim the run for this process; yields False if another process holds it."""
         return lock.held(self._lock)
 
     @property
     def is_locked(self) -> bool:
-        """Whether some process works on the run, this one included."""
+        """Whether a process is working on the run, this one included."""
         return lock.is_held(self._lock)
 
     def read(self) -> RecordedRun:
@@ -179,12 +179,12 @@ class RunFolder:
 
     @property
     def end(self) -> str | None:
-        """How the last attempt ended, like `out_of_memory`; `killed` where its process is gone without a word."""
+        """How the last attempt ended, like `out_of_memory`; `killed` if its process is gone and left no record."""
         return self.read().end
 
     @property
     def stamp(self) -> int:
-        """Another number after every write of status.json, by whatever process."""
+        """A number that changes with every write of status.json, by any process."""
         try:
             return self._status.stat().st_mtime_ns
         except OSError:
@@ -200,9 +200,15 @@ class RunFolder:
         end: str | None = None,
         notes: Mapping[str, str | None] | None = None,
     ) -> None:
-        """Replace status.json; `attempt` counts one more.
+        """Replace status.json.
 
-        end: how the attempt ended, one of ENDS. notes: further facts, like the launcher; None leaves one out.
+        Args:
+            state: one of STATES.
+            facts: what is known of the run before it starts.
+            attempt: whether a new attempt begins.
+            error: traceback of the attempt.
+            end: how the attempt ended, one of ENDS.
+            notes: further fields, like the launcher; None omits one.
         """
         attempts = (self.status.attempts if self.status else 0) + int(attempt)
         write_json(
@@ -223,9 +229,9 @@ class RunFolder:
 
     @property
     def recorded_config(self) -> dict[str, Any]:
-        """What config.yaml holds as plain data, or nothing if there is none or it cannot be read.
+        """The content of config.yaml as plain data; empty if it is missing or cannot be read.
 
-        Another machine may have written it: no interpolation in it is resolved, and nothing that it names is called.
+        The file may come from another machine: no interpolation is resolved, and nothing that it names is called.
         """
         try:
             content = yaml.safe_load(self.config.read_text(encoding="utf-8"))
@@ -234,7 +240,7 @@ class RunFolder:
         return content if isinstance(content, dict) and is_bounded(content) else {}
 
     def recorded_group(self, name: str) -> dict[str, Any]:
-        """The group of that name in config.yaml, or nothing."""
+        """A group of config.yaml; empty without one."""
         group = self.recorded_config.get(name)
         return group if isinstance(group, dict) else {}
 
@@ -244,12 +250,12 @@ class RunFolder:
         return self._read(RunResult, "result.json")
 
     def write_result(self, result: Mapping[str, Any]) -> None:
-        """Replace result.json, with schema and package version in front."""
+        """Replace result.json, headed by schema and package version."""
         write_json(self._result, {"schema": SCHEMA, "package_version": __version__, **result})
 
     @property
     def trained(self) -> bool:
-        """Whether training is over, and both checkpoints are whole or on the machine that the run was merged from."""
+        """Whether training is finished, with both checkpoints here or on the machine that the run was merged from."""
         if self.result is None:
             return False
         return self._has_weights or (self.status is not None and self.status.weights == ELSEWHERE)
@@ -259,10 +265,10 @@ class RunFolder:
         return self.has_checkpoint("best") and self.has_checkpoint("last")
 
     def require_weights(self) -> None:
-        """Ask before the checkpoints of a trained run are needed.
+        """Check that the checkpoints of a trained run are here.
 
         Raises:
-            InputError: if the run was merged without them; it names the machine that has them.
+            InputError: if the run was merged without them; names the machine that has them.
         """
         status = self.status
         if status and status.weights == ELSEWHERE and not self._has_weights:
@@ -270,12 +276,12 @@ class RunFolder:
             raise invalid("checkpoint", str(self.checkpoint("best")), allowed)
 
     def has_checkpoint(self, which: str) -> bool:
-        """Whether the file of `best` or `last` is there as a whole."""
-        # a checkpoint is a zip file, whose end is its table of contents: one that was cut short has none
+        """Whether the checkpoint `best` or `last` exists and is complete."""
+        # a checkpoint is a zip file, and a truncated one lacks the table of contents at its end
         return zipfile.is_zipfile(self.checkpoint(which))
 
     def checkpoint(self, which: str) -> Path:
-        """The file of `best` or `last`."""
+        """The file of the checkpoint `best` or `last`."""
         return self.checkpoints / f"{which}.ckpt"
 
     def evaluation_records(self) -> Iterator[Evaluation]:
@@ -285,7 +291,7 @@ class RunFolder:
                 yield record
 
     def evaluation_ids(self) -> list[str]:
-        """The names of the evaluation records, in order, without their endings."""
+        """The names of the evaluation records without suffix, sorted."""
         try:
             with os.scandir(self.evaluations) as entries:
                 names = sorted(entry.name for entry in entries if entry.name.endswith(".json"))
@@ -298,22 +304,22 @@ class RunFolder:
         return self._read(kind, f"evaluations/{eval_id}.json")
 
     def reserve_room(self) -> None:
-        """Keep some kilobytes of the disk for telling how the run ended, should it be full by then."""
+        """Reserve some kilobytes, so that the end of the run can be recorded on a full disk."""
         self._reserve.write_bytes(bytes(_ROOM))
 
     def release_room(self) -> None:
-        """Give them back."""
+        """Free the reserve."""
         self._reserve.unlink(missing_ok=True)
 
     def sweep_up(self) -> None:
-        """Remove what a killed process left half-written; only for who holds the lock."""
+        """Remove files that a killed process left incomplete; requires the lock."""
         for folder in (self.path, self.checkpoints, self.evaluations):
             for left in folder.glob("*.tmp"):
                 left.unlink(missing_ok=True)
 
     def clear(self) -> None:
-        """Remove everything but the lock, for a run that is done again."""
-        # checkpoints first: killed in between, what is left cannot be taken for a run to resume
+        """Remove everything but the lock, so that the run starts again."""
+        # checkpoints first: if this is interrupted, the rest cannot be mistaken for a run to resume
         for path in sorted(self.path.iterdir(), key=lambda path: path != self.checkpoints):
             if path == self._lock:
                 continue
@@ -325,12 +331,12 @@ class RunFolder:
 
 
 def wait_while_locked(folders: Sequence[RunFolder]) -> None:
-    """Wait until no process works on any of these runs."""
+    """Wait until no process is working on any of these runs."""
     while any(folder.is_locked for folder in folders):
         time.sleep(_POLL_SECONDS)
 
 
 def last_line(error: str | None) -> str:
-    """The last line of a traceback, or nothing; a control character in it becomes a question mark."""
+    """The last line of a traceback, or an empty string; control characters become question marks."""
     lines = (error or "").strip().splitlines()
     return "".join(letter if letter.isprintable() else "?" for letter in lines[-1]) if lines else ""

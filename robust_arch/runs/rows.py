@@ -1,4 +1,4 @@
-"""The rows of plan.csv and results.csv, every cell checked once; an empty cell is a number that was not computed."""
+"""The rows of plan.csv and results.csv, each cell checked once; an empty cell is a number that was not computed."""
 
 import csv
 import re
@@ -119,13 +119,13 @@ def _value(column: str, cell: str) -> Any:
 def read_table(
     path: Path, columns: Sequence[str], read: Callable[[Mapping[str, str]], dict[str, Any]]
 ) -> Iterator[tuple[int, dict[str, Any] | MisfitError]]:
-    """Every row with its line, counted from 1 for the header, as `read` makes it of the cells, or why it does not fit.
+    """Each row as `read` returns it, or why it does not fit, with its line number, counted from 1 for the header.
 
     Raises:
         MisfitError: if the header lacks one of `columns`.
         OSError: if the file cannot be read.
     """
-    # the package writes no cell of several lines: a quotation mark that is never closed spoils one row, not the rest
+    # no cell has several lines, so that an unclosed quotation mark damages one row only
     lines = path.read_text(encoding="utf-8-sig", errors="replace").split("\n")
     header = _cells(lines[0])
     if missing := [column for column in columns if column not in header]:

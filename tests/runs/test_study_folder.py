@@ -334,12 +334,12 @@ def test_a_missing_study_names_what_is_there(study, tmp_path):
     for name in ("demo", "capacity"):
         add(StudyFolder(tmp_path / name), "a", "failed")
     (tmp_path / "no_study").mkdir()
-    with pytest.raises(InputError, match=r"study = '.*dmeo'.*holds capacity, demo$"):
+    with pytest.raises(InputError, match=r"study = '.*dmeo'.*has capacity, demo$"):
         load_study(tmp_path / "dmeo")
 
 
 def test_a_missing_study_beside_none_says_so(tmp_path):
-    with pytest.raises(InputError, match=r"study = '.*holds no study"):
+    with pytest.raises(InputError, match=r"study = '.*has none"):
         load_study(str(tmp_path / "demo"))
 
 
