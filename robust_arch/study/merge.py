@@ -335,7 +335,7 @@ def _merge_plans(studies: Sequence[StudyFolder], target: StudyFolder) -> None:
         for row in study.read_plan():
             planned.setdefault(row["run_id"], row)
         about = study.about
-        for part in about.merged or ([about] if about.plain() else []):
+        for part in about.merged or ([PlanFacts.read(about.plain())] if about.plain() else []):
             if part not in parts:
                 parts.append(part)
     facts = _about(parts)

@@ -186,7 +186,7 @@ def rows_without_time(folder):
 
 
 def records_of(folder):
-    return {record.checkpoint: record for record in folder.evaluation_records()}
+    return {record.checkpoint: record.plain() for record in folder.evaluation_records()}
 
 
 # --- model selection on the test set

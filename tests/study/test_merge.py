@@ -70,7 +70,7 @@ def add(study, run_id, state="completed", *attacks, host="node1", **changes):
     """A run with its files, checkpoints included."""
     run = study.run(run_id)
     run.write_state(state, FACTS.model_copy(update={"run_id": run_id}), attempt=True)
-    write_json(run.path / "status.json", {**run.status, "host": host})
+    write_json(run.path / "status.json", {**run.status.plain(), "host": host})
     for path in (run.config, run.metrics, run.log):
         path.write_text(f"{path.name}: {{of: {run_id}}}\n")
     for name in ("wandb", "checkpoints"):

@@ -191,7 +191,7 @@ def test_without_an_account_publishing_says_so_and_touches_no_record(study, monk
     result = invoke(study, "--publish")
     assert result.exit_code == 1
     assert result.output.count("error: ") == 1
-    assert "--publish: wandb did not take the dashboard" in result.output
+    assert "--publish: wandb did not accept the dashboard" in result.output
     assert "wandb login" in result.output
     after = recorded(study)
     assert after.pop(study / "report" / "dashboard.json")
