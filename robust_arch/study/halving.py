@@ -26,8 +26,8 @@ from robust_arch.runs import StudyFolder
 from robust_arch.search import Halving
 from robust_arch.search.halving import kept, mean_or_none, ranking, tied
 from robust_arch.study.composition import configurations
-from robust_arch.study.launch import PlannedRun, launch_until_settled
-from robust_arch.study.sweep import StudyPlan, checked_finalists, finalist_runs, plan_study
+from robust_arch.study.launch import launch_until_settled
+from robust_arch.study.plan import PlannedRun, StudyPlan, checked_finalists, finalist_runs, plan_study
 
 log = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ from robust_arch.configuration.evaluation import read_finalists
 from robust_arch.configuration.settings import read_settings
 from robust_arch.errors import InputError
 from robust_arch.execution.run import Run
-from robust_arch.study.sweep import plan_study
+from robust_arch.study.plan import plan_study
 
 GRID = ("search.space.depths=[[1],[1],[1]]", "search.space.widths=[[4],[8],[8]]")
 

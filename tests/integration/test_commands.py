@@ -89,7 +89,7 @@ def test_plan_takes_what_train_takes(tmp_path, monkeypatch):
 
 
 def test_a_seed_can_be_given_without_an_axis_of_seeds(composed):
-    from robust_arch.study.sweep import plan_study
+    from robust_arch.study.plan import plan_study
 
     grid = ("search.space.depths=[[1],[1],[1]]", "search.space.widths=[[4],[4,8],[8]]")
     for overrides, seeds in (((), {0}), (("seed=3",), {3}), (("search.seeds=[1,2]",), {1, 2})):

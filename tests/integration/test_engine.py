@@ -17,7 +17,7 @@ from robust_arch.execution.execute import execute
 from robust_arch.execution.run import Run
 from robust_arch.interop import load_checkpoint
 from robust_arch.runs import metrics
-from robust_arch.study.sweep import plan_study
+from robust_arch.study.plan import plan_study
 from robust_arch.training.module import AdversarialTraining
 
 HALF = "trainer.precision=bf16-mixed"

@@ -12,7 +12,7 @@ from omegaconf import OmegaConf, open_dict
 from robust_arch.configuration.evaluation import read_finalists
 from robust_arch.configuration.schema import require_known
 from robust_arch.errors import InputError
-from robust_arch.study.sweep import plan_study
+from robust_arch.study.plan import plan_study
 
 GRID = ("search.space.depths=[[1],[1],[1]]", "search.space.widths=[[4],[8],[8]]")
 WRONG = (None, True, "", "nonsense", "a\nb\x1b[31m", -1, 0.5, math.nan, math.inf, 10**30, [], [None], {"a": 1}, {})

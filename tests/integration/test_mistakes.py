@@ -50,7 +50,7 @@ from robust_arch.execution.execute import execute
 from robust_arch.execution.run import Run
 from robust_arch.interop import export_checkpoint, load_checkpoint
 from robust_arch.runs import RunFolder, StudyFolder, load_study, metrics
-from robust_arch.study.sweep import plan_study
+from robust_arch.study.plan import plan_study
 from robust_arch.training import fit
 from robust_arch.training.datamodule import StudyData
 from robust_arch.training.module import AdversarialTraining

@@ -9,7 +9,7 @@ from robust_arch.data.torchvision_sets import TorchvisionSet
 from robust_arch.execution.execute import execute
 from robust_arch.execution.run import Run
 from robust_arch.runs import load_study
-from robust_arch.study.sweep import plan_study
+from robust_arch.study.plan import plan_study
 
 
 @pytest.fixture

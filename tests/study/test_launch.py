@@ -12,8 +12,8 @@ from robust_arch.configuration.settings import read_settings
 from robust_arch.evaluation import EvaluationSettings
 from robust_arch.execution.run import Run
 from robust_arch.runs.folder import RunFolder
-from robust_arch.study.launch import PlannedRun, launch_until_settled
-from robust_arch.study.sweep import plan_study
+from robust_arch.study.launch import launch_until_settled
+from robust_arch.study.plan import PlannedRun, plan_study
 
 
 class Launcher:

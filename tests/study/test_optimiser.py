@@ -9,7 +9,7 @@ from robust_arch.errors import InputError
 from robust_arch.execution.run import Run
 from robust_arch.search import Budget, allocate
 from robust_arch.study.optimiser import load_run, objective_values, read_objectives
-from robust_arch.study.sweep import plan_study
+from robust_arch.study.plan import plan_study
 
 ALLOCATION = ("search.allocation.cuts=[0.75,0.2]", "search.budget.params=9000", "search.space.width_step=1")
 

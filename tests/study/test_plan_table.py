@@ -13,8 +13,8 @@ from robust_arch.errors import InputError
 from robust_arch.execution.execute import execute
 from robust_arch.runs.provenance import hardware
 from robust_arch.study import forecast
+from robust_arch.study.plan import plan_study
 from robust_arch.study.plan_table import plan_tables
-from robust_arch.study.sweep import plan_study
 
 SPACE = (
     "study.name=timed",
