@@ -117,7 +117,7 @@ class _Sheet:
 
     def _is_free(self, box: Bbox) -> bool:
         frame = self.axes.get_window_extent()
-        inside = (frame.min <= box.min).all() and (box.max <= frame.max).all()
+        inside = np.all(frame.min <= box.min) and np.all(box.max <= frame.max)
         crossed = any(line.intersects_bbox(box) for line in self.lines)
         return bool(inside) and not box.count_overlaps(self.taken) and not crossed
 
