@@ -31,15 +31,12 @@ def against(reference: str, outcomes: Mapping[str, np.ndarray]) -> list[Adjusted
         reference: its run_id.
         outcomes: run_id to (n,) booleans, robust or not, on the same images in the same order.
     """
-    others = [run for run in outcomes if run != reference]
-    comparisons = {run: compare_paired(outcomes[reference], outcomes[run]) for run in others}
-    ordered = sorted(others, key=lambda run: comparisons[run].p_value)
-    adjusted: dict[str, float] = {}
-    largest = 0.0
-    for rank, run in enumerate(ordered):
-        largest = max(largest, min(1.0, (len(ordered) - rank) * comparisons[run].p_value))
-        adjusted[run] = largest
-    return [AdjustedComparison(run, comparisons[run], adjusted[run]) for run in others]
+    found = {run: compare_paired(outcomes[reference], other) for run, other in outcomes.items() if run != reference}
+    ordered = sorted(found, key=lambda run: found[run].p_value)
+    factors = np.arange(len(ordered), 0, -1)
+    corrected = np.maximum.accumulate(np.minimum(1.0, factors * [found[run].p_value for run in ordered]))
+    adjusted = dict(zip(ordered, corrected.tolist(), strict=True))
+    return [AdjustedComparison(run, comparison, adjusted[run]) for run, comparison in found.items()]
 
 
 def compare_records(first: Path, second: Path) -> dict[str, PairedComparison]:
