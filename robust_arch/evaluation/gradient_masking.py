@@ -21,13 +21,12 @@ from robust_arch.attacks.square import Square
 from robust_arch.common import randomness
 from robust_arch.errors import invalid
 from robust_arch.evaluation.examples import Examples
-from robust_arch.evaluation.masking_verdicts import verdicts
+from robust_arch.evaluation.masking_verdicts import LOSS_STEPS, verdicts
 from robust_arch.evaluation.record import share
 from robust_arch.evaluation.surrogates import DISTILLATION_COPIES, distilled, presaturation
 
 MULTIPLES = tuple(Fraction(multiple) for multiple in ("0", "1/2", "1", "2", "4", "8"))
 """Radii in units of eps; one at which any image can be turned into any other is added."""
-LOSS_STEPS = 40
 # The settings of cw40, on each loss: too large logits stop cross-entropy but not the margin. They start from the clean
 # image, since a random start moves images whose gradient is zero and would hide that it is.
 ATTACKS = {

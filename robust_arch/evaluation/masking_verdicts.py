@@ -13,6 +13,7 @@ Share = Mapping[str, Any]
 """Count, n, percent and interval, as of `recorded_share`."""
 
 FEW, MANY = 20, 100  # steps; pgd20 must have converged
+LOSS_STEPS = 40
 
 MAX_SURVIVING = 0.02  # at the last radius every image can be reached: a survivor was missed and is not robust
 MAX_RISE = 0.02  # a ball contains every smaller one: an accuracy that rises with the radius is a failure of the attack
@@ -85,7 +86,7 @@ def _judge_steps(rows: list[dict[str, Any]]) -> tuple[bool, str]:
     late = recorded_share(unconverged["count"], at[FEW]["count"])
     return (
         not _exceeds(worse, MAX_WORSE) and not _exceeds(unconverged, MAX_UNCONVERGED) and not _many(late),
-        f"{_text(at[1])} survive one step and {_text(at[MANY])} survive {MANY}; {MANY} steps break {_text(worse)} fewer "
+        f"{_text(at[1])} survive one step and {_text(at[MANY])} survive {MANY}, which break {_text(worse)} fewer "
         f"than one step, allowed {MAX_WORSE:.0%}, and {_text(unconverged)} more than {FEW} steps, allowed "
         f"{MAX_UNCONVERGED:.0%}: {_of_survivors(late, MAX_OF_SURVIVORS)}.",
     )
@@ -99,7 +100,7 @@ def _judge_losses(rows: list[dict[str, Any]]) -> tuple[bool, str]:
         for row in rows
     ]
     ok = not any(_exceeds(row["missed"], MAX_MISSED) for row in rows)
-    return ok, f"Each loss by itself: {'; '.join(parts)}; allowed {MAX_MISSED:.0%}."
+    return ok, f"{LOSS_STEPS} steps on each loss by itself: {'; '.join(parts)}; allowed {MAX_MISSED:.0%}."
 
 
 def _judge_square(found: Mapping[str, Any]) -> tuple[bool, str]:
