@@ -119,10 +119,8 @@ def test_numbers_equal_a_recomputation_by_hand(net, test_set, tmp_path):
 def test_the_record_says_what_was_evaluated(net, test_set, tmp_path):
     record = evaluated(tmp_path, net, test_set, FGSM, PGD20, n=10, seed=4)
     content, arrays = on_disk(record)
-    told = {
-        **{"run_id": "0123456789ab", "checkpoint": "best", "weights": "raw", "threat": "linf-0.1", "eps": "1/10"},
-        **{"data": "planted", "n_test": 10, "precision": "float32"},
-    }
+    told = {"run_id": "0123456789ab", "checkpoint": "best", "weights": "raw", "threat": "linf-0.1", "eps": "1/10"}
+    told |= {"data": "planted", "n_test": 10, "precision": "float32"}
     assert {key: content[key] for key in told} == told
     fgsm = content["attacks"]["fgsm"]
     assert (fgsm["seed"], fgsm["settings"]) == (4, FGSM.settings)

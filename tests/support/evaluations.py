@@ -14,11 +14,9 @@ from robust_arch.runs import RunFacts
 CPU = torch.device("cpu")
 THREAT = ThreatModel("linf", "0.1")
 SUBJECT = Subject("0123456789ab", "best", "raw", THREAT, "planted")
-FACTS = RunFacts(
-    **{"run_id": "0123456789ab", "study": "planted", "arch": "planted_net", "family": "wide_resnet"},
-    **{"depths": "1-1-1", "widths": "4-8-8", "params": 3242, "macs": 120_000, "objective": "sat"},
-    **{"recipe": "digits", "train_threat": "linf-0.1", "data": "planted", "seed": 0, "epochs": 1},
-)
+_ARCH = {"arch": "planted_net", "family": "wide_resnet", "depths": "1-1-1", "widths": "4-8-8", "params": 3242}
+_TRAINING = {"objective": "sat", "recipe": "digits", "train_threat": "linf-0.1", "data": "planted", "epochs": 1}
+FACTS = RunFacts(run_id="0123456789ab", study="planted", seed=0, macs=120_000, **_ARCH, **_TRAINING)
 
 
 class Forbidden(Attack):
