@@ -95,7 +95,8 @@ def _length(values: Tensor) -> Tensor:
 
 class _L2Region(Region):
     def __init__(self, x: Tensor, eps: float) -> None:
-        self.x, self.exact, self.eps = x, x.double(), eps
+        self.x, self.eps = x.clone(), eps  # an attack may write into its images
+        self.exact = self.x.double()
 
     def project(self, x_adv: Tensor) -> Tensor:
         """clip(x + t (x_adv - x)) with the largest t in [0, 1] whose distance from x is at most eps.
