@@ -236,7 +236,8 @@ def job(cfg: DictConfig) -> None:
     set_up_logging()
     try:
         record = evaluate(cfg)
-    except (InputError, OSError) as error:  # OSError: a disk is full, or a folder cannot be written
+    # OSError: a full disk or a folder that is not writable; FloatingPointError: logits or gradients that are not finite
+    except (InputError, OSError, FloatingPointError) as error:
         sys.exit(f"error: {error}")
     log.info("recorded in %s", record.json_path)
     for warning in record.content["warnings"]:
