@@ -75,7 +75,7 @@ FOREIGN = {
     "a model, legacy": (torch_bytes(MODEL, zipped=False), "holds a whole pickled model.*save its state_dict"),
     "a model inside": (torch_bytes({"epoch": 3, "net": MODEL}), "holds a whole pickled model"),
     "a pickle": (pickle.dumps({"a": os.getcwd}, protocol=4), r"holds posix\.getcwd, and anything that would run code"),
-    "colours": (b"\x1b[31mred\x1b[0m" + STATE, "is of another format"),
+    "colours": (b"\x1b[31mred\x1b[0m" + STATE, "is of an unknown format"),
 }
 
 
@@ -224,13 +224,13 @@ def with_a_huge_tensor(model):
 HOSTILE = {
     "a loop": (with_a_loop, r"this one has 'Loop'"),
     "a loop in a branch": (with_a_branch, r"this one has 'If'"),
-    "a graph in an operator": (with_a_graph_in_another_operator, r"of one graph; this one has another inside"),
+    "a graph in an operator": (with_a_graph_in_another_operator, r"this one has another graph inside"),
     "a function": (with_a_function, r"this one has functions of its own"),
     "a foreign operator": (with_a_foreign_operator, r"this one has 'com\.example:Relu'"),
     "random numbers": (with_random_numbers, r"this one has 'RandomNormal'"),
     "sparse weights": (with_sparse_weights, r"this one has sparse weights"),
-    "a constant in another file": (with_a_constant_in_another_file, r"'elsewhere' is in another file"),
-    "very many operators": (with_very_many_operators, r"at most 8 operators per tensor"),
+    "a constant in another file": (with_a_constant_in_another_file, r"'elsewhere' in another file"),
+    "very many operators": (with_very_many_operators, r"more than 8 operators per tensor"),
     "a huge tensor": (with_a_huge_tensor, r"an ONNX file that onnxruntime runs"),
 }
 

@@ -109,7 +109,7 @@ def foreign_onnx(path):
 @pytest.mark.parametrize("write", [foreign_safetensors, foreign_safetensors_with_notes, foreign_onnx])
 def test_a_foreign_file_is_refused(write, tmp_path):
     write(tmp_path / "file")
-    with pytest.raises(InputError, match=r"checkpoint = '.*file': a file exported by this project"):
+    with pytest.raises(InputError, match=r"checkpoint = '.*file': expected a file exported by this project"):
         open_checkpoint(tmp_path / "file", WIDE.to_dict())
 
 
@@ -201,7 +201,7 @@ ALTERATIONS = {
     "without an activation": (without_an_activation, r"does not compute what its weights do"),
     "other logits": (with_other_logits, r"does not compute what its weights do"),
     "a renamed input": (with_a_renamed_input, r"an ONNX file that onnxruntime runs"),
-    "weights in another file": (with_weights_elsewhere, r"is in another file"),
+    "weights in another file": (with_weights_elsewhere, r"in another file"),
     "another weight": (with_another_weight, r"missing key 'network\.fc\.bias'; unknown key 'network\.fc\.offset'"),
     "one logit less": (with_one_logit_less, r"logits of shape \(5, 9\), not \(5, 10\)"),
 }
