@@ -183,7 +183,7 @@ def test_a_checkpoint_s_configuration_calls_nothing_but_data_sets(data, tmp_path
     made = tmp_path / "made"
     content = OmegaConf.to_yaml(OmegaConf.create({"data": data})).replace("PATH", str(made))
     save(tmp_path / "own.ckpt", config=OmegaConf.to_container(OmegaConf.create(content)))
-    with pytest.raises(InputError, match=r"data = .*said on the command line"):
+    with pytest.raises(InputError, match=r"data = .*set on the command line"):
         evaluate(composed(tmp_path, f"checkpoint={tmp_path}/own.ckpt"))
     assert not made.exists()
     assert not (tmp_path / "results").exists()
