@@ -4,10 +4,9 @@ Hydra accepts any key that a YAML or a `+` on the command line adds, and passes 
 """
 
 import inspect
-import math
 import types
 import typing
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,10 +16,10 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError
 
+from robust_arch.common.annotations import fits, is_plain_of
 from robust_arch.common.paths import conf_dir
 from robust_arch.errors import InputError, invalid, require_flag, require_keys
 
-LARGEST_INTEGER = 2**63 - 1
 _HYDRA_KEYS = frozenset({"_target_", "_partial_", "_recursive_", "_convert_", "_args_"})
 
 
@@ -49,8 +48,8 @@ def require_types(node: Any, key: str) -> None:
     for place, group in _groups(node, key):
         hints = _hints(_target(group, place))
         for name, value in _own(group).items():
-            is_label = name == "name" and _is_integer(value)  # YAML reads the label 2024 as a number
-            if name in hints and not is_label and not _is_of(value, hints[name]):
+            is_label = name == "name" and is_plain_of(value, int)  # YAML reads the label 2024 as a number
+            if name in hints and not is_label and not fits(value, hints[name], _fits_one):
                 raise invalid(f"{place}.{name}", value, _described(hints[name]))
 
 
@@ -90,51 +89,39 @@ def _hints(target: Any) -> dict[str, Any]:
         return {}
 
 
-def _is_of(value: Any, hint: Any) -> bool:
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if isinstance(value, Mapping) and "_target_" in value:  # checked by itself; what it makes is known once it is made
-        return hint not in _PLAIN
-    if hint in _PLAIN:
-        return _PLAIN[hint][0](value)
-    if origin in (typing.Union, types.UnionType):
-        return any(_is_of(value, each) for each in arguments)
+def _fits_one(value: Any, annotation: Any) -> bool:
+    """Whether a value fits an annotation that is no collection or union."""
+    if isinstance(value, Mapping) and "_target_" in value:  # checked by itself; its type is known once it is built
+        return annotation not in _PLAIN
+    if annotation in (str, Path):
+        return isinstance(value, str)
+    if annotation in _PLAIN:
+        return is_plain_of(value, annotation)
+    origin = typing.get_origin(annotation)
     if origin is typing.Literal:
-        return value in arguments
-    if inspect.isclass(origin) and issubclass(origin, Mapping):
-        return isinstance(value, Mapping)
-    if origin is tuple or (inspect.isclass(origin) and issubclass(origin, Sequence)):
-        inner = arguments[0] if arguments else Any
-        return isinstance(value, list | tuple) and all(_is_of(each, inner) for each in value)
+        return value in typing.get_args(annotation)
     # plain data is no object of any other class
-    return not inspect.isclass(origin or hint) or hint is object
+    return not inspect.isclass(origin or annotation) or annotation is object
 
 
-def _is_integer(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and abs(value) <= LARGEST_INTEGER
-
-
-def _is_number(value: Any) -> bool:
-    return _is_integer(value) or (isinstance(value, float) and math.isfinite(value))
-
-
-_PLAIN: dict[Any, tuple[Callable[[Any], bool], str]] = {
-    int: (_is_integer, "an integer"),
-    float: (_is_number, "a finite number"),
-    bool: (lambda value: isinstance(value, bool), "true or false"),
-    str: (lambda value: isinstance(value, str), "text, like a name"),
-    Path: (lambda value: isinstance(value, str), "a path"),
-    type(None): (lambda value: value is None, "null"),
+_PLAIN: dict[Any, str] = {
+    int: "an integer",
+    float: "a finite number",
+    bool: "true or false",
+    str: "text, like a name",
+    Path: "a path",
+    type(None): "null",
 }
 
 
 def _described(hint: Any) -> str:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if hint in _PLAIN:
-        return _PLAIN[hint][1]
+        return _PLAIN[hint]
     if origin in (typing.Union, types.UnionType):
         return " or ".join(dict.fromkeys(map(_described, arguments)))
     if inspect.isclass(origin) and issubclass(origin, Mapping):
-        return "a group of keys"
+        return f"a group of keys, each {_described(arguments[1])}" if arguments else "a group of keys"
     if inspect.isclass(origin) and issubclass(origin, Sequence):
         return f"a list, each {_described(arguments[0])}" if arguments else "a list"
     return "a group of keys with a _target_"
