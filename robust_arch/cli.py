@@ -365,7 +365,7 @@ def import_(
 
     Example: robust-arch import WRN-34-R.pth wrn_34_r.ckpt --arch wrn_34_r
     """
-    from robust_arch.common.console import set_up_logging
+    from robust_arch.common.process import set_up_logging
     from robust_arch.configuration.nodes import training_statistics
     from robust_arch.interop import import_published, read_architecture, read_numbers
     from robust_arch.interop.normalisation import Request

@@ -14,11 +14,11 @@ from omegaconf import DictConfig
 from robust_arch.analysis.report.card import write_card
 from robust_arch.architectures import ArchSpec, Classifier, cost
 from robust_arch.attacks import ThreatModel
-from robust_arch.common.console import set_up_logging
+from robust_arch.common.process import set_up_logging
 from robust_arch.common.files import write_text
 from robust_arch.common.identity import short_hash
 from robust_arch.common.plain import is_plain, shown
-from robust_arch.common.signals import exit_on_sigterm
+from robust_arch.common.process import exit_on_sigterm
 from robust_arch.configuration.commands import run_job
 from robust_arch.configuration.evaluation import read_evaluation, read_normalisation
 from robust_arch.configuration.nodes import built, plain
