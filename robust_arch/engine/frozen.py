@@ -161,11 +161,7 @@ class _Region(nn.Module):
                 raise NotFreezableError(f"{kind} reads its tensor {node.target} directly")
             if node.op == "call_module" and (kept := self._freeze_call(node, modules, regions)) is not None:
                 called[str(node.target)] = kept
-            if node.op == "call_function" and node.target is F.relu:
-                # it overwrites the output of a convolution or of BatchNorm that nothing else reads
-                source = cast(fx.Node, node.args[0])
-                if source.target in (F.conv2d, F.batch_norm) and len(source.users) == 1:
-                    node.kwargs = {"inplace": True}
+        self._compute_in_place()
         self.graph.lint()
         # a part of this module even if its code is compiled: the modules in it follow the mode
         self.built = fx.GraphModule(called, self.graph)
@@ -257,3 +253,11 @@ class _Region(nn.Module):
     def _replace(self, node: fx.Node, other: fx.Node) -> None:
         node.replace_all_uses_with(other)
         self.graph.erase_node(node)
+
+    def _compute_in_place(self) -> None:
+        """Let ReLU overwrite the output of a convolution or of BatchNorm that nothing else reads."""
+        for node in self.graph.nodes:
+            if node.op == "call_function" and node.target is F.relu:
+                source = cast(fx.Node, node.args[0])
+                if source.target in (F.conv2d, F.batch_norm) and len(source.users) == 1:
+                    node.kwargs = {"inplace": True}

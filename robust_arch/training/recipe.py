@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 
 from robust_arch.attacks import ThreatModel
 from robust_arch.data.augment import CropFlip
-from robust_arch.errors import invalid, require_flag, require_integer, require_name
+from robust_arch.errors import invalid, require_choice, require_integer, require_name
 from robust_arch.training.schedule import Schedule
 
 
@@ -49,15 +49,12 @@ class Recipe:
 
     def __post_init__(self) -> None:
         require_name("recipe.name", self.name)
-        for flag in ("drop_last", "decay_all"):
-            require_flag(f"recipe.{flag}", getattr(self, flag))
         for key, least in (("epochs", 1), ("batch_size", 1), ("early_stopping", 1), ("eps_warmup", 0)):
             require_integer(f"recipe.{key}", getattr(self, key), least, optional=key == "early_stopping")
         if self.gradient_clip is not None and not 0 < self.gradient_clip < math.inf:
             allowed = "a finite number greater than 0, or null for none"
             raise invalid("recipe.gradient_clip", self.gradient_clip, allowed)
-        if self.normalize not in ("identity", "dataset"):
-            raise invalid("recipe.normalize", self.normalize, "identity or dataset")
+        require_choice("recipe.normalize", self.normalize, ("identity", "dataset"))
 
     def parameter_groups(self, net: nn.Module) -> list[dict[str, Any]]:
         """The optimizer's parameter groups: all parameters, or one-dimensional ones apart, without weight decay."""

@@ -9,7 +9,7 @@ from torch import nn
 from robust_arch.architectures import Classifier
 from robust_arch.data.batches import PLACES
 from robust_arch.engine import PRECISIONS, AttackableNetwork, decide_precision, keep_freed_memory, missing_compiler
-from robust_arch.errors import invalid, require_flag, require_integer
+from robust_arch.errors import invalid, require_choice, require_integer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,14 +50,8 @@ class TrainerSettings:
         for key in ("max_epochs", "devices", "threads", "limit_train_batches"):
             optional = key in ("threads", "limit_train_batches")
             require_integer(f"trainer.{key}", getattr(self, key), 1, optional=optional)
-        for key in ("fold", "channels_last", "keep_memory"):
-            require_flag(f"trainer.{key}", getattr(self, key))
-        if self.progress_bar is not None:
-            require_flag("trainer.progress_bar", self.progress_bar)
-        if self.accelerator not in ("auto", "cpu", "gpu"):
-            raise invalid("trainer.accelerator", self.accelerator, "auto, cpu or gpu")
-        if self.data not in PLACES:
-            raise invalid("trainer.data", self.data, f"one of {', '.join(PLACES)}")
+        require_choice("trainer.accelerator", self.accelerator, ("auto", "cpu", "gpu"))
+        require_choice("trainer.data", self.data, PLACES)
         self._check_gpus()
         self._check_precision()
         self._check_compile()

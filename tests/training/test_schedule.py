@@ -47,7 +47,10 @@ def test_a_milestone_in_hundredths_falls_on_its_very_epoch(epochs):
 @pytest.mark.parametrize("epochs", [1, 2, 7, 100, 400])
 def test_cosine_by_epochs(epochs):
     # lr / 2 (1 + cos(pi (e - 1) / E)), e from 1 to E
-    expected, rule = [(1 + math.cos(math.pi * (e - 1) / epochs)) / 2 for e in range(1, epochs + 1)], Cosine(by_epochs=True)
+    expected, rule = (
+        [(1 + math.cos(math.pi * (e - 1) / epochs)) / 2 for e in range(1, epochs + 1)],
+        Cosine(by_epochs=True),
+    )
     # of 390 steps in an epoch the first and the last alike
     assert [rule(e, epochs) for e in range(epochs)] == pytest.approx(expected, abs=1e-15)
     assert [rule(e + 389 / 390, epochs) for e in range(epochs)] == pytest.approx(expected, abs=1e-15)
@@ -124,7 +127,7 @@ def test_every_recipe_file_is_a_recipe_of_its_name(name, recipe):
     assert made.name == name
     assert isinstance(made.optimizer(made.parameter_groups(torch.nn.Linear(2, 2))), torch.optim.Optimizer)
     rates = table(made.schedule, made.epochs, rate=1)
-    assert 0 <= min(rates)
+    assert min(rates) >= 0
     assert 0.9 < max(rates) <= 1
 
 
