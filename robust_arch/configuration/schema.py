@@ -1,6 +1,6 @@
-"""Which keys a configuration may have, and of what type their values are: read from signatures and from `conf`.
+"""The keys that a configuration may have and the types of their values, read from signatures and from `conf`.
 
-Hydra accepts any key that a YAML or a `+` on the command line adds, and passes values of any type on.
+Hydra itself accepts any key that a YAML file or a `+` on the command line adds, and values of any type.
 """
 
 import inspect
@@ -24,69 +24,60 @@ _HYDRA_KEYS = frozenset({"_target_", "_partial_", "_recursive_", "_convert_", "_
 
 
 def require_accepted(node: Any, key: str) -> None:
-    """Check the keys of a group that Hydra will build, and of those inside, against the signature of its `_target_`.
+    """Check the keys of a group that Hydra will build, and of groups inside it, against the signature of `_target_`.
 
     node: plain data.
 
     Raises:
         InputError: for a target that cannot be found, and for a key that it does not take or lacks.
     """
-    for place, group in _groups(node, key):
-        parameters = inspect.signature(_target(group, place)).parameters
+    for place, group, target in _groups(node, key):
+        parameters = inspect.signature(target).parameters
         if any(each.kind is inspect.Parameter.VAR_KEYWORD for each in parameters.values()):
             continue
         positional = bool(group.get("_partial_")) or "_args_" in group
         required = [name for name, each in parameters.items() if each.default is inspect.Parameter.empty]
-        require_keys(_own(group), place, parameters, () if positional else required)
+        require_keys(group.keys() - _HYDRA_KEYS, place, parameters, () if positional else required)
 
 
 def require_types(node: Any, key: str) -> None:
-    """Raise InputError for a value in a group, or one inside, of another type than in the signature.
+    """Raise InputError for a value in a group, or in one inside it, whose type is not that of the signature.
 
-    node: plain data, whose keys are accepted.
+    node: plain data with accepted keys.
     """
-    for place, group in _groups(node, key):
-        hints = _hints(_target(group, place))
-        for name, value in _own(group).items():
+    for place, group, target in _groups(node, key):
+        try:
+            hints = typing.get_type_hints(target.__init__ if inspect.isclass(target) else target)
+        except Exception:  # an annotation may name what does not exist when the program runs
+            continue
+        for name, value in group.items():
             is_label = name == "name" and is_plain_of(value, int)  # YAML reads the label 2024 as a number
-            if name in hints and not is_label and not fits(value, hints[name], _fits_one):
+            if name in hints and name not in _HYDRA_KEYS and not is_label and not fits(value, hints[name], _fits_one):
                 raise invalid(f"{place}.{name}", value, _described(hints[name]))
 
 
-def _own(group: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in group.items() if name not in _HYDRA_KEYS}
-
-
-def _groups(value: Any, key: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Every group with a `_target_` in `value`, with its key; the innermost first, so that its fault is named."""
+def _groups(value: Any, key: str) -> Iterator[tuple[str, Mapping[str, Any], Any]]:
+    """Each group with a `_target_` in `value`, with its key and target; inner groups first, so that they are blamed."""
     if isinstance(value, Mapping):
         for name, inner in value.items():
             yield from _groups(inner, f"{key}.{name}")
         if "_target_" in value:
-            yield key, value
+            yield key, value, _target(value, key)
     elif isinstance(value, list):
         for position, inner in enumerate(value):
             yield from _groups(inner, f"{key}[{position}]")
 
 
-def _target(node: Mapping[str, Any], key: str) -> Any:
+def _target(group: Mapping[str, Any], key: str) -> Any:
     """The class or function that a group names."""
     for flag in ("_partial_", "_recursive_"):
-        require_flag(f"{key}.{flag}", node.get(flag, False))
+        require_flag(f"{key}.{flag}", group.get(flag, False))
     try:
-        target = hydra.utils.get_object(node["_target_"])
+        target = hydra.utils.get_object(group["_target_"])
         inspect.signature(target)
     except Exception as error:  # importing what a user names may raise anything
-        raise invalid(f"{key}._target_", node["_target_"], f"a class or function ({one_line(error)})") from None
+        raise invalid(f"{key}._target_", group["_target_"], f"a class or function ({one_line(error)})") from None
     return target
-
-
-def _hints(target: Any) -> dict[str, Any]:
-    """Types of the parameters, as far as they are annotated with what can be found."""
-    try:
-        return typing.get_type_hints(target.__init__ if inspect.isclass(target) else target)
-    except Exception:  # an annotation names what is not there when the program runs
-        return {}
 
 
 def _fits_one(value: Any, annotation: Any) -> bool:
@@ -128,31 +119,29 @@ def _described(hint: Any) -> str:
 
 
 @cache
-def _of_file(name: str) -> dict[str, Any]:
-    """The content of a file of `conf`."""
-    content: dict[str, Any] = yaml.safe_load((conf_dir() / name).read_text(encoding="utf-8"))
-    return content
-
-
-@cache
 def _known(config: str) -> tuple[dict[str, frozenset[str]], frozenset[str]]:
     """The keys of conf/<config>.yaml, each with the keys of its group, and those of them that must be there.
 
     Groups with a `_target_` have no keys here, as `require_accepted` checks them; `arch` and `logger` are checked where
     they are read.
     """
-    content = dict(_of_file(f"{config}.yaml"))
+
+    def read(name: str) -> dict[str, Any]:
+        content: dict[str, Any] = yaml.safe_load((conf_dir() / f"{name}.yaml").read_text(encoding="utf-8"))
+        return content
+
+    content = read(config)
     chosen = {name: choice for each in content["defaults"] if isinstance(each, dict) for name, choice in each.items()}
     names = {name for name in {*content, *chosen} if " " not in name} - {"defaults", "hydra", "scale"}
-    groups = {name: frozenset(content[name]) for name in names - {"arch"} if isinstance(content.get(name), dict)}
+    groups = {name for name in names - {"arch"} if isinstance(content.get(name), dict)}
+    known: dict[str, frozenset[str]] = {name: frozenset(content[name] if name in groups else ()) for name in names}
     for name in {"evaluate", "search"} & names:
-        groups[name] = groups.get(name, frozenset()) | frozenset(_of_file(f"{name}/{chosen[name]}.yaml"))
-    required = frozenset(name for name in names if name in content or chosen[name] is not None)
-    return {name: groups.get(name, frozenset()) for name in names}, required
+        known[name] |= frozenset(read(f"{name}/{chosen[name]}"))
+    return known, frozenset(name for name in names if name in content or chosen[name] is not None)
 
 
 def require_known(cfg: DictConfig, config: str) -> None:
-    """Raise InputError for a key that conf/<config>.yaml does not have, or lacks, at the top or in its groups."""
+    """Raise InputError for a key too many or too few compared with conf/<config>.yaml, at the top or in a group."""
     content: Any = OmegaConf.to_container(cfg, resolve=False)
     known, required = _known(config)
     require_keys(content, "", known, required)
@@ -178,5 +167,5 @@ def refused(error: Exception) -> InputError:
 
 
 def one_line(error: BaseException) -> str:
-    """The text of an error that is not ours, without line breaks and control characters."""
+    """The text of an error of another package, without line breaks and control characters."""
     return "".join(each for each in " ".join(str(error).split()) if each.isprintable())

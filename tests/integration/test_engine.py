@@ -175,7 +175,7 @@ def test_held_out_accuracy_under_one_step_by_hand(run):
     [
         ("trainer.compile=maybe", r"trainer\.compile = 'maybe': auto, true or false"),
         ("trainer.fold=1", r"trainer\.fold = 1: true or false"),
-        ("trainer.data=disk", r"trainer\.data = 'disk': one of auto, device, stream"),
+        ("trainer.data=disk", r"trainer\.data = 'disk': auto, device or stream"),
         ("trainer.precision=16", r"trainer\.precision = 16: auto, 32 or bf16-mixed"),
         (
             "selection.attack._target_=robust_arch.attacks.NFGSM",

@@ -6,7 +6,7 @@ import signal
 import pytest
 import torch
 
-from robust_arch.common.signals import exit_now
+from robust_arch.common.process import exit_now
 from robust_arch.configuration.settings import read_settings
 from robust_arch.execution.execute import execute
 from robust_arch.execution.run import Run
