@@ -5,7 +5,7 @@ import sys
 
 import pytest
 import torch
-from whole_result import WHOLE
+from records import FACTS, WHOLE
 
 import robust_arch
 from robust_arch.errors import InputError
@@ -18,23 +18,6 @@ fcntl.flock(file, fcntl.LOCK_EX)
 print("held", flush=True)
 sys.stdin.readline()
 """
-
-FACTS = RunFacts(
-    run_id="0123456789ab",
-    study="demo",
-    arch="wide_resnet-d1-1-1-w16-32-64",
-    family="wide_resnet",
-    depths="1-1-1",
-    widths="16-32-64",
-    params=77_000,
-    macs=2_000_000,
-    objective="sat",
-    recipe="digits",
-    train_threat="linf-0.2",
-    data="digits",
-    seed=0,
-    epochs=30,
-)
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from whole_result import WHOLE
+from records import WHOLE
 
 from robust_arch.common.files import read_json, write_json
 from robust_arch.errors import InputError

@@ -7,7 +7,7 @@ import torch
 from commands import SMALL, call
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
-from whole_result import WHOLE
+from records import WHOLE
 
 from robust_arch.common.paths import conf_dir
 from robust_arch.configuration.resolvers import register_resolvers

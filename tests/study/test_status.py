@@ -6,10 +6,9 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from records import FACTS, WHOLE
 from rich.console import Console
-from test_run_folder import FACTS
 from typer.testing import CliRunner
-from whole_result import WHOLE
 
 from robust_arch.cli import app
 from robust_arch.runs import StudyFolder
