@@ -13,7 +13,7 @@ from commands import SMALL, call, command
 
 from robust_arch.runs import StudyFolder
 
-ROUNDS = 10
+ROUNDS = 6
 STUDY = (
     "robust_arch.train", "-m", *SMALL, "hydra/sweeper=budget",
     "search.space.depths=[[1],[1],[1]]", "search.space.widths=[[4],[4,8],[8]]", "search.seeds=[0,1]",

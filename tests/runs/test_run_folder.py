@@ -37,10 +37,6 @@ def elsewhere(folder):
     process.communicate()
 
 
-def contents(path):
-    return {str(file.relative_to(path)): file.read_bytes() for file in path.rglob("*") if file.is_file()}
-
-
 def test_reading_creates_nothing(folder, tmp_path):
     assert folder.run_id == "0123456789ab"
     assert (folder.status, folder.state, folder.result, folder.trained) == ({}, "planned", None, False)
@@ -87,14 +83,6 @@ def test_running_with_another_process_is_running(folder, elsewhere):
     assert folder.state == "planned"
 
 
-def test_running_in_this_process_is_running(folder):
-    with folder.lock() as mine:
-        assert mine
-        folder.write_state("running", FACTS, attempt=True)
-        assert folder.state == "running"
-    assert folder.state == "planned"
-
-
 def test_a_run_that_ended_stays_so_whoever_holds_the_lock(folder, elsewhere):
     # as when an attack is added to a completed run
     folder.write_state("completed", FACTS)
@@ -113,12 +101,6 @@ def test_a_torn_status_can_be_written_over(folder):
     (folder.path / "status.json").write_text('{"attempts": 3, "sta')
     folder.write_state("running", FACTS, attempt=True)
     assert folder.status["attempts"] == 1
-
-
-def test_the_lock_is_claimed_once(folder, elsewhere, monkeypatch):
-    monkeypatch.setattr("robust_arch.runs.lock._PATIENCE", 0.0)
-    with folder.lock() as mine:
-        assert mine is False
 
 
 def finish(folder, *checkpoints):
@@ -178,22 +160,11 @@ def write_status(folder, **changes):
     (folder.path / "status.json").write_text(json.dumps(folder.status | changes))
 
 
-@pytest.mark.parametrize("end", ["completed", "error", "out_of_memory", "not_finite", "interrupted"])
-def test_how_an_attempt_ended_is_what_was_recorded(folder, end):
-    write_status(folder, state="failed", end=end)
-    assert folder.end == end
-
-
 def test_records_of_earlier_versions_say_neither_end_nor_launcher(folder):
     write_status(folder)
     assert (folder.end, folder.launcher) == (None, None)
     write_status(folder, end=3, launcher=["joblib"])
     assert (folder.end, folder.launcher) == (None, None)
-
-
-def test_what_started_a_run_is_what_was_recorded(folder):
-    write_status(folder, launcher="joblib")
-    assert folder.launcher == "joblib"
 
 
 def test_running_without_a_process_was_killed_whatever_the_attempt_before_ended_in(folder, elsewhere):
@@ -217,14 +188,6 @@ def test_the_result_names_schema_and_version(folder):
     result = json.loads((folder.path / "result.json").read_text())
     assert result == folder.result
     assert result == {"schema": 1, "package_version": robust_arch.__version__, **WHOLE, "best_epoch": 3}
-
-
-def test_files_stand_where_they_are_said_to(folder):
-    checkpoints = [folder.checkpoint(which) for which in ("best", "last")]
-    assert checkpoints == [folder.path / "checkpoints" / "best.ckpt", folder.path / "checkpoints" / "last.ckpt"]
-    places = (folder.config, folder.metrics, folder.log, folder.evaluations)
-    assert [path.name for path in places] == ["config.yaml", "metrics.csv", "train.log", "evaluations"]
-    assert {path.parent for path in places} == {folder.path}
 
 
 def test_only_whole_evaluation_records_are_read(folder):
@@ -257,17 +220,6 @@ def test_clearing_removes_everything_but_the_lock(folder, monkeypatch):
         with folder.lock() as second:
             assert second is False
     assert folder.state == "planned"
-
-
-def test_clearing_leaves_other_runs_alone(folder):
-    other = RunFolder(folder.path.parent / "ffffffffffff")
-    for run in (folder, other):
-        run.write_state("completed", FACTS)
-        finish(run, "best", "last")
-    before = contents(other.path)
-    folder.clear()
-    assert contents(other.path) == before
-    assert contents(folder.path) == {}
 
 
 LINE = "a0: &a0 [x, x, x, x, x, x, x, x]\n"

@@ -104,12 +104,6 @@ def test_without_a_completed_run_no_time_is_told(study, running):
     assert not any("left" in line for line in shown(study))
 
 
-def test_with_nothing_left_no_time_is_told(study):
-    for run_id in "abcdef":
-        complete(study, run_id, 100.0)
-    assert StudyProgress.read(study).time_left is None
-
-
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [(0.4, "0 s"), (59, "59 s"), (59.6, "1 min"), (3569, "59 min"), (3599, "1 h 0 min"), (7800, "2 h 10 min"),
@@ -170,12 +164,6 @@ def test_of_large_studies_only_what_needs_attention_is_listed(study, running):
     assert "104 completed and planned runs are not listed; --all lists them" in lines
     assert lines[0].startswith("study demo: 100 done, 1 running, 1 failed, 0 diverged, 4 planned")
     assert len(rows(shown(study, "--all"))) == 106
-
-
-def test_a_study_that_is_not_there_is_an_error(tmp_path):
-    result = CliRunner().invoke(app, ["status", str(tmp_path / "nothing")])
-    assert isinstance(result.exception, SystemExit)
-    assert "study = " in str(result.exception)
 
 
 def test_watching_tells_each_change_until_all_has_ended(study, monkeypatch):
