@@ -195,13 +195,6 @@ def test_the_filter_keeps_what_pandas_keeps(page: Any, study: Study) -> None:
     assert "Nothing to draw" in page.inner_text("#legend")
 
 
-def test_the_page_opens_on_the_main_group(page: Any, study: Study) -> None:
-    assert count(page) == len(study.main)
-    assert len(shown_runs(page)) == 100
-    page.click("#more")
-    assert shown_runs(page) == list(study.main["run_id"][:200])
-
-
 def test_rows_of_two_groups_are_never_in_one_ranking(page: Any, study: Study) -> None:
     page.select_option("#objective", "trades")  # which the main group does not hold
     assert page.input_value("#group") == "-1"
@@ -223,13 +216,6 @@ def test_rows_of_two_groups_are_never_in_one_ranking(page: Any, study: Study) ->
         accuracies = rows.loc[list(block[1:]), "clean_acc"]
         assert len(accuracies) == len(rows)
         assert accuracies.is_monotonic_increasing
-
-
-def test_failed_runs_are_found_by_their_status(page: Any) -> None:
-    page.select_option("#status", "failed")
-    assert count(page) == 20
-    page.locator("#rows [data-open]").first.click()
-    assert "failed" in page.inner_text("#card-body")
 
 
 def test_a_facet_taken_back_restores_the_group(page: Any, study: Study) -> None:
@@ -353,13 +339,6 @@ def test_a_phone_scrolls_in_one_direction(page: Any) -> None:
     assert box["x"] >= 0
     assert box["x"] + box["width"] <= 390
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
-
-
-def test_a_phone_shows_verdicts_whole(page: Any) -> None:
-    page.set_viewport_size({"width": 375, "height": 800})
-    cells = page.locator(".verdicts table th, .verdicts table td")
-    assert cells.count() > 20
-    assert max(right_ends(page, ".verdicts table th, .verdicts table td")) <= 375
 
 
 def right_ends(page: Any, selector: str) -> list[float]:

@@ -113,23 +113,6 @@ def test_report_by_name_and_by_path(study):
     assert 'src="http' not in page
 
 
-def test_evaluating_a_checkpoint_adds_to_its_run(study, tmp_path, composed):
-    copied = tmp_path / "results" / "small"
-    shutil.copytree(study, copied)
-    run = next(StudyFolder(copied).runs())
-    before = run.checkpoint("best").read_bytes()
-    record = evaluate(
-        composed(
-            f"checkpoint={run.checkpoint('best')}", "evaluate.attacks=[cw40]", "evaluate.n=40", config="evaluate",
-            small=False,
-        )
-    )  # fmt: skip
-    assert set(record.content["attacks"]) == {"fgsm", "pgd20", "cw40"}
-    frame = load_study(copied)
-    assert frame[(frame["run_id"] == run.run_id) & (frame["checkpoint"] == "best")]["cw40_acc"].notna().all()
-    assert run.checkpoint("best").read_bytes() == before
-
-
 def test_the_evaluate_command_says_what_it_found(study, tmp_path):
     copied = tmp_path / "results" / "small"
     shutil.copytree(study, copied)
@@ -226,12 +209,6 @@ def test_what_needs_the_records_says_so(table, tmp_path):
         assert "here is only results.csv" in str(result.exception)
     with pytest.raises(InputError, match=r"here is only results\.csv"):
         load_study(table)
-
-
-def test_a_table_without_a_plan_counts_its_own_runs(table):
-    (table / "plan.csv").unlink()
-    assert invoke("report", table).exit_code == 0
-    assert "of 63 runs 63 done" in (table / "report" / "index.html").read_text()
 
 
 def test_the_report_of_a_studys_table_is_the_studys(study, tmp_path):

@@ -7,6 +7,7 @@ import torch
 import yaml
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
+from weights import same_weights, weights
 
 from robust_arch.configuration.settings import read_settings
 from robust_arch.data.images import stratified
@@ -14,27 +15,12 @@ from robust_arch.errors import InputError
 from robust_arch.execution import choices
 from robust_arch.execution.choices import with_choices
 from robust_arch.execution.execute import execute
-from robust_arch.execution.run import Run
 from robust_arch.interop import load_checkpoint
 from robust_arch.runs import metrics
 from robust_arch.study.sweep import plan_study
 from robust_arch.training.module import AdversarialTraining
 
 HALF = "trainer.precision=bf16-mixed"
-
-
-@pytest.fixture
-def run(composed):
-    """A function from overrides to a loaded run."""
-    return lambda *overrides: Run.load(read_settings(composed(*overrides)))
-
-
-def weights(run, which="last"):
-    return torch.load(run.folder.checkpoint(which), weights_only=True)["state_dict"]
-
-
-def is_same(first, second):
-    return first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in first)
 
 
 def recorded_trainer(run):
@@ -85,22 +71,12 @@ def test_a_run_that_cannot_go_on_compiled_goes_on_without(lacks, run, monkeypatc
 
 
 @pytest.mark.parametrize("objective", ["trades", "n_fgsm"])
-def test_half_precision_is_reproducible_bit_for_bit_also_when_cut_off(objective, run, monkeypatch):
+def test_half_precision_is_reproducible_bit_for_bit_also_when_cut_off(objective, run, interrupt):
     whole, cut = (run(HALF, f"objective={objective}", f"study.name={name}") for name in ("whole", "cut"))
     assert execute(whole) == "completed"
-    real = AdversarialTraining.training_step
-
-    def interrupted(module, *args):
-        if module.current_epoch == 1:
-            raise KeyboardInterrupt
-        return real(module, *args)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(AdversarialTraining, "training_step", interrupted)
-        with pytest.raises((KeyboardInterrupt, SystemExit)):
-            execute(cut)
+    interrupt(cut, 1)
     assert execute(cut) == "completed"
-    assert is_same(weights(whole), weights(cut))
+    assert same_weights(weights(whole), weights(cut))
 
 
 class NothingIsReadBack(TorchDispatchMode):

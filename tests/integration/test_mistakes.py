@@ -27,14 +27,14 @@ from pyautoattack.fab_pt import FABAttack_PT
 from pyautoattack.square import SquareAttack
 from safetensors.torch import load_file
 from typer.testing import CliRunner
+from weights import same_weights, weights
 
 from robust_arch.analysis.report.figures import robust_against_params
-from robust_arch.architectures import ArchSpec, Classifier, build
-from robust_arch.attacks import ThreatModel
+from robust_arch.architectures import Classifier
 from robust_arch.attacks.base import Attack
 from robust_arch.cli import app
 from robust_arch.common.paths import conf_dir
-from robust_arch.configuration.evaluation import read_attack, read_finalists
+from robust_arch.configuration.evaluation import read_attack
 from robust_arch.configuration.nodes import instantiate
 from robust_arch.configuration.settings import read_settings
 from robust_arch.data import ImageSet
@@ -119,18 +119,8 @@ def every_attack():
         x_adv = real(attack, net, x, y, threat, **settings)
         after = state_of(net)
         changed = [name for name in before if not is_same(before[name], after[name])]
-        calls.append(
-            SimpleNamespace(
-                net=net,
-                training=training,
-                changed=changed,
-                x=x.clone(),
-                x_adv=x_adv.clone(),
-                y=y,
-                threat=threat,
-                **settings,
-            )
-        )
+        kept = {"net": net, "training": training, "changed": changed, "threat": threat, **settings}
+        calls.append(SimpleNamespace(x=x.clone(), x_adv=x_adv.clone(), y=y, **kept))
         return x_adv
 
     with pytest.MonkeyPatch.context() as patch:
@@ -173,10 +163,6 @@ def copy_of(trained, tmp_path):
     return make
 
 
-def weights(folder, which):
-    return torch.load(folder.checkpoint(which), weights_only=True)["state_dict"]
-
-
 def rows_without_time(folder):
     return [{name: value for name, value in row.items() if name != "seconds"} for row in metrics.read_rows(folder)]
 
@@ -202,7 +188,7 @@ def test_the_labels_of_the_test_set_play_no_part_in_training_and_selection(train
     assert run.folder.result["best_epoch"] == before.folder.result["best_epoch"]
     assert rows_without_time(run.folder.metrics) == rows_without_time(before.folder.metrics)
     for which in ("best", "last"):
-        assert is_same(list(weights(run.folder, which).values()), list(weights(before.folder, which).values()))
+        assert same_weights(weights(run, which), weights(before, which))
         # the other labels were there at all
         assert records_of(run.folder)[which]["clean"]["count"] != records_of(before.folder)[which]["clean"]["count"]
 
@@ -330,23 +316,26 @@ def test_no_attack_of_a_run_changes_anything_of_the_network(trained, attacked):
 # --- a missing checkpoint or a non-matching key goes unnoticed, and random weights are evaluated
 
 
+def key_of(tensors, end):
+    return next(key for key in tensors if key.endswith(end))
+
+
 def renamed(tensors):
-    key = next(key for key in tensors if key.endswith("conv1.weight"))
+    key = key_of(tensors, "conv1.weight")
     return {key.replace("conv1", "conv_1") if key == each else each: value for each, value in tensors.items()}
 
 
 def without_one(tensors):
-    key = next(key for key in tensors if key.endswith("running_var"))
-    return {each: value for each, value in tensors.items() if each != key}
+    return {key: value for key, value in tensors.items() if key != key_of(tensors, "running_var")}
 
 
 def with_one_more(tensors):
-    key = next(key for key in tensors if key.endswith("conv1.weight"))
+    key = key_of(tensors, "conv1.weight")
     return {**tensors, key.replace("conv1", "conv3"): tensors[key]}
 
 
 def reshaped(tensors):
-    key = next(key for key in tensors if key.endswith("fc.weight"))
+    key = key_of(tensors, "fc.weight")
     return {**tensors, key: torch.cat([tensors[key]] * 2, dim=1)}
 
 
@@ -474,21 +463,6 @@ def test_autoattack_is_all_four_attacks_on_every_example(copy_of, parts_of_suite
     assert record.content["attacks"]["autoattack"]["count"] == right
 
 
-@pytest.mark.parametrize(("classes", "targets"), [(4, 3), (5, 4), (10, 9), (11, 9), (20, 9)])
-def test_autoattack_takes_no_more_target_classes_than_there_are_others(classes, targets, parts_of_suite):
-    # mistake: nine target classes whatever the data
-    net = build(ArchSpec("wide_resnet", (1, 1, 1), (4, 4, 4)), classes, (1, 8, 8), seed=0).eval()
-    x = torch.rand(3, 1, 8, 8, generator=torch.Generator().manual_seed(0))
-    with torch.no_grad():
-        y = net(x).argmax(dim=1)
-    read_attack("autoattack").attack(net, x, y, ThreatModel("linf", "8/255"))
-    assert [(name, number) for name, number, _ in parts_of_suite if number is not None] == [
-        ("apgd-t", targets),
-        ("fab-t", targets),
-    ]
-    assert len(parts_of_suite) == 4
-
-
 def test_only_the_whole_standard_suite_is_called_autoattack():
     # mistake: a part of the suite under the name of the whole
     versions = {
@@ -511,20 +485,16 @@ def images(tmp_path_factory):
             folder = root / part / name
             folder.mkdir(parents=True)
             for number in range(count):
-                Image.fromarray(generator.integers(0, 256, (10, 8, 3), dtype=np.uint8)).save(folder / f"{number}.png")
+                Image.fromarray(generator.integers(0, 256, (8, 8, 3), dtype=np.uint8)).save(folder / f"{number}.png")
     return root
-
-
-def of_images(images, *overrides):
-    """Overrides for the images in folders."""
-    return ("data=image_folder", f"data.root={images}", f"data.cache={images}/cache", "data.name=insects",
-            "data.image_size=8", "recipe.batch_size=4", "evaluate.n=null", *overrides)  # fmt: skip
 
 
 def test_autoattack_on_three_classes_is_refused_before_any_work(images, tmp_path):
     # mistake: a DLR loss that is undefined, and says so after days of training or never
+    data = ("data=image_folder", f"data.root={images}", f"data.cache={images}/cache", "data.name=insects",
+            "recipe.batch_size=4", "evaluate.n=null")  # fmt: skip
     with pytest.raises(InputError, match=r"evaluate\.attacks = 'autoattack': data of at least 4 classes; here 3"):
-        loaded(configuration(tmp_path, *SMALL, *of_images(images, "evaluate.attacks=[autoattack]")))
+        loaded(configuration(tmp_path, *SMALL, *data, "evaluate.attacks=[autoattack]"))
     assert not (tmp_path / "results").exists()
 
 
@@ -679,27 +649,17 @@ def changed(cfg, key, value):
 
 @pytest.fixture(scope="module")
 def training_outcome(tmp_path_factory):
-    """A function from context and changed key to weights and rows of metrics.csv; each context is trained once."""
-    configurations, outcomes = {}, {}
-    root = tmp_path_factory.mktemp("keys")
+    """A function from overrides and changed key to weights and rows of metrics.csv."""
 
-    def outcome(context, key=None, value=None):
-        if context not in configurations:
-            folder = root / str(len(configurations))
-            configurations[context] = configuration(folder, *TINY, *context)
-        cfg = configurations[context]
+    @functools.cache
+    def outcome(context, key=None):
+        cfg = configuration(tmp_path_factory.mktemp("keys"), *TINY, *context)
         if key is not None:
-            cfg = changed(cfg, key, value)
-        elif context in outcomes:
-            return outcomes[context]
-        # a name of its own: a key that is not part of the run's identity would find the other's weights
+            cfg = changed(cfg, key, TRAINING[key][0])
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(runner, "_evaluate", lambda run, folder: None)  # nothing here is about that
-            run = executed(changed(cfg, "study.name", key or "base"))
-        found = list(weights(run.folder, "last").values()), rows_without_time(run.folder.metrics)
-        if key is None:
-            outcomes[context] = found
-        return found
+            patch.setattr(runner, "_evaluate", lambda run, folder: None)
+            folder = executed(cfg).folder
+        return list(weights(folder, "last").values()), rows_without_time(folder.metrics)
 
     return outcome
 
@@ -707,53 +667,40 @@ def training_outcome(tmp_path_factory):
 @pytest.mark.parametrize("key", TRAINING)
 def test_a_key_of_training_changes_the_training(key, training_outcome):
     # mistake: a key that nobody reads
-    value, *context = TRAINING[key]
-    tensors, rows = training_outcome(tuple(context))
-    other_tensors, other_rows = training_outcome(tuple(context), key, value)
+    context = TRAINING[key][1:]
+    tensors, rows = training_outcome(context)
+    other_tensors, other_rows = training_outcome(context, key)
     assert not (is_same(tensors, other_tensors) and rows == other_rows)
-
-
-def evaluation_outcome(folder, sizes):
-    """Everything that an evaluation of `best` leaves but times, and what it was asked."""
-    (record,) = [each for each in folder.evaluation_records() if each["checkpoint"] == "best"]
-    arrays = np.load(folder.evaluations / f"{record['eval_id']}.npz")
-    numbers = {name: record.get(name) for name in ("lipschitz", "n_test", "worst_case")}
-    parts = {name for name in ("diagnostics", "smoothness") if name in record}
-    files = {path.suffix for path in folder.evaluations.iterdir()}
-    return numbers, {name: arrays[name].tolist() for name in arrays.files}, parts, files, sizes
 
 
 @pytest.fixture(scope="module")
 def evaluation_of(trained, tmp_path_factory):
-    """A function from command and changed key to the outcome of an evaluation; without a key it is done once."""
-    root = tmp_path_factory.mktemp("evaluations")
+    """A function from changed key to all that an evaluation of `best` leaves, without times, and its batches."""
 
     @functools.cache
-    def outcome(config, key=None):
-        place = root / config / (key or "base")
+    def outcome(key=None):
+        place = tmp_path_factory.mktemp("evaluation")
         shutil.copytree(trained.root / "results", place / "results")
         folder = RunFolder(place / trained.run.folder.path.relative_to(trained.root))
         shutil.rmtree(folder.evaluations)
-        own = (*LONGER, "evaluate.checkpoints=[best]")
-        if config == "evaluate":
-            own = (f"checkpoint={folder.checkpoint('best')}",)
-        cfg = configuration(place, *own, "evaluate.attacks=[pgd20]", "evaluate.n=40", config=config)
-        if key is not None:
-            cfg = changed(cfg, key, EVALUATION[key])
+        own = (f"checkpoint={folder.checkpoint('best')}", "evaluate.attacks=[pgd20]", "evaluate.n=40")
+        cfg = configuration(place, *own, config="evaluate")
         with every_attack() as calls:
-            evaluate(cfg) if config == "evaluate" else executed(cfg)
-        return evaluation_outcome(folder, [len(call.x) for call in calls])
+            record = evaluate(cfg if key is None else changed(cfg, key, EVALUATION[key]))
+        content = record.content
+        numbers = {name: content.get(name) for name in ("lipschitz", "n_test", "worst_case")}
+        parts = {name for name in ("diagnostics", "smoothness") if name in content}
+        files = {path.suffix for path in folder.evaluations.iterdir()}
+        arrays = {name: array.tolist() for name, array in record.arrays.items()}
+        return numbers, arrays, parts, files, [len(call.x) for call in calls]
 
     return outcome
 
 
-@pytest.mark.parametrize(
-    ("config", "key"),
-    [*(("train", key) for key in EVALUATION), ("evaluate", "evaluate.attacks"), ("evaluate", "evaluate.n")],
-)
-def test_a_key_of_evaluation_changes_the_records(config, key, evaluation_of):
+@pytest.mark.parametrize("key", EVALUATION)
+def test_a_key_of_evaluation_changes_the_records(key, evaluation_of):
     # mistake: a key that nobody reads
-    assert evaluation_of(config, key) != evaluation_of(config)
+    assert evaluation_of(key) != evaluation_of()
 
 
 @pytest.mark.parametrize("key", PLAN)
@@ -775,27 +722,6 @@ def test_every_key_of_an_attack_is_checked(name):
     for key in leaves(content):
         with pytest.raises(InputError):
             instantiate(changed(DictConfig(content), key, "nonsense"), name)
-
-
-def test_names_reach_the_records(tmp_path):
-    # mistake: a key that nobody reads
-    cfg = configuration(tmp_path, *TINY)
-    for key in ("recipe.name", "objective.name", "data.name"):
-        facts = [loaded(each).facts for each in (cfg, changed(cfg, key, "other"))]
-        assert getattr(facts[1], key.split(".")[0]) == "other"
-        assert getattr(facts[0], key.split(".")[0]) != "other"
-
-
-def test_a_study_is_where_the_keys_say(tmp_path):
-    # mistake: a key that nobody reads
-    cfg = configuration(tmp_path, *TINY, "study.name=here")
-    run = loaded(cfg)
-    assert run.folder.path == tmp_path / "results" / "here" / "runs" / run.run_id
-    elsewhere = loaded(changed(cfg, "results_dir", f"{tmp_path}/elsewhere"))
-    assert elsewhere.folder.path == tmp_path / "elsewhere" / "here" / "runs" / run.run_id
-    assert read_finalists(cfg) is None
-    finalists = read_finalists(changed(cfg, "study.finalists", {"top": 2, "attacks": ["fgsm"], "n": 5}))
-    assert (finalists.top, finalists.evaluation.n) == (2, 5)
 
 
 def test_the_checkpoints_that_are_asked_for_are_evaluated(copy_of):
@@ -875,19 +801,6 @@ def test_evaluation_attacks_the_form_that_the_key_says(files, tmp_path, monkeypa
             )  # fmt: skip
         assert {isinstance(call.net, Classifier) for call in calls} == {not fold}
         assert len(kept) == 1
-
-
-def test_the_keys_of_data_in_files_are_read(images, tmp_path):
-    # mistake: a key that nobody reads
-    cfg = configuration(tmp_path, *TINY, *of_images(images))
-    shapes = {}
-    for key, value in (("data.root", str(images)), ("data.image_size", 9), ("data.channels", 1)):
-        shapes[key] = loaded(changed(cfg, key, value)).splits.test.image_shape
-    assert shapes == {"data.root": (3, 8, 8), "data.image_size": (3, 9, 9), "data.channels": (1, 8, 8)}
-    loaded(changed(cfg, "data.cache", f"{tmp_path}/cache"))
-    assert len(list((tmp_path / "cache").iterdir())) == 2
-    with pytest.raises(InputError, match=rf"data\.root = '{tmp_path}/none'"):
-        loaded(changed(cfg, "data.root", f"{tmp_path}/none"))
 
 
 def test_the_keys_of_the_evaluate_command_are_read(files, tmp_path, monkeypatch):
@@ -1027,28 +940,9 @@ def tables_of_command(study, monkeypatch):
     return tables
 
 
-def tables_of_report(study):
-    """Caption and seeds of each table of results on the report's page."""
-    assert CliRunner().invoke(app, ["report", str(study)]).exit_code == 0
-    page = (study / "report" / "index.html").read_text()
-    page = page.partition("Results</h2>")[2].partition("<h2>")[0]
-    tables = []
-    for block in re.split(r'(?=<p class="caption">)', page)[1:]:
-        caption = re.match(r'<p class="caption">(.*?)</p>', block, re.DOTALL)[1]
-        rows = re.findall(r"<tr>(.*?)</tr>|<tr [^>]*>(.*?)</tr>", block, re.DOTALL)
-        cells = [
-            [re.sub(r"<[^>]*>", "", cell) for cell in re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", "".join(row), re.DOTALL)]
-            for row in rows
-        ]
-        column = cells[0].index("seed")
-        tables.append((caption, [int(row[column]) for row in cells[1:]]))
-    return tables
-
-
-@pytest.mark.parametrize("where", ["command", "report"])
-def test_a_table_holds_only_what_may_be_compared_and_says_what_it_is(where, mixture, monkeypatch):
+def test_a_table_holds_only_what_may_be_compared_and_says_what_it_is(mixture, monkeypatch):
     # mistake: a table that mixes recipes, radii, attacks, test sets or selection rules
-    tables = tables_of_command(mixture, monkeypatch) if where == "command" else tables_of_report(mixture)
+    tables = tables_of_command(mixture, monkeypatch)
     attacks = [name for name in load_study(mixture).columns if name.endswith("_acc")]
     rows = {
         (int(row["seed"]), row["checkpoint"]): tuple(

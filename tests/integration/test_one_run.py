@@ -9,6 +9,7 @@ import torch
 import yaml
 from commands import SMALL
 from composition import configuration
+from weights import same_weights, weights
 
 from robust_arch.configuration.settings import read_settings
 from robust_arch.data.images import stratified
@@ -16,12 +17,6 @@ from robust_arch.execution.execute import execute
 from robust_arch.execution.run import Run
 from robust_arch.interop import load_checkpoint
 from robust_arch.runs import load_study, metrics
-
-
-@pytest.fixture
-def run(composed):
-    """A function from overrides to a loaded run."""
-    return lambda *overrides: Run.load(read_settings(composed(*overrides)))
 
 
 @pytest.fixture(scope="module")
@@ -44,14 +39,6 @@ def forbid_training(monkeypatch):
         raise AssertionError("trained again")
 
     monkeypatch.setattr("robust_arch.execution.execute.fit", refuse)
-
-
-def weights(run, which="last"):
-    return torch.load(run.folder.checkpoint(which), weights_only=True)["state_dict"]
-
-
-def same_weights(first, second):
-    return first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in first)
 
 
 def test_a_run_leaves_the_files_of_the_contract(done):
@@ -172,18 +159,6 @@ def test_weights_of_one_epoch_share_numbers_and_lose_none(run, composed):
     assert attacks == {"best": {"fgsm", "pgd20"}, "last": {"fgsm", "pgd20", "cw40"}}
 
 
-def test_a_failing_attack_leaves_a_completed_run_its_numbers(run, monkeypatch, tmp_path):
-    done = run("evaluate.attacks=[fgsm]")
-    execute(done)
-    with monkeypatch.context() as patch:
-        patch.setattr("robust_arch.execution.execute.load_checkpoint", lambda *args, **kwargs: 1 / 0)
-        assert execute(run("evaluate.attacks=[pgd20]")) == "failed"
-    assert done.folder.state == "completed"
-    assert "ZeroDivisionError" in done.folder.status["error"]
-    assert load_study(tmp_path / "results" / "single")["fgsm_acc"].notna().all()
-    assert not run("evaluate.attacks=[pgd20]").is_done()
-
-
 def test_a_failed_run_is_recorded_with_its_traceback_and_tried_again(run, monkeypatch):
     done = run()
     with monkeypatch.context() as patch:
@@ -193,20 +168,6 @@ def test_a_failed_run_is_recorded_with_its_traceback_and_tried_again(run, monkey
     assert execute(done) == "completed"
     status = json.loads((done.folder.path / "status.json").read_text())
     assert (status["state"], status["attempts"], status["error"]) == ("completed", 2, None)
-
-
-def test_an_interrupted_run_is_planned_again(run, monkeypatch):
-    done = run()
-
-    def interrupt(*args, **kwargs):
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr("robust_arch.execution.execute.fit", interrupt)
-        with pytest.raises(KeyboardInterrupt):
-            execute(done)
-    assert done.folder.state == "planned"
-    assert execute(done) == "completed"
 
 
 def test_a_run_that_another_process_holds_is_left_alone(run):

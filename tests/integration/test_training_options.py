@@ -6,23 +6,16 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import torch
+from weights import same_weights, weights
 
 from robust_arch.attacks import PGD
 from robust_arch.attacks.base import Attack
-from robust_arch.configuration.settings import read_settings
 from robust_arch.evaluation import select_examples
 from robust_arch.execution.execute import execute
-from robust_arch.execution.run import Run
 from robust_arch.interop import load_checkpoint
 from robust_arch.objectives.natural import Natural
 from robust_arch.runs import metrics
 from robust_arch.training.module import AdversarialTraining
-
-
-@pytest.fixture
-def run(composed):
-    """A function from overrides to a loaded run."""
-    return lambda *overrides: Run.load(read_settings(composed(*overrides)))
 
 
 @pytest.fixture
@@ -96,28 +89,17 @@ def test_a_run_killed_after_its_last_epoch_trains_no_further_one(patience, run, 
 
 
 @pytest.mark.parametrize("killed_at", [1, 4])
-def test_a_run_killed_on_the_way_stops_at_the_same_epoch(killed_at, run, planted, monkeypatch):
+def test_a_run_killed_on_the_way_stops_at_the_same_epoch(killed_at, run, planted, interrupt):
     trained = planted(COUNTS)
     overrides = (*STOPPING, "recipe.early_stopping=3")
     whole, cut = run(*overrides, "study.name=whole"), run(*overrides, "study.name=cut")
     execute(whole)
     trained.clear()
-    step = AdversarialTraining.training_step
-
-    def interrupted(module, *args):
-        if module.current_epoch == killed_at:
-            raise KeyboardInterrupt
-        return step(module, *args)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(AdversarialTraining, "training_step", interrupted)
-        with pytest.raises((KeyboardInterrupt, SystemExit)):
-            execute(cut)
+    interrupt(cut, killed_at)
     assert execute(cut) == "completed"
     assert trained == [*range(killed_at + 1), *range(killed_at, 5)]
     assert (cut.folder.result["best_epoch"], cut.folder.result["last_epoch"]) == (1, 4)
-    weights = [torch.load(each.folder.checkpoint("last"), weights_only=True)["state_dict"] for each in (whole, cut)]
-    assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
+    assert same_weights(weights(whole), weights(cut))
 
 
 seen = []
@@ -157,21 +139,11 @@ def test_the_rising_radius_reaches_the_objective_and_nothing_else(run, monkeypat
     assert record["eps"] == "8/255"
 
 
-def test_a_resumed_run_goes_on_with_the_radius_of_its_epoch(run, monkeypatch):
+def test_a_resumed_run_goes_on_with_the_radius_of_its_epoch(run, interrupt):
     seen.clear()
     overrides = (f"objective._target_={__name__}.Noting", "~objective.attack", "recipe.eps_warmup=3",
                  "trainer.max_epochs=4", "trainer.limit_train_batches=1", "threat.eps=8/255")  # fmt: skip
-    real = AdversarialTraining.training_step
-
-    def interrupted(module, *args):
-        if module.current_epoch == 2:
-            raise KeyboardInterrupt
-        return real(module, *args)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(AdversarialTraining, "training_step", interrupted)
-        with pytest.raises((KeyboardInterrupt, SystemExit)):
-            execute(run(*overrides))
+    interrupt(run(*overrides), 2)
     assert seen == ["linf-2/255", "linf-4/255"]
     assert execute(run(*overrides)) == "completed"
     assert seen == ["linf-2/255", "linf-4/255", "linf-6/255", "linf-8/255"]

@@ -59,14 +59,6 @@ def test_status_says_what_whose_and_why(folder):
     assert RunFacts(**status["run"]) == FACTS
 
 
-def test_attempts_are_counted(folder):
-    counts = []
-    for state, attempt in [("running", True), ("failed", False), ("running", True), ("completed", False)]:
-        folder.write_state(state, FACTS, attempt=attempt)
-        counts.append(folder.status["attempts"])
-    assert counts == [1, 1, 2, 2]
-
-
 def test_running_without_a_process_was_cut_off_and_is_planned_again(folder):
     folder.write_state("running", FACTS, attempt=True)
     assert folder.state == "planned"

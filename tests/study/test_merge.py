@@ -13,7 +13,6 @@ import torch
 from records import FACTS
 from typer.testing import CliRunner
 
-from robust_arch.analysis.report.study_report import write_study_report
 from robust_arch.attacks import ThreatModel
 from robust_arch.cli import app
 from robust_arch.common.files import read_arrays, write_json
@@ -406,19 +405,6 @@ def test_a_killed_merge_leaves_whole_runs_and_is_done_by_the_next(machines):
         "results.csv",
         "runs",
     ]
-
-
-def test_the_tools_work_on_a_merged_study(machines):
-    first, second, target = machines
-    add(first, "one", "completed", "fgsm")
-    add(second, "two", "completed", "fgsm", host="node2")
-    merge(*machines)
-    for name in ("status", "results"):
-        done = CliRunner().invoke(app, [name, str(target.path)], env={"COLUMNS": "200"})
-        assert done.exit_code == 0, done.output
-        assert {"one", "two"} <= set(done.output.split())
-    assert "weights on node2" in CliRunner().invoke(app, ["status", str(target.path)], env={"COLUMNS": "200"}).output
-    assert "fgsm" in write_study_report(target.path).read_text()
 
 
 @pytest.mark.parametrize("bad", ["source", "itself", "inside", "around", "linked", "file", "busy"])

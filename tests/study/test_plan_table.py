@@ -1,7 +1,6 @@
 """What `robust-arch plan` tells of cost: memory, time once something is recorded, and what a sample leaves out."""
 
 import json
-import os
 import re
 import shutil
 
@@ -14,7 +13,6 @@ from robust_arch.architectures import ArchSpec, activation_bytes, cost
 from robust_arch.cli import app
 from robust_arch.errors import InputError
 from robust_arch.execution.execute import execute
-from robust_arch.study import forecast
 from robust_arch.study.plan_table import plan_tables
 from robust_arch.study.sweep import plan_study
 
@@ -85,17 +83,6 @@ def test_records_of_another_machine_tell_no_times(recorded, name, change):
     times, line = shown(plan_tables(recorded))
     assert times == ["-"] * 4
     assert line == "2 runs left to train; times appear once a run of the study is recorded on this machine"
-
-
-def test_the_newest_records_alone_tell_times(recorded, composed, monkeypatch):
-    monkeypatch.setattr(forecast, "_READ", 1)
-    older, newer = (planned.run for planned in recorded.runs[:2])
-    for run, age in ((older, 1_000), (newer, 0)):
-        os.utime(run.folder.path / "status.json", (1_700_000_000 - age,) * 2)
-    path = newer.folder.path / "result.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "train_seconds": 1000.0}))
-    times, _ = shown(plan_tables(recorded))
-    assert in_seconds(times[1]) == 1000
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,6 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from records import FACTS, WHOLE
-from rich.console import Console
 from typer.testing import CliRunner
 
 from robust_arch.cli import app
@@ -121,14 +120,6 @@ def test_the_best_so_far_is_of_held_out_images(study):
     assert line == "best so far: 43.8% robust on held-out images (n=240), arch_b, seed 0, run b"
 
 
-def test_launchers_are_counted_where_they_are_known(study):
-    complete(study, "a", 100.0, launcher="joblib")
-    complete(study, "b", 100.0, launcher="joblib")
-    complete(study, "c", 100.0, launcher="ray")
-    complete(study, "d", 100.0)
-    assert "by launcher: 2 joblib, 1 ray" in shown(study)
-
-
 def rows(lines):
     return [[cell.strip() for cell in line.strip("│").split("│")] for line in lines if line.startswith("│")]
 
@@ -203,16 +194,6 @@ def test_watching_ends_with_control_c(study, monkeypatch, options):
     monkeypatch.setattr(status.time, "sleep", interrupted)
     assert shown(study, *options) == ["0 done, 0 running, 0 failed, 0 diverged, 6 planned"]
     assert waits == [5.0]
-
-
-def test_a_terminal_gets_the_whole_picture(study):
-    for run_id in "abcdef":
-        complete(study, run_id, 100.0)
-    console = Console(force_terminal=True, width=200, height=60, record=True)
-    status.follow(study, console, seconds=1.0, every_run=False)
-    text = console.export_text()
-    assert all(f"arch_{run_id}" in text for run_id in "abcdef")
-    assert "6 completed" in text
 
 
 @pytest.mark.parametrize("seconds", ["0", "-1", "nan", "inf", "1e9"])
