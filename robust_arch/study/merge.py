@@ -2,8 +2,8 @@
 
 import filecmp
 import json
-import secrets
 import shutil
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,9 +29,6 @@ _CIRCUMSTANCES = frozenset(
 )  # fmt: skip
 _DERIVED = frozenset({"worst_case", "invalid", "warnings"})  # of an evaluation: they follow from the rest
 _SHOWN = 3  # differences of a file
-_BEFORE = "before"  # inside a run that was replaced: what the target had of it
-# a file where a folder belongs, or the other way round, and what is removed while it is read; not a full disk
-_MISSHAPEN = (FileExistsError, FileNotFoundError, IsADirectoryError, NotADirectoryError)
 
 Pair = tuple[dict[str, Any], Mapping[str, np.ndarray]]  # an evaluation record: its JSON and its arrays
 
@@ -102,39 +99,17 @@ def _merge(studies: Sequence[StudyFolder], target: StudyFolder) -> MergeOutcome:
     outcome = MergeOutcome()
     (target.path / "runs").mkdir(exist_ok=True)
     for left in target.path.glob(".merging-*"):  # by a merge that was killed
-        _clean_up(left, target)
-    scratch = target.path / f".merging-{secrets.token_hex(4)}"
-    scratch.mkdir()
-    try:
+        shutil.rmtree(left)
+    with tempfile.TemporaryDirectory(prefix=".merging-", dir=target.path) as scratch:
         for study in studies:
-            outcome.skipped.extend((name, study.path, "it is no folder") for name in _no_folders(study))
             for run in study.runs():
-                _merge_run(run, study, target, scratch, outcome)
-    finally:
-        _clean_up(scratch, target)
+                _merge_run(run, study, target, Path(scratch), outcome)
     _merge_plans(studies, target)
     if outcome.changed or not target.results_path.is_file():
         target.write_results()
     for study in (*studies, target):
         outcome.left_out |= {str(study.path / what): why for what, why in study.left_out.items()}
     return outcome
-
-
-def _clean_up(scratch: Path, target: StudyFolder) -> None:
-    """Remove the scratch folder, once the runs of the target that were moved there are back."""
-    for before in scratch.glob(f"*.{_BEFORE}"):
-        own = target.run(before.name.removesuffix(f".{_BEFORE}"))
-        if own.path.exists():
-            _keep(before, own)
-        else:
-            before.rename(own.path)
-    shutil.rmtree(scratch)
-
-
-def _no_folders(study: StudyFolder) -> list[str]:
-    """What stands where a run's folder belongs, like a link into a disk that is not there."""
-    entries = (path for path in (study.path / "runs").glob("*") if not path.name.startswith("."))
-    return sorted(path.name for path in entries if not path.is_dir())
 
 
 def _merge_run(run: RunFolder, study: StudyFolder, target: StudyFolder, scratch: Path, outcome: MergeOutcome) -> None:
@@ -146,7 +121,7 @@ def _merge_run(run: RunFolder, study: StudyFolder, target: StudyFolder, scratch:
             _merge_recorded(recorded, recorded.status, own, scratch, study.path, outcome)
         elif any(path.name != ".lock" for path in run.path.iterdir()):
             raise _SkippedError("its status.json cannot be read")
-    except (_SkippedError, *_MISSHAPEN) as error:
+    except _SkippedError as error:
         outcome.skipped.append((run.run_id, study.path, str(error)))
 
 
@@ -154,17 +129,15 @@ def _merge_recorded(
     run: RecordedRun, status: Status, own: RunFolder, scratch: Path, source: Path, outcome: MergeOutcome
 ) -> None:
     ours = own.read()
-    recorded, works = ours.status is not None, _holds_work(own.path)
+    recorded = ours.status is not None
     state, own_state = _state(run), _state(ours)
     if recorded and state == own_state == "completed":
         _unite(run, ours, source, outcome)
     elif recorded and _RANKS.get(state, 0) <= _RANKS.get(own_state, 0):
         outcome.same.append(run.run_id)
-    elif works and state != "completed":
-        raise _SkippedError(f"it is not completed there, and {own.path} holds checkpoints or evaluations of it")
     else:
         _copy_in(run, status, own, scratch)
-        (outcome.replaced if recorded or works else outcome.added).append(run.run_id)
+        (outcome.replaced if recorded else outcome.added).append(run.run_id)
 
 
 def _state(run: RecordedRun) -> str:
@@ -174,21 +147,10 @@ def _state(run: RecordedRun) -> str:
     return "planned" if run.state == "completed" and trained and run.result is None else run.state
 
 
-def _holds_work(path: Path) -> bool:
-    """Whether a run's folder holds what only computing brings back: weights, or evaluations."""
-    run = RunFolder(path)
-    if run.checkpoints.is_symlink() or any(path.glob(f"{_BEFORE}*")):  # a link: to weights on another disk
-        return True
-    return any(run.checkpoints.glob("*.ckpt")) or any(run.evaluations.glob("*.json"))
-
-
 def _copy_in(run: RecordedRun, status: Status, own: RunFolder, scratch: Path) -> None:
-    """Put a copy of the run's records where `own` is, as a whole."""
-    if own.path.is_symlink() and not own.path.exists():
-        raise _SkippedError(f"{own.path} is a link to nothing")
-    copied = RunFolder(scratch / "new" / run.run_id)
-    if copied.path.exists():  # from a source in which it could not be copied whole
-        shutil.rmtree(copied.path)
+    """Put a complete copy of the run's records where `own` is."""
+    place = Path(tempfile.mkdtemp(dir=scratch))
+    copied = RunFolder(place / run.run_id)
     _copy(run, status, copied)
     if run.folder.is_locked or run.folder.status != status:
         raise _SkippedError("a process has begun to work on it")
@@ -198,20 +160,10 @@ def _copy_in(run: RecordedRun, status: Status, own: RunFolder, scratch: Path) ->
     with own.lock() as mine:
         if not mine:
             raise _SkippedError(f"a process works on it in {own.path.parents[1]}")
-        before = scratch / f"{run.run_id}.{_BEFORE}"
-        own.path.rename(before)
+        if any(own.checkpoints.glob("*.ckpt")) or any(own.evaluations.glob("*.json")):
+            raise _SkippedError(f"{own.path} holds its checkpoints or evaluations; move that folder away to replace it")
+        own.path.rename(place / "replaced")
         copied.path.rename(own.path)
-        _keep(before, own)
-
-
-def _keep(before: Path, own: RunFolder) -> None:
-    """Move what the target had of a run into the run's new folder, if it holds work.
-
-    Not its checkpoints alone, to where checkpoints are: they are of another training than the records.
-    """
-    if _holds_work(before):
-        name = f"{_BEFORE}-{secrets.token_hex(4)}" if (own.path / _BEFORE).exists() else _BEFORE
-        before.rename(own.path / name)
 
 
 def _copy(run: RecordedRun, status: Status, copied: RunFolder) -> None:
@@ -241,7 +193,7 @@ def _unite(theirs_run: RecordedRun, own_run: RecordedRun, source: Path, outcome:
     additions = []
     for path in sorted(run.evaluations.glob("*.json")):
         mine = own.evaluations / path.name
-        if _is_settled(path, mine) or (theirs := _pair(path, run)) is None:
+        if _same_files(path, mine) or (theirs := _pair(path, run)) is None:
             continue
         if (ours := _pair(mine, own)) is None:
             additions.append((mine, theirs))
@@ -266,11 +218,6 @@ def _add_evaluations(own: RunFolder, additions: Sequence[tuple[Path, Pair]]) -> 
             write_pair(path, content, arrays)
         if own.config.is_file():
             write_card(own)
-
-
-def _is_settled(path: Path, mine: Path) -> bool:
-    """Whether nothing can be added: the records are the same, or a folder stands where `mine` would be written."""
-    return mine.is_dir() or mine.with_suffix(".npz").is_dir() or _same_files(path, mine)
 
 
 def _same_files(path: Path, other: Path) -> bool:

@@ -1,6 +1,7 @@
 """A network that fails a check: no attack is run, nothing is printed as its number, and the reason is told."""
 
 import re
+from dataclasses import replace
 
 import pandas as pd
 import pytest

@@ -1,7 +1,7 @@
 """A suggested division of the budget becomes a run, and the run its objectives."""
 
 import pytest
-from whole_result import WHOLE
+from records import WHOLE
 
 from robust_arch.architectures import cost
 from robust_arch.configuration.settings import read_settings

@@ -112,40 +112,6 @@ def test_whatever_the_dashboard_names_a_run_has_logged(composed):
     assert offline.summary[runs["sort"]["keys"][0]["key"]["name"]] == best.worst_case.percent
 
 
-def test_what_the_dashboard_shows(study):
-    content = definition(study)
-    assert content["project"] == "theirs"
-    worst, clean = "best-n40/worst_case_acc", "best-n40/clean_acc"
-    of = {
-        part["name"]: [[name for _, name in names_in(panel)] for panel in part["panels"]]
-        for part in content["spec"]["section"]["panelBankConfig"]["sections"]
-    }
-    assert of == {
-        "Accuracy against cost": [
-            ["params.value", worst, "last_params_share.value"],
-            ["macs.value", worst, "last_macs_share.value"],
-        ],
-        "The last stage's share": [
-            ["last_params_share.value", worst, "params.value"],
-            ["last_macs_share.value", worst, "macs.value"],
-        ],
-        "Stage by stage": [
-            [
-                *("stage1_width.value", "stage2_width.value", "stage3_width.value"),
-                *("stage1_depth.value", "stage2_depth.value", "stage3_depth.value"),
-                *(clean, worst),
-            ],
-            [*(f"stage{stage}_params_share.value" for stage in (1, 2, 3)), clean, worst],
-            [*(f"stage{stage}_macs_share.value" for stage in (1, 2, 3)), clean, worst],
-        ],
-        "Architectures": [[worst, "arch_name.value"], [clean, "arch_name.value"]],
-        "Curves": [
-            ["epoch", name, "arch_name.value"]
-            for name in ("val_robust_acc", "val_clean_acc", "train_loss", "train_acc")
-        ],
-    }
-
-
 def test_an_evaluation_that_is_not_logged_is_not_shown(study):
     once = definition(study)
     for path in study.glob("runs/*/evaluations/*.json"):
