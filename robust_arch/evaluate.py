@@ -14,21 +14,15 @@ from omegaconf import DictConfig
 from robust_arch.analysis.report.card import write_card
 from robust_arch.architectures import ArchSpec, Classifier, cost
 from robust_arch.attacks import ThreatModel
-from robust_arch.common.console import set_up_logging
 from robust_arch.common.files import write_text
 from robust_arch.common.identity import short_hash
 from robust_arch.common.plain import is_plain, shown
-from robust_arch.common.signals import exit_on_sigterm
+from robust_arch.common.process import exit_on_sigterm, set_up_logging
 from robust_arch.configuration.commands import run_job
 from robust_arch.configuration.evaluation import read_evaluation, read_normalisation
 from robust_arch.configuration.nodes import built, plain
 from robust_arch.configuration.schema import require_known
-from robust_arch.configuration.settings import (
-    evaluate_command,
-    read_rerun,
-    read_results_dir,
-    read_study_name,
-)
+from robust_arch.configuration.settings import job_command, read_flag, read_results_dir, read_study_name
 from robust_arch.data import Dataset, ImageSet, Splits
 from robust_arch.data.recorded import recorded_dataset
 from robust_arch.errors import InputError, invalid
@@ -59,7 +53,7 @@ def evaluate(cfg: DictConfig) -> EvaluationRecord:
     require_known(cfg, "evaluate")
     if not isinstance(cfg.checkpoint, str):
         raise invalid("checkpoint", cfg.checkpoint, "a file, like results/demo/runs/<run_id>/checkpoints/best.ckpt")
-    path, rerun = Path(str(cfg.checkpoint)).expanduser(), read_rerun(cfg)
+    path, rerun = Path(str(cfg.checkpoint)).expanduser(), read_flag(cfg, "rerun")
     if not path.is_file():
         RunFolder(path.parent.parent).require_weights()  # of a merged run: says which machine has them
     given = {key: value for key, value in plain(cfg.arch, "arch").items() if value is not None}
@@ -84,7 +78,7 @@ def evaluate(cfg: DictConfig) -> EvaluationRecord:
         record = EvaluationRecord(folder.evaluations, subject, select_examples(test, settings.n))
         if rerun:
             record.forget(settings)
-        about = {"command": evaluate_command(), **provenance()}
+        about = {"command": job_command("robust_arch.evaluate"), **provenance()}
         if own is None:
             facts = _facts(folder, spec, dataset, test)
             write_text(folder.config, yaml.safe_dump(_config(cfg, spec), sort_keys=False))
@@ -193,11 +187,7 @@ def _owning_run(path: Path) -> tuple[RunFolder, str, str] | None:
     """The run whose best.ckpt or last.ckpt this is, by the layout of a study's folder."""
     path = path.resolve()
     folder = RunFolder(path.parent.parent)
-    if (
-        path.stem not in ("best", "last")
-        or path != folder.checkpoint(path.stem).resolve()
-        or not folder.status.get("run")
-    ):
+    if path.stem not in ("best", "last") or path != folder.checkpoint(path.stem).resolve() or not folder.status:
         return None
     if not folder.trained:
         raise invalid(
@@ -240,7 +230,8 @@ def job(cfg: DictConfig) -> None:
     set_up_logging()
     try:
         record = evaluate(cfg)
-    except (InputError, OSError) as error:  # OSError: a disk is full, or a folder cannot be written
+    # OSError: a full disk or a folder that is not writable; FloatingPointError: logits or gradients that are not finite
+    except (InputError, OSError, FloatingPointError) as error:
         sys.exit(f"error: {error}")
     log.info("recorded in %s", record.json_path)
     for warning in record.content["warnings"]:

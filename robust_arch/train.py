@@ -10,8 +10,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from robust_arch.common.console import set_up_logging
-from robust_arch.common.signals import exit_on_sigterm
+from robust_arch.common.process import exit_on_sigterm, set_up_logging
 from robust_arch.configuration.commands import FLAGS, require_one_study, run_job
 from robust_arch.configuration.resolvers import register_resolvers
 from robust_arch.errors import InputError

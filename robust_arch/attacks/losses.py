@@ -1,4 +1,4 @@
-"""What gradient attacks climb: a value an example, never reduced over the batch before a non-linearity."""
+"""What gradient attacks climb: one value per example, never reduced over the batch before a non-linearity."""
 
 import math
 from collections.abc import Callable
@@ -72,7 +72,7 @@ class Margin:
 
 @dataclass(frozen=True)
 class LogitRatio:
-    """The margin over z_(1) - z_(3), the largest less the third largest logit (DLR, Croce and Hein 2020).
+    """The margin over z_(1) - z_(3), the largest minus the third largest logit (DLR, Croce and Hein 2020).
 
     It does not change where logits are shifted or scaled. Needs three classes.
     """

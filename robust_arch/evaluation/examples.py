@@ -21,14 +21,14 @@ class Examples:
         return len(self.images)
 
     def batches(self, size: int, device: torch.device) -> Iterator[tuple[slice, Tensor, Tensor, Tensor]]:
-        """Where the batch stands, x (B, C, H, W) float32 in [0, 1], y (B,), index (B,); each example once, in order."""
+        """Position of the batch, x (B, C, H, W) float32 in [0, 1], y (B,), index (B,); each example once, in order."""
         for start in range(0, len(self), size):
             where = slice(start, start + size)
             x = self.images.to_unit(self.images.images[where].to(device))
             yield where, x, self.images.labels[where].to(device), self.index[where].to(device)
 
     def subset(self, positions: Tensor) -> "Examples":
-        """The examples at these ascending positions among these ones."""
+        """The examples at these ascending positions."""
         return Examples(self.images.subset(positions), self.index[positions])
 
     def sample(self, n: int) -> "Examples":

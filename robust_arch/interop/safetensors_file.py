@@ -12,7 +12,7 @@ from robust_arch.interop.foreign import CUT_OFF
 
 
 def write_safetensors(loaded: LoadedCheckpoint, path: Path) -> None:
-    """Write the network, its normalisation included; nothing in the file can be executed."""
+    """Write the network with its normalisation; nothing in the file can be executed."""
     weights = {key: value.contiguous() for key, value in loaded.net.state_dict().items()}
     path.write_bytes(save(weights, metadata={METADATA_KEY: to_json(loaded.card), "format": "pt"}))
 

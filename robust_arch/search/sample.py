@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from robust_arch.architectures import ImageShape
-from robust_arch.architectures.family import get_family
+from robust_arch.architectures.cost import cost_terms
 from robust_arch.errors import invalid, require_integer
 from robust_arch.search.candidates import Candidates, Specs
 from robust_arch.search.grid import is_count
@@ -47,23 +47,17 @@ class Sample:
 
 def coordinates(specs: Specs, num_classes: int, image_shape: ImageShape, resource: str) -> np.ndarray:
     """Ranks, in [0, 1], of the last stage's share and of log(sum of depths / sum of widths): (M, 2)."""
+    from scipy.stats import rankdata
+
     stages = len(specs.template.depths)
-    family = get_family(specs.template.family)
     values = np.empty((2, len(specs)))
     for start in range(0, len(specs), _CHUNK):
         columns = specs.points[start : start + _CHUNK].T.astype(np.int64)
         depths, widths = list(columns[:stages]), list(columns[stages:])
-        terms = family.cost_terms(depths, widths, specs.template.stem_width, num_classes, image_shape)
+        terms = cost_terms(specs.template, depths, widths, num_classes, image_shape)
         values[0, start : start + _CHUNK] = terms.last_share(resource)
         values[1, start : start + _CHUNK] = np.log(sum(depths) / sum(widths))
-    return np.stack([_ranks(axis) for axis in values], axis=1)
-
-
-def _ranks(values: np.ndarray) -> np.ndarray:
-    """Ranks in [0, 1], equal values at the middle of theirs; 0.5 where there is one value only."""
-    _, position, counts = np.unique(values, return_inverse=True, return_counts=True)
-    middle = np.cumsum(counts) - (counts + 1) / 2
-    return np.asarray(middle[position] / (len(values) - 1)) if len(values) > 1 else np.full(1, 0.5)
+    return np.asarray((rankdata(values, axis=1).T - 1) / (len(specs) - 1))
 
 
 def strata(ranks: np.ndarray) -> np.ndarray:

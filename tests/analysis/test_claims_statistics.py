@@ -283,7 +283,9 @@ def test_as_many_seeds_as_it_says_exclude_the_effect_where_there_is_none(kind: t
     assert to_show is not None
     assert seeds >= to_show
     generator, tries = np.random.default_rng(9), 400
-    excluded = sum(kind(study(generator.normal(size=(6, seeds))), against).bound() < 1.0 for _ in range(tries))
+    excluded = sum(
+        kind(study(generator.normal(size=(6, seeds))), against).difference().bound < 1.0 for _ in range(tries)
+    )
     assert 0.74 < excluded / tries < 0.9
 
 

@@ -21,11 +21,15 @@ def share(count: int) -> dict[str, Any]:
     return {"count": count, "n": N, "percent": percent, "interval": [max(percent - 5, 0), min(percent + 5, 100)]}
 
 
-def planted(*flagged: str) -> dict[str, Any]:
+def planted(*flagged: str, scale: float = 1.0) -> Diagnosis:
     """A diagnosis as it is recorded, with these checks flagged."""
-    losses = {"gradient": [0.5, 1.0, 2.5], "random": [0.5, 0.5, 0.75], "wins": share(196)}
+    losses = {
+        "gradient": [scale * loss for loss in (0.5, 1.0, 2.5)],
+        "random": [scale * loss for loss in (0.5, 0.5, 0.75)],
+        "wins": share(196),
+    }
     verdicts = [{"name": name, "ok": name not in flagged, "text": f"Text of {name}, <{N}>."} for name in NAMES]
-    return {
+    content = {
         "n": N,
         "norm": "linf",
         "threat": "linf-8/255",
@@ -37,6 +41,7 @@ def planted(*flagged: str) -> dict[str, Any]:
         "verdicts": verdicts,
         "flagged": bool(flagged),
     }
+    return Diagnosis.read(content)
 
 
 def shown(diagnoses: dict[str, Diagnosis]) -> str:
@@ -98,13 +103,7 @@ def test_axes_name_their_units_and_the_title_n() -> None:
 
 @pytest.mark.parametrize("scale", [1.0, 1e4])
 def test_texts_do_not_cover_one_another(scale: float) -> None:
-    diagnosis = planted()
-    for name in ("cross_entropy", "margin"):
-        losses = diagnosis["directions"][name]
-        diagnosis["directions"][name] = losses | {
-            way: [scale * loss for loss in losses[way]] for way in ("gradient", "random")
-        }
-    panels = figure(diagnosis)
+    panels = figure(planted(scale=scale))
     panels.draw_without_rendering()
     for axes in panels.axes:
         labels = [axes.title, axes.xaxis.label, axes.yaxis.label, *axes.texts, *axes.get_xticklabels()]

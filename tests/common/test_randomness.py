@@ -117,15 +117,7 @@ def test_seeds_are_derived_by_a_digest_that_does_not_depend_on_the_process():
 
 
 def test_derived_seeds_depend_on_every_part():
-    seeds = [
-        randomness.derive(0),
-        randomness.derive(1),
-        randomness.derive(0, "attack"),
-        randomness.derive(0, "augment"),
-        randomness.derive(0, "attack", 0),
-        randomness.derive(0, "attack", 1),
-        randomness.derive(0, "attack", "1"),
-        randomness.derive(0, 1, "attack"),
-    ]
+    parts = [(0,), (1,), (0, "attack"), (0, "augment"), (0, "attack", 0), (0, "attack", 1), (0, "attack", "1")]
+    seeds = [randomness.derive(*each) for each in [*parts, (0, 1, "attack")]]
     assert len(set(seeds)) == len(seeds)
     assert all(0 <= seed < 2**63 for seed in seeds)

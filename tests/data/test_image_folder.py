@@ -268,7 +268,7 @@ def test_a_broken_file_is_named_and_nothing_is_cached(damage, folder, root, tmp_
     [
         ({"root": None}, r"data\.root = None: the folder"),
         ({"channels": 2}, r"data\.channels = 2: 3 \(RGB\) or 1 \(grey\)"),
-        ({"image_size": 0}, r"data\.image_size = 0: at least 1"),
+        ({"image_size": 0}, r"data\.image_size = 0: an integer of at least 1"),
     ],
 )
 def test_bad_settings_are_named(settings, message):

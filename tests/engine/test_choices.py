@@ -1,5 +1,6 @@
 """What `auto` decides, and memory that is kept."""
 
+import ctypes
 import subprocess
 import sys
 
@@ -87,5 +88,8 @@ def test_kept_memory_is_not_mapped_afresh():
 
 
 def test_other_systems_keep_what_they_have(monkeypatch):
-    monkeypatch.setattr(sys, "platform", "darwin")
+    def missing(name):
+        raise OSError(name)
+
+    monkeypatch.setattr(ctypes, "CDLL", missing)
     assert keep_freed_memory() is False

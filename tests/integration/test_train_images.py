@@ -59,24 +59,6 @@ def test_sizes_are_labelled_apart_as_the_docs_say(tmp_path):
     assert [plan.runs[0].run.facts.data for plan in plans] == ["digits-100", "digits-200"]
 
 
-def test_a_study_s_yaml_sets_the_size(tmp_path):
-    (tmp_path / "study").mkdir()
-    (tmp_path / "study" / "few.yaml").write_text(
-        "# @package _global_\ndefaults:\n  - override /data: digits\n  - override /hydra/sweeper: budget\n"
-        "data:\n  train_images: 150\nstudy:\n  name: few\n"
-    )
-    command = ["-m", "--config-dir", str(tmp_path), "study=few", *SPACE[1:], f"results_dir={tmp_path}"]
-    (plan,) = plans_from_command(command)
-    assert {len(planned.run.splits.train) for planned in plan.runs} == {150}
-    assert plan.study.name == "few"
-
-
-@pytest.mark.parametrize("value", ["0", "-1", "true", "1.5", "nonsense", "1e3"])
-def test_what_is_no_number_of_images_is_refused(composed, value):
-    with pytest.raises(InputError, match=r"data\.train_images = .*: an integer of at least 1"):
-        read_settings(composed(f"data.train_images={value}"))
-
-
 def test_a_batch_that_does_not_fit_the_part_is_refused(composed):
     with pytest.raises(InputError, match=r"recipe\.batch_size = 32: at most the 20 training images"):
         loaded(composed, "data.train_images=20")

@@ -10,7 +10,6 @@ import pytest
 import torch
 from commands import call
 from composition import configuration
-from omegaconf import OmegaConf
 from pyautoattack.examples.resnet import ResNet18
 from torch.nn import functional as F
 
@@ -165,25 +164,3 @@ def test_without_a_record_of_the_training_data_must_be_said(tmp_path):
     assert not (tmp_path / "results").exists()
     record = evaluate(composed(tmp_path, f"checkpoint={tmp_path}/own.ckpt", "data=digits"))
     assert record.content["n_test"] == 50
-
-
-HOSTILE = {
-    "a function": {"_target_": "os.mkdir", "path": "PATH"},
-    "a function in a value": {**TRAINED_ON["data"], "name": {"_target_": "os.mkdir", "path": "PATH"}},
-    "a function by way of this package": {"_target_": "robust_arch.data.image_folder.os.mkdir", "path": "PATH"},
-    "a class of this package": {"_target_": "robust_arch.data.images.ImageSet", "images": None},
-    "nothing there": {"_target_": "robust_arch.data.nothing.Nothing"},
-    "no target": {"name": "digits"},
-    "no mapping": "digits",
-}
-
-
-@pytest.mark.parametrize("data", HOSTILE.values(), ids=HOSTILE)
-def test_a_checkpoint_s_configuration_calls_nothing_but_data_sets(data, tmp_path):
-    made = tmp_path / "made"
-    content = OmegaConf.to_yaml(OmegaConf.create({"data": data})).replace("PATH", str(made))
-    save(tmp_path / "own.ckpt", config=OmegaConf.to_container(OmegaConf.create(content)))
-    with pytest.raises(InputError, match=r"data = .*said on the command line"):
-        evaluate(composed(tmp_path, f"checkpoint={tmp_path}/own.ckpt"))
-    assert not made.exists()
-    assert not (tmp_path / "results").exists()

@@ -4,18 +4,14 @@ import functools
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
+from composition import configuration
 from hydra.core.global_hydra import GlobalHydra
-from hydra.core.hydra_config import HydraConfig
-from omegaconf import open_dict, read_write
 from second_networks import Published, randomised
 from torch.nn import functional as F
 from typer.testing import CliRunner
 
 from robust_arch.architectures import ArchSpec, build
 from robust_arch.cli import app
-from robust_arch.common.paths import conf_dir
-from robust_arch.configuration.resolvers import register_resolvers
 from robust_arch.data.digits import Digits
 from robust_arch.errors import InputError
 from robust_arch.evaluate import evaluate
@@ -56,13 +52,6 @@ def test_what_a_file_carries_is_applied(write, peer, tmp_path):
         torch.testing.assert_close(load_published(tmp_path / "net.pth", SPEC)(x), expected, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("prefix", ["model.", "module.model.", "_orig_mod.module.", "model._orig_mod.module."])
-def test_prefixes_without_normalisation(prefix, peer):
-    net, x = load_published(behind(prefix, peer.state_dict()), SPEC), torch.rand(4, 3, 9, 9)
-    with torch.no_grad():
-        torch.testing.assert_close(net(x), peer(x), rtol=1e-4, atol=1e-4)
-
-
 BROKEN = {
     "std alone": ({"sigma": STD}, r"carries 'sigma', but no mean"),
     "too few": ({"mu": MEAN[:2], "sigma": STD}, r"'mu' is not one number for each of the network's 3 channels"),
@@ -78,14 +67,6 @@ BROKEN = {
 def test_half_a_normalisation_is_refused(extra, message, peer):
     with pytest.raises(InputError, match=message):
         load_published({**peer.state_dict(), **extra}, SPEC)
-
-
-@pytest.mark.parametrize("count", [torch.tensor(390.5), torch.tensor([390.0]), torch.tensor(3, dtype=torch.int32)])
-def test_averaged_counts_of_batches_are_read(count, peer):
-    state = {key: count if key.endswith("num_batches_tracked") else value for key, value in peer.state_dict().items()}
-    net, x = load_published({"n_averaged": torch.tensor(7), **behind("module.", state)}, SPEC), torch.rand(4, 3, 9, 9)
-    with torch.no_grad():
-        torch.testing.assert_close(net(x), peer(x), rtol=1e-4, atol=1e-4)
 
 
 # --- evaluation of a network that was trained behind the mean and std of its training images
@@ -116,18 +97,6 @@ def accuracy(mean, std):
     return 100 * float((classes == test.labels).float().mean())
 
 
-def configuration(results, *overrides):
-    register_resolvers()
-    GlobalHydra.instance().clear()
-    settings = ["evaluate.attacks=[fgsm]", "data=digits", "threat.eps=0.05", "trainer.accelerator=cpu"]
-    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        cfg = compose("evaluate", overrides=[*settings, f"results_dir={results}", *overrides], return_hydra_config=True)
-    HydraConfig.instance().set_config(cfg)
-    with read_write(cfg), open_dict(cfg):
-        del cfg["hydra"]
-    return cfg
-
-
 @pytest.fixture
 def bare(tmp_path):
     """The fitted network's weights, as a published file without the normalisation."""
@@ -136,7 +105,8 @@ def bare(tmp_path):
 
 
 def run(folder, file, *overrides):
-    return evaluate(configuration(folder / "results", f"checkpoint={file}", *overrides)).content
+    settings = ["evaluate.attacks=[fgsm]", "data=digits", "threat.eps=0.05", "trainer.accelerator=cpu"]
+    return evaluate(configuration(folder, *settings, f"checkpoint={file}", *overrides, config="evaluate")).content
 
 
 def test_evaluations_of_one_file_behind_different_normalisations(bare, tmp_path):

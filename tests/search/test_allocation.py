@@ -173,13 +173,6 @@ def test_shares_of_a_large_budget_get_the_best_of_a_million_grid_points():
     assert deviation < 0.02
 
 
-class Proportional:
-    """A family whose stages cost their width, so that widths in the same ratio have equal shares."""
-
-    def cost_terms(self, depths, widths, stem_width, num_classes, image_shape):
-        return CostTerms(tuple(widths), tuple(2 * width for width in widths), 0, 0)
-
-
 @pytest.mark.parametrize(
     ("target", "widths"),
     [(50, (10, 20, 20)), (52, (10, 20, 20)), (54, (11, 22, 22)), (55, (11, 22, 22)), (58, (12, 24, 24))],
@@ -187,7 +180,11 @@ class Proportional:
 @pytest.mark.parametrize("resource", ["params", "macs"])
 def test_equal_shares_are_told_apart_by_the_nearer_total(resource, target, widths, monkeypatch):
     # at 10%, both 50 and 55 or both 55 and 60 are inside, with exactly the shares asked for
-    monkeypatch.setattr("robust_arch.search.allocation.get_family", lambda name: Proportional())
+    # stages cost their width, so widths in the same ratio have equal shares
+    def proportional(template, depths, widths, num_classes, image_shape):
+        return CostTerms(tuple(widths), tuple(2 * width for width in widths), 0, 0)
+
+    monkeypatch.setattr("robust_arch.search.allocation.cost_terms", proportional)
     budget = Budget(**{resource: target * (2 if resource == "macs" else 1)}, tolerance=0.1)
     assert allocate(budget, (0.2, 0.4, 0.4), (1, 1, 1), 1).widths == widths
 

@@ -13,7 +13,7 @@ from robust_arch.analysis.reading import spec_of, stage_costs
 from robust_arch.architectures import ArchSpec
 from robust_arch.errors import invalid
 
-RESOURCES = ("params", "macs")
+RESOURCES = {"params": "parameters", "macs": "multiply-accumulates"}
 TOLERANCE = 0.02
 """Tolerance of a budget: costs within a factor of (1 + tolerance) / (1 - tolerance) are equal."""
 
@@ -50,6 +50,10 @@ class Measured:
         """(A, A): whether two architectures cost the same."""
         known = np.isfinite(self.costs[resource])
         return np.asarray(known[:, None] & known & ~self.more_expensive(resource) & ~self.more_expensive(resource).T)
+
+    def unless_unrecorded(self, resource: str, why: str) -> str:
+        """The reason why nothing can be compared: `why`, unless no cost is recorded."""
+        return why if np.isfinite(self.costs[resource]).any() else f"No run has its {RESOURCES[resource]} recorded."
 
     def windows(self, resource: str) -> list[np.ndarray]:
         """Disjoint sets of at least two architectures that cost the same, the largest first."""
