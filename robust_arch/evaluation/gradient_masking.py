@@ -194,7 +194,7 @@ def _curve_over_eps(subject: _Subject, clean: Tensor, at_eps: dict[str, Tensor])
 
 
 def _curve_over_steps(subject: _Subject, clean: Tensor) -> tuple[list[dict[str, Any]], Tensor]:
-    """Cross-entropy at eps from the clean image; and the images that survive every number of steps. clean: (n,) bool."""
+    """Cross-entropy at eps from the clean image; and what survives every number of steps. clean: (n,) bool."""
     rows, always = [], clean
     for steps in STEPS:
         attack = PGD(steps=steps, rel_step_size=min(1.0, REL_PATH / steps), start=Clean())
