@@ -120,18 +120,15 @@ def test_evaluations_of_one_file_behind_different_normalisations(bare, tmp_path)
     # the same network by another way is the same run, another network is another
     assert given["run_id"] == dataset["run_id"] != none["run_id"]
     assert len(load_study(tmp_path / "results" / "external")) == 2
-    assert any("another normalisation" in warning for warning in none["warnings"])
+    wrong = run(tmp_path, bare, *SAID, "evaluate.mean=[0.9]", "evaluate.std=[3]", "rerun=true")
+    for content in (none, wrong):
+        assert any("another normalisation" in warning for warning in content["warnings"])
     assert not any("another normalisation" in warning for warning in dataset["warnings"])
     runs = tmp_path / "results" / "external" / "runs"
     cards = [(runs / each["run_id"] / "evaluations" / "card.md").read_text() for each in (none, dataset)]
     assert "**Normalisation:** none assumed" in cards[0]
     assert "another normalisation" in cards[0]
     assert f"**Normalisation:** mean [{mean:.4g}], std [{std:.4g}]" in cards[1]
-
-
-def test_a_normalisation_that_does_not_belong_to_the_network_is_a_warning_too(bare, tmp_path):
-    content = run(tmp_path, bare, *SAID, "evaluate.mean=[0.9]", "evaluate.std=[3]", "rerun=true")
-    assert any("another normalisation" in warning for warning in content["warnings"])
 
 
 def test_a_file_that_carries_its_normalisation(bare, tmp_path):
