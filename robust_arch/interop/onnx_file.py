@@ -168,16 +168,14 @@ def _logits(path: Path, images: Tensor) -> np.ndarray:
 
 def _require_same_function(net: Classifier, images: Tensor, path: Path) -> None:
     """Raise InputError unless the file, run by onnxruntime, gives the logits of `net` within TOLERANCE."""
-    logits = _logits(path, images)
+    logits, file = _logits(path, images), f"checkpoint = {str(path)!r}"
     with torch.no_grad():
         expected = net(images).numpy()
     if logits.shape != expected.shape:
-        raise InputError(
-            f"checkpoint = {str(path)!r}: its graph gives logits of shape {logits.shape}, not {expected.shape}"
-        )
+        raise InputError(f"{file}: its graph gives logits of shape {logits.shape}, not {expected.shape}")
     difference, allowed = np.abs(logits - expected).max(), TOLERANCE * max(1.0, float(np.abs(expected).max()))
     if not difference <= allowed:
         raise InputError(
-            f"checkpoint = {str(path)!r}: its graph does not compute what its weights do in the architecture it names; "
-            f"logits differ by {difference:.3g}, allowed is {allowed:.3g}"
+            f"{file}: its graph does not compute what its weights do in the architecture it names; logits differ by "
+            f"{difference:.3g}, allowed is {allowed:.3g}"
         )

@@ -212,7 +212,7 @@ def test_classes_that_differ_only_by_case_or_composition_are_refused(names, root
     assert repr(sorted(names)) in str(caught.value)
 
 
-def test_names_that_are_no_text_are_read(root, read, tmp_path):
+def test_names_that_are_no_text_are_read(root, read):
     path = os.fsencode(root / "train" / "dog") + b"/\xff\n.png"
     shutil.copy(os.fsencode(root / "train" / "cat" / "1.png"), path)
     assert reading(read)[0] == 4
@@ -245,7 +245,7 @@ def test_a_folder_that_may_not_be_read_is_refused(root, read, monkeypatch):
     secret.mkdir()
     scandir = os.scandir
 
-    def guarded(path):  # whoever runs the tests may read everything, if it is root
+    def guarded(path):  # root may read everything
         if os.fspath(path) == os.fspath(secret):
             raise PermissionError(13, "Permission denied", os.fspath(path))
         return scandir(path)
@@ -296,7 +296,7 @@ def test_the_fingerprint_is_that_of_the_pixels_unless_something_is_converted(roo
     plain = read()
     save(root / "train" / "cat" / ".hidden.png")
     (root / "train" / "cat" / "notes.txt").write_text("x")
-    assert read()[0].fingerprint() == plain[0].fingerprint()  # a file that a file manager leaves is no other data set
+    assert read()[0].fingerprint() == plain[0].fingerprint()  # what a file manager leaves does not change the data set
     # the same pixels, once as they are and once by a conversion
     path = root / "train" / "dog" / "1.png"
     pixels = np.asarray(Image.open(path))
@@ -307,7 +307,7 @@ def test_the_fingerprint_is_that_of_the_pixels_unless_something_is_converted(roo
     assert converted[1].fingerprint() == plain[1].fingerprint()
 
 
-def test_how_many_are_converted_is_no_part_of_the_fingerprint_and_how_is(root, read, monkeypatch, tmp_path):
+def test_the_fingerprint_depends_on_the_kind_of_conversion(root, read, monkeypatch, tmp_path):
     convert_one(root)
     before = read()[0]
     monkeypatch.setitem(image_decoding._COLOURS, "L", "grey in another way")
