@@ -155,10 +155,11 @@ def diagnose(
 
 
 def _cost(radii: int) -> dict[str, int]:
-    """Passes an image at most, forward and backward or forward alone; images that fell are not attacked again."""
+    """The most passes per image, forward and backward or forward alone; fallen images are not attacked again."""
     # radii but 0 and eps, whose attacks are those of the losses; the distilled surrogate's passes are its own
     curves = radii - 2 + 1
-    gradients = LOSS_STEPS * (curves * len(CURVE) + len(ATTACKS)) + sum(STEPS) + 2
+    each = {name: attack.gradients for name, attack in ATTACKS.items()}
+    gradients = curves * sum(each[name] for name in CURVE) + sum(each.values()) + sum(STEPS) + 2
     return {"gradients": gradients, "forwards": QUERIES + DISTILLATION_COPIES + len(REL_T) * (2 + RANDOM_DIRECTIONS)}
 
 
