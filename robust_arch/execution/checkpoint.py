@@ -168,7 +168,7 @@ def _external_run(cfg: DictConfig, path: Path, normalisation: Normalisation) -> 
 
 def _facts(folder: RunFolder, spec: ArchSpec, dataset: Dataset, test: ImageSet) -> RunFacts:
     """What is known about a checkpoint from elsewhere; how it was trained is not."""
-    unknown = dict.fromkeys(("objective", "recipe", "train_threat", "seed", "epochs"))
+    unknown: dict[str, Any] = dict.fromkeys(("objective", "recipe", "train_threat", "seed", "epochs"))
     costs = spec_facts(spec, cost(spec, test.num_classes, test.image_shape))
     return RunFacts(run_id=folder.run_id, study=folder.path.parents[1].name, data=dataset.name, **costs, **unknown)
 
