@@ -162,11 +162,11 @@ def diagnose(
 
 
 def _cost(radii: int) -> dict[str, int]:
-    """Passes per image at most, forward and backward or forward only; broken images are not attacked again."""
-    # the radii 0 and eps need no attacks of their own; the surrogate before saturation adds a curve, and the passes of
-    # the distilled one are not the network's
+    """The most passes per image, forward and backward or forward only; broken images are not attacked again."""
+    # radii other than 0 and eps, whose attacks are those of the losses; the distilled surrogate's passes are its own
     curves = radii - 2 + 1
-    gradients = LOSS_STEPS * (curves * len(CURVE) + len(ATTACKS)) + sum(STEPS) + 2
+    each = {name: attack.gradients for name, attack in ATTACKS.items()}
+    gradients = curves * sum(each[name] for name in CURVE) + sum(each.values()) + sum(STEPS) + 2
     return {"gradients": gradients, "forwards": QUERIES + DISTILLATION_COPIES + len(REL_T) * (2 + RANDOM_DIRECTIONS)}
 
 
