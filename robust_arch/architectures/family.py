@@ -60,10 +60,10 @@ class CostTerms:
 
 @dataclass(frozen=True)
 class KeyNames:
-    """A layout of published checkpoints: for each of our state-dict keys the name that it has there.
+    """A layout of published checkpoints.
 
     Attributes:
-        published: from one of our keys to the published one.
+        published: from one of our state-dict keys to its name in the layout.
         unused: prefixes of keys that the layout's code also saves, although its network never uses them.
     """
 
@@ -79,7 +79,7 @@ class StagedNetwork(nn.Module):
     """A network that shows its stages, so that smoothness is measured stage by stage; optional for a family.
 
     Attributes:
-        stages: the stages in order, from features to features; what enters the first one leaves the stem.
+        stages: the stages in order; the first one takes the stem's output.
     """
 
     stages: nn.Sequential
@@ -93,15 +93,15 @@ class BoundedNetwork(StagedNetwork, ABC):
         """Upper bounds of the l2 Lipschitz constants, in evaluation mode, of "stem", "stage 1", ..., "head" alone.
 
         "stem" is everything before the first stage, "head" everything behind the last one. norm: the l2 operator norm
-        of a layer, on the sizes that it works on; all but the activations are layers, the pooling too.
+        of a layer at its input size; everything but the activations is a layer, including the pooling.
         """
 
 
 class Family(ABC):
-    """A family of architectures: `validate`, `cost_terms` and `build` are its duties, all else has a default.
+    """A family of architectures: `validate`, `cost_terms` and `build` are required, everything else has a default.
 
-    Its module in `families/` holds an instance as `FAMILY`. Where an optional member is missing, the command that needs
-    it says that this is not available for the family.
+    Its module in `families/` holds an instance as `FAMILY`. A command that needs a missing optional member reports that
+    this is not available for the family.
 
     Attributes:
         published_keys: layouts of published checkpoints by name, the usual one first, for the keys of `build`'s state
@@ -130,7 +130,8 @@ class Family(ABC):
     def build(self, spec: "ArchSpec", num_classes: int, channels: int) -> nn.Module:
         """A freshly initialised network from normalised images (B, channels, H, W) to logits (B, num_classes).
 
-        It draws from torch's global random state. A `StagedNetwork` or a `BoundedNetwork` tells more of its parts.
+        It draws from torch's global random state. Smoothness by stage needs a `StagedNetwork`, its bounds a
+        `BoundedNetwork`.
         """
 
     def kept_activations(self, spec: "ArchSpec", image_shape: ImageShape) -> int | None:  # noqa: ARG002

@@ -1,4 +1,4 @@
-"""What the networks of every family are made of beside torch's own layers."""
+"""Layers that the networks of all families share, besides torch's own."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -13,7 +13,7 @@ Activation = Callable[[Tensor], Tensor]
 # the largest |f'| of each activation f, over all real numbers
 _LIPSCHITZ: dict[Activation, float] = {
     F.relu: 1.0,
-    # f' is the sigmoid, which stays below 1 and comes arbitrarily near
+    # f' is the sigmoid, whose supremum is 1
     F.softplus: 1.0,
     # f' = s + z s (1 - s) with s the sigmoid; f'' = 0 where z tanh(z / 2) = 2, and there f' = 1/2 + z / 4.
     # f'(-z) = 1 - f'(z), here and for gelu, so the lowest slope is smaller in size

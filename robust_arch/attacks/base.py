@@ -1,4 +1,4 @@
-"""The promise that every attack keeps, whatever its inside does."""
+"""What every attack guarantees, whatever its implementation does."""
 
 import random
 from abc import ABC, abstractmethod
@@ -17,7 +17,7 @@ from robust_arch.errors import invalid, require_integer
 
 
 def require_inside(key: str, attack: "Attack") -> None:
-    """Raise InputError, naming `key`, for an attack that leaves the threat model, as some for training do."""
+    """Raise InputError, naming `key`, for an attack that leaves the threat model, as some training attacks do."""
     if attack.reach > 1:
         allowed = f"an attack that stays within eps; this one reaches {float(attack.reach):g} eps and is for training"
         raise invalid(key, type(attack).__name__, allowed)
@@ -42,7 +42,7 @@ def image_gradient(value: Tensor, x: Tensor) -> Tensor:
 
 @contextmanager
 def _labels_checked(net: nn.Module, y: Tensor) -> Iterator[None]:
-    """InputError for a label beyond the classes that the first logits inside show; no forward pass of its own."""
+    """Raise InputError for a label beyond the number of classes, from the first logits computed inside."""
 
     def look(module: nn.Module, inputs: tuple[Tensor, ...], logits: Tensor) -> None:  # noqa: ARG001
         hook.remove()
@@ -58,7 +58,7 @@ def _labels_checked(net: nn.Module, y: Tensor) -> Iterator[None]:
 
 @contextmanager
 def undisturbed(net: nn.Module) -> Iterator[None]:
-    """Evaluation mode and no parameter gradients inside; modes and requires_grad as they were afterwards."""
+    """Evaluation mode and no parameter gradients inside; modes and requires_grad are restored afterwards."""
     modes = {module: module.training for module in net.modules()}
     trainable = {parameter: parameter.requires_grad for parameter in net.parameters()}
     net.eval()
@@ -75,7 +75,7 @@ def undisturbed(net: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def _preserved_random_state(device: torch.device) -> Iterator[None]:
-    """The global random states of torch, numpy and Python are afterwards what they were before."""
+    """Restore the global random states of torch, numpy and Python afterwards."""
     python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002
     try:
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
@@ -94,7 +94,7 @@ class Attackable(Protocol):
 
 
 class Attack(ABC):
-    """An attack: a subclass writes `run`; the call around it keeps the promises.
+    """An attack: a subclass implements `run`; the call around it gives the guarantees.
 
     The result lies inside the ball and the box, exactly. The network's mode, its parameters' requires_grad and
     gradients, its buffers and the global random state are afterwards bit for bit what they were. Works for one
@@ -103,7 +103,7 @@ class Attack(ABC):
     """
 
     block_size: int | None = None
-    """Examples that one call must see together, for attacks whose result depends on it; None for all others."""
+    """Examples that one call must see together, for attacks whose result depends on it; else None."""
 
     @property
     def reach(self) -> Fraction:
@@ -117,7 +117,7 @@ class Attack(ABC):
 
     @property
     def implementation(self) -> str:
-        """Whose code it is, with the version."""
+        """The package whose code it is, with its version."""
         return f"robust_arch {__version__}"
 
     @abstractmethod

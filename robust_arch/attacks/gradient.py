@@ -48,6 +48,11 @@ class PGD(Attack):
         if isinstance(self.rel_step_size, str) or not 0 < self.rel_step_size < math.inf:
             raise invalid("attack.rel_step_size", self.rel_step_size, "a finite number greater than 0")
 
+    @property
+    def gradients(self) -> int:
+        """The most gradients computed per image, each of which takes a forward and a backward pass."""
+        return self.steps * self.restarts
+
     def run(self, net: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, seed: int, index: Tensor) -> Tensor:
         """All attempts, each from a start of its own."""
         x_adv = self._attempt(net, x, y, threat, randomness.example_keys(seed, index))

@@ -17,7 +17,7 @@ LogitLoss = Callable[[Tensor, int], Tensor]
 
 
 class AttackLoss(Protocol):
-    """Prepares a loss for one batch: what it needs of fixed images is computed once, before the first step."""
+    """Prepares a loss for one batch: whatever depends on fixed images is computed once, before the first step."""
 
     def prepare(self, net: nn.Module, x: Tensor, y: Tensor, x_start: Tensor) -> LogitLoss:
         """The loss for clean images x and the projected start, both (B, C, H, W), and labels y (B,)."""
@@ -28,7 +28,7 @@ class CrossEntropy:
     """-log p_y(x')."""
 
     def prepare(self, net: nn.Module, x: Tensor, y: Tensor, x_start: Tensor) -> LogitLoss:  # noqa: ARG002
-        """Needs the labels alone."""
+        """Needs only the labels."""
         return lambda logits, _: F.cross_entropy(at_least_float32(logits), y, reduction="none")
 
 
@@ -66,7 +66,7 @@ class Margin:
     """The logit margin of Carlini and Wagner 2017."""
 
     def prepare(self, net: nn.Module, x: Tensor, y: Tensor, x_start: Tensor) -> LogitLoss:  # noqa: ARG002
-        """Needs the labels alone."""
+        """Needs only the labels."""
         return lambda logits, _: margin(at_least_float32(logits), y)
 
 
@@ -78,7 +78,7 @@ class LogitRatio:
     """
 
     def prepare(self, net: nn.Module, x: Tensor, y: Tensor, x_start: Tensor) -> LogitLoss:  # noqa: ARG002
-        """Needs the labels alone."""
+        """Needs only the labels."""
 
         def loss(logits: Tensor, _: int) -> Tensor:
             logits = at_least_float32(logits)

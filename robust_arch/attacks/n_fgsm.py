@@ -16,10 +16,10 @@ from robust_arch.errors import invalid
 
 @dataclass(frozen=True, kw_only=True)
 class NFGSM(Attack):
-    """x + noise + one step of cross-entropy's steepest ascent, cut to the box alone (de Jorge et al. 2022).
+    """x + noise + one step of cross-entropy's steepest ascent, clipped to the box only (de Jorge et al. 2022).
 
     rel_noise: radius of the ball in which the noise is uniform, in units of eps; the authors' k = 2 for CIFAR.
-    rel_step_size: length of the step in units of eps. The result lies within their sum, outside of the threat model.
+    rel_step_size: length of the step in units of eps. The result lies within their sum, outside the threat model.
     """
 
     rel_noise: float = 2.0

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from robust_arch.data.image_decoding import SUFFIXES
 from robust_arch.errors import InputError, invalid
@@ -32,21 +33,13 @@ class Listing:
     skipped: Counter[str]
 
 
-@dataclass(frozen=True)
-class _Entry:
-    """One file or folder; paths are strings, as there can be millions.
-
-    Attributes:
-        name: the last part of its path.
-        path: by way of the root.
-        real: without symbolic links.
-        kind: _FOLDER, _IMAGE or the reason to skip it.
-    """
+class _Entry(NamedTuple):
+    """One file or folder; paths are strings, as there can be millions."""
 
     name: str
-    path: str
-    real: str
-    kind: str
+    path: str  # by way of the root
+    real: str  # without symbolic links
+    kind: str  # _FOLDER, _IMAGE or the reason to skip it
 
 
 def list_images(root: Path) -> tuple[list[str], dict[str, Listing], list[str]]:
@@ -101,8 +94,8 @@ def _list_part(top: list[_Entry], classes: list[str], seen: dict[str, str]) -> L
         skipped_here = Counter(entry.kind for entry in entries if entry.kind != _IMAGE)
         if not images:
             reasons = ", ".join(f"{count} {reason}" for reason, count in skipped_here.items()) or "nothing"
-            allowed = f"at least one image ({', '.join(sorted(SUFFIXES))}); it holds {reasons}"
-            raise invalid("data.root", folder, allowed)
+            suffixes = ", ".join(sorted(SUFFIXES))
+            raise invalid("data.root", folder, f"at least one image ({suffixes}); it holds {reasons}")
         for entry in images:
             other = seen.setdefault(entry.real, entry.path)
             if other != entry.path:

@@ -17,7 +17,7 @@ TOLERANCE = 1e-3
 hundred times below it, batch statistics, noise and bfloat16 do not."""
 _PROBES = 64
 _MARGIN_OF_CHANCE = 0.1  # of the way from chance to 100%: a network whose interval ends below it has learnt nothing
-_ZERO_GRADIENTS = 0.05  # share of examples from which cross-entropy attacks are hindered noticeably
+_ZERO_GRADIENTS = 0.05  # share of examples above which cross-entropy attacks are noticeably weaker
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ def _gradients(net: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel) -> Che
 
 
 def above_chance(correct: Tensor, classes: int) -> Check:
-    """Clean accuracy against guessing; too few images to tell give a warning. correct: (n,) booleans."""
+    """Clean accuracy against guessing; a warning where there are too few images to decide. correct: (n,) booleans."""
     count, n, chance = int(correct.sum()), len(correct), 1 / classes
     low, high = wilson_interval(count, n)
     learnt_nothing = high < chance + _MARGIN_OF_CHANCE * (1 - chance)

@@ -36,7 +36,7 @@ class Examples:
         return self if n >= len(self) else self.subset(stratified(self.images.labels, n, seed=0))
 
 
-@lru_cache(maxsize=4)  # a sweep asks for the same examples for every run
+@lru_cache(maxsize=4)  # a sweep uses the same examples for every run
 def select_examples(test: ImageSet, n: int | None) -> Examples:
     """The whole test set, or `n` of it in the classes' proportions by a fixed seed."""
     everything = Examples(test, torch.arange(len(test)))

@@ -33,9 +33,9 @@ ATTACKS = {
     name: PGD(steps=LOSS_STEPS, rel_step_size=0.1, start=Clean(), loss=loss)
     for name, loss in (("cross_entropy", CrossEntropy()), ("margin", Margin()), ("logit_ratio", LogitRatio()))
 }
-"""By the loss that they climb; the last one needs three classes."""
+"""Attacks by the loss that they climb; the last one needs three classes."""
 CURVE = ("cross_entropy", "margin")
-"""Those of them whose point-wise worst case is followed over the radii."""
+"""The attacks whose point-wise worst case is followed over the radii."""
 STEPS = (1, 2, 5, 10, 20, 50, 100)
 REL_PATH = 2.5  # steps of 2.5 eps / steps can cross the ball (Madry et al. 2018); at most eps, so one step is fgsm
 QUERIES = 1000
@@ -162,11 +162,11 @@ def diagnose(
 
 
 def _cost(radii: int) -> dict[str, int]:
-    """Passes per image at most, forward and backward or forward alone; broken images are not attacked again."""
-    # the radii 0 and eps need no attacks of their own; the surrogate before saturation adds a curve, and the passes of
-    # the distilled one are not the network's
+    """The most passes per image, forward and backward or forward only; broken images are not attacked again."""
+    # radii other than 0 and eps, whose attacks are those of the losses; the distilled surrogate's passes are its own
     curves = radii - 2 + 1
-    gradients = LOSS_STEPS * (curves * len(CURVE) + len(ATTACKS)) + sum(STEPS) + 2
+    each = {name: attack.gradients for name, attack in ATTACKS.items()}
+    gradients = curves * sum(each[name] for name in CURVE) + sum(each.values()) + sum(STEPS) + 2
     return {"gradients": gradients, "forwards": QUERIES + DISTILLATION_COPIES + len(REL_T) * (2 + RANDOM_DIRECTIONS)}
 
 
@@ -194,7 +194,7 @@ def _curve_over_eps(subject: _Subject, clean: Tensor, at_eps: dict[str, Tensor])
 
 
 def _curve_over_steps(subject: _Subject, clean: Tensor) -> tuple[list[dict[str, Any]], Tensor]:
-    """Cross-entropy at eps from the clean image; and who survives every number of steps. clean: (n,) bool."""
+    """Cross-entropy at eps from the clean image; and what survives every number of steps. clean: (n,) bool."""
     rows, always = [], clean
     for steps in STEPS:
         attack = PGD(steps=steps, rel_step_size=min(1.0, REL_PATH / steps), start=Clean())
@@ -257,7 +257,7 @@ def _directions(subject: _Subject, white_box: Tensor) -> dict[str, Any]:
 
 
 def _along_directions(subject: _Subject, x: Tensor, y: Tensor, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Losses (2, T, B) along their own gradients, losses along random directions, and who has a gradient, (B,)."""
+    """Losses (2, T, B) along their own gradients, along random directions, and which images have a gradient, (B,)."""
     gradients = [_gradient(subject.net, x, y, loss) for loss in range(2)]
     along = [_profile(subject, x, y, _finite(gradient))[loss] for loss, gradient in enumerate(gradients)]
     seeds = [randomness.derive(subject.seed, "masking", number) for number in range(RANDOM_DIRECTIONS)]

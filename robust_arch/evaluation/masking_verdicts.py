@@ -118,13 +118,13 @@ def _judge_square(found: Mapping[str, Any]) -> tuple[bool, str]:
 def _judge_transfer(rows: list[dict[str, Any]]) -> tuple[bool, str]:
     if not rows:
         return _NO_SURVIVORS
-    parts, ok = [], True
-    for row in rows:
-        among = recorded_share(row["broken"]["count"], row["white_box"]["count"])
-        ok = ok and not _exceeds(row["broken"], MAX_TRANSFER) and not _many(among, MAX_TRANSFER_OF_SURVIVORS)
-        parts.append(
-            f"{row['surrogate']} {_text(row['broken'])} of all, {_of_survivors(among, MAX_TRANSFER_OF_SURVIVORS)}"
-        )
+    limit = MAX_TRANSFER_OF_SURVIVORS
+    among = [recorded_share(row["broken"]["count"], row["white_box"]["count"]) for row in rows]
+    parts = [
+        f"{row['surrogate']} {_text(row['broken'])} of all, {_of_survivors(share, limit)}"
+        for row, share in zip(rows, among, strict=True)
+    ]
+    ok = not any(_exceeds(row["broken"], MAX_TRANSFER) for row in rows) and not any(_many(a, limit) for a in among)
     return ok, (
         "Images made on a surrogate break images that survive every white-box attack, by surrogate: "
         f"{'; '.join(parts)}; allowed {MAX_TRANSFER:.0%} of all."

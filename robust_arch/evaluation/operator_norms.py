@@ -104,7 +104,7 @@ def conv_norm(
     """The l2 norm of a convolution on inputs (C, H, W), its border included, and whether the iteration converged.
 
     Power iteration on A^T A in float64 from a Gaussian vector of its own seed. The estimate rises with every step and
-    approaches the norm from below: it is no certified bound. The iteration ends where a step changes the estimate
+    approaches the norm from below: it is not a certified bound. The iteration ends where a step changes the estimate
     by at most `tolerance`, relatively, or after `max_steps`. The remaining error is larger than the tolerance: at
     1e-5 up to about 0.1 percent for layers of a WRN-34-10 at initialisation, whose norms take some minutes on a CPU.
 

@@ -96,7 +96,7 @@ def run_attack(
         examples: the n images.
         named: the attack.
         logits: (n, K), as of `clean_logits`.
-        blocks: where finished batches are kept and looked for.
+        blocks: where finished batches are stored and read.
         measure: compute stability, local Lipschitz forms and FOSC too.
         keep_images: return the attacked images.
 
@@ -218,7 +218,7 @@ class _Progress:
 
 
 def _summarised(messages: list[str]) -> list[str]:
-    """One of each kind, with how often; messages that differ in their numbers alone are of one kind."""
+    """One message of each kind, with its count; messages that differ only in their numbers are of one kind."""
     kinds: dict[str, list[str]] = {}
     for message in messages:
         kinds.setdefault(re.sub(r"\d[\d.]*", "#", message), []).append(message)

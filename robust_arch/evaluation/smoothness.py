@@ -1,4 +1,4 @@
-"""How much a network changes under attack, measured, and how much it could at most by its operator norms."""
+"""How much a network changes under attack, and how much it can change at most by its operator norms."""
 
 import logging
 import math
@@ -80,7 +80,7 @@ def fosc(net: nn.Module, x: Tensor, x_adv: Tensor, y: Tensor, threat: ThreatMode
     Returns:
         (B,) float64, in nats.
     """
-    # as in Attack: gradients are there under no_grad and under inference_mode too
+    # as in Attack: gradients are available under no_grad and inference_mode too
     with torch.inference_mode(False), torch.enable_grad(), undisturbed(net):
         point = x_adv.detach().clone().requires_grad_(True)
         # in float64: in float32 the gradient of a confident example is rounded away
@@ -94,9 +94,10 @@ def fosc(net: nn.Module, x: Tensor, x_adv: Tensor, y: Tensor, threat: ThreatMode
 class StageChange:
     """How much one stage's features change under attack, in l2: (B,) float64 each, NaN where the denominator is 0.
 
-    name: "stem" (all that comes before the first stage), "stage 1", ..., "logits".
-    from_input: ||h(x') - h(x)|| / ||x' - x||. alone: the same numerator over the change of what enters the stage; what
-    enters the stem are images, before normalisation.
+    Attributes:
+        name: "stem" (everything before the first stage), "stage 1", ..., "logits".
+        from_input: ||h(x') - h(x)|| / ||x' - x||.
+        alone: the same numerator over the change of the stage's input; the stem's input is the image, not normalised.
     """
 
     name: str
@@ -108,7 +109,7 @@ class StageChange:
 def stage_changes(net: Classifier, x: Tensor, x_adv: Tensor) -> list[StageChange]:
     """The measured change of stem, each stage and logits, in this order; `net` is left unchanged.
 
-    For a network that is no `StagedNetwork`, "logits" is the only entry.
+    For a network that is not a `StagedNetwork`, "logits" is the only entry.
 
     x, x_adv: (B, C, H, W) in [0, 1].
 
@@ -129,7 +130,7 @@ def stage_changes(net: Classifier, x: Tensor, x_adv: Tensor) -> list[StageChange
 
 
 def _features(net: Classifier, x: Tensor) -> dict[str, Tensor]:
-    """The output of the stem, of each stage and of the head, (B, ...) each; of the head alone without stages."""
+    """The output of the stem, of each stage and of the head, (B, ...) each; only of the head without stages."""
     stages = list(net.network.stages) if isinstance(net.network, StagedNetwork) else []
     names = {stage: f"stage {i}" for i, stage in enumerate(stages, start=1)}
     features: dict[str, Tensor] = {}
@@ -151,10 +152,10 @@ def upper_bounds(net: Classifier, image_shape: ImageShape) -> dict[str, Any]:
 
     Returns:
         Plain JSON data. layers: name, norm, converged of each; stages: "stem" (with the normalisation, from images in
-        [0, 1]), "stage 1", ..., "head", each alone; network: their product, from images to logits.
+        [0, 1]), "stage 1", ..., "head", each by itself; network: their product, from images to logits.
 
     Raises:
-        InputError: for a network that is no `BoundedNetwork`, or a layer of a kind whose norm is not known.
+        InputError: for a network that is not a `BoundedNetwork`, or a layer whose norm is not known.
     """
     network = net.network
     if not isinstance(network, BoundedNetwork):

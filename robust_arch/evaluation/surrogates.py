@@ -1,7 +1,7 @@
 """Surrogates: networks that are attacked in place of another one, which then classifies the attacked images.
 
 Where a network's own gradients mislead attacks, those of a surrogate may not (Papernot et al. 2017, Athalye et al.
-2018). An image that the network fails on is a true counterexample, wherever it came from.
+2018). An image that the network misclassifies is a true counterexample, whatever its origin.
 """
 
 from typing import Any
@@ -15,7 +15,7 @@ from robust_arch.errors import invalid
 from robust_arch.evaluation.operator_norms import hooked
 
 PRESATURATION = "presaturation_logits"
-"""Method of a network, from images to logits (B, K), that returns them before anything that saturates."""
+"""Method of a network, from images to logits (B, K), that returns them before any saturation."""
 DISTILLATION_COPIES = 16  # per image, with random changes, on which the distilled network learns the network's classes
 _STEPS, _BATCH, _RATE = 300, 256, 2e-3
 _SIDE = 32  # of the images that the distilled network works on: larger ones are reduced by the first stride
@@ -24,7 +24,7 @@ _SIDE = 32  # of the images that the distilled network works on: larger ones are
 class Presaturation(nn.Module):
     """A network up to the last of its linear or convolutional layers that has one number per class.
 
-    layer: that layer; or the part of the network, itself included, whose method `presaturation_logits` is used.
+    layer: that layer, or the part of the network, possibly all of it, whose method `presaturation_logits` is used.
     """
 
     def __init__(self, net: nn.Module, layer: nn.Module) -> None:

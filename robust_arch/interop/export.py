@@ -6,9 +6,8 @@ import torch
 
 from robust_arch.common.files import replacing
 from robust_arch.errors import InputError, invalid
-from robust_arch.interop.onnx_file import write_onnx
+from robust_arch.interop.onnx_file import probe_images, write_onnx
 from robust_arch.interop.opening import open_checkpoint
-from robust_arch.interop.probe import probe_images
 from robust_arch.interop.published import published_state
 from robust_arch.interop.reading import require_free
 from robust_arch.interop.safetensors_file import write_safetensors

@@ -4,10 +4,11 @@ Needs the optional dependencies of the extra `onnx`, which are imported when a f
 """
 
 import io
+import math
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,6 @@ from robust_arch.errors import InputError, invalid
 from robust_arch.interop.checkpoint import LoadedCheckpoint, restore
 from robust_arch.interop.description import METADATA_KEY, from_json, to_json
 from robust_arch.interop.foreign import CUT_OFF, printable
-from robust_arch.interop.probe import probe_images
 
 # of the networks here as torch and the usual simplifiers write them: no loops, branches, random numbers or tables
 OPERATORS = frozenset(
@@ -38,7 +38,18 @@ _MOST_NODES = 8  # per tensor of weights: torch leaves 2 to 3
 _MOST_MEMORY = 4 * 2**30  # bytes for the runtime and the features of a few images
 _COPIES = 8  # of the weights: as read, as parsed, and as the runtime rearranges them
 _MOST_SECONDS = 300  # for a few images, which take the largest network here some 20
+_MOST_NUMBERS = 2**24  # in all probe images together: five of 1,000 x 1,000 pixels in colour
 TOLERANCE = 1e-4  # of the largest logit: float32 sums in another order differ by some 1e-6 per layer
+
+
+def probe_images(image_shape: Sequence[int], count: int) -> Tensor:
+    """Images on which two forms of a network are compared: (count, C, H, W), uniform in [0, 1], always the same.
+
+    Of very large images there are two.
+    """
+    if count * math.prod(image_shape) > _MOST_NUMBERS:
+        count = 2
+    return torch.rand(count, *image_shape, generator=torch.Generator().manual_seed(0))
 
 
 def _package(name: str) -> Any:
@@ -83,9 +94,8 @@ def read_onnx(path: Path) -> LoadedCheckpoint:
     """The network in a file of `write_onnx`, after checking that the file itself computes the same logits.
 
     Raises:
-        InputError: for a file that is cut off, was not exported by this project, has operators that no classifier
-            needs, whose weights do not fit its card, or whose graph computes something other than the network of its
-            card with its weights.
+        InputError: for a file that is cut off or was not exported by this project, operators that no classifier needs,
+            weights that do not fit the card, or a graph that computes anything but the card's network.
     """
     onnx = _package("onnx")
     try:
@@ -158,16 +168,14 @@ def _logits(path: Path, images: Tensor) -> np.ndarray:
 
 def _require_same_function(net: Classifier, images: Tensor, path: Path) -> None:
     """Raise InputError unless the file, run by onnxruntime, gives the logits of `net` within TOLERANCE."""
-    logits = _logits(path, images)
+    logits, file = _logits(path, images), f"checkpoint = {str(path)!r}"
     with torch.no_grad():
         expected = net(images).numpy()
     if logits.shape != expected.shape:
-        raise InputError(
-            f"checkpoint = {str(path)!r}: its graph gives logits of shape {logits.shape}, not {expected.shape}"
-        )
+        raise InputError(f"{file}: its graph gives logits of shape {logits.shape}, not {expected.shape}")
     difference, allowed = np.abs(logits - expected).max(), TOLERANCE * max(1.0, float(np.abs(expected).max()))
     if not difference <= allowed:
         raise InputError(
-            f"checkpoint = {str(path)!r}: its graph does not compute what its weights do in the architecture it names; "
-            f"logits differ by {difference:.3g}, allowed is {allowed:.3g}"
+            f"{file}: its graph does not compute what its weights do in the architecture it names; logits differ by "
+            f"{difference:.3g}, allowed is {allowed:.3g}"
         )

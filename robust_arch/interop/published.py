@@ -65,8 +65,7 @@ def published_state(net: Classifier, spec: ArchSpec, layout: str | None = None) 
     """The weights of `net` under the names of a layout, by default the family's usual one.
 
     Raises:
-        InputError: for a family without layouts, an unknown layout, or a network that normalises its input, for which
-            layouts have no place.
+        InputError: for a family without layouts, an unknown layout, or a network that normalises its input.
     """
     layouts = _layouts(spec)
     layout = next(iter(layouts)) if layout is None else layout

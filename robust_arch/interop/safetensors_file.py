@@ -18,11 +18,7 @@ def write_safetensors(loaded: LoadedCheckpoint, path: Path) -> None:
 
 
 def read_safetensors(path: Path) -> LoadedCheckpoint:
-    """The network in a file of `write_safetensors`.
-
-    Raises:
-        InputError: for a file that is cut off, was not exported by this project, or whose weights do not fit its card.
-    """
+    """The network in a file of `write_safetensors`; raises InputError for any other file."""
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
             metadata = file.metadata() or {}

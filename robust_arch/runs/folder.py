@@ -80,53 +80,20 @@ class RunFolder:
         path: the folder.
         left_out: files that were read and do not fit, like `runs/<run_id>/result.json`, to the reason; shared by the
             runs of a `StudyFolder`.
+        checkpoints: the folder of best.ckpt and last.ckpt.
+        evaluations: the folder of the evaluation records.
+        config: the complete configuration of the run.
+        metrics: one row per epoch.
+        log: everything that was logged.
     """
 
     def __init__(self, path: Path, left_out: dict[str, str] | None = None) -> None:
         self.path = path
         self.left_out = {} if left_out is None else left_out
-
-    # properties, because reading thousands of runs needs few of these paths
-    @property
-    def checkpoints(self) -> Path:
-        """The folder of best.ckpt and last.ckpt."""
-        return self.path / "checkpoints"
-
-    @property
-    def evaluations(self) -> Path:
-        """The folder of the evaluation records."""
-        return self.path / "evaluations"
-
-    @property
-    def config(self) -> Path:
-        """The complete configuration of the run."""
-        return self.path / "config.yaml"
-
-    @property
-    def metrics(self) -> Path:
-        """One row per epoch."""
-        return self.path / "metrics.csv"
-
-    @property
-    def log(self) -> Path:
-        """Everything that was logged."""
-        return self.path / "train.log"
-
-    @property
-    def _status(self) -> Path:
-        return self.path / "status.json"
-
-    @property
-    def _result(self) -> Path:
-        return self.path / "result.json"
-
-    @property
-    def _reserve(self) -> Path:
-        return self.path / ".reserve"
-
-    @property
-    def _lock(self) -> Path:
-        return self.path / ".lock"
+        self.checkpoints, self.evaluations = path / "checkpoints", path / "evaluations"
+        self.config, self.metrics, self.log = path / "config.yaml", path / "metrics.csv", path / "train.log"
+        self._status, self._result = path / "status.json", path / "result.json"
+        self._reserve, self._lock = path / ".reserve", path / ".lock"
 
     @property
     def run_id(self) -> str:

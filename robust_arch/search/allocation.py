@@ -1,4 +1,4 @@
-"""From shares of a budget to widths, and from independent numbers to shares, so that any optimiser can suggest them."""
+"""From shares of a budget to widths, and from independent numbers to shares, which any optimiser can suggest."""
 
 import math
 from collections.abc import Callable, Sequence

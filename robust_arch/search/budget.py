@@ -97,7 +97,7 @@ def check_last_share(bounds: Any) -> tuple[float, float]:
 
 def require_countable(largest: ArchSpec, task: Task) -> None:
     """Raise InputError where costs up to those of `largest` may not fit into 64 bits, in which many are counted."""
-    found = cost(largest, *task)  # of Python's integers, which have no end
+    found = cost(largest, *task)  # in Python's integers, which do not overflow
     # twice: a stage without a projection costs less than a narrower one with it, which adds less than the rest
     if (most := 2 * max(found.params, found.macs)) >= 2**63:
         raise InputError(

@@ -17,7 +17,7 @@ MAX_VALUE = 2**24  # of a depth or a width: far beyond what fits into memory, an
 def stage_choices(key: str, stages: Any, step: int = 1) -> tuple[tuple[int, ...], ...]:
     """For each stage a tuple of distinct integers of at least 1, from a list or from {min, max, step} with both ends.
 
-    step: of a range that names none.
+    step: of a range that has none.
     """
     allowed = "for each stage a list of integers, like [[1,2],[1,2],[1]], or {min, max, step}"
     if isinstance(stages, str | Mapping) or not hasattr(stages, "__iter__"):
@@ -88,10 +88,10 @@ class Tie:
             object.__setattr__(self, name, tuple(tuple(group) for group in groups))
 
     def dimensions(self, name: str, lists: Sequence[Sequence[int]]) -> list[int]:
-        """For the list of each stage the first stage, counted from 0, that moves with it.
+        """For each stage's list the first stage, counted from 0, that moves with it.
 
         Raises:
-            InputError: for a stage that is not there, and for lists of one group that differ in length.
+            InputError: for a stage that does not exist, or lists of one group that differ in length.
         """
         leaders = list(range(len(lists)))
         for group in getattr(self, name):

@@ -16,12 +16,15 @@ RESOURCES = ("trainer.max_epochs", "trainer.limit_train_batches")
 class Halving:
     """The keys of `hydra/sweeper=halving`, checked.
 
-    resource: the key whose values the rungs are. rungs: its values, increasing; if None they follow from min, max
-    and eta. eta: of n architectures ceil(n / eta) are promoted. tie_points: architectures whose held-out robust
-    accuracy lies at most so many points from the nearest rival across the cut are tied with it. tie_seeds: further
-    seeds that break ties.
-
-    Raises InputError on construction for a value that is not allowed.
+    Attributes:
+        resource: the key whose values the rungs are.
+        rungs: its values, increasing; if None they follow from min, max and eta.
+        min: least value of the smallest rung.
+        max: value of the last rung.
+        eta: of n architectures ceil(n / eta) are promoted.
+        tie_points: architectures whose held-out robust accuracy is at most this many points from the nearest rival
+            across the cut are tied with it.
+        tie_seeds: further seeds that break ties.
     """
 
     resource: str = "trainer.max_epochs"

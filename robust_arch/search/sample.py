@@ -12,7 +12,7 @@ from robust_arch.search.grid import is_count
 
 BINS = 4  # quartiles of each coordinate; their combinations are the strata
 _CHUNK = 250_000  # members whose cost is computed at once
-_POOL = 5_000  # of a stratum: so many at random cover it as well as all of them, and distances to them take no time
+_POOL = 5_000  # of a stratum: this many at random cover it as well as all of them, and their distances take no time
 
 
 @dataclass(frozen=True)
@@ -30,9 +30,9 @@ class Sample:
     def of(self, members: Candidates, num_classes: int, image_shape: ImageShape, resource: str) -> Candidates:
         """The chosen members, in the order of the space.
 
-        Strata are quartiles of the last stage's share of `resource` times quartiles of depth against width. Each
-        is represented before one is a second time; within that rule the member farthest from all chosen ones
-        (in ranks) comes next, so that what is chosen covers the space.
+        Strata are quartiles of the last stage's share of `resource` times quartiles of depth against width. Every
+        stratum is drawn from once before any is drawn from twice; within that rule the member farthest from all chosen
+        ones (in ranks) comes next, so that the sample covers the space.
         """
         if self.count is None or len(members.specs) <= self.count:
             return members

@@ -67,7 +67,7 @@ class Variants:
             object.__setattr__(self, "stages", tuple(self.stages))
 
     def positions(self, count: int) -> tuple[int, ...]:
-        """The stages that change, counted from 0, of `count` there are."""
+        """The stages that change, counted from 0, out of `count`."""
         if self.stages is None:
             return tuple(range(count))
         numbers = [count if stage == "last" else int(stage) for stage in self.stages]

@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 from matplotlib.axes import Axes
 
-from robust_arch.analysis.report.figures import png
 from robust_arch.analysis.report.gradient_masking import Diagnosis, figure, section
 from robust_arch.analysis.report.templating import render
 
@@ -76,10 +75,8 @@ def test_each_network_has_its_verdicts_in_words() -> None:
 
 def test_the_figure_has_an_alternative_text() -> None:
     (alt,) = re.findall('<img [^>]*alt="(.*?)"', shown({"net-a": planted("steps")}))
-    assert "net-a" in alt
-    assert "200 test images" in alt
-    assert "linf-8/255" in alt
-    assert "Flagged by: Accuracy against steps." in alt
+    for part in ("net-a", "200 test images", "linf-8/255", "Flagged by: Accuracy against steps."):
+        assert part in alt
 
 
 def test_what_is_drawn_is_what_is_recorded() -> None:
@@ -109,7 +106,3 @@ def test_texts_do_not_cover_one_another(scale: float) -> None:
         labels = [axes.title, axes.xaxis.label, axes.yaxis.label, *axes.texts, *axes.get_xticklabels()]
         boxes = [label.get_window_extent() for label in labels if label.get_text()]
         assert all(not box.count_overlaps(boxes[:position]) for position, box in enumerate(boxes))
-
-
-def test_the_picture_is_a_png() -> None:
-    assert png(figure(planted()))[:8] == b"\x89PNG\r\n\x1a\n"

@@ -197,16 +197,15 @@ def test_the_gaussian_start_has_the_stated_deviation(start, std):
     assert stats.kstest(offset.flatten().numpy(), stats.norm(scale=std).cdf).pvalue > 1e-3
 
 
-@pytest.mark.parametrize(
-    ("given", "message"),
-    [
-        ({"steps": 0}, r"attack\.steps = 0: .*at least 1"),
-        ({"steps": True}, r"attack\.steps = True: .*integer"),
-        ({"steps": 2.0}, r"attack\.steps = 2\.0: .*integer"),
-        ({"rel_step_size": 0.0}, r"attack\.rel_step_size = 0\.0: a finite number greater than 0"),
-        ({"rel_step_size": float("nan")}, r"attack\.rel_step_size = nan: a finite number greater than 0"),
-    ],
-)
-def test_bad_settings_are_named(given, message):
-    with pytest.raises(InputError, match=message):
-        PGD(**{"steps": 20, "rel_step_size": 0.1, **given})
+BAD_SETTINGS = {
+    "steps": ([0, True, 2.0], "an integer of at least 1"),
+    "rel_step_size": ([0.0, math.nan], "a finite number greater than 0"),
+}
+
+
+@pytest.mark.parametrize("key", BAD_SETTINGS)
+def test_bad_settings_are_named(key):
+    values, allowed = BAD_SETTINGS[key]
+    for value in values:
+        with pytest.raises(InputError, match=rf"attack\.{key} = {value}: .*{allowed}"):
+            PGD(**{"steps": 20, "rel_step_size": 0.1, key: value})

@@ -9,13 +9,14 @@ import pytest
 import torch
 from torch import nn
 
-from robust_arch.attacks import NFGSM, PGD, Attack, Bernoulli, Clean, Margin, ThreatModel
+from robust_arch.attacks import NFGSM, PGD, Attack, Bernoulli, Clean, GuidedMargin, Margin, ThreatModel
 from robust_arch.attacks.autoattack import AutoAttack
 from robust_arch.errors import InputError
 
 THREAT = ThreatModel("linf", 0.2)
 FGSM = PGD(steps=1, rel_step_size=1.0, start=Clean())
 PGD5 = PGD(steps=5, rel_step_size=0.25)
+GAMA = PGD(steps=100, rel_step_size=2.0, drops=(60, 85), start=Bernoulli(), loss=GuidedMargin())
 CW5 = PGD(steps=5, rel_step_size=0.25, loss=Margin())
 
 
@@ -222,16 +223,17 @@ def test_the_start_of_an_example_follows_from_seed_and_index_alone(attack, threa
         assert torch.equal(attack(flat, grey, y, threat, seed=0, index=torch.arange(8)), starts[:8])
 
 
-@pytest.mark.parametrize("attack", [PGD5, CW5], ids=["pgd", "cw"])
-def test_an_attack_does_not_depend_on_the_company_of_an_example(attack, net):
+@pytest.mark.parametrize(("attack", "threat"), [(PGD5, THREAT), (CW5, THREAT), (GAMA, THREAT), (GAMA, L2)])
+def test_an_attack_does_not_depend_on_the_company_of_an_example(attack, threat, net):
     # in float64, so that the order of sums in a batch of another size decides no sign
-    net, (x, y) = net.double(), batch(8)
+    net, (x, y) = net.double(), batch(4)
     x = x.double()
-    together = attack(net, x, y, THREAT, seed=1)
+    together = attack(net, x, y, threat, seed=1)
     alone = [
-        attack(net, x[i : i + 1], y[i : i + 1], THREAT, seed=1, index=torch.tensor([i])) for i in reversed(range(8))
+        attack(net, x[i : i + 1], y[i : i + 1], threat, seed=1, index=torch.tensor([i])) for i in reversed(range(4))
     ]
-    torch.testing.assert_close(torch.cat(alone[::-1]), together, rtol=0, atol=1e-12)
+    # such sums change the last bits of a step that is not a sign
+    torch.testing.assert_close(torch.cat(alone[::-1]), together, rtol=0, atol=1e-12 if threat is THREAT else 1e-9)
 
 
 X, Y = batch(2)

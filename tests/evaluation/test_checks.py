@@ -274,21 +274,15 @@ OUTSIDE = {
 @pytest.mark.parametrize("to_unit", OUTSIDE.values(), ids=OUTSIDE)
 def test_images_outside_the_box_fail(to_unit, sound):
     images = images_for(sound)
-    images.images[5, 0, 0, 0] = 128
-    images.images[6, 0, 0, 0] = 0
+    images.images[5, 0, 0, 0], images.images[6, 0, 0, 0] = 128, 0
+    inside = checked(sound, images)[IMAGES]
+    assert (inside.state, inside.detail) == ("ok", "from 0.0000 to 1.0000")
     net = Changed(sound, before=lambda x: x / 128)  # grey levels would saturate the logits
     scaled = Scaled(images, to_unit)
     with torch.no_grad():
         right = net(to_unit(images.images.float())).argmax(dim=1)
     scaled.labels[:48] = right[:48]
     assert not_ok(net, scaled) == {IMAGES: "failed"}
-
-
-def test_images_that_reach_0_and_1_pass(sound):
-    images = images_for(sound)
-    images.images[5, 0, 0, 0], images.images[6, 0, 0, 0] = 128, 0
-    check = checked(sound, images)[IMAGES]
-    assert (check.state, check.detail) == ("ok", "from 0.0000 to 1.0000")
 
 
 @pytest.mark.parametrize(("share", "agree"), [(0.0, True), (0.9, True), (1.1, False)])
@@ -382,32 +376,26 @@ def test_a_distance_that_float32_rounds_onto_the_ball_is_a_problem(sound):
     assert problem.startswith("images left linf-0.125 (distance 0.125000004)")
 
 
-def test_one_float_beyond_the_l2_ball_is_a_problem(sound):
-    x = torch.full((2, 1, 4, 4), 0.25)
+BEYOND = {
+    # 3 - 4 - 5: length 0.625
+    "l2 ball": (ThreatModel("l2", "5/8"), 0.25, [0.375, 0.5], 1.0, "images left l2-0.625 (distance 0.625000"),
+    "above the box": (THREAT, 1.0, [0.0, 0.0], 2.0, "images left linf-0.125 (distance "),
+    "below the box": (THREAT, 0.0, [0.0, 0.0], -1.0, "images left linf-0.125 (distance "),
+}
+
+
+@pytest.mark.parametrize(("threat", "level", "offset", "towards", "message"), BEYOND.values(), ids=BEYOND)
+def test_one_float_beyond_is_a_problem(threat, level, offset, towards, message, sound):
+    x = torch.full((2, 1, 4, 4), level)
     x_adv = x.clone()
-    x_adv[1, 0, 0, :2] += torch.tensor([0.375, 0.5])  # 3 - 4 - 5: length 0.625
-    threat = ThreatModel("l2", "5/8")
+    x_adv[1, 0, 0, :2] += torch.tensor(offset)
     assert problems(sound, x, x_adv, threat) == []
-    x_adv[1, 0, 0, 0] = x_adv[1, 0, 0, 0].nextafter(torch.tensor(1.0))
+    x_adv[1, 0, 0, 0] = x_adv[1, 0, 0, 0].nextafter(torch.tensor(towards))
     (problem,) = problems(sound, x, x_adv, threat)
-    assert problem.startswith("images left l2-0.625 (distance 0.625000")
-
-
-@pytest.mark.parametrize(("value", "around"), [(1.0, 2.0), (0.0, -1.0)], ids=["above", "below"])
-def test_one_float_beyond_the_box_is_a_problem(value, around, sound):
-    x = torch.full((3, 1, 4, 4), value)
-    assert problems(sound, x, x) == []
-    x_adv = x.clone()
-    x_adv[2, 0, 3, 3] = x_adv[2, 0, 3, 3].nextafter(torch.tensor(around))
-    (problem,) = problems(sound, x, x_adv)
-    assert problem.startswith("images left linf-0.125 (distance ")
+    assert problem.startswith(message)
     assert "or the box [0, 1]" in problem
-
-
-def test_an_image_that_is_no_number_is_a_problem(grey, sound):
-    x_adv = grey.clone()
     x_adv[0, 0, 0, 0] = math.nan
-    assert problems(sound, grey, x_adv)[0].startswith("images left linf-0.125 (distance nan) or the box [0, 1] (nan")
+    assert "(distance nan) or the box [0, 1] (nan" in problems(sound, x, x_adv, threat)[0]
 
 
 @pytest.mark.parametrize(("share", "count"), [(0.9, 0), (1.1, 1)])

@@ -26,7 +26,7 @@ EVERY = {
 each_set = pytest.mark.parametrize("name", sorted(EVERY))
 
 
-def test_every_data_file_is_spoken_of_here():
+def test_every_data_file_is_covered_here():
     assert {path.stem for path in (conf_dir() / "data").glob("*.yaml")} == set(EVERY)
 
 

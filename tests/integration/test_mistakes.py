@@ -268,7 +268,7 @@ def test_no_attack_of_a_run_leaves_the_ball_or_the_box(trained, attacked):
 
 @pytest.mark.parametrize("norm", NORMS)
 def test_the_projected_images_are_those_that_are_scored(norm, attacked):
-    # mistake: the score of another iterate, before the projection say, stands in the results
+    # mistake: the recorded score is of another iterate, for example the one before the projection
     record, eps = attacked[norm].record, NORMS[norm]
     assert record.invalid == []
     net = load_checkpoint(attacked[norm].path).net
@@ -363,8 +363,8 @@ def damaged(source, place, damage, out):
 
 
 def evaluate_file(root, place, path):
-    said = (*SPEC, "data=digits", f"threat.eps={EPS}") if place == "model_state_dict" else ()
-    return evaluated(root, path, *said, "evaluate.attacks=[fgsm]")
+    unrecorded = (*SPEC, "data=digits", f"threat.eps={EPS}") if place == "model_state_dict" else ()
+    return evaluated(root, path, *unrecorded, "evaluate.attacks=[fgsm]")
 
 
 @pytest.mark.parametrize("place", ["state_dict", "model_state_dict"])
@@ -666,7 +666,6 @@ def training_outcome(tmp_path_factory):
 
 @pytest.mark.parametrize("key", TRAINING)
 def test_a_key_of_training_changes_the_training(key, training_outcome):
-    # mistake: a key that nobody reads
     context = TRAINING[key][1:]
     tensors, rows = training_outcome(context)
     other_tensors, other_rows = training_outcome(context, key)
@@ -699,13 +698,11 @@ def evaluation_of(trained, tmp_path_factory):
 
 @pytest.mark.parametrize("key", EVALUATION)
 def test_a_key_of_evaluation_changes_the_records(key, evaluation_of):
-    # mistake: a key that nobody reads
     assert evaluation_of(key) != evaluation_of()
 
 
 @pytest.mark.parametrize("key", PLAN)
 def test_a_key_of_a_study_changes_its_plan(key, tmp_path):
-    # mistake: a key that nobody reads
     value, *context = PLAN[key]
     cfg = configuration(tmp_path, *SMALL, *context)
     rows = [[planned.row() for planned in plan_study(each, []).runs] for each in (cfg, changed(cfg, key, value))]
@@ -716,7 +713,6 @@ def test_a_key_of_a_study_changes_its_plan(key, tmp_path):
 
 @pytest.mark.parametrize("name", choices("attack"))
 def test_every_key_of_an_attack_is_checked(name):
-    # mistake: a key that nobody reads
     content = yaml.safe_load((conf_dir() / "attack" / f"{name}.yaml").read_text())
     instantiate(DictConfig(content), name)
     for key in leaves(content):
@@ -725,7 +721,6 @@ def test_every_key_of_an_attack_is_checked(name):
 
 
 def test_the_checkpoints_that_are_asked_for_are_evaluated(copy_of):
-    # mistake: a key that nobody reads
     for wanted in (["best"], ["last"], ["best", "last"]):
         root, folder = copy_of("-".join(wanted))
         shutil.rmtree(folder.evaluations)
@@ -734,7 +729,6 @@ def test_the_checkpoints_that_are_asked_for_are_evaluated(copy_of):
 
 
 def test_threads_progress_bar_and_project_reach_whom_they_are_for(tmp_path, monkeypatch, capfd):
-    # mistake: a key that nobody reads
     made = []
 
     class Quiet(runner.Tracker):
@@ -755,7 +749,6 @@ def test_threads_progress_bar_and_project_reach_whom_they_are_for(tmp_path, monk
 
 
 def test_the_switches_of_the_engine_reach_what_they_switch(tmp_path, monkeypatch):
-    # mistake: a key that nobody reads
     given, kept = [], []
 
     def fit_nothing(module, data, settings, **_):
@@ -790,7 +783,6 @@ def test_the_switches_of_the_engine_reach_what_they_switch(tmp_path, monkeypatch
 
 
 def test_evaluation_attacks_the_form_that_the_key_says(files, tmp_path, monkeypatch):
-    # mistake: a key that nobody reads
     kept = []
     monkeypatch.setattr("robust_arch.training.settings.keep_freed_memory", lambda: kept.append(True))
     for number, (fold, keep) in enumerate(((True, True), (False, False))):
@@ -804,7 +796,6 @@ def test_evaluation_attacks_the_form_that_the_key_says(files, tmp_path, monkeypa
 
 
 def test_the_keys_of_the_evaluate_command_are_read(files, tmp_path, monkeypatch):
-    # mistake: a key that nobody reads
     threads = []
     monkeypatch.setattr(torch, "set_num_threads", threads.append)
     asked = (*SPEC, "data=digits", "evaluate.attacks=[fgsm]", "evaluate.n=40", "threat.eps=0.2", "study.name=here",
@@ -825,7 +816,8 @@ def test_the_keys_of_the_evaluate_command_are_read(files, tmp_path, monkeypatch)
         evaluate(changed(cfg, "rerun", rerun))
     stamps.append(first.json_path.stat().st_mtime_ns)
     assert stamps[0] == stamps[1] < stamps[2]
-    for field, value in {"depths": [2, 1, 1], "widths": [4, 8, 4], "stem_width": 8, "activation": "silu"}.items():
+    shape = {"family": "resnet", "depths": [2, 1, 1], "widths": [4, 8, 4], "stem_width": 8}
+    for field, value in {**shape, "activation": "nonsense", "dropout": 2}.items():
         with pytest.raises(InputError):
             evaluate(changed(cfg, f"arch.{field}", value))
 
@@ -897,7 +889,7 @@ def test_evaluation_is_float32_after_training_in_mixed_precision(tmp_path, monke
     assert record["invalid"] == []
 
 
-# --- a table that mixes runs of different recipes, eps or selection rules without saying so
+# --- a table that mixes runs of different recipes, eps or selection rules without naming them
 
 # each with a seed of its own, by which a table's rows are known again
 MIXTURE = (

@@ -1,4 +1,4 @@
-"""kill -9 at random moments, of a sweep and of its workers, until the plan is done: nothing lost, nothing otherwise."""
+"""kill -9 at random moments, of a sweep and of its workers, until the plan is done: no result is lost or changed."""
 
 import os
 import random

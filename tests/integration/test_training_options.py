@@ -132,7 +132,7 @@ def test_the_rising_radius_reaches_the_objective_and_nothing_else(run, monkeypat
     # 3 steps an epoch; 8/255 in quarters
     expected = ["linf-2/255", "linf-4/255", "linf-6/255", "linf-8/255", "linf-8/255"]
     assert seen == [threat for threat in expected for _ in range(3)]
-    # held-out and final robustness stand under the whole radius throughout
+    # held-out and final robustness are measured under the whole radius throughout
     assert len(attacked) >= 5
     assert set(attacked) == {"linf-8/255"}
     (record, *_) = [json.loads(path.read_text()) for path in done.folder.evaluations.glob("*.json")]
@@ -161,7 +161,7 @@ BF16 = ("trainer.precision=bf16-mixed", "trainer.max_epochs=1")
 
 @pytest.fixture
 def spied(monkeypatch):
-    """Every call of an attack: whether autocast was on, the type of logits where it stands, images in and out."""
+    """Every call of an attack: whether autocast was on, the dtype of the logits there, images in and out."""
     calls = []
     real = PGD.__call__
 

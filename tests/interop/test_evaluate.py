@@ -1,4 +1,4 @@
-"""`python -m robust_arch.evaluate` on every kind of file, a shipped network against a loop of its own among them."""
+"""`python -m robust_arch.evaluate` on every kind of file; a shipped network against a separate loop."""
 
 import functools
 from pathlib import Path
@@ -24,7 +24,7 @@ from robust_arch.runs import load_study
 SHIPPED = Path(pyautoattack.__file__).parent / "examples" / "model_test.pt"
 # smooth random images, drawn from these seeds, that the shipped network puts into all of its ten classes
 SEEDS = [326, 268, 643, 332, 762, 422, 789, 1934, 1423, 97, 628, 566]
-EPS = 1 / 255  # the network was not trained against attacks: at 8/255 nothing stands
+EPS = 1 / 255  # the network was not trained against attacks: at 8/255 no example survives
 
 
 def smooth_image(seed):
@@ -71,7 +71,7 @@ def attacked(net, x, y, start, steps, step_size):
 
 
 def robust(net, x, y, name):
-    """Number of examples that an attack leaves standing; random starts are those of the record's seed."""
+    """Number of examples that survive an attack; random starts are those of the record's seed."""
     if name == "fgsm":
         x_adv = attacked(net, x, y, x, 1, EPS)
     else:
@@ -110,7 +110,7 @@ TRAINED_ON = {
     "threat": {"norm": "linf", "eps": 0.05},
 }
 SPEC = ArchSpec("wide_resnet", (1, 1, 1), (4, 8, 6), stem_width=4)
-SAID = [f"arch.{key}={value}".replace(" ", "") for key, value in SPEC.to_dict().items()]
+GIVEN = [f"arch.{key}={value}".replace(" ", "") for key, value in SPEC.to_dict().items()]
 
 
 def composed(folder, *overrides):
@@ -120,14 +120,14 @@ def composed(folder, *overrides):
 
 
 @functools.cache
-def fitted():
-    """A network that tells some digits apart: the evaluation refuses one at chance."""
-    net, train = build(SPEC, 10, (1, 8, 8), seed=0).train(), Digits(name="digits").load().train
+def fitted(mean=0.0, std=1.0):
+    """A network that tells some digits apart, normalised like this: the evaluation refuses one at chance."""
+    net, train = build(SPEC, 10, (1, 8, 8), seed=0).train(), Digits(name="digits", val_fraction=0.167).load().train
     x, y = train.to_unit(train.images), train.labels
     optimizer = torch.optim.Adam(net.parameters(), lr=0.02)
     for _ in range(25):
         optimizer.zero_grad()
-        F.cross_entropy(net(x), y).backward()
+        F.cross_entropy(net((x - mean) / std), y).backward()
         optimizer.step()
     return net.eval()
 
@@ -144,8 +144,8 @@ def test_every_form_of_a_checkpoint_gets_the_same_numbers(tmp_path):
     for form in ("published", "safetensors", "onnx"):
         export_checkpoint(tmp_path / "own.ckpt", tmp_path / form, form)
         forms[form] = []
-    # the other files say themselves what they are and what they were trained on
-    forms["published"] = [*SAID, "data=digits", "threat.eps=0.05"]
+    # the other files hold their architecture and training data
+    forms["published"] = [*GIVEN, "data=digits", "threat.eps=0.05"]
     records = [
         evaluate(composed(tmp_path, f"checkpoint={tmp_path / name}", *overrides)) for name, overrides in forms.items()
     ]
@@ -157,7 +157,7 @@ def test_every_form_of_a_checkpoint_gets_the_same_numbers(tmp_path):
     assert frame["threat"].iloc[0] == "linf-0.05"
 
 
-def test_without_a_record_of_the_training_data_must_be_said(tmp_path):
+def test_without_a_record_of_its_training_data_a_file_needs_data(tmp_path):
     save(tmp_path / "own.ckpt")
     with pytest.raises(InputError, match=r"data = None: the data set to evaluate on"):
         evaluate(composed(tmp_path, f"checkpoint={tmp_path}/own.ckpt"))

@@ -1,7 +1,8 @@
-"""Published checkpoints into our networks, against a network written here with the published names."""
+"""Published checkpoints loaded into our networks, against second networks with the published names."""
 
 import pickle
 import zipfile
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -111,10 +112,7 @@ CHANGES = {
     "unknown module": (with_extra("aux.weight"), r"unknown key 'aux\.weight'"),
     "unknown layer": (with_extra("blocks.0.layer.0.bn3.weight"), r"unknown key 'blocks\.0\.layer\.0\.bn3\.weight'"),
     "one block more": (with_extra("blocks.2.layer.1.conv1.weight"), r"unknown key 'blocks\.2\.layer\.1\.conv1"),
-    "a shortcut more": (
-        with_extra("blocks.1.layer.1.convShortcut.weight"),
-        r"unknown key 'blocks\.1\.layer\.1\.convSh",
-    ),
+    "a shortcut more": (with_extra("blocks.1.layer.1.convShortcut.weight"), r"unknown key 'blocks\.1\.layer\.1\.conv"),
     "a width": (
         with_changed("blocks.0.layer.0.conv1.weight", lambda w: w[:7]),
         r"'blocks\.0\.layer\.0\.conv1\.weight' has shape \(7, 4, 3, 3\), not \(8, 4, 3, 3\)",
@@ -127,12 +125,9 @@ CHANGES = {
     "a sparse tensor": (with_changed("bn1.bias", torch.Tensor.to_sparse), r"'bn1\.bias' is no plain tensor"),
     "integers": (with_changed("bn1.bias", torch.Tensor.int), r"'bn1\.bias' holds torch\.int32, not torch\.float32"),
     "complex": (with_changed("bn1.bias", lambda bias: bias + 0j), r"'bn1\.bias' holds torch\.complex64"),
-    "several counts": (
-        with_changed("bn1.num_batches_tracked", lambda count: count.repeat(2)),
-        r"'bn1\.num_batches_tracked' is no single number",
-    ),
+    "several counts": (with_changed("bn1.num_batches_tracked", lambda count: count.repeat(2)), r"is no single number"),
     "not a number": (
-        with_changed("fc.weight", lambda w: w.index_fill(0, torch.tensor(3), float("nan"))),
+        with_changed("fc.weight", lambda w: w.index_fill(0, torch.tensor(3), torch.nan)),
         r"'fc\.weight'.*finite",
     ),
     "infinite": (with_changed("bn1.running_var", lambda v: v / 0), r"'bn1\.running_var' is not finite"),
@@ -149,22 +144,17 @@ def test_weights_that_do_not_fit_are_refused(change, message, peer):
         load_published(change(dict(peer.state_dict())), SPEC)
 
 
-OTHERS = {
-    "deeper": ((1, 2, 2), (8, 6, 6), 4),
-    "shallower": ((1, 1, 1), (8, 6, 6), 4),
-    "wider": ((1, 2, 1), (8, 6, 8), 4),
-    "other stem": ((1, 2, 1), (8, 6, 6), 8),
-    "no shortcut": ((1, 2, 1), (4, 6, 6), 4),
-}
-
-
-@pytest.mark.parametrize(("depths", "widths", "stem_width"), OTHERS.values(), ids=OTHERS)
-def test_another_architecture_is_refused(depths, widths, stem_width, peer):
-    spec = ArchSpec("wide_resnet", depths, widths, stem_width=stem_width)
+@pytest.mark.parametrize(
+    "changes",
+    [{"depths": (1, 2, 2)}, {"depths": (1, 1, 1)}, {"widths": (8, 6, 8)}, {"stem_width": 8}, {"widths": (4, 6, 6)}],
+    ids=["deeper", "shallower", "wider", "another stem", "no shortcut"],
+)
+def test_another_architecture_is_refused(changes, peer):
+    spec = replace(SPEC, **changes)
     with pytest.raises(InputError, match="not of the architecture") as raised:
         load_published(peer.state_dict(), spec)
-    assert str(depths) in str(raised.value)
-    assert str(widths) in str(raised.value)
+    assert str(spec.depths) in str(raised.value)
+    assert str(spec.widths) in str(raised.value)
 
 
 @pytest.mark.parametrize(

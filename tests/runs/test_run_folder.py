@@ -139,7 +139,7 @@ def test_a_merged_run_is_trained_without_checkpoints(folder):
 
 def test_who_needs_the_weights_of_a_merged_run_is_told_where_they_are(folder):
     folder.write_state("completed", FACTS)
-    folder.require_weights()  # of a run that is not merged nothing is said
+    folder.require_weights()  # no error for a run that was not merged
     mark_as_merged(folder)
     with pytest.raises(InputError, match=r"checkpoint = '.*best.ckpt'.* on node7"):
         folder.require_weights()
@@ -237,7 +237,7 @@ def test_a_configuration_that_is_no_plain_small_data_counts_as_none(folder, cont
     assert not (tmp_path / "made").exists()
 
 
-def test_a_configuration_is_read_as_it_stands(folder):
+def test_a_configuration_is_read_without_resolving_it(folder):
     folder.path.mkdir(parents=True)
     folder.config.write_text("logger: csv\ntrainer: {threads: '${oc.env:HOME}', fold: true}\n")
     assert folder.recorded_group("trainer") == {"threads": "${oc.env:HOME}", "fold": True}

@@ -24,7 +24,7 @@ from robust_arch.study import merge as merging
 from robust_arch.study.merge import merge_studies
 
 N = 20
-# which of the 20 examples stand; clean loses the last two
+# which of the 20 examples stay correct; clean loses the last two
 STANDING = {"clean": range(18), "fgsm": range(12), "pgd20": range(4, 16), "cw40": range(3, 10)}
 RESULT = {
     "finished": "2026-01-01T00:00:00+00:00", "train_seconds": 12.5, "best_epoch": 2, "last_epoch": 2,
@@ -49,7 +49,7 @@ def flags(name, standing=STANDING):
 
 
 def evaluate(run, *attacks, checkpoint="best", host="node1", standing=STANDING, seconds=1.5):
-    """Record attacks of which the given examples stand."""
+    """Record attacks that leave the given examples correct."""
     images = ImageSet(torch.zeros(N, 1, 2, 2, dtype=torch.uint8), torch.arange(N) % 10, 10)
     subject = Subject(run.run_id, checkpoint, "raw", ThreatModel("linf", "0.2"), "digits")
     record = EvaluationRecord(run.evaluations, subject, select_examples(images, None))
@@ -303,7 +303,7 @@ def other_numbers(study):
 
 
 def other_examples(study):
-    # as many stand, but not the same ones
+    # as many stay correct, but not the same ones
     evaluate(add(study, "one", "completed"), "fgsm", standing={**STANDING, "fgsm": range(1, 13)})
 
 

@@ -160,7 +160,7 @@ def test_watching_tells_each_change_until_all_has_ended(study, monkeypatch):
     steps = iter(
         [
             lambda: complete(study, "a", 100.0),
-            lambda: None,  # nothing new, nothing said
+            lambda: None,  # nothing new, no line
             lambda: [complete(study, run_id, 100.0) for run_id in "bcde"],
             lambda: begin(study, "f", "failed"),
         ]

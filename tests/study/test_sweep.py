@@ -1,4 +1,4 @@
-"""A study as a user runs it: the command, its records, and what survives being killed."""
+"""A study as a user runs it: the command, its records, and what remains after it is killed."""
 
 import csv
 import json

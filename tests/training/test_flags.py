@@ -9,6 +9,7 @@ from robust_arch.objectives.sat import SAT
 from robust_arch.objectives.trades import TRADES
 from robust_arch.training.flags import training_flags
 
+OVERFITTED, OVERSTATED = "catastrophic overfitting: at epoch {} ", "one step overstates robustness: at epoch {} "
 COLLAPSE = ((50, 30, 35), (60, 36, 42), (75, 1, 70), (80, 0, 80))
 
 
@@ -26,18 +27,13 @@ def flags(epochs, held_out=1000, adversarial=True):
     ("history", "held_out", "beginning", "parts"),
     [
         # robustness collapses while one step looks better
-        (
-            COLLAPSE,
-            1000,
-            "catastrophic overfitting: at epoch 3 ",
-            ("1.0%", "36.0% at epoch 2", "70.0% after 42.0%", "n=1000"),
-        ),
+        (COLLAPSE, 1000, OVERFITTED.format(3), ("1.0%", "36.0% at epoch 2", "70.0% after 42.0%", "n=1000")),
         # accuracy under one step need not rise: training against another single step moves this one a little
-        (((60, 36, 42), (80, 0, 41)), 1000, "catastrophic overfitting: at epoch 2 ", ()),
+        (((60, 36, 42), (80, 0, 41)), 1000, OVERFITTED.format(2), ()),
         # never robust
-        ([(97, 0, 95)] * 3, 240, "one step overstates robustness: at epoch 1 ", ("95.0% under one step and 0.0%",)),
-        ([(97, 0, 95)] * 3, 60, "one step overstates robustness: at epoch 1 ", ()),
-        (((70, 5, 30), (90, 2, 60), (95, 0, 90)), 240, "one step overstates robustness: at epoch 2 ", ("2.0% under",)),
+        ([(97, 0, 95)] * 3, 240, OVERSTATED.format(1), ("95.0% under one step and 0.0%",)),
+        ([(97, 0, 95)] * 3, 60, OVERSTATED.format(1), ()),
+        (((70, 5, 30), (90, 2, 60), (95, 0, 90)), 240, OVERSTATED.format(2), ("60.0% under one step and 2.0%",)),
     ],
 )
 def test_flagged_histories(history, held_out, beginning, parts):

@@ -17,6 +17,7 @@ from robust_arch.training.recipe import Recipe
 from robust_arch.training.schedule import Cosine, OneCycle, Steps, Warmup
 
 PUBLISHED = Steps(milestones=(0.75, 0.9), factor=0.1)  # Huang et al. 2021
+LATE = Steps(milestones=(0.75,))
 SGD = {"momentum": 0.9, "nesterov": False, "dampening": 0}
 
 
@@ -76,11 +77,7 @@ EIGHTHS = {0: 1, 2: (2 + math.sqrt(2)) / 4, 8 / 3: 3 / 4, 4: 1 / 2, 16 / 3: 1 / 
         ),
         (OneCycle(), 20, {3: 1 / 2, 6: 1, 13: 1 / 2}),
         # 8 epochs: the ramp reaches 1 at 2, and the steps at 6 are 1/10
-        (
-            Warmup(warmup_epochs=2, then=Steps(milestones=(0.75,))),
-            8,
-            {0: 0, 0.5: 1 / 4, 1: 1 / 2, 2: 1, 5: 1, 6: 0.1, 7.5: 0.1},
-        ),
+        (Warmup(warmup_epochs=2, then=LATE), 8, {0: 0, 0.5: 1 / 4, 1: 1 / 2, 2: 1, 5: 1, 6: 0.1, 7.5: 0.1}),
         (Warmup(warmup_epochs=5, then=Cosine()), 8, {t: EIGHTHS[t] * min(1, t / 5) for t in EIGHTHS}),
         (Warmup(warmup_epochs=0.5, then=Steps(milestones=())), 3, {0: 0, 0.25: 0.5, 0.5: 1, 1: 1, 2.9: 1}),
     ],
@@ -174,7 +171,7 @@ def test_huang2021_500k_is_the_published_recipe(recipe):
 
 def test_the_short_recipe(recipe):
     made = recipe("short")
-    assert (*published(made)[:2], *published(made)[3:4], *published(made)[7:8]) == (10, 128, 5.0, False)
+    assert (made.epochs, made.batch_size, made.gradient_clip, made.decay_all) == (10, 128, 5.0, False)
     assert published(made)[-2:] == (0.2, 5e-4)
     # up to 0.2 at the start of epoch 3 of 10, and down again
     assert [0.2 * made.schedule(e, 10) for e in (0, 1.5, 3, 6.5)] == pytest.approx([0, 0.1, 0.2, 0.1])

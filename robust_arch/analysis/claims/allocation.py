@@ -9,9 +9,8 @@ from itertools import pairwise
 import numpy as np
 
 from robust_arch.analysis.claims.differences import Pairs
-from robust_arch.analysis.claims.finding import Finding
 from robust_arch.analysis.claims.measured import RESOURCES, Measured
-from robust_arch.analysis.claims.question import Question, judged_largest
+from robust_arch.analysis.claims.question import Finding, Question, judged_largest
 from robust_arch.architectures import ArchSpec
 
 _NEARLY_EQUAL = 0.1

@@ -8,9 +8,8 @@ import numpy as np
 
 from robust_arch.analysis.claims.concordance import architectures_for, concordance, ranked
 from robust_arch.analysis.claims.differences import POWER, Pairs
-from robust_arch.analysis.claims.finding import Finding
 from robust_arch.analysis.claims.measured import RESOURCES, Measured
-from robust_arch.analysis.claims.question import LARGEST, LEVEL, ONE_SEED, Answer, Question, judged_largest
+from robust_arch.analysis.claims.question import LARGEST, LEVEL, ONE_SEED, Answer, Finding, Question, judged_largest
 
 SMALLEST_TAU = 1 / 3
 """The smallest decline of interest: in two of three pairs the more expensive network is the less robust one."""

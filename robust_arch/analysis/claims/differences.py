@@ -141,16 +141,10 @@ class Largest:
 
 
 def _fewest(found: Measured, effect: float, spread: float, below: float, beyond: float) -> int | None:
-    """The fewest seeds at which `effect` is at least the critical value plus `beyond` errors.
+    """The fewest seeds at which `effect` is at least the critical value plus `beyond` (a normal quantile) errors.
 
-    The answer is more than every architecture has now, or as many as the one with most where numbers differ.
-
-    Args:
-        found: the runs at hand.
-        effect: in points.
-        spread: standard error of the difference with one seed, in points.
-        below: probability below the interval's upper bound.
-        beyond: a normal quantile.
+    It is more than every architecture has now, or as many as the one with most where numbers differ. spread: the
+    difference's standard error with one seed, in points; below: probability below the interval's upper bound.
     """
     from scipy.special import stdtrit
 

@@ -7,9 +7,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from robust_arch.analysis.claims.differences import Contrast, Pairs
-from robust_arch.analysis.claims.finding import Finding
 from robust_arch.analysis.claims.measured import RESOURCES, Measured, above
-from robust_arch.analysis.claims.question import LARGEST, ONE_SEED, Answer, Question, judged, judged_largest
+from robust_arch.analysis.claims.question import LARGEST, ONE_SEED, Answer, Finding, Question, judged, judged_largest
 from robust_arch.analysis.formatting import counted
 
 _KEPT = "No two architectures of this study differ in this way; study=last_stage plans some that do."
@@ -44,15 +43,7 @@ def last_stage_refilled(found: Measured, resource: str) -> Iterator[Finding]:
 
 
 def _findings(found: Measured, setting: str, statement: str, smaller: np.ndarray, nothing: str) -> Iterator[Finding]:
-    """The findings on average and for one pair.
-
-    Args:
-        found: the architectures.
-        setting: in words.
-        statement: in words.
-        smaller: (A, A), whether the row's architecture is the one with the smaller last stage.
-        nothing: why there is no such pair, if there is none.
-    """
+    """On average and for one pair; smaller: (A, A), whether the row's architecture has the smaller last stage."""
     pairs = Pairs(*np.nonzero(smaller))
     mean = Question(
         "C2",

@@ -28,9 +28,8 @@ class Measured:
         model: the value of each in percent, and how well it is known.
         costs: resource to (A,), NaN where it is not recorded.
         stages: resource to (A, stages), without stem and head.
-        noisy: architectures whose runs scatter far more than those of the others, with their standard deviations in
-            points.
-        unequal: whether the scatter differs between architectures by more than chance.
+        noisy: as in `Examined`.
+        unequal: as in `Examined`.
     """
 
     names: tuple[str, ...]
@@ -78,8 +77,7 @@ def above(cost: np.ndarray, other: np.ndarray) -> np.ndarray:
 def measured(rows: pd.DataFrame) -> dict[str, Measured]:
     """Each kind of architecture in comparable rows of results.csv, the kind with most architectures first.
 
-    A kind is a family with its stem width, activation and dropout. Rows of one architecture and seed count as their
-    mean.
+    A kind is a family with its stem width, activation and dropout. Rows of the same architecture and seed are averaged.
 
     Raises:
         InputError: for an architecture of no known family, or a name of two different ones.

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
 from robust_arch.analysis.claims.differences import MOST_SEEDS, Contrast, Largest, Pairs
-from robust_arch.analysis.claims.finding import Finding, Verdict
 from robust_arch.analysis.claims.measured import Measured
 from robust_arch.analysis.formatting import counted
 
@@ -21,6 +21,48 @@ ONE_SEED = (
     "Too few: only one seed per architecture, so the design's effect cannot be separated from seed noise; train at "
     "least 2 seeds."
 )
+
+
+Verdict = Literal["supported", "not supported", "too few runs"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One statement, what was computed for it, and the verdict.
+
+    Attributes:
+        claim: "C1", "C2" or "C3".
+        setting: what is compared, in words.
+        statement: exactly what the verdict is about.
+        statistic: the name of what was computed.
+        unit: of the effect, "points" or empty.
+        effect: value of the statistic; None where it cannot be computed.
+        low: lower bound of its 95% interval.
+        high: upper bound.
+        p_value: one-sided; "supported" depends on it.
+        architectures: number of them in the statistic.
+        runs: number of them in the statistic.
+        seeds: per architecture, as "3" or "1 to 3".
+        verdict: on the statement.
+        why: the verdict in words, with the number of runs that would decide it where there are too few.
+        pair: the two architectures of a largest difference, in words.
+    """
+
+    claim: str
+    setting: str
+    statement: str
+    statistic: str
+    unit: str
+    effect: float | None
+    low: float | None
+    high: float | None
+    p_value: float | None
+    architectures: int
+    runs: int
+    seeds: str
+    verdict: Verdict
+    why: str
+    pair: str = ""
 
 
 @dataclass(frozen=True)
@@ -74,7 +116,7 @@ def judged(test: Contrast | Largest, supported: str, what: str, pair: str = "") 
         test: of the difference.
         supported: the reason, if the claim is supported.
         what: where the gain would be, like "on average over 3 pairs".
-        pair: the two architectures of a largest difference.
+        pair: the two architectures of a largest difference, in words.
     """
     seen = test.difference()
     estimate = (seen.value, seen.low, seen.high, seen.p_value, pair)
@@ -94,7 +136,7 @@ def judged_largest(found: Measured, pairs: Pairs, supported: str, noun: str = "p
         pairs: of them.
         supported: the reason, if the claim is supported; a format string of {count}, {first} and {second}.
         noun: what a pair is called.
-        by: what the gain is reached by, in words that end in a space.
+        by: what brings the gain, like "by fewer parameters, ".
     """
     if found.model.sigma is None:
         return Answer("too few runs", ONE_SEED)

@@ -109,12 +109,8 @@ def _seed_effects(there: np.ndarray, counts: np.ndarray, centred: np.ndarray) ->
 def noisy(model: SeedModel, step: float = 0.0) -> list[int]:
     """Architectures whose variance is too large a part of all to be chance at the 1% level (Cochran 1941).
 
-    The noisiest first; each further one is judged among those that are left. Empty for fewer than
-    five architectures with two runs.
-
-    Args:
-        model: of the runs.
-        step: as in `fit`; no variance is taken to be below that of rounding to it.
+    The noisiest first; each further one is judged among the rest. Empty for fewer than five architectures with two
+    runs. step: as in `fit`; no variance is taken to be below that of rounding to it.
     """
     places, freedoms, variances = _variances(model, step)
     found = []

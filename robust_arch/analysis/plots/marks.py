@@ -71,8 +71,8 @@ def error_bars(
 def write_labels(axes: Axes, marks: Sequence[Mark], fontsize: str | float = "small", *, leaders: bool = False) -> None:
     """Write each label in the first place where it overlaps nothing and no other mark is nearer.
 
-    With `leaders` a label that could be mistaken for another mark's is placed further away, with a line to its own. A
-    label without a free place is left out. Call it last: the places depend on everything else in the figure.
+    With `leaders`, a label that could be mistaken for another mark's is placed further away, with a line to its own. A
+    label without a free place is left out. Call this last: the places depend on everything else in the figure.
     """
     axes.get_figure(root=True).draw_without_rendering()  # type: ignore[union-attr]
     sheet = _Sheet(axes, marks, fontsize)
@@ -83,7 +83,7 @@ def write_labels(axes: Axes, marks: Sequence[Mark], fontsize: str | float = "sma
 
 
 class _Sheet:
-    """Occupied parts of an axes in pixels: marks with some room at their sides, labels, and lines to labels."""
+    """Occupied parts of an axes in pixels: marks with some room around them, labels, and lines to labels."""
 
     def __init__(self, axes: Axes, marks: Sequence[Mark], fontsize: str | float) -> None:
         self.axes, self.marks, self.fontsize = axes, marks, fontsize
