@@ -13,7 +13,7 @@ Activation = Callable[[Tensor], Tensor]
 # the largest |f'| of each activation f, over all real numbers
 _LIPSCHITZ: dict[Activation, float] = {
     F.relu: 1.0,
-    # f' is the sigmoid, whose supremum is 1
+    # f' is the sigmoid; 1 is its supremum
     F.softplus: 1.0,
     # f' = s + z s (1 - s) with s the sigmoid; f'' = 0 where z tanh(z / 2) = 2, and there f' = 1/2 + z / 4.
     # f'(-z) = 1 - f'(z), here and for gelu, so the lowest slope is smaller in size
@@ -31,7 +31,7 @@ def activation_lipschitz(activation: Activation) -> float:
 def staged(
     depths: Sequence[int], widths: Sequence[int], strides: Sequence[int], c_in: int, block: Callable[..., nn.Module]
 ) -> nn.Sequential:
-    """Stages of blocks, each from channels in and out and its stride, which is 1 but for the first block of a stage."""
+    """Stages of blocks; block: from channels in and out and a stride, 1 except in the first block of a stage."""
     stages = []
     for depth, width, stride in zip(depths, widths, strides, strict=True):
         stages.append(nn.Sequential(block(c_in, width, stride), *(block(width, width, 1) for _ in range(depth - 1))))

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WrapValidator
 from pydantic_core import PydanticCustomError
 
 _EXACT = 2**53  # up to which a float holds every integer
@@ -20,18 +20,23 @@ _IDENTIFIER = re.compile(r"[\w-][\w.-]*")
 _SHOWN = 60  # characters of a value
 
 
-def expect(allowed: str, fits: Callable[[Any], bool]) -> AfterValidator:
-    """A validator that takes the values that fit; `allowed`: these in words."""
+def expect(allowed: str, fits: Callable[[Any], bool]) -> WrapValidator:
+    """A validator that takes the values of the annotated type that fit; `allowed`: these in words."""
 
-    def check(value: Any) -> Any:
-        if not fits(value):
-            raise PydanticCustomError("misfit", "{allowed}", {"allowed": allowed})
-        return value
+    def check(value: Any, inner: Callable[[Any], Any]) -> Any:
+        try:
+            found = inner(value)
+            if fits(found):
+                return found
+        except ValidationError as error:
+            if error.errors(include_url=False)[0]["loc"]:  # a value inside this one does not fit
+                raise
+        raise PydanticCustomError("misfit", "{allowed}", {"allowed": allowed})
 
-    return AfterValidator(check)
+    return WrapValidator(check)
 
 
-def between(low: float, high: float, allowed: str) -> AfterValidator:
+def between(low: float, high: float, allowed: str) -> WrapValidator:
     """A validator that takes the numbers from `low` to `high`; no bound holds for NaN."""
     return expect(allowed, lambda value: low <= value <= high)
 

@@ -19,8 +19,8 @@ class Halving:
     Attributes:
         resource: the key whose values the rungs are.
         rungs: its values, increasing; if None they follow from min, max and eta.
-        min: least value of the smallest rung.
-        max: value of the last rung.
+        min: lower bound of the first rung.
+        max: the last rung.
         eta: of n architectures ceil(n / eta) are promoted.
         tie_points: architectures whose held-out robust accuracy is at most this many points from the nearest rival
             across the cut are tied with it.
@@ -128,7 +128,7 @@ def ranking(
     """Positions of the architectures, best first; failed ones come last, equal ones in plan order.
 
     with_ties: the value of each tied one averaged over all its seeds, which decides among them; None if one of those
-    runs failed. Without it `values` decide, as they do for those that no tie concerns.
+    runs failed. Architectures that are not tied, or not in it, are ordered by `values`.
     """
     numbers = {i: value for i, value in enumerate(values) if value is not None and with_ties.get(i, value) is not None}
     order = sorted(numbers, key=lambda i: -numbers[i])

@@ -136,12 +136,13 @@ class Space:
     def _allocations(self, shares: Sequence[Sequence[float]], limits: Limits) -> Iterator[Point]:
         grid = Grid(self._depths, tuple(self.tie.dimensions("depths", self._depths)))
         template = self.template
-        kwargs: dict[str, Any] = {"family": template.family, "stem_width": template.stem_width}
-        kwargs |= {"num_classes": limits.task[0], "image_shape": limits.task[1]}
+        num_classes, image_shape = limits.task
+        task: dict[str, Any] = {"num_classes": num_classes, "image_shape": image_shape}
+        task |= {"family": template.family, "stem_width": template.stem_width}
         for depths, division in itertools.product(grid.points(0, len(grid)).T.tolist(), shares):
             description = f"depths {numbers_text(depths)}, shares {numbers_text(division)}"
             try:
-                allocated = allocate(limits.budget, division, depths, self.width_step, **kwargs)
+                allocated = allocate(limits.budget, division, depths, self.width_step, **task)
             except InputError as error:
                 yield description, error
             else:

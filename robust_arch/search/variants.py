@@ -123,7 +123,7 @@ def refilled(variant: Variant, base: ArchSpec, budget: Budget, width_step: int, 
     require_countable(variant.spec, task)
 
     def completed(columns: Sequence[Any]) -> tuple[Any, ...]:
-        """Widths of all stages, with these of the others."""
+        """Widths of all stages, the unchanged ones replaced by these."""
         new = dict(zip(others, columns, strict=True))
         return tuple(new.get(stage, width) for stage, width in enumerate(variant.spec.widths))
 

@@ -1,4 +1,4 @@
-"""What `robust-arch claims` prints, and how it refuses."""
+"""What `robust-arch claims` prints, and its errors."""
 
 import re
 from pathlib import Path
@@ -26,7 +26,7 @@ def claims(*arguments: str | Path) -> str:
     return result.output if result.exit_code == 0 else f"{result.exit_code}: {result.exception}"
 
 
-def test_a_file_of_results_is_asked_every_claim(tmp_path: Path, rows: pd.DataFrame) -> None:
+def test_every_claim_is_tested_on_a_file_of_results(tmp_path: Path, rows: pd.DataFrame) -> None:
     rows.to_csv(tmp_path / "results.csv", index=False)
     text = claims(tmp_path / "results.csv")
     verdicts = re.findall(r"^(C\d), (.*): ([A-Z ]+)$", text, re.MULTILINE)

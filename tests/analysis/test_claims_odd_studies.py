@@ -1,4 +1,4 @@
-"""Studies with gaps and oddities: what cannot be compared is not, and says so or stays out."""
+"""Studies with gaps and oddities: what cannot be compared is left out or reported."""
 
 from pathlib import Path
 
@@ -82,7 +82,7 @@ def test_two_noisy_architectures_take_part_in_every_comparison() -> None:
     assert "Warning" in heading(examined)
 
 
-def test_a_name_that_stands_for_two_networks_is_refused() -> None:
+def test_a_name_of_two_networks_is_refused() -> None:
     rows = planted(LAST, no_effect, seeds=2, sd=0.1).rows.assign(arch="mine")
     with pytest.raises(InputError, match="arch = 'mine'"):
         examine_all(rows)
@@ -114,7 +114,7 @@ def test_equal_accuracies_have_no_order() -> None:
     assert (found.verdict, found.effect) == ("too few runs", None)
 
 
-def test_an_architecture_without_another_of_its_kind_is_asked_nothing() -> None:
+def test_a_kind_with_one_architecture_has_no_findings() -> None:
     silu = ArchSpec("wide_resnet", (2, 2, 2), (16, 32, 64), activation="silu")
     assert [examined.kind for examined in examine(planted([*WIDER, silu], no_effect, seeds=2, sd=0.1))] == [
         "wide_resnet, stem 16, relu"

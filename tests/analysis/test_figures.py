@@ -66,7 +66,7 @@ def test_both_kinds_of_interval_are_named_when_both_are_drawn(rows: Rows) -> Non
     assert ["Wilson" in text.get_text() for text in legend.get_texts()] == [True, False]
 
 
-def test_many_points_have_no_bars_and_the_title_says_how_wide_they_would_be(rows: Rows) -> None:
+def test_many_points_have_no_bars_and_the_title_has_their_median_width(rows: Rows) -> None:
     runs = [{"run_id": f"{i:03}", "arch": f"net{i}", "params": 60_000 + i} for i in range(61)]
     axes = robust_against_params(rows(*runs)).axes[0]
     assert len(_drawn(axes)) == 61
@@ -104,7 +104,7 @@ def test_labels_never_cover_one_another(rows: Rows) -> None:
     assert not any(box.count_overlaps(boxes[:position]) for position, box in enumerate(boxes))
 
 
-def test_labels_stand_at_their_points(main_rows: pd.DataFrame) -> None:
+def test_labels_are_at_their_points(main_rows: pd.DataFrame) -> None:
     axes = robust_against_params(main_rows, {"net-a": "1", "net-c": "$3"}).axes[0]
     assert {text.get_text(): text.xy for text in axes.texts} == {"1": (58.0, 50.0), "$3": (60.0, 60.0)}
 

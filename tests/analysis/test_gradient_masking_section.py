@@ -53,7 +53,7 @@ def drawn(axes: Axes) -> list[list[float]]:
     ]
 
 
-def test_without_diagnoses_it_says_how_to_ask() -> None:
+def test_without_diagnoses_it_names_the_key_that_runs_them() -> None:
     text = shown({})
     assert text.startswith("<h2>Gradient masking</h2>")
     assert "evaluate.diagnostics=200" in text

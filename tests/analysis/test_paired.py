@@ -111,7 +111,7 @@ def test_intervals_are_those_of_agresti_and_min(table):
 
 
 @pytest.mark.parametrize("shares", [(0.5, 0.12, 0.08, 0.3), (0.3, 0.02, 0.1, 0.58)], ids=str)
-def test_intervals_cover_the_true_difference_as_often_as_they_say(shares):
+def test_intervals_cover_the_true_difference_at_their_confidence(shares):
     tables = np.random.default_rng(7).multinomial(100, shares, size=2_000).tolist()
     found = [compare_paired(*cells(*table)) for table in tables]
     covered = sum(each.low <= shares[1] - shares[2] <= each.high for each in found)
@@ -120,7 +120,7 @@ def test_intervals_cover_the_true_difference_as_often_as_they_say(shares):
     assert 0.93 <= covered / 2_000 <= 0.99
 
 
-def test_the_test_calls_equal_networks_different_as_seldom_as_it_says():
+def test_equal_networks_differ_at_the_5_percent_level_at_most_that_often():
     draws = np.random.default_rng(3).multinomial(60, (0.4, 0.15, 0.15, 0.3), size=1_000)
     called = sum(compare_paired(*cells(*table)).p_value < 0.05 for table in draws.tolist())
     # exact, hence at most 5%: standard error 0.7 points, three of them above

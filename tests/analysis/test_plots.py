@@ -1,4 +1,4 @@
-"""What each figure hands to its axes, against values worked out by hand; bytes that are the same each time."""
+"""What each figure passes to its axes, against values worked out by hand; bytes that are the same each time."""
 
 import math
 from pathlib import Path
@@ -208,7 +208,7 @@ def test_curves_of_runs_that_differ_are_refused() -> None:
         curves(one, epochs().query("run_id != 'wrn_16_half-2'"))
 
 
-def test_what_a_figure_says_of_its_numbers() -> None:
+def test_captions_describe_the_numbers() -> None:
     group = planted_group(divisions())
     assert conditions(group, networks(group)).splitlines() == [
         r"digits, $\ell_\infty$ $\epsilon$=0.2, worst case over FGSM, PGD-20, CW-40",
@@ -237,7 +237,7 @@ def test_files_are_the_same_each_time_and_fonts_are_inside(tmp_path: Path) -> No
     assert width == 990  # 3.3 inches at 300 dots
 
 
-def test_a_label_stands_nearest_to_its_own_mark() -> None:
+def test_a_label_is_nearest_to_its_own_mark() -> None:
     axes = new_figure(3, 3).add_subplot()
     marks = [Mark(x, 0.5, 0.5, 0.5, text) for x, text in ((0.4, "left"), (0.42, "middle"), (0.44, "right"), (0.9, ""))]
     axes.set_xlim(0, 1)
@@ -261,6 +261,6 @@ def test_a_label_that_could_be_anothers_has_a_line_to_its_mark() -> None:
     written = {text.get_text(): text for text in axes.texts}
     assert written.keys() == {mark.label for mark in marks}
     assert written["far"].arrow_patch is None
-    for mark in marks[1:3]:  # both neighbours are as near as a label can stand
+    for mark in marks[1:3]:  # both neighbours are as near as a label can be
         assert written[mark.label].xy == (mark.x, mark.y)
         assert written[mark.label].arrow_patch is not None

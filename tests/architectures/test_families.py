@@ -112,7 +112,7 @@ def test_logits_equal_a_second_implementation(spec, image_shape):
         torch.testing.assert_close(net(x), expected, rtol=1e-10, atol=1e-10)
 
 
-def test_normalisation_stands_before_the_stem():
+def test_normalisation_precedes_the_stem():
     spec = SPECS[1]
     net = randomised(build(spec, 5, (2, 6, 6), mean=(0.2, 0.4), std=(0.5, 0.25), seed=0))
     x = random_images(2, 2, 6, 6)

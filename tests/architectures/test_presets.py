@@ -31,7 +31,7 @@ def test_jointly_scaled_presets_are_the_published_depths_and_widening_factors(pu
     for name, row in zip(("wrn_a1", "wrn_a2", "wrn_a3"), rows, strict=True):
         widths = tuple(base * factor for base, factor in zip((16, 32, 64), row["widen"], strict=True))
         assert PRESETS[name] == ArchSpec("wide_resnet", row["depths"], widths)
-        # the published budgets are nominal: the dearest of these networks stands at 10.8 of "10"
+        # the published budgets are nominal: the most expensive of these networks costs 10.8 of "10"
         assert cost(PRESETS[name]).macs / 1e9 == pytest.approx(row["budget_gmacs"], rel=0.1)
 
 

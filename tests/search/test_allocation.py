@@ -18,7 +18,7 @@ FULL = {"stem_width": 16, "num_classes": 10, "image_shape": (3, 32, 32)}
 
 
 def counted(depths, widths, stem_width, num_classes, image_shape):
-    """Parameters and MACs, each as (one entry a stage, stem and head). widths: integers or arrays."""
+    """Parameters and MACs, each as (one entry per stage, stem and head). widths: integers or arrays."""
     channels, height, width = image_shape
     params, macs, c_in = [], [], stem_width
     for stage, (depth, c) in enumerate(zip(depths, widths, strict=True)):
@@ -169,7 +169,7 @@ def test_shares_of_a_large_budget_get_the_best_of_a_million_grid_points():
     [(50, (10, 20, 20)), (52, (10, 20, 20)), (54, (11, 22, 22)), (55, (11, 22, 22)), (58, (12, 24, 24))],
 )
 @pytest.mark.parametrize("resource", ["params", "macs"])
-def test_equal_shares_are_told_apart_by_the_nearer_total(resource, target, widths, monkeypatch):
+def test_of_equal_shares_the_nearer_total_is_chosen(resource, target, widths, monkeypatch):
     # at 10%, both 50 and 55 or both 55 and 60 are inside, with exactly the shares asked for
     # stages cost their width, so widths in the same ratio have equal shares
     def proportional(template, depths, widths, num_classes, image_shape):

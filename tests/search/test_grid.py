@@ -30,7 +30,7 @@ def test_a_range_has_both_its_ends():
     assert points(members(depths=depths, widths=widths)) == [(point[:3], point[3:]) for point in by_hand]
 
 
-def test_a_range_of_widths_steps_as_width_step_says_and_depths_by_one():
+def test_ranges_of_widths_have_the_width_step_and_those_of_depths_1():
     found = members(depths=[{"min": 1, "max": 2}, [1], [1]], widths=[{"min": 4, "max": 12}, [8], [8]], width_step=4)
     assert {spec.widths[0] for spec in found.specs} == {4, 8, 12}
     assert {spec.depths[0] for spec in found.specs} == {1, 2}
@@ -147,7 +147,7 @@ def test_the_last_stages_share_has_bounds(budget, resource):
     assert found.rejected_count == 48 - len(expected)
 
 
-def test_a_rejected_share_is_told_with_its_resource_and_bound():
+def test_a_rejected_share_is_reported_with_its_resource_and_bound():
     # depths 1-1-1, widths 8-8-8, stem 16: stages of 1,904, 1,248 and 1,248 parameters: 28.4%
     (rejected,) = members(widths=[[8], [8], [8]], last_share=[0.3, 0.5]).rejected
     assert rejected.reason == "last stage 28.4% of params, below 30%"

@@ -1,4 +1,4 @@
-"""Who is promoted, against tables worked out by hand."""
+"""Which architectures are promoted, against tables worked out by hand."""
 
 import pytest
 
@@ -54,7 +54,7 @@ def test_without_ties_the_order_is_that_of_the_values_then_of_the_plan_and_failu
         (100.0, (0, 1, 2, 3, 5)),  # all but the failed one
     ],
 )
-def test_who_is_tied_at_the_cut(points, positions):
+def test_which_architectures_are_tied_at_the_cut(points, positions):
     assert tied(VALUES, 2, points) == positions
 
 

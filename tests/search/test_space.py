@@ -112,7 +112,7 @@ def test_a_grid_taken_in_parts_has_the_same_members(budget, size, monkeypatch):
     assert grid().members(budget, *TASK) == whole
 
 
-def test_members_keep_what_the_template_says_beyond_depths_and_widths():
+def test_members_keep_the_other_fields_of_the_template():
     template = ArchSpec("wide_resnet", (1, 1, 1), (1, 1, 1), stem_width=8, activation="silu", dropout=0.1)
     (spec,) = grid([[2], [1], [1]], [[8], [16], [16]], template).members(Budget(), *TASK).specs
     assert spec == ArchSpec("wide_resnet", (2, 1, 1), (8, 16, 16), stem_width=8, activation="silu", dropout=0.1)

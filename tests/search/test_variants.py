@@ -152,7 +152,7 @@ def test_bad_changes_are_named(vary, message):
 
 
 @pytest.mark.parametrize("other", [{"depths": [[1]] * 3}, {"widths": [[8]] * 3}, {"shares": [[0.2, 0.3, 0.5]]}])
-def test_vary_stands_alone(other):
+def test_vary_excludes_other_choices(other):
     with pytest.raises(InputError, match=r"search\.space\.vary: .*without"):
         members({"depths": [2]}, **other)
     with pytest.raises(InputError, match=r"search\.space\.tie"):

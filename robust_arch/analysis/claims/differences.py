@@ -91,7 +91,7 @@ class Contrast:
         spread = self.sigma * math.sqrt(float(np.sum(self.weights**2)))
         return _fewest(self.found, effect, spread, _BELOW, _ABOVE)
 
-    seeds_to_settle = seeds_to_show  # as many exclude the effect where there is none
+    seeds_to_settle = seeds_to_show  # the same number excludes the effect where there is none
 
 
 class Largest:

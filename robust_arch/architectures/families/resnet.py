@@ -75,11 +75,7 @@ class ResNet(BoundedNetwork):
         return logits
 
     def lipschitz_bounds(self, norm: Callable[[nn.Module], float]) -> dict[str, float]:
-        """Upper bounds of the l2 Lipschitz constants, in evaluation mode, of stem, each stage and head alone.
-
-        The stem's is L(stem) L(bn) L(act), a stage's the product over its blocks, the head's L(pool) L(fc). norm: the
-        l2 operator norm of a layer.
-        """
+        """Bounds: stem L(stem) L(bn) L(act), each stage the product over its blocks, head L(pool) L(fc)."""
         stem = norm(self.stem) * norm(self.bn) * activation_lipschitz(self.activation)
         return {"stem": stem, **stage_bounds(self.stages, norm), "head": norm(self.pool) * norm(self.fc)}
 

@@ -80,11 +80,7 @@ class WideResNet(BoundedNetwork):
         return logits
 
     def lipschitz_bounds(self, norm: Callable[[nn.Module], float]) -> dict[str, float]:
-        """Upper bounds of the l2 Lipschitz constants, in evaluation mode, of stem, each stage and head alone.
-
-        A stage's is the product over its blocks, the head's L(bn) L(act) L(pool) L(fc). norm: the l2 operator norm
-        of a layer.
-        """
+        """Bounds: stem L(stem), each stage the product over its blocks, head L(bn) L(act) L(pool) L(fc)."""
         head = norm(self.bn) * activation_lipschitz(self.activation) * norm(self.pool) * norm(self.fc)
         return {"stem": norm(self.stem), **stage_bounds(self.stages, norm), "head": head}
 
@@ -120,8 +116,8 @@ class WideResNetFamily(StagedFamily):
     def stage_cost(self, c_in: Any, c: Any, depth: Any, stride: int, pixels: int) -> tuple[Any, Any]:
         """Parameters and MACs of one stage, from the layers' shapes."""
         projection = ((c_in != c) | (stride != 1)) * (c_in * c)
-        weights = 9 * c_in * c + 9 * c * c + projection + (depth - 1) * 18 * c * c
-        batch_norms = (2 * c_in + 2 * c) + (depth - 1) * 4 * c
+        weights = 9 * c_in * c + 9 * c * c + projection + (depth - 1) * (18 * c * c)
+        batch_norms = 2 * c_in + 2 * c + (depth - 1) * (4 * c)
         return weights + batch_norms, weights * pixels
 
     def kept_activations(self, spec: ArchSpec, image_shape: ImageShape) -> int:
