@@ -133,7 +133,7 @@ class Request:
         if self.is_empty:
             return carried or identity(channels, "none assumed: the file carries none, and none was given")
         if self.normalize == "identity":
-            given = identity(channels, "none, as the command line says")
+            given = identity(channels, "none, as set on the command line")
         elif self.normalize is None:
             given = checked(self.mean, self.std, FROM_OUTSIDE, self.keys[1:])
         elif statistics is None:

@@ -120,9 +120,10 @@ def composed(folder, *overrides):
 
 
 @functools.cache
-def fitted(mean=0.0, std=1.0):
+def fitted(mean=0.0, std=1.0, val_fraction=0.05):
     """A network that tells some digits apart, normalised like this: the evaluation refuses one at chance."""
-    net, train = build(SPEC, 10, (1, 8, 8), seed=0).train(), Digits(name="digits", val_fraction=0.167).load().train
+    train = Digits(name="digits", val_fraction=val_fraction).load().train
+    net = build(SPEC, 10, (1, 8, 8), seed=0).train()
     x, y = train.to_unit(train.images), train.labels
     optimizer = torch.optim.Adam(net.parameters(), lr=0.02)
     for _ in range(25):

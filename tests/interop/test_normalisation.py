@@ -79,7 +79,7 @@ def task():
     splits = Digits(name="digits", val_fraction=0.167).load()
     x = splits.train.images.double() / splits.train.max_value
     mean, std = float(x.mean()), float(x.std(correction=0))
-    return splits.test, mean, std, fitted(mean, std)
+    return splits.test, mean, std, fitted(mean, std, 0.167)
 
 
 def accuracy(mean, std):
