@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import torch
+from evaluations import shorten_square
 from torch import nn
 
 from robust_arch.attacks import NFGSM, PGD, Attack, Bernoulli, Clean, GuidedMargin, Margin, ThreatModel
@@ -97,7 +98,8 @@ def tracing():
     ("attack", "threat"),
     [*((attack, THREAT) for attack in ALL.values()), (PGD5, L2), (CW5, L2), (Rogue(unfreeze=True), L2)],
 )
-def test_the_network_and_the_random_states_are_left_as_they_were(attack, threat, net):
+def test_the_network_and_the_random_states_are_left_as_they_were(attack, threat, net, monkeypatch):
+    shorten_square(monkeypatch)
     x, y = batch(4)
     before = state_of(net), random_state()
     attack(net, x, y, threat)

@@ -239,3 +239,15 @@ def test_the_evaluate_command_fails_with_the_reason_again_and_again(weight, reas
         job(cfg)
     assert stopped.value.code == reason  # a text as exit code is printed, and the status is 1
     assert (path.read_bytes(), path.stat().st_mtime_ns) == before
+
+
+def test_attacked_images_without_finite_logits_end_the_command_with_one_line(tmp_path, monkeypatch):
+    def attack(*args, **settings):
+        raise FloatingPointError("the logits of 2 of 9 attacked images are NaN or infinite")
+
+    write_checkpoint(tmp_path, 0.0, 0.0)
+    monkeypatch.setattr("robust_arch.evaluate.extend", attack)
+    done = call("robust_arch.evaluate", *ARGUMENTS, cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.strip().splitlines()[-1] == "error: the logits of 2 of 9 attacked images are NaN or infinite"
+    assert "Traceback" not in done.stderr

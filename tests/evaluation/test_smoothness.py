@@ -164,6 +164,7 @@ def test_measuring_leaves_the_network_as_it_was(mode):
         x_adv = (x + 0.1).clamp(max=1)
         values = fosc(net, x, x_adv, y, ThreatModel("linf", "0.1"))
         stage_changes(net, x, x_adv)
+        upper_bounds(net, (1, 6, 6))
     assert bool((values > 0).all())
     assert [module.training for module in net.modules()] == modes
     assert [parameter.requires_grad for parameter in net.parameters()] == trainable

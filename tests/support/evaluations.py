@@ -5,6 +5,7 @@ import logging
 
 import numpy as np
 import torch
+from pyautoattack.square import SquareAttack
 
 from robust_arch.attacks import Attack, ThreatModel
 from robust_arch.data import ImageSet
@@ -100,3 +101,14 @@ def without_times(record):
         for part in (attack, *attack.get("stages", [])):
             del part["seconds"]
     return content, arrays
+
+
+def shorten_square(monkeypatch):
+    """AutoAttack's Square with 200 queries instead of 5,000, whoever calls it: most of the suite's time."""
+    whole = SquareAttack.perturb
+
+    def perturb(self, *args, **settings):
+        self.n_queries = 200
+        return whole(self, *args, **settings)
+
+    monkeypatch.setattr(SquareAttack, "perturb", perturb)
