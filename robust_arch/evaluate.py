@@ -8,7 +8,7 @@ from omegaconf import DictConfig
 from robust_arch.common.process import exit_on_sigterm, set_up_logging
 from robust_arch.configuration.commands import run_job
 from robust_arch.errors import InputError
-from robust_arch.execution.checkpoint import evaluate
+from robust_arch.execution.evaluate_checkpoint import evaluate
 
 log = logging.getLogger("robust_arch.evaluate")  # under -m this module is called __main__
 
@@ -18,7 +18,8 @@ def job(cfg: DictConfig) -> None:
     set_up_logging()
     try:
         record = evaluate(cfg)
-    except (InputError, OSError) as error:  # OSError: a disk is full, or a folder cannot be written
+    # OSError: a full disk or a folder that is not writable; FloatingPointError: logits or gradients that are not finite
+    except (InputError, OSError, FloatingPointError) as error:
         sys.exit(f"error: {error}")
     log.info("recorded in %s", record.json_path)
     for warning in record.content["warnings"]:

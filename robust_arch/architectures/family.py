@@ -48,58 +48,22 @@ class CostTerms:
         """The cost of each stage in `resource`, "params" or "macs"."""
         return self.stage_params if resource == "params" else self.stage_macs
 
+    def outside(self, resource: str) -> Any:
+        """The cost of stem and head in `resource`."""
+        return self.outside_params if resource == "params" else self.outside_macs
+
     def last_share(self, resource: str) -> Any:
         """The last stage's part of the stages' sum of `resource`."""
         parts = self.stages(resource)
         return parts[-1] / sum(parts)
 
 
-def staged_terms(
-    stage: Callable[[Any, Any, Any, int, int], tuple[Any, Any]],
-    strides: Sequence[int],
-    depths: Sequence[Any],
-    widths: Sequence[Any],
-    stem_width: int,
-    num_classes: int,
-    image_shape: ImageShape,
-) -> CostTerms:
-    """The cost of a 3x3 stem, stages and a linear head; BatchNorm outside the stages is for the family to add.
-
-    stage: from channels in and out, depth, stride and positions of the feature map after it to parameters and MACs.
-    """
-    channels, height, width = image_shape
-    stem = 9 * channels * stem_width
-    stem_macs = stem * height * width
-    stages = []
-    c_in: Any = stem_width
-    for depth, c, stride in zip(depths, widths, strides, strict=True):
-        height, width = -(-height // stride), -(-width // stride)
-        stages.append(stage(c_in, c, depth, stride, height * width))
-        c_in = c
-    return CostTerms(
-        stage_params=tuple(params for params, _ in stages),
-        stage_macs=tuple(macs for _, macs in stages),
-        outside_params=stem + c_in * num_classes + num_classes,
-        outside_macs=stem_macs + c_in * num_classes,
-    )
-
-
-def feature_pixels(image_shape: ImageShape, strides: Sequence[int]) -> tuple[int, ...]:
-    """Positions of the feature map before the stages and after each of them, whose first blocks have these strides."""
-    _, height, width = image_shape
-    pixels = [height * width]
-    for stride in strides:
-        height, width = -(-height // stride), -(-width // stride)
-        pixels.append(height * width)
-    return tuple(pixels)
-
-
 @dataclass(frozen=True)
 class KeyNames:
-    """A layout of published checkpoints: for each of our state-dict keys the name that it has there.
+    """A layout of published checkpoints.
 
     Attributes:
-        published: from one of our keys to the published one.
+        published: from one of our state-dict keys to its name in the layout.
         unused: prefixes of keys that the layout's code also saves, although its network never uses them.
     """
 
@@ -115,7 +79,7 @@ class StagedNetwork(nn.Module):
     """A network that shows its stages, so that smoothness is measured stage by stage; optional for a family.
 
     Attributes:
-        stages: the stages in order, from features to features; what enters the first one leaves the stem.
+        stages: the stages in order; the first one takes the stem's output.
     """
 
     stages: nn.Sequential
@@ -129,15 +93,15 @@ class BoundedNetwork(StagedNetwork, ABC):
         """Upper bounds of the l2 Lipschitz constants, in evaluation mode, of "stem", "stage 1", ..., "head" alone.
 
         "stem" is everything before the first stage, "head" everything behind the last one. norm: the l2 operator norm
-        of a layer, on the sizes that it works on; all but the activations are layers, the pooling too.
+        of a layer at its input size; everything but the activations is a layer, including the pooling.
         """
 
 
 class Family(ABC):
-    """A family of architectures: `validate`, `cost_terms` and `build` are its duties, all else has a default.
+    """A family of architectures: `validate`, `cost_terms` and `build` are required, everything else has a default.
 
-    Its module in `families/` holds an instance as `FAMILY`. Where an optional member is missing, the command that needs
-    it says that this is not available for the family.
+    Its module in `families/` holds an instance as `FAMILY`. A command that needs a missing optional member reports that
+    this is not available for the family.
 
     Attributes:
         published_keys: layouts of published checkpoints by name, the usual one first, for the keys of `build`'s state
@@ -166,7 +130,8 @@ class Family(ABC):
     def build(self, spec: "ArchSpec", num_classes: int, channels: int) -> nn.Module:
         """A freshly initialised network from normalised images (B, channels, H, W) to logits (B, num_classes).
 
-        It draws from torch's global random state. A `StagedNetwork` or a `BoundedNetwork` tells more of its parts.
+        It draws from torch's global random state. Smoothness by stage needs a `StagedNetwork`, its bounds a
+        `BoundedNetwork`.
         """
 
     def kept_activations(self, spec: "ArchSpec", image_shape: ImageShape) -> int | None:  # noqa: ARG002
@@ -177,6 +142,59 @@ class Family(ABC):
         loss do not. Dropout counts as on a CPU, where its mask consists of numbers.
         """
         return None
+
+
+class StagedFamily(Family):
+    """A family with a 3x3 stem at stride 1, a fixed number of stages, and a linear head behind their pooled output.
+
+    Attributes:
+        strides: of each stage's first block.
+        norm_at_end: whether the BatchNorm outside the stages follows the last one; else it follows the stem.
+    """
+
+    strides: tuple[int, ...]
+    norm_at_end: bool
+
+    @abstractmethod
+    def stage_cost(self, c_in: Any, c: Any, depth: Any, stride: int, pixels: int) -> tuple[Any, Any]:
+        """Parameters and MACs of one stage; `pixels` counts positions of the feature map after its stride."""
+
+    def validate(self, spec: "ArchSpec") -> None:
+        """Any depths and widths of at least 1 are legal, for exactly as many stages as there are strides."""
+        if len(spec.depths) != len(self.strides):
+            raise invalid("arch.depths", spec.depths, f"family {spec.family} has {len(self.strides)} stages")
+
+    def cost_terms(
+        self,
+        depths: Sequence[Any],
+        widths: Sequence[Any],
+        stem_width: int,
+        num_classes: int,
+        image_shape: ImageShape,
+    ) -> CostTerms:
+        """Parameters and MACs of convolutions, BatchNorms and the linear layer, from their shapes."""
+        pixels = self.pixels(image_shape)
+        inputs = (stem_width, *widths[:-1])
+        stages = [
+            self.stage_cost(*shape) for shape in zip(inputs, widths, depths, self.strides, pixels[1:], strict=True)
+        ]
+        stem, head = 9 * image_shape[0] * stem_width, widths[-1] * num_classes
+        norm = 2 * (widths[-1] if self.norm_at_end else stem_width)
+        return CostTerms(
+            stage_params=tuple(params for params, _ in stages),
+            stage_macs=tuple(macs for _, macs in stages),
+            outside_params=stem + norm + head + num_classes,
+            outside_macs=stem * pixels[0] + head,
+        )
+
+    def pixels(self, image_shape: ImageShape) -> tuple[int, ...]:
+        """Positions of the feature map before the stages and after each of them."""
+        _, height, width = image_shape
+        pixels = [height * width]
+        for stride in self.strides:
+            height, width = -(-height // stride), -(-width // stride)
+            pixels.append(height * width)
+        return tuple(pixels)
 
 
 def family_names() -> list[str]:

@@ -1,4 +1,4 @@
-"""How the convolutions of every family start."""
+"""Initialisation of the convolutions of every family."""
 
 import math
 

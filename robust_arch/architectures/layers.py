@@ -1,7 +1,8 @@
-"""What the networks of every family are made of beside torch's own layers."""
+"""Layers that the networks of all families share, besides torch's own."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +13,7 @@ Activation = Callable[[Tensor], Tensor]
 # the largest |f'| of each activation f, over all real numbers
 _LIPSCHITZ: dict[Activation, float] = {
     F.relu: 1.0,
-    # f' is the sigmoid, which stays below 1 and comes arbitrarily near
+    # f' is the sigmoid, whose supremum is 1
     F.softplus: 1.0,
     # f' = s + z s (1 - s) with s the sigmoid; f'' = 0 where z tanh(z / 2) = 2, and there f' = 1/2 + z / 4.
     # f'(-z) = 1 - f'(z), here and for gelu, so the lowest slope is smaller in size
@@ -25,6 +26,25 @@ _LIPSCHITZ: dict[Activation, float] = {
 def activation_lipschitz(activation: Activation) -> float:
     """The Lipschitz constant of an activation of `torch.nn.functional`; KeyError for one that no spec can name."""
     return _LIPSCHITZ[activation]
+
+
+def staged(
+    depths: Sequence[int], widths: Sequence[int], strides: Sequence[int], c_in: int, block: Callable[..., nn.Module]
+) -> nn.Sequential:
+    """Stages of blocks, each from channels in and out and its stride, which is 1 but for the first block of a stage."""
+    stages = []
+    for depth, width, stride in zip(depths, widths, strides, strict=True):
+        stages.append(nn.Sequential(block(c_in, width, stride), *(block(width, width, 1) for _ in range(depth - 1))))
+        c_in = width
+    return nn.Sequential(*stages)
+
+
+def stage_bounds(stages: nn.Sequential, norm: Callable[[nn.Module], float]) -> dict[str, float]:
+    """Lipschitz bounds of "stage 1", ...: each the product over its blocks' `lipschitz_bound`."""
+    return {
+        f"stage {i}": math.prod(cast(Any, block).lipschitz_bound(norm) for block in cast(nn.Sequential, stage))
+        for i, stage in enumerate(stages, start=1)
+    }
 
 
 class GlobalAveragePool(nn.Module):

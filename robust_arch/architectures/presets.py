@@ -75,10 +75,6 @@ def named_spec(name: str) -> ArchSpec:
     found = _NAME.fullmatch(name)
     if found is None:
         raise invalid("arch", name, "a preset's name, or one like wide_resnet-d2-2-2-w16-32-64")
-    values: dict[str, Any] = {key: value for key, value in found.groupdict().items() if value is not None}
-    for key in ("depths", "widths"):
-        values[key] = numbers_of(values[key])
-    for key, kind in (("stem_width", int), ("dropout", float)):
-        if key in values:
-            values[key] = kind(values[key])
-    return ArchSpec(**values)
+    kinds: dict[str, Any] = {"depths": numbers_of, "widths": numbers_of, "stem_width": int, "dropout": float}
+    given = {key: text for key, text in found.groupdict().items() if text is not None}
+    return ArchSpec(**{key: kinds.get(key, str)(text) for key, text in given.items()})

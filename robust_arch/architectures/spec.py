@@ -13,15 +13,11 @@ ACTIVATIONS = ("relu", "silu", "gelu", "softplus")
 
 def _integers(key: str, values: Any) -> tuple[int, ...]:
     """`values` as a tuple of integers of at least 1, or an InputError that names `key`."""
-    try:
-        numbers = None if isinstance(values, Mapping) else tuple(values)
-    except TypeError:
-        numbers = None
-    if numbers is None:
+    if isinstance(values, Mapping) or not isinstance(values, Iterable):
         raise invalid(key, values, "a list of integers, one per stage")
-    for number in numbers:
-        if isinstance(number, bool) or not isinstance(number, int) or number < 1:
-            raise invalid(key, values, "each stage needs an integer of at least 1")
+    numbers = tuple(values)
+    if not all(isinstance(n, int) and not isinstance(n, bool) and n >= 1 for n in numbers):
+        raise invalid(key, values, "each stage needs an integer of at least 1")
     return numbers
 
 

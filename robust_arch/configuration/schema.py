@@ -4,10 +4,9 @@ Hydra itself accepts any key that a YAML file or a `+` on the command line adds,
 """
 
 import inspect
-import math
 import types
 import typing
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError
 
+from robust_arch.common.annotations import fits, is_plain_of
 from robust_arch.common.paths import conf_dir
 from robust_arch.errors import InputError, invalid, require_flag, require_keys
 
@@ -51,8 +51,8 @@ def require_types(node: Any, key: str) -> None:
         except Exception:  # an annotation may name what does not exist when the program runs
             continue
         for name, value in group.items():
-            is_label = name == "name" and _is_integer(value)  # YAML reads the label 2024 as a number
-            if name in hints and name not in _HYDRA_KEYS and not is_label and not _is_of(value, hints[name]):
+            is_label = name == "name" and is_plain_of(value, int)  # YAML reads the label 2024 as a number
+            if name in hints and name not in _HYDRA_KEYS and not is_label and not fits(value, hints[name], _fits_one):
                 raise invalid(f"{place}.{name}", value, _described(hints[name]))
 
 
@@ -80,51 +80,39 @@ def _target(group: Mapping[str, Any], key: str) -> Any:
     return target
 
 
-def _is_of(value: Any, hint: Any) -> bool:
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if isinstance(value, Mapping) and "_target_" in value:  # checked by itself; what it makes is known once it is made
-        return hint not in _PLAIN
-    if hint in _PLAIN:
-        return _PLAIN[hint][0](value)
-    if origin in (typing.Union, types.UnionType):
-        return any(_is_of(value, each) for each in arguments)
+def _fits_one(value: Any, annotation: Any) -> bool:
+    """Whether a value fits an annotation that is no collection or union."""
+    if isinstance(value, Mapping) and "_target_" in value:  # checked by itself; its type is known once it is built
+        return annotation not in _PLAIN
+    if annotation in (str, Path):
+        return isinstance(value, str)
+    if annotation in _PLAIN:
+        return is_plain_of(value, annotation)
+    origin = typing.get_origin(annotation)
     if origin is typing.Literal:
-        return value in arguments
-    if inspect.isclass(origin) and issubclass(origin, Mapping):
-        return isinstance(value, Mapping)
-    if origin is tuple or (inspect.isclass(origin) and issubclass(origin, Sequence)):
-        inner = arguments[0] if arguments else Any
-        return isinstance(value, list | tuple) and all(_is_of(each, inner) for each in value)
+        return value in typing.get_args(annotation)
     # plain data is no object of any other class
-    return not inspect.isclass(origin or hint) or hint is object
+    return not inspect.isclass(origin or annotation) or annotation is object
 
 
-def _is_integer(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
-
-
-def _is_number(value: Any) -> bool:
-    return _is_integer(value) or (isinstance(value, float) and math.isfinite(value))
-
-
-_PLAIN: dict[Any, tuple[Callable[[Any], bool], str]] = {
-    int: (_is_integer, "an integer"),
-    float: (_is_number, "a finite number"),
-    bool: (lambda value: isinstance(value, bool), "true or false"),
-    str: (lambda value: isinstance(value, str), "text, like a name"),
-    Path: (lambda value: isinstance(value, str), "a path"),
-    type(None): (lambda value: value is None, "null"),
+_PLAIN: dict[Any, str] = {
+    int: "an integer",
+    float: "a finite number",
+    bool: "true or false",
+    str: "text, like a name",
+    Path: "a path",
+    type(None): "null",
 }
 
 
 def _described(hint: Any) -> str:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if hint in _PLAIN:
-        return _PLAIN[hint][1]
+        return _PLAIN[hint]
     if origin in (typing.Union, types.UnionType):
         return " or ".join(dict.fromkeys(map(_described, arguments)))
     if inspect.isclass(origin) and issubclass(origin, Mapping):
-        return "a group of keys"
+        return f"a group of keys, each {_described(arguments[1])}" if arguments else "a group of keys"
     if inspect.isclass(origin) and issubclass(origin, Sequence):
         return f"a list, each {_described(arguments[0])}" if arguments else "a list"
     return "a group of keys with a _target_"

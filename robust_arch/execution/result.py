@@ -54,7 +54,7 @@ def training_result(run: Run, folder: RunFolder, rows: list[dict[str, float]]) -
 
 
 def _readings(run: Run) -> dict[str, Any]:
-    """How the files of the training set, the held-out part included, and of the test set were read, if files were."""
+    """How the files of the training set (with the held-out part) and of the test set were read, if any."""
     sets = {"train": run.splits.train, "test": run.splits.test}
     readings = {part: asdict(images.reading) for part, images in sets.items() if images.reading}
     return {"reading": readings} if readings else {}

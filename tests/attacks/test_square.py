@@ -103,10 +103,10 @@ def test_the_yaml_file_is_the_default():
 
 
 @pytest.mark.parametrize("key", ["queries", "block_size"])
-@pytest.mark.parametrize("value", [0, -1, True, 1.5])
-def test_settings_that_cannot_be_are_named(key, value):
-    with pytest.raises(InputError, match=rf"attack\.{key} = .*at least 1"):
-        Square(**{key: value})
+def test_settings_that_cannot_be_are_named(key):
+    for value in (0, True, 1.5):
+        with pytest.raises(InputError, match=rf"attack\.{key} = .*at least 1"):
+            Square(**{key: value})
 
 
 def test_images_too_small_for_the_start_under_l2_are_named(linear):

@@ -155,7 +155,7 @@ def read_lightly(path: Path) -> None:
     study = StudyFolder(path)
     progress = StudyProgress.read(study)
     show(progress, every_run=True)
-    assert {run.run.run_id for run in progress.runs} >= {"b"}
+    assert {run.run_id for run in progress.runs} >= {"b"}
     assert progress.best is not None
     assert "b" in {row["run_id"] for row in study.rows()}
 
@@ -214,7 +214,7 @@ def test_a_file_that_is_none_is_named(whole: Path, tmp_path: Path, name: str, da
     read_all(study.path, tmp_path / "target")
     assert study.about is not None
     list(map(dict, study.rows()))
-    assert list(study.left_out.items()) == [(name, "'what it holds': expected one whole JSON object")]
+    assert list(study.left_out.items()) == [(name, "expected one whole JSON object")]
 
 
 def test_the_commands_name_what_they_leave_out(whole: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

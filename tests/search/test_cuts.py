@@ -12,11 +12,8 @@ from robust_arch.search import Budget, allocate
 from robust_arch.search.allocation import check_cuts, stick_breaking
 
 
-def test_two_stages_are_divided_at_the_cut():
+def test_shares_by_hand():
     assert stick_breaking([0.3]) == pytest.approx((0.3, 0.7), abs=1e-15)
-
-
-def test_three_stages_by_hand():
     # v1 = 1 - sqrt(0.25) = 0.5; of the other half the cut 0.2 takes a fifth
     assert stick_breaking([0.75, 0.2]) == pytest.approx((0.5, 0.1, 0.4), abs=1e-15)
 

@@ -9,9 +9,9 @@ import pandas as pd
 
 from robust_arch.analysis.claims.allocation import against_equal_shares, against_equal_widening
 from robust_arch.analysis.claims.capacity import capacity
-from robust_arch.analysis.claims.finding import Finding
 from robust_arch.analysis.claims.last_stage import last_stage_alone, last_stage_refilled
 from robust_arch.analysis.claims.measured import RESOURCES, Measured, measured
+from robust_arch.analysis.claims.question import Finding
 from robust_arch.analysis.groups import Group, groups
 
 
@@ -51,8 +51,8 @@ def examine_all(frame: pd.DataFrame) -> list[Examined]:
     """
     rows = once(frame)
     done = rows[rows["status"].isin(("completed", "running")) & rows["worst_case_acc"].between(0, 100)]
-    found = sorted(filter(_has_two_architectures, groups(done)), key=lambda group: -len(group.rows))
-    return [examined for group in found for examined in examine(group)]
+    best = [group for group in groups(done) if group.checkpoint == "best" and _is_comparison(group)]
+    return [examined for group in sorted(best, key=lambda group: -len(group.rows)) for examined in examine(group)]
 
 
 def once(frame: pd.DataFrame) -> pd.DataFrame:
@@ -60,8 +60,8 @@ def once(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.drop(columns="study").drop_duplicates().assign(study="")
 
 
-def _has_two_architectures(group: Group) -> bool:
-    return group.checkpoint == "best" and len(group.rows.drop_duplicates(["arch", "family", "depths", "widths"])) > 1
+def _is_comparison(group: Group) -> bool:
+    return len(group.rows.drop_duplicates(["arch", "family", "depths", "widths"])) > 1
 
 
 def examine(group: Group) -> list[Examined]:
@@ -73,13 +73,12 @@ def examine(group: Group) -> list[Examined]:
     Raises:
         InputError: for an architecture of no known family.
     """
-    return [
-        Examined(
-            group, kind, found.model.sigma, found.model.degrees, found.noisy, found.unequal, tuple(_findings(found))
-        )
-        for kind, found in measured(group.rows).items()
-        if len(found.names) > 1
-    ]
+    return [_examined(group, kind, found) for kind, found in measured(group.rows).items() if len(found.names) > 1]
+
+
+def _examined(group: Group, kind: str, found: Measured) -> Examined:
+    model, findings = found.model, tuple(_findings(found))
+    return Examined(group, kind, model.sigma, model.degrees, found.noisy, found.unequal, findings)
 
 
 def _findings(found: Measured) -> Iterator[Finding]:

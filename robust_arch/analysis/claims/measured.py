@@ -13,7 +13,7 @@ from robust_arch.analysis.reading import spec_of, stage_costs
 from robust_arch.architectures import ArchSpec
 from robust_arch.errors import invalid
 
-RESOURCES = ("params", "macs")
+RESOURCES = {"params": "parameters", "macs": "multiply-accumulates"}
 TOLERANCE = 0.02
 """Tolerance of a budget: costs within a factor of (1 + tolerance) / (1 - tolerance) are equal."""
 
@@ -28,9 +28,8 @@ class Measured:
         model: the value of each in percent, and how well it is known.
         costs: resource to (A,), NaN where it is not recorded.
         stages: resource to (A, stages), without stem and head.
-        noisy: architectures whose runs scatter far more than those of the others, with their standard deviations in
-            points.
-        unequal: whether the scatter differs between architectures by more than chance.
+        noisy: as in `Examined`.
+        unequal: as in `Examined`.
     """
 
     names: tuple[str, ...]
@@ -50,6 +49,10 @@ class Measured:
         """(A, A): whether two architectures cost the same."""
         known = np.isfinite(self.costs[resource])
         return np.asarray(known[:, None] & known & ~self.more_expensive(resource) & ~self.more_expensive(resource).T)
+
+    def unless_unrecorded(self, resource: str, why: str) -> str:
+        """The reason why nothing can be compared: `why`, unless no cost is recorded."""
+        return why if np.isfinite(self.costs[resource]).any() else f"No run has its {RESOURCES[resource]} recorded."
 
     def windows(self, resource: str) -> list[np.ndarray]:
         """Disjoint sets of at least two architectures that cost the same, the largest first."""
@@ -74,8 +77,7 @@ def above(cost: np.ndarray, other: np.ndarray) -> np.ndarray:
 def measured(rows: pd.DataFrame) -> dict[str, Measured]:
     """Each kind of architecture in comparable rows of results.csv, the kind with most architectures first.
 
-    A kind is a family with its stem width, activation and dropout. Rows of one architecture and seed count as their
-    mean.
+    A kind is a family with its stem width, activation and dropout. Rows of the same architecture and seed are averaged.
 
     Raises:
         InputError: for an architecture of no known family, or a name of two different ones.

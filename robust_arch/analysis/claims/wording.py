@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from robust_arch.analysis.claims.examine import Examined, once
-from robust_arch.analysis.claims.finding import Finding
+from robust_arch.analysis.claims.question import Finding
 from robust_arch.analysis.formatting import counted
 
 

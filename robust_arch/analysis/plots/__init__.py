@@ -1,1 +1,1 @@
-"""The figures of the paper, one kind per file: matplotlib figures at their printed size, from recorded results."""
+"""The figures of the paper, one kind per file: matplotlib figures in their printed size, from recorded results."""

@@ -4,25 +4,17 @@ The usual variant for 32x32 images: a 3x3 stem at stride 1, no pooling before th
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Callable
+from functools import partial
 from types import MappingProxyType
-from typing import Any, cast
+from typing import Any
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from robust_arch.architectures.family import (
-    BoundedNetwork,
-    CostTerms,
-    Family,
-    ImageShape,
-    KeyNames,
-    feature_pixels,
-    staged_terms,
-)
+from robust_arch.architectures.family import BoundedNetwork, ImageShape, KeyNames, StagedFamily
 from robust_arch.architectures.initialisation import initialise_convolutions
-from robust_arch.architectures.layers import GlobalAveragePool, activation_lipschitz
+from robust_arch.architectures.layers import GlobalAveragePool, activation_lipschitz, stage_bounds, staged
 from robust_arch.architectures.spec import ArchSpec
 from robust_arch.errors import invalid
 
@@ -69,16 +61,10 @@ class ResNet(BoundedNetwork):
         self.activation = getattr(F, spec.activation)
         self.stem = nn.Conv2d(channels, spec.stem_width, 3, padding=1, bias=False)
         self.bn = nn.BatchNorm2d(spec.stem_width)
-        stages = []
-        c_in = spec.stem_width
-        for depth, width, stride in zip(spec.depths, spec.widths, STRIDES, strict=True):
-            blocks = [BasicBlock(c_in, width, stride, spec.activation)]
-            blocks += [BasicBlock(width, width, 1, spec.activation) for _ in range(depth - 1)]
-            stages.append(nn.Sequential(*blocks))
-            c_in = width
-        self.stages = nn.Sequential(*stages)
+        block = partial(BasicBlock, activation=spec.activation)
+        self.stages = staged(spec.depths, spec.widths, STRIDES, spec.stem_width, block)
         self.pool = GlobalAveragePool()
-        self.fc = nn.Linear(c_in, num_classes)
+        self.fc = nn.Linear(spec.widths[-1], num_classes)
         initialise_convolutions(self)
         nn.init.zeros_(self.fc.bias)
 
@@ -94,20 +80,8 @@ class ResNet(BoundedNetwork):
         The stem's is L(stem) L(bn) L(act), a stage's the product over its blocks, the head's L(pool) L(fc). norm: the
         l2 operator norm of a layer.
         """
-        bounds = {"stem": norm(self.stem) * norm(self.bn) * activation_lipschitz(self.activation)}
-        for i, stage in enumerate(self.stages, start=1):
-            blocks = cast(Iterable[BasicBlock], stage)
-            bounds[f"stage {i}"] = math.prod(block.lipschitz_bound(norm) for block in blocks)
-        bounds["head"] = norm(self.pool) * norm(self.fc)
-        return bounds
-
-
-def _stage(c_in: Any, c: Any, depth: Any, stride: int, pixels: int) -> tuple[Any, Any]:
-    """Parameters and MACs of one stage; `pixels` counts positions of the feature map after its stride."""
-    projects = (c_in != c) | (stride != 1)
-    weights = 9 * c_in * c + 9 * c * c + projects * (c_in * c) + (depth - 1) * (18 * c * c)
-    batch_norms = depth * (4 * c) + projects * (2 * c)
-    return weights + batch_norms, weights * pixels
+        stem = norm(self.stem) * norm(self.bn) * activation_lipschitz(self.activation)
+        return {"stem": stem, **stage_bounds(self.stages, norm), "head": norm(self.pool) * norm(self.fc)}
 
 
 _OUTSIDE = {"stem": "conv1", "bn": "bn1", "fc": "linear"}
@@ -122,34 +96,30 @@ def _pytorch_cifar(key: str) -> str:
     return f"{_OUTSIDE[module]}.{rest}"
 
 
-class ResNetFamily(Family):
-    """Four stages of basic blocks; the closed-form cost counts convolutions and the linear layer."""
+class ResNetFamily(StagedFamily):
+    """Four stages of basic blocks."""
+
+    strides = STRIDES
+    norm_at_end = False
 
     published_keys = MappingProxyType({"pytorch_cifar": KeyNames(_pytorch_cifar)})
 
     def validate(self, spec: ArchSpec) -> None:
-        """Any depths and widths of at least 1 are legal, for exactly four stages; there is no dropout."""
-        if len(spec.depths) != len(STRIDES):
-            raise invalid("arch.depths", spec.depths, f"family resnet has {len(STRIDES)} stages")
+        """As for every `StagedFamily`; there is no dropout."""
+        super().validate(spec)
         if spec.dropout:
             raise invalid("arch.dropout", spec.dropout, "0, as family resnet has no dropout")
 
-    def cost_terms(
-        self,
-        depths: Sequence[Any],
-        widths: Sequence[Any],
-        stem_width: int,
-        num_classes: int,
-        image_shape: ImageShape,
-    ) -> CostTerms:
-        """Parameters and MACs by stage, from the layer shapes; integers or int64 arrays."""
-        terms = staged_terms(_stage, STRIDES, depths, widths, stem_width, num_classes, image_shape)
-        # BatchNorm behind the stem
-        return replace(terms, outside_params=terms.outside_params + 2 * stem_width)
+    def stage_cost(self, c_in: Any, c: Any, depth: Any, stride: int, pixels: int) -> tuple[Any, Any]:
+        """Parameters and MACs of one stage, from the layers' shapes."""
+        projects = (c_in != c) | (stride != 1)
+        weights = 9 * c_in * c + 9 * c * c + projects * (c_in * c) + (depth - 1) * (18 * c * c)
+        batch_norms = depth * (4 * c) + projects * (2 * c)
+        return weights + batch_norms, weights * pixels
 
     def kept_activations(self, spec: ArchSpec, image_shape: ImageShape) -> int:
         """Numbers per image kept for the backward pass, from the layers' shapes."""
-        pixels = feature_pixels(image_shape, STRIDES)
+        pixels = self.pixels(image_shape)
         # ReLU keeps its output, which the next convolution keeps anyway; the others keep their input besides
         activated = 1 if spec.activation == "relu" else 2
         kept = image_shape[0] * pixels[0] + (1 + activated) * spec.stem_width * pixels[0]

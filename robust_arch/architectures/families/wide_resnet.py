@@ -3,30 +3,19 @@
 Block and head follow the network of Huang et al., NeurIPS 2021, so that its published weights fit.
 """
 
-import math
 import re
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Callable
 from functools import partial
 from types import MappingProxyType
-from typing import Any, cast
+from typing import Any
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from robust_arch.architectures.family import (
-    BoundedNetwork,
-    CostTerms,
-    Family,
-    ImageShape,
-    KeyNames,
-    feature_pixels,
-    staged_terms,
-)
+from robust_arch.architectures.family import BoundedNetwork, ImageShape, KeyNames, StagedFamily
 from robust_arch.architectures.initialisation import initialise_convolutions
-from robust_arch.architectures.layers import GlobalAveragePool, activation_lipschitz
+from robust_arch.architectures.layers import GlobalAveragePool, activation_lipschitz, stage_bounds, staged
 from robust_arch.architectures.spec import ArchSpec
-from robust_arch.errors import invalid
 
 STRIDES = (1, 2, 2)
 
@@ -76,17 +65,11 @@ class WideResNet(BoundedNetwork):
         super().__init__()
         self.activation = getattr(F, spec.activation)
         self.stem = nn.Conv2d(channels, spec.stem_width, 3, padding=1, bias=False)
-        stages = []
-        c_in = spec.stem_width
-        for depth, width, stride in zip(spec.depths, spec.widths, STRIDES, strict=True):
-            blocks = [BasicBlock(c_in, width, stride, spec.activation, spec.dropout)]
-            blocks += [BasicBlock(width, width, 1, spec.activation, spec.dropout) for _ in range(depth - 1)]
-            stages.append(nn.Sequential(*blocks))
-            c_in = width
-        self.stages = nn.Sequential(*stages)
-        self.bn = nn.BatchNorm2d(c_in)
+        block = partial(BasicBlock, activation=spec.activation, dropout=spec.dropout)
+        self.stages = staged(spec.depths, spec.widths, STRIDES, spec.stem_width, block)
+        self.bn = nn.BatchNorm2d(spec.widths[-1])
         self.pool = GlobalAveragePool()
-        self.fc = nn.Linear(c_in, num_classes)
+        self.fc = nn.Linear(spec.widths[-1], num_classes)
         initialise_convolutions(self)
         nn.init.zeros_(self.fc.bias)
 
@@ -102,22 +85,8 @@ class WideResNet(BoundedNetwork):
         A stage's is the product over its blocks, the head's L(bn) L(act) L(pool) L(fc). norm: the l2 operator norm
         of a layer.
         """
-        bounds = {"stem": norm(self.stem)}
-        for i, stage in enumerate(self.stages, start=1):
-            blocks = cast(Iterable[BasicBlock], stage)
-            bounds[f"stage {i}"] = math.prod(block.lipschitz_bound(norm) for block in blocks)
-        bounds["head"] = norm(self.bn) * activation_lipschitz(self.activation) * norm(self.pool) * norm(self.fc)
-        return bounds
-
-
-def _stage(c_in: Any, c: Any, depth: Any, stride: int, pixels: int) -> tuple[Any, Any]:
-    """Parameters and MACs of one stage; `pixels` counts positions of the feature map after its stride."""
-    projection = ((c_in != c) | (stride != 1)) * (c_in * c)
-    first_weights = 9 * c_in * c + 9 * c * c + projection
-    other_weights = 18 * c * c
-    weights = first_weights + (depth - 1) * other_weights
-    batch_norms = (2 * c_in + 2 * c) + (depth - 1) * 4 * c
-    return weights + batch_norms, weights * pixels
+        head = norm(self.bn) * activation_lipschitz(self.activation) * norm(self.pool) * norm(self.fc)
+        return {"stem": norm(self.stem), **stage_bounds(self.stages, norm), "head": head}
 
 
 _BLOCK = re.compile(r"stages\.(\d+)\.(\d+)\.(.+)")
@@ -133,8 +102,11 @@ def _published(key: str, *, stage: str, first: int, stem: str) -> str:
     return f"{names[module]}.{tensor}"
 
 
-class WideResNetFamily(Family):
-    """Three stages of basic blocks; the closed-form cost counts convolutions and the linear layer."""
+class WideResNetFamily(StagedFamily):
+    """Three stages of basic blocks."""
+
+    strides = STRIDES
+    norm_at_end = True
 
     # huang2021: also RobustBench's files; trades: also the code of MART and AWP, all of which save a second first
     # stage, sub_block1, that their forward pass leaves out
@@ -145,27 +117,16 @@ class WideResNetFamily(Family):
         }
     )
 
-    def validate(self, spec: ArchSpec) -> None:
-        """Any depths and widths of at least 1 are legal, for exactly three stages."""
-        if len(spec.depths) != len(STRIDES):
-            raise invalid("arch.depths", spec.depths, f"family wide_resnet has {len(STRIDES)} stages")
-
-    def cost_terms(
-        self,
-        depths: Sequence[Any],
-        widths: Sequence[Any],
-        stem_width: int,
-        num_classes: int,
-        image_shape: ImageShape,
-    ) -> CostTerms:
-        """Parameters and MACs by stage, from the layer shapes; integers or int64 arrays."""
-        terms = staged_terms(_stage, STRIDES, depths, widths, stem_width, num_classes, image_shape)
-        # BatchNorm behind the last stage
-        return replace(terms, outside_params=terms.outside_params + 2 * widths[-1])
+    def stage_cost(self, c_in: Any, c: Any, depth: Any, stride: int, pixels: int) -> tuple[Any, Any]:
+        """Parameters and MACs of one stage, from the layers' shapes."""
+        projection = ((c_in != c) | (stride != 1)) * (c_in * c)
+        weights = 9 * c_in * c + 9 * c * c + projection + (depth - 1) * 18 * c * c
+        batch_norms = (2 * c_in + 2 * c) + (depth - 1) * 4 * c
+        return weights + batch_norms, weights * pixels
 
     def kept_activations(self, spec: ArchSpec, image_shape: ImageShape) -> int:
         """Numbers per image kept for the backward pass, from the layers' shapes."""
-        pixels = feature_pixels(image_shape, STRIDES)
+        pixels = self.pixels(image_shape)
         # ReLU keeps its output, which the next convolution keeps anyway; the others keep their input besides
         activated = 1 if spec.activation == "relu" else 2
         # inside a block: BatchNorm's input, what the activation keeps; dropout: its mask and what conv2 then keeps

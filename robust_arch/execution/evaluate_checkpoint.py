@@ -149,7 +149,7 @@ def _owning_run(path: Path) -> RunFolder | None:
     path = path.resolve()
     name, folder = path.stem, RunFolder(path.parent.parent)
     is_its_own = name in ("best", "last") and path == folder.checkpoint(name).resolve()
-    if not is_its_own or not folder.status.get("run"):
+    if not is_its_own or not folder.status:
         return None
     if not folder.trained:
         allowed = "one of a finished training: this run is not, and its weights will change"
