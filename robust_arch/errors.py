@@ -14,8 +14,8 @@ class DivergedError(RuntimeError):
 
 
 def invalid(key: str, value: Any, allowed: str) -> InputError:
-    """An InputError that names the key, the value that was given and what is allowed."""
-    return InputError(f"{key} = {value!r}: {allowed}")
+    """An InputError that names the key, its value and, as a noun phrase, what is allowed."""
+    return InputError(f"{key} = {value!r}: expected {allowed}")
 
 
 def require_flag(key: str, value: object) -> None:

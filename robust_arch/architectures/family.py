@@ -162,7 +162,7 @@ class StagedFamily(Family):
     def validate(self, spec: "ArchSpec") -> None:
         """Any depths and widths of at least 1 are legal, for exactly as many stages as there are strides."""
         if len(spec.depths) != len(self.strides):
-            raise invalid("arch.depths", spec.depths, f"family {spec.family} has {len(self.strides)} stages")
+            raise invalid("arch.depths", spec.depths, f"{len(self.strides)} stages, as family {spec.family} has")
 
     def cost_terms(
         self,

@@ -17,7 +17,7 @@ def _integers(key: str, values: Any) -> tuple[int, ...]:
         raise invalid(key, values, "a list of integers, one per stage")
     numbers = tuple(values)
     if not all(isinstance(n, int) and not isinstance(n, bool) and n >= 1 for n in numbers):
-        raise invalid(key, values, "each stage needs an integer of at least 1")
+        raise invalid(key, values, "an integer of at least 1 for each stage")
     return numbers
 
 

@@ -125,7 +125,7 @@ def diagnose(
         FloatingPointError: for logits that are not finite, at clean, attacked or shifted images.
     """
     if not threat.eps:
-        raise invalid("threat.eps", 0, "greater than 0, to look for masked gradients")
+        raise invalid("threat.eps", 0, "a radius greater than 0, to look for masked gradients")
     if not len(examples):
         raise invalid("evaluate.diagnostics", 0, "at least one example")
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):

@@ -100,7 +100,7 @@ def _group(content: Mapping[str, Any], key: str, allowed: str) -> Mapping[str, A
     """The group `key` of a file's content, empty if it is missing."""
     value = content.get(key)
     if value is not None and not isinstance(value, dict):
-        raise InputError(f"{key} = {shown(value)}: {allowed}")
+        raise InputError(f"{key} = {shown(value)}: expected {allowed}")
     return value or {}
 
 
@@ -123,7 +123,7 @@ def _threat(cfg: DictConfig, trained: Mapping[str, Any], dataset: Dataset) -> Th
         known = _group(trained, "threat", _THREAT)
         trained_norm, trained_eps = known.get("norm"), known.get("eps")
         if not set(known) <= {"norm", "eps"} or not is_plain(trained_norm) or not is_plain(trained_eps):
-            raise InputError(f"threat = {shown(known)}: {_THREAT}")
+            raise InputError(f"threat = {shown(known)}: expected {_THREAT}")
         norm = next(each for each in (norm, trained_norm, "linf") if each is not None)
         eps = trained_eps if eps is None and norm == trained_norm else eps
     ThreatModel(norm, 0)  # an unknown norm has no usual radius: the error names the norm

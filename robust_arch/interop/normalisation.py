@@ -77,7 +77,7 @@ def checked(mean: Any, std: Any, source: str, keys: tuple[str, str]) -> Normalis
     if not all(map(math.isfinite, mean)):
         raise invalid(keys[0], list(mean), "finite in float32")
     if min(std) <= 0 or not all(map(math.isfinite, std)):
-        raise invalid(keys[1], list(std), "greater than 0, and finite, in float32")
+        raise invalid(keys[1], list(std), "numbers that are finite and greater than 0 in float32")
     return Normalisation(mean, std, source)
 
 

@@ -19,7 +19,7 @@ import yaml
 from robust_arch import __version__
 from robust_arch.common.files import read_json, write_json
 from robust_arch.common.plain import is_bounded
-from robust_arch.errors import invalid
+from robust_arch.errors import InputError
 from robust_arch.runs import lock
 from robust_arch.runs.fields import Fields, MisfitError
 from robust_arch.runs.records import ELSEWHERE, Evaluation, RunFacts, RunResult, Status
@@ -239,8 +239,8 @@ class RunFolder:
         """
         status = self.status
         if status and status.weights == ELSEWHERE and not self._has_weights:
-            allowed = f"only its records were merged; its weights are on {status.host}: evaluate there and merge again"
-            raise invalid("checkpoint", str(self.checkpoint("best")), allowed)
+            place = f"its weights are on {status.host}: evaluate there and merge again"
+            raise InputError(f"checkpoint = {str(self.checkpoint('best'))!r}: only its records were merged; {place}")
 
     def has_checkpoint(self, which: str) -> bool:
         """Whether the checkpoint `best` or `last` exists and is complete."""

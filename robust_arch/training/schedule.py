@@ -31,7 +31,7 @@ class Steps:
         if not all(0 < milestone < 1 for milestone in self.milestones):
             raise invalid("recipe.schedule.milestones", self.milestones, "fractions of all epochs, in (0, 1)")
         if not self.factor > 0:
-            raise invalid("recipe.schedule.factor", self.factor, "greater than 0")
+            raise invalid("recipe.schedule.factor", self.factor, "a number greater than 0")
 
     def __call__(self, epoch: float, epochs: int) -> float:
         """Factor ** (milestones passed by the start of this epoch)."""
@@ -85,7 +85,7 @@ class Warmup:
 
     def __post_init__(self) -> None:
         if not self.warmup_epochs > 0:
-            raise invalid("recipe.schedule.warmup_epochs", self.warmup_epochs, "greater than 0")
+            raise invalid("recipe.schedule.warmup_epochs", self.warmup_epochs, "a number greater than 0")
 
     def __call__(self, epoch: float, epochs: int) -> float:
         """The product."""
