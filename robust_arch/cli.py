@@ -10,7 +10,6 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 from typer.core import TyperCommand, TyperGroup
 
 from robust_arch.errors import InputError, invalid
@@ -230,27 +229,14 @@ def merge(
     Example: robust-arch merge machine-a/results/demo machine-b/results/demo --into results/demo
     """
     from robust_arch.study.merge import merge_studies
+    from robust_arch.study.merge_table import merge_tables
 
     target = _study_path(into, results_dir)
     holds_studies = not (Path(into) / "runs").is_dir() and any(Path(into).glob("*/runs"))
     if holds_studies or Path(into).resolve() == results_dir.resolve():
         raise invalid("--into", into, "a study's name, or a path like results/<study>; this is a folder of studies")
     outcome = merge_studies([_study_path(source, results_dir) for source in sources], target)
-    _print(f"left out: {what}: {why}" for what, why in outcome.left_out.items())
-    _print(f"skipped: run {run_id} of {source}: {why}" for run_id, source, why in outcome.skipped)
-    if outcome.conflicts:
-        table = Table(title="conflicts, left as they are: two completed records with different numbers")
-        for column in ("run", "source", "file", "in the target, against the source"):
-            table.add_column(column, overflow="fold")
-        for conflict in outcome.conflicts:
-            table.add_row(conflict.run_id, str(conflict.source), conflict.file, Text(conflict.what))
-        _print([table])
-    conflicting = len({conflict.run_id for conflict in outcome.conflicts})
-    print(
-        f"merged into {target}: {len(outcome.added)} added, {len(outcome.replaced)} replaced by one that got further, "
-        f"{len(outcome.united)} with more evaluations, {len(outcome.same)} there already, {len(outcome.skipped)} "
-        f"skipped, {conflicting} in conflict"
-    )
+    _print(merge_tables(outcome, target))
     if outcome.conflicts:
         sys.exit(1)
 

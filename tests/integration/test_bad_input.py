@@ -46,7 +46,7 @@ RUN_CASES = [
     ("trainer.devices=2 recipe.drop_last=false", ["recipe.drop_last", "False", "true where trainer.devices > 1"]),
     ("trainer.compile=maybe", ["trainer.compile", "'maybe'", "auto, true or false"]),
     ("trainer.compile=true trainer.fold=false", ["trainer.compile", "True", "false where trainer.fold=false"]),
-    ("trainer.data=disk", ["trainer.data", "'disk'", "auto, device, stream"]),
+    ("trainer.data=disk", ["trainer.data", "'disk'", "auto, device or stream"]),
     ("data.split_seed=1.5", ["data.split_seed", "1.5", "at least 0"]),
     ("data.train_images=1e3", ["data.train_images", "1000.0", "an integer of at least 1"]),
     ("data=image_folder", ["data.root", "None", "the folder"]),

@@ -51,9 +51,8 @@ def batch(size=6, classes=4):
 def loss_of(kind, net, x, y, attack=None, seed=0, index=None, threat=THREAT, **settings):
     attack = Shift(amount=NOISE[: len(x)]) if attack is None else attack
     given = {} if kind is Natural else {"attack": attack}
-    return kind(name="x", **given, **settings)(
-        net, x, y, threat, seed=seed, index=torch.arange(len(x)) if index is None else index
-    )
+    index = torch.arange(len(x)) if index is None else index
+    return kind(name="x", **given, **settings)(net, x, y, threat, seed=seed, index=index)
 
 
 @pytest.fixture
@@ -83,12 +82,10 @@ def gradients(loss, net):
 
 
 def record_inputs(net):
+    """The images that later calls are given."""
     seen = []
     net.register_forward_pre_hook(lambda module, args: seen.append(args[0].detach().clone()))
     return seen
-
-
-# ---- natural and standard adversarial training
 
 
 def test_natural_is_the_mean_cross_entropy_by_hand(linear):
@@ -129,9 +126,6 @@ def test_batch_norm_sees_one_training_pass_and_none_of_the_attack(kind, shift, n
     assert norm.num_batches_tracked == 2
 
 
-# ---- every objective
-
-
 @pytest.mark.parametrize("kind", [SAT, TRADES, MART])
 def test_seed_and_index_go_to_the_attack_in_evaluation_mode(kind, normalised):
     attack, index = Shift(amount=NOISE), torch.tensor([5, 9, 2, 7, 1, 0])
@@ -156,9 +150,6 @@ def test_the_loss_is_float32_where_the_network_is_not(kind, attack, norm, normal
     loss.total.backward()
     # weights that the attack's passes had left in the cache of casts would have no gradient
     assert all(p.grad is not None and p.grad.isfinite().all() and p.grad.any() for p in normalised[2].parameters())
-
-
-# ---- TRADES and MART: a loss and beta times a smoothness term
 
 
 def terms_by_formula(kind, logits, logits_adv, y):
@@ -210,8 +201,9 @@ def test_values_by_hand(linear):
 
 def trades_by_torch(logits, logits_adv, y, beta, anchored=None):
     """TRADES with torch's own divergence, one side of which may be held constant."""
-    target, given = F.log_softmax(logits, dim=1), F.log_softmax(logits_adv, dim=1)
-    target, given = (side.detach() if name == anchored else side for name, side in (("x", target), ("x'", given)))
+    target, given = (
+        F.log_softmax(z.detach() if name == anchored else z, dim=1) for name, z in (("x", logits), ("x'", logits_adv))
+    )
     return F.cross_entropy(logits, y) + beta * F.kl_div(given, target, reduction="batchmean", log_target=True)
 
 
@@ -333,9 +325,6 @@ def test_a_misclassified_example_weighs_more_in_mart(linear):
     losses = [loss_of(MART, net, torch.ones(1, 1, 1, 1), torch.tensor([y]), Shift(amount=-0.1)) for y in (0, 1)]
     right, wrong = (loss.terms["weighted_kl"].item() for loss in losses)
     assert wrong / right == pytest.approx(9, rel=1e-5)
-
-
-# ---- the attacks of conf/objective
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 import math
 from fractions import Fraction
-from itertools import pairwise
 
 import pytest
 import torch
@@ -84,10 +83,6 @@ EIGHTHS = {0: 1, 2: (2 + math.sqrt(2)) / 4, 8 / 3: 3 / 4, 4: 1 / 2, 16 / 3: 1 / 
 )
 def test_factors_by_hand(rule, epochs, expected):
     assert [rule(time, epochs) for time in expected] == pytest.approx(list(expected.values()), abs=1e-15)
-
-
-def test_continuous_cosine_falls_within_an_epoch():
-    assert all(later < earlier for earlier, later in pairwise(Cosine()(step / 10, 3) for step in range(31)))
 
 
 @pytest.mark.parametrize(
