@@ -39,7 +39,7 @@ class StudyFolder:
     Attributes:
         path: the folder.
         left_out: files, and rows of plan.csv, that were read and do not fit, to the reason, like
-            `runs/<run_id>/result.json` to `best_epoch = None: expected a valid integer`.
+            `runs/<run_id>/result.json` to `best_epoch = None: expected an integer of at least 0`.
     """
 
     def __init__(self, path: Path) -> None:

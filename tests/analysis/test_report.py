@@ -18,6 +18,7 @@ from robust_arch.analysis.groups import main_group
 from robust_arch.analysis.report.details import StudyDetails
 from robust_arch.analysis.report.page import write_report
 from robust_arch.architectures import ArchSpec
+from robust_arch.runs.records import Smoothness
 
 Rows = Callable[..., pd.DataFrame]
 VOID = {"meta", "img", "br", "input"}
@@ -396,7 +397,7 @@ def test_long_lists_are_folded(rows: Rows, tmp_path: Path, count: int, folded: i
 @pytest.mark.parametrize(("count", "folded"), [(0, 0), (5, 0), (6, 1)])
 def test_each_network_has_a_table_of_its_stages(planted: pd.DataFrame, tmp_path: Path, count: int, folded: int) -> None:
     stage = {"name": "stage 1", "from_input": 1.23456, "alone": 2.0, "alone_max": None, "bound": 1e6}
-    found = {f"net <{i}>": {"n": 200, "stages": [stage]} for i in range(count)}
+    found = {f"net <{i}>": Smoothness.read({"n": 200, "stages": [stage]}) for i in range(count)}
     parsed = page(planted, tmp_path, smoothness=found)
     tables = [table for table in parsed.tables if table[0][0] == "part"]
     assert [table[1] for table in tables] == [["stage 1", "1.23", "2", "-", "1e+06"]] * count
