@@ -151,7 +151,7 @@ def test_held_out_accuracy_under_one_step_by_hand(run):
 
 def test_compiling_without_a_compiler_is_refused(composed, monkeypatch):
     monkeypatch.setattr("shutil.which", lambda name: None)
-    with pytest.raises(InputError, match=r"trainer\.compile = True: false here: there is no C\+\+ compiler"):
+    with pytest.raises(InputError, match=r"trainer\.compile = True: expected false here: there is no C\+\+ compiler"):
         read_settings(composed("trainer.compile=true"))
     read_settings(composed("trainer.compile=auto"))
 

@@ -282,7 +282,7 @@ def test_batch_norm_sees_the_natural_pass_then_the_adversarial_one(kind, normali
 @both
 @pytest.mark.parametrize("beta", [-1.0, -1e-9, float("nan")])
 def test_a_negative_beta_is_named(kind, beta):
-    with pytest.raises(InputError, match=r"objective\.beta = .*: a finite number of at least 0"):
+    with pytest.raises(InputError, match=r"objective\.beta = .*: expected a finite number of at least 0"):
         kind(name="x", attack=INNER, beta=beta)
 
 

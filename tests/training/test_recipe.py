@@ -82,7 +82,7 @@ def test_bad_values_are_named(key, values, allowed):
     for value in values:
         with pytest.raises(InputError) as caught:
             make(**{key: value})
-        assert str(caught.value).startswith(f"recipe.{key} = {value!r}: {allowed}")
+        assert str(caught.value).startswith(f"recipe.{key} = {value!r}: expected {allowed}")
 
 
 def rates(schedule, *, epochs=3, steps=4, **changes):

@@ -97,7 +97,7 @@ def test_factors_by_hand(rule, epochs, expected):
 def test_bad_input_is_named(make, key, value):
     with pytest.raises(InputError) as caught:
         make(value)
-    assert str(caught.value).startswith(f"recipe.schedule.{key} = {value!r}: ")
+    assert str(caught.value).startswith(f"recipe.schedule.{key} = {value!r}: expected ")
 
 
 @pytest.fixture
