@@ -117,7 +117,9 @@ def test_a_start_that_cannot_be_is_refused(composed, key, value):
 def test_the_command_reports_it_in_one_line_and_fails(tmp_path):
     done = call("robust_arch.train", *SMALL, "arch.depths=[0,1,1]", cwd=tmp_path)
     assert done.returncode == 1
-    assert done.stderr.splitlines() == ["error: arch.depths = [0, 1, 1]: expected an integer of at least 1 for each stage"]
+    assert done.stderr.splitlines() == [
+        "error: arch.depths = [0, 1, 1]: expected an integer of at least 1 for each stage"
+    ]
     assert not (tmp_path / "results").exists()
 
 
