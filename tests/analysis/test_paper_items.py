@@ -46,7 +46,10 @@ def test_what_is_not_recorded_is_skipped_in_one_line(tmp_path, capsys):
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
-    [(["nothing"], "item = 'nothing': one of capacity"), (["ranking", "no/such/study"], "STUDY = 'no/such/study'")],
+    [
+        (["nothing"], "item = 'nothing': expected one of"),
+        (["ranking", "no/such/study"], "STUDY = 'no/such/study'"),
+    ],
 )
 def test_a_wrong_name_is_one_clear_error(monkeypatch, arguments, words):
     monkeypatch.setattr(sys, "argv", ["experiments", *arguments])

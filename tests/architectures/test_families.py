@@ -199,7 +199,7 @@ def test_without_a_seed_the_global_state_decides():
     [
         ({"mean": (0.5,)}, r"mean = \[0\.5\]: .*3 channels"),
         ({"std": (0.5, 0.5)}, r"std = \[0\.5, 0\.5\]: .*3 channels"),
-        ({"std": (0.5, 0.0, 0.5)}, r"std = \[0\.5, 0\.0, 0\.5\]: greater than 0"),
+        ({"std": (0.5, 0.0, 0.5)}, r"std = \[0\.5, 0\.0, 0\.5\]: expected numbers greater than 0"),
     ],
 )
 def test_bad_normalisation_is_named(given, message):
@@ -210,8 +210,11 @@ def test_bad_normalisation_is_named(given, message):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"depths": (2, 2, 2), "widths": (16, 32, 64)}, r"arch\.depths = \(2, 2, 2\): family resnet has 4 stages"),
-        ({"dropout": 0.1}, r"arch\.dropout = 0\.1: 0, as family resnet has no dropout"),
+        (
+            {"depths": (2, 2, 2), "widths": (16, 32, 64)},
+            r"arch\.depths = \(2, 2, 2\): expected 4 stages, as family",
+        ),
+        ({"dropout": 0.1}, r"arch\.dropout = 0\.1: expected 0, as family resnet has no dropout"),
     ],
 )
 def test_what_the_family_does_not_have_is_named(change, message):

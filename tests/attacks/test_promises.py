@@ -245,15 +245,15 @@ X, Y = batch(2)
 @pytest.mark.parametrize(
     ("x", "y", "message"),
     [
-        (X + 0.5, Y, r"x = .*: images in \[0, 1\]"),
-        (X - 0.5, Y, r"x = .*: images in \[0, 1\]"),
-        (X * float("nan"), Y, r"x = .*nan.*: images in \[0, 1\]"),
-        ((X * 255).byte(), Y, r"x = .*uint8.*: float32 or float64 images of shape"),
-        (X[0], Y, r"x = .*\(1, 3, 3\).*: float32 or float64 images of shape"),
-        (X, torch.tensor([0, -1]), "y = -1: labels of at least 0"),
-        (X, Y.float(), r"y = .*float32.*: int64 labels of shape \(2,\)"),
-        (X, Y[:1], r"y = .*\(1,\).*: int64 labels of shape \(2,\)"),
-        (X, Y[:, None], r"y = .*\(2, 1\).*: int64 labels of shape \(2,\)"),
+        (X + 0.5, Y, r"x = .*: expected images in \[0, 1\]"),
+        (X - 0.5, Y, r"x = .*: expected images in \[0, 1\]"),
+        (X * float("nan"), Y, r"x = .*nan.*: expected images in \[0, 1\]"),
+        ((X * 255).byte(), Y, r"x = .*uint8.*: expected float32 or float64 images of shape"),
+        (X[0], Y, r"x = .*\(1, 3, 3\).*: expected float32 or float64 images of shape"),
+        (X, torch.tensor([0, -1]), "y = -1: expected labels of at least 0"),
+        (X, Y.float(), r"y = .*float32.*: expected int64 labels of shape \(2,\)"),
+        (X, Y[:1], r"y = .*\(1,\).*: expected int64 labels of shape \(2,\)"),
+        (X, Y[:, None], r"y = .*\(2, 1\).*: expected int64 labels of shape \(2,\)"),
     ],
 )
 def test_bad_input_is_named_and_changes_nothing(x, y, message, attack, net):

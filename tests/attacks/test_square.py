@@ -111,6 +111,6 @@ def test_settings_that_cannot_be_are_named(key):
 
 def test_images_too_small_for_the_start_under_l2_are_named(linear):
     x, y = images(2, side=4), torch.zeros(2, dtype=torch.int64)
-    with pytest.raises(InputError, match=r"square = \(4, 4\): images of at least 5 x 5"):
+    with pytest.raises(InputError, match=r"square = \(4, 4\): expected images of at least 5 x 5"):
         Square()(linear(torch.zeros(3, 16)), x, y, THREATS["l2"])
     assert Square(queries=5)(linear(torch.zeros(3, 16)), x, y, THREATS["linf"]).shape == x.shape

@@ -114,7 +114,7 @@ def test_each_size_and_number_of_channels_has_its_own_cache(folder):
 
 def test_files_of_several_sizes_are_named(folder, root):
     save(root / "train" / "dog" / "b.png", colours(0, 5, 6, 3))
-    with pytest.raises(InputError, match=r"data\.image_size = None: a size to resize to") as caught:
+    with pytest.raises(InputError, match=r"data\.image_size = None: expected a size to resize to") as caught:
         folder().read()
     first, odd = root / "train" / "cat" / "sub" / "c.bmp", root / "train" / "dog" / "b.png"
     assert f"{first} is (4, 6)" in str(caught.value)
@@ -212,6 +212,6 @@ def test_bad_settings_are_named(key, values, message):
 
 def test_a_size_that_no_memory_holds_is_named(folder):
     with pytest.raises(
-        InputError, match=r"data\.image_size = 1000000: images that fit into memory: .* this machine has"
+        InputError, match=r"data\.image_size = 1000000: expected images that fit into memory: .* this machine has"
     ):
         folder(image_size=10**6).read()

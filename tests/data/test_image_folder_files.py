@@ -352,5 +352,5 @@ def test_images_that_do_not_fit_into_memory_ask_for_a_size(read, monkeypatch):
         raise MemoryError
 
     monkeypatch.setattr("robust_arch.data.image_folder.np.empty", refuse)
-    with pytest.raises(InputError, match=r"data\.image_size = None: a size to resize to, as 3 images of .* GiB"):
+    with pytest.raises(InputError, match=r"data\.image_size = None: expected a size .*, as 3 images of .* GiB"):
         read()

@@ -418,7 +418,7 @@ def test_logits_that_are_not_finite_are_named(where, robust, examples):
 
 
 def test_what_cannot_be_diagnosed_is_named(robust, examples):
-    with pytest.raises(InputError, match=r"threat\.eps = 0: greater than 0"):
+    with pytest.raises(InputError, match=r"threat\.eps = 0: expected a radius greater than 0"):
         run(robust, examples, ThreatModel("linf", 0))
-    with pytest.raises(InputError, match=r"evaluate\.diagnostics = 0: at least one"):
+    with pytest.raises(InputError, match=r"evaluate\.diagnostics = 0: expected at least one"):
         run(robust, examples.subset(torch.arange(0)))

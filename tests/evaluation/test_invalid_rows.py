@@ -246,7 +246,7 @@ def test_attacked_images_without_finite_logits_end_the_command_with_one_line(tmp
         raise FloatingPointError("the logits of 2 of 9 attacked images are NaN or infinite")
 
     write_checkpoint(tmp_path, 0.0, 0.0)
-    monkeypatch.setattr("robust_arch.evaluate.extend", attack)
+    monkeypatch.setattr("robust_arch.execution.evaluate_checkpoint.extend", attack)
     done = call("robust_arch.evaluate", *ARGUMENTS, cwd=tmp_path)
     assert done.returncode == 1
     assert done.stderr.strip().splitlines()[-1] == "error: the logits of 2 of 9 attacked images are NaN or infinite"

@@ -206,7 +206,7 @@ def test_what_needs_the_records_says_so(table, tmp_path):
     for arguments in (("status", table), ("merge", table, "--into", tmp_path / "merged")):
         result = invoke(*arguments)
         assert result.exit_code == 1
-        assert "here is only results.csv" in str(result.exception)
+        assert "this one has only results.csv" in str(result.exception)
     with pytest.raises(InputError, match=r"here is only results\.csv"):
         load_study(table)
 

@@ -54,7 +54,7 @@ def test_the_radius_of_the_other_norm_is_the_usual_one_too(name, composed):
 
 
 def test_a_norm_without_a_usual_radius_asks_for_one(composed):
-    with pytest.raises(InputError, match=r"threat\.eps = None: a radius, .*l2"):
+    with pytest.raises(InputError, match=r"threat\.eps = None: expected a radius, .*l2"):
         read_threat(composed("data=svhn", "threat.norm=l2", small=False).threat)
     threat = read_threat(composed("data=svhn", "threat.norm=l2", "threat.eps=2", small=False).threat)
     assert (threat.norm, threat.eps_fraction) == ("l2", 2)
@@ -86,8 +86,8 @@ def test_the_objects_are_those_of_the_file_and_the_command_line(name, composed):
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("data.source=CIFAR", r"data\.source = 'CIFAR': one of"),
-        ("data.image_size=0", r"data\.image_size = 0: an integer"),
+        ("data.source=CIFAR", r"data\.source = 'CIFAR': expected one of"),
+        ("data.image_size=0", r"data\.image_size = 0: expected an integer"),
     ],
 )
 def test_bad_values_are_named(override, message, composed):

@@ -54,5 +54,5 @@ def test_sizes_are_labelled_apart_as_the_docs_say(tmp_path):
 
 
 def test_a_batch_that_does_not_fit_the_part_is_refused(run):
-    with pytest.raises(InputError, match=r"recipe\.batch_size = 32: at most the 20 training images"):
+    with pytest.raises(InputError, match=r"recipe\.batch_size = 32: expected at most the 20 training images"):
         run("data.train_images=20")

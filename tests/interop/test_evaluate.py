@@ -160,7 +160,7 @@ def test_every_form_of_a_checkpoint_gets_the_same_numbers(tmp_path):
 
 def test_without_a_record_of_its_training_data_a_file_needs_data(tmp_path):
     save(tmp_path / "own.ckpt")
-    with pytest.raises(InputError, match=r"data = None: the data set to evaluate on"):
+    with pytest.raises(InputError, match=r"data = None: expected the data set to evaluate on"):
         evaluate(composed(tmp_path, f"checkpoint={tmp_path}/own.ckpt"))
     assert not (tmp_path / "results").exists()
     record = evaluate(composed(tmp_path, f"checkpoint={tmp_path}/own.ckpt", "data=digits"))

@@ -114,15 +114,15 @@ def test_import_says_what_it_leaves_out(tmp_path, caplog):
 
 
 REFUSED = [
-    ((), "arch = None: the architecture: either --arch <preset>, or --depths and --widths"),
-    (("--arch", "wrn_34_r", "--depths", "1,2,1"), "arch = 'wrn_34_r': the architecture: either"),
-    (("--arch", "wrn_1"), "arch = 'wrn_1': one of"),
-    (("--depths", "1,2,1"), "--widths = None: integers, one per stage, like 5,5,5"),
-    (("--depths", "1-2-1", "--widths", "8,6,6"), "--depths = '1-2-1': integers, one per stage"),
-    (("--depths", "1,2", "--widths", "8,6"), "arch.depths = (1, 2): family wide_resnet has 3 stages"),
+    ((), "arch = None: expected the architecture: either --arch <preset>, or --depths and --widths"),
+    (("--arch", "wrn_34_r", "--depths", "1,2,1"), "arch = 'wrn_34_r': expected the architecture: either"),
+    (("--arch", "wrn_1"), "arch = 'wrn_1': expected one of"),
+    (("--depths", "1,2,1"), "--widths = None: expected integers, one per stage, like 5,5,5"),
+    (("--depths", "1-2-1", "--widths", "8,6,6"), "--depths = '1-2-1': expected integers, one per stage"),
+    (("--depths", "1,2", "--widths", "8,6"), "arch.depths = (1, 2): expected 3 stages, as family wide_resnet has"),
     ((*STAGES, "--family", "vgg"), "arch.family = 'vgg'"),
     ((*STAGES, "--activation", "tanh"), "arch.activation = 'tanh'"),
-    ((*STAGES, "--image-size", 0), "image-size = 0: at least 1"),
+    ((*STAGES, "--image-size", 0), "image-size = 0: expected at least 1"),
     (("--arch", "wrn_34_r"), "not of the architecture wide_resnet, depths (5, 5, 5)"),
 ]
 

@@ -44,7 +44,7 @@ def test_the_file_s_own_architecture_need_not_be_given_and_is_not_contradicted(f
 
 @pytest.mark.parametrize("arch", [None, {}, {"depths": [1, 2, 1]}], ids=str)
 def test_a_published_file_needs_an_architecture(arch, exported):
-    with pytest.raises(InputError, match=r"arch = .*: the architecture of a published checkpoint, like arch=wrn_34_r"):
+    with pytest.raises(InputError, match=r"arch = .*: expected the architecture of a published checkpoint"):
         open_checkpoint(exported("published"), arch)
 
 

@@ -109,5 +109,5 @@ def test_a_budget_reads_as_text(budget, text):
 @pytest.mark.parametrize("resource", ["params", "macs"])
 def test_a_budget_too_large_to_be_counted_is_refused(resource):
     assert getattr(Budget(**{resource: 10**17}), resource) == 10**17
-    with pytest.raises(InputError, match=rf"search\.budget\.{resource} = 100000000000000001: at most"):
+    with pytest.raises(InputError, match=rf"search\.budget\.{resource} = 100000000000000001: expected at most"):
         Budget(**{resource: 10**17 + 1})

@@ -45,7 +45,7 @@ def test_at_the_corners_every_share_is_positive_and_the_sum_is_one(cuts):
     "cuts", [[0.0, 0.5], [0.5, 1.0], [-0.1, 0.5], [0.5], [0.5, 0.5, 0.5], ["a", 0.5], [True, 0.5], 0.5]
 )
 def test_cuts_that_are_not_allowed_are_named(cuts):
-    with pytest.raises(InputError, match=r"search\.allocation\.cuts = .*: 2 numbers strictly between 0 and 1"):
+    with pytest.raises(InputError, match=r"search\.allocation\.cuts = .*: expected 2 numbers strictly between 0 and 1"):
         check_cuts(cuts, 3)
 
 

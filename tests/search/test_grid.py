@@ -101,12 +101,12 @@ def test_tied_depths_of_divisions():
 
 
 BAD_TIES = [
-    ({"widths": [[]]}, r"tie\.widths = \[\[\]\]: groups"),
-    ({"depths": [1, 2]}, r"tie\.depths = \[1, 2\]: groups"),
-    ({"widths": [[0, 1]]}, r"tie\.widths = \[\[0, 1\]\]: groups"),
-    ({"widths": [[1, 2], [2, 3]]}, r"tie\.widths = .*: groups"),
-    ({"widths": [[1, 4]]}, r"tie\.widths = \[1, 4\]: stages from 1 to 3"),
-    ({"widths": [[1, 3]]}, r"tie\.widths = \[1, 3\]: stages with equally many choices; these have \[2, 1\]"),
+    ({"widths": [[]]}, r"tie\.widths = \[\[\]\]: expected groups"),
+    ({"depths": [1, 2]}, r"tie\.depths = \[1, 2\]: expected groups"),
+    ({"widths": [[0, 1]]}, r"tie\.widths = \[\[0, 1\]\]: expected groups"),
+    ({"widths": [[1, 2], [2, 3]]}, r"tie\.widths = .*: expected groups"),
+    ({"widths": [[1, 4]]}, r"tie\.widths = \[1, 4\]: expected stages from 1 to 3"),
+    ({"widths": [[1, 3]]}, r"tie\.widths = \[1, 3\]: expected stages with equally many choices; these have \[2, 1\]"),
 ]
 
 

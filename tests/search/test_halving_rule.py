@@ -77,17 +77,20 @@ def test_further_seeds_decide_among_the_tied_alone():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"rungs": [3, 9], "resource": "seed"}, r"hydra\.sweeper\.resource = 'seed': one of trainer\.max_epochs"),
-        ({"rungs": [3, 3]}, r"hydra\.sweeper\.rungs = \[3, 3\]: an increasing list"),
+        (
+            {"rungs": [3, 9], "resource": "seed"},
+            r"hydra\.sweeper\.resource = 'seed': expected one of trainer",
+        ),
+        ({"rungs": [3, 3]}, r"hydra\.sweeper\.rungs = \[3, 3\]: expected an increasing list"),
         ({"rungs": []}, r"hydra\.sweeper\.rungs = \[\]"),
         ({"rungs": 3}, r"hydra\.sweeper\.rungs = 3"),
         ({"rungs": [3], "max": 9}, "either rungs, or min and max"),
         ({}, r"hydra\.sweeper\.max = None"),
-        ({"max": 9, "min": 10}, r"hydra\.sweeper\.min = 10: an integer from 1 to hydra\.sweeper\.max = 9"),
-        ({"rungs": [3], "eta": 1}, r"hydra\.sweeper\.eta = 1: an integer of at least 2"),
+        ({"max": 9, "min": 10}, r"hydra\.sweeper\.min = 10: expected an integer from 1 to hydra\.sweeper\.max = 9"),
+        ({"rungs": [3], "eta": 1}, r"hydra\.sweeper\.eta = 1: expected an integer of at least 2"),
         ({"rungs": [3], "eta": 2.5}, r"hydra\.sweeper\.eta = 2\.5"),
         ({"rungs": [3], "tie_points": -1}, r"hydra\.sweeper\.tie_points = -1"),
-        ({"rungs": [3], "tie_seeds": [1, 1]}, r"hydra\.sweeper\.tie_seeds = \[1, 1\]: different"),
+        ({"rungs": [3], "tie_seeds": [1, 1]}, r"hydra\.sweeper\.tie_seeds = \[1, 1\]: expected different"),
         ({"rungs": [3], "tie_seeds": 4}, r"hydra\.sweeper\.tie_seeds = 4"),
     ],
 )
@@ -97,5 +100,5 @@ def test_what_is_not_allowed_is_named(options, message):
 
 
 def test_seeds_that_break_ties_must_be_others():
-    with pytest.raises(InputError, match=r"tie_seeds = \[1, 5\]: other seeds than the study's \[0, 1\]"):
+    with pytest.raises(InputError, match=r"tie_seeds = \[1, 5\]: expected other seeds than the study's \[0, 1\]"):
         Halving(rungs=[3], tie_seeds=[1, 5]).require_other_seeds((0, 1))

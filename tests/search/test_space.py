@@ -175,7 +175,10 @@ def test_bad_choices_are_named(key, choices):
         ({}, r"search\.space: .*either widths .* or shares"),
         ({"widths": WIDTHS, "shares": [(0.2, 0.3, 0.5)]}, r"search\.space: .*either widths .* or shares"),
         ({"widths": [[16], [32]]}, r"search\.space\.widths = .*as many stages as depths, 3"),
-        ({"depths": [[1], [2]], "widths": [[16], [32]]}, r"depths = \(1, 2\): family wide_resnet has 3 stages"),
+        (
+            {"depths": [[1], [2]], "widths": [[16], [32]]},
+            r"depths = \(1, 2\): expected 3 stages, as family",
+        ),
         ({"shares": [(0.5, 0.5)]}, r"shares = .*3 numbers greater than 0 with sum 1"),
         ({"shares": [(0.2, 0.3, 0.5), (0.5, 0.5, 0.5)]}, r"shares = .*3 numbers greater than 0 with sum 1"),
         ({"shares": [0.2, 0.3, 0.5]}, r"search\.space\.shares = \[0.2, 0.3, 0.5\]: .*list of divisions"),

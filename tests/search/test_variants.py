@@ -65,7 +65,7 @@ def test_widths_are_rounded_to_steps_and_both_have_a_least_value():
 def test_what_is_beyond_the_bound_is_refused(name):
     for factor in (1e300, 2.0**24):
         with pytest.raises(
-            InputError, match=rf"search\.space\.vary\.{name} = .*: factors that lead to at most 16,777,216"
+            InputError, match=rf"search\.space\.vary\.{name} = .*: expected factors that lead to at most 16,777,216"
         ):
             members({name: [factor]})
     assert len(members({name: [2**18]}).specs) == 4
@@ -132,17 +132,17 @@ def test_a_stage_too_large_to_be_balanced_is_rejected_with_the_reason():
     [
         ({}, r"vary = .*factors"),
         ({"stages": [1]}, r"vary = .*factors"),
-        ({"widths": [0]}, r"vary\.widths = \[0\]: different factors greater than 0"),
-        ({"widths": 0.5}, r"vary\.widths = 0\.5: different"),
-        ({"depths": [2, 2]}, r"vary\.depths = \[2, 2\]: different"),
+        ({"widths": [0]}, r"vary\.widths = \[0\]: expected different factors greater than 0"),
+        ({"widths": 0.5}, r"vary\.widths = 0\.5: expected different"),
+        ({"depths": [2, 2]}, r"vary\.depths = \[2, 2\]: expected different"),
         ({"depths": ["2"]}, r"vary\.depths = \['2'\]"),
         ({"depths": [float("nan")]}, r"vary\.depths = \[nan\]"),
-        ({"depths": [2], "stages": [4]}, r"vary\.stages = \[4\]: different stages from 1 to 3"),
+        ({"depths": [2], "stages": [4]}, r"vary\.stages = \[4\]: expected different stages from 1 to 3"),
         ({"depths": [2], "stages": [3, "last"]}, r"vary\.stages = .*different stages"),
         ({"depths": [2], "stages": ["first"]}, r"vary\.stages = .*last"),
         ({"depths": [2], "stages": []}, r"vary\.stages = "),
-        ({"depths": [2], "together": "yes"}, r"vary\.together = 'yes': true or false"),
-        ({"depths": [2], "together": True, "refill": True}, r"vary\.refill = True: false with together"),
+        ({"depths": [2], "together": "yes"}, r"vary\.together = 'yes': expected true or false"),
+        ({"depths": [2], "together": True, "refill": True}, r"vary\.refill = True: expected false with together"),
     ],
     ids=str,
 )

@@ -168,7 +168,7 @@ def test_where_every_architecture_failed_it_ends_with_an_error(search, tmp_path)
     ("override", "message"),
     [
         ("hydra.sweeper.rungs=[4,2]", r"hydra\.sweeper\.rungs = \[4, 2\]"),
-        ("hydra.sweeper.tie_seeds=[1]", r"hydra\.sweeper\.tie_seeds = \[1\]: other seeds"),
+        ("hydra.sweeper.tie_seeds=[1]", r"hydra\.sweeper\.tie_seeds = \[1\]: expected other seeds"),
         ("+hydra.sweeper.foo=1", r"hydra\.sweeper\.foo: unknown key.*tie_seeds"),
         (SWEPT, "one value for each key"),
         ("search.budget.params=100", "none of the 6 points"),

@@ -42,9 +42,9 @@ def test_one_number_is_set_as_a_sweeper_sets_it(composed):
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (("search.allocation.cuts=[0.5]",), r"search\.allocation\.cuts = \[0\.5\]: 2 numbers strictly"),
+        (("search.allocation.cuts=[0.5]",), r"search\.allocation\.cuts = \[0\.5\]: expected 2 numbers strictly"),
         (("search.allocation.cuts=[0.5,1.0]",), r"search\.allocation\.cuts = \[0\.5, 1\.0\]"),
-        (("search.allocation.depths=[1,1]",), r"search\.allocation\.depths = \[1, 1\]: a list of 3 integers"),
+        (("search.allocation.depths=[1,1]",), r"search\.allocation\.depths = \[1, 1\]: expected a list of 3 integers"),
         (("search.allocation.cuts=null", "search.allocation.depths=[1,1,1]"), r"search\.allocation\.depths"),
         (("search.allocation.depths=[1,0,1]",), "depths"),
         (("search.budget.params=null",), r"search\.budget = 'no budget'"),
