@@ -384,6 +384,27 @@ def import_(
     print(f"written: {out} (key names of {layout})\nnormalisation: {normalisation}")
 
 
+@app.command("import-results")
+@_reports_errors
+def import_results(
+    file: Annotated[Path, typer.Argument(help="a published table, CSV", metavar="FILE.csv")],
+    columns: Annotated[str, typer.Option("--columns", help="what its columns mean: a YAML file, or a name from --list")] = "",
+    name: Annotated[str, typer.Option("--name", help="of the study that it becomes")] = "",
+    results_dir: ResultsDir = Path("results"),
+    force: Annotated[bool, typer.Option("--force", help="replace a study that was imported before")] = False,
+) -> None:
+    """Turn a published table into a study that results, report, claims, effects and scaling read.
+
+    Rows that do not fit are named and left out. Source, licence and what `best` means are kept and printed.
+
+    Example: robust-arch import-results rice_widths.csv --columns rice_widths --name rice_widths
+    """
+    from robust_arch.analysis.published import import_results as imported_from
+    from robust_arch.analysis.published.wording import told
+
+    print(told(imported_from(file, columns, results_dir / name, force=force)))
+
+
 @app.command()
 @_reports_errors
 def export(

@@ -60,13 +60,13 @@ PLAN: Mapping[str, Cell] = {
 }  # fmt: skip
 """The columns of plan.csv, all of them filled."""
 _OF_A_RUN: Mapping[str, Cell] = {
-    "run_id": _RUN_ID, "study": _NAME, "arch": _NAME, "family": _NAME, "depths": _PER_STAGE, "widths": _PER_STAGE,
-    "params": _POSITIVE, "macs": _POSITIVE, "data": _NAME, "status": _NAME,
+    "run_id": _RUN_ID, "study": _NAME, "arch": _NAME, "family": _NAME, "data": _NAME, "status": _NAME,
 }  # fmt: skip
 _OF_AN_EVALUATION: Mapping[str, Cell] = {
     "checkpoint": _NAME, "weights": _NAME, "threat": _NAME, "n_test": _POSITIVE, "clean_acc": _PERCENT,
 }  # fmt: skip
-_FURTHER: Mapping[str, Cell] = {
+_FURTHER: Mapping[str, Cell] = {  # a published table may name an architecture without its stages and costs
+    "depths": _PER_STAGE, "widths": _PER_STAGE, "params": _POSITIVE, "macs": _POSITIVE,
     "objective": _NAME, "recipe": _NAME, "train_threat": _NAME, "seed": _SEED, "epochs": _POSITIVE,
     "stability": _PERCENT, "lipschitz": _number(schema.measure), "train_seconds": _number(schema.seconds),
 }  # fmt: skip
