@@ -85,6 +85,8 @@ def examine(group: Group) -> list[Examined]:
 def _findings(found: Measured) -> Iterator[Finding]:
     for resource in RESOURCES:
         yield from capacity(found, resource)
+    if not found.specs:  # C2 and C3 are about stages
+        return
     yield from last_stage_alone(found)
     for resource in RESOURCES:
         yield from last_stage_refilled(found, resource)
