@@ -27,6 +27,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 StudyArgument = Annotated[str, typer.Argument(help="a study's name inside the results folder, or its path")]
+StudiesArgument = Annotated[
+    list[str], typer.Argument(help="studies by name or path, or results.csv files, read as one", metavar="STUDY...")
+]
 _MANY_ROWS = 100  # of a table on the screen; results.csv has them all
 _WATCH_SECONDS = "5"
 _LONGEST_WATCH = 86_400  # seconds, a day
@@ -58,6 +61,22 @@ def _study_path(study: str, results_dir: Path) -> Path:
     given = Path(study)
     here = given.is_file() or (given / "runs").is_dir() or (given / "results.csv").is_file()
     return given if here or "/" in study else results_dir / study
+
+
+def _joined(studies: list[str], results_dir: Path) -> "pd.DataFrame":
+    """The rows of all studies; prints where imported ones are from."""
+    import pandas as pd
+
+    from robust_arch.analysis.published import provenance_of
+    from robust_arch.analysis.reading import read_results
+
+    paths = [_study_path(study, results_dir) for study in studies]
+    frames = [read_results(path) for path in paths]
+    for path in paths:
+        if provenance := provenance_of(path):
+            print(f"{provenance.text()}\n")
+    # a study without a row yet has columns of no type, which would take away the others'
+    return pd.concat([rows for rows in frames if len(rows)] or frames, ignore_index=True)
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
@@ -199,9 +218,7 @@ def report(study: StudyArgument, results_dir: ResultsDir = Path("results")) -> N
 @app.command()
 @_reports_errors
 def claims(
-    studies: Annotated[
-        list[str], typer.Argument(help="studies by name or path, or results.csv files, read as one", metavar="STUDY...")
-    ],
+    studies: StudiesArgument,
     results_dir: ResultsDir = Path("results"),
 ) -> None:
     """Test the claims C1 to C3 on recorded runs: statement, statistic with a 95% interval, and verdict for each.
@@ -211,14 +228,9 @@ def claims(
 
     Example: robust-arch claims capacity last_stage budget
     """
-    import pandas as pd
-
     from robust_arch.analysis.claims import examine_all, heading, left_out, numbers
-    from robust_arch.analysis.reading import read_results
 
-    frames = [read_results(_study_path(study, results_dir)) for study in studies]
-    # a study without a row yet has columns of no type, which would take away the others'
-    frame = pd.concat([rows for rows in frames if len(rows)] or frames, ignore_index=True)
+    frame = _joined(studies, results_dir)
     found = examine_all(frame)
     if not found:
         raise InputError("claims: no two architectures with comparable worst-case accuracies at the checkpoint best")
@@ -229,6 +241,29 @@ def claims(
         for finding in examined.findings:
             print(f"{finding.claim}, {finding.setting}: {finding.verdict.upper()}")
             print(*(f"    {text}" for text in (finding.statement, numbers(finding), finding.why)), "", sep="\n")
+
+
+@app.command()
+@_reports_errors
+def effects(
+    studies: StudiesArgument,
+    results_dir: ResultsDir = Path("results"),
+    out: Annotated[Path, typer.Option("--out", help="folder of the figures and of effects.csv")] = Path("effects"),
+    draws: Annotated[int, typer.Option("--draws", min=50, max=10_000, help="resamples of architectures")] = 400,
+) -> None:
+    """How much each stage's depth and width, the last stage's share, MACs and parameters move robust accuracy.
+
+    From one regression over all architectures of a group; one seed per architecture is enough.
+
+    Example: robust-arch effects capacity last_stage budget
+    """
+    from robust_arch.analysis.effects.command import effects_of, write_effects
+    from robust_arch.analysis.effects.wording import told
+
+    found = effects_of(_joined(studies, results_dir), draws)
+    for each in found:
+        print(told(each), end="\n\n")
+    print(*(f"written: {path}" for path in write_effects(found, out)), sep="\n")
 
 
 @app.command()

@@ -122,7 +122,7 @@ def estimate_effects(design: Design, draws: int = DRAWS, seed: int = 0) -> Effec
         raise InputError(f"effects: {count} architectures of {design.kind}: expected at least {FEWEST} with known costs")
     surface = Surface(design.x, design.y)
     start = _start(design)
-    weights, _ = surface.robust_weights(start, )
+    weights, _ = surface.robust_weights(start)
     chosen = surface.choose(start, weights)
     weights, scale = surface.robust_weights(chosen.terms)
     chosen = surface.choose(start, weights)

@@ -25,7 +25,7 @@ class Terms:
 
     Attributes:
         shapes: per variable 0 (none), LINEAR, QUADRATIC or SPLINE.
-        pairs: products of two variables that have terms.
+        pairs: products of two variables, which then have terms of their own.
     """
 
     shapes: tuple[int, ...]
@@ -176,11 +176,12 @@ class Surface:
             for further in range(shape + 1, self.basis.highest[variable] + 1):
                 if terms.parameters + further - shape <= room:
                     yield terms.at_least(variable, further)
-        if terms.parameters < room:
-            present = [variable for variable, shape in enumerate(terms.shapes) if shape]
-            for pair in combinations(present, 2):
-                if pair not in terms.pairs:
-                    yield replace(terms, pairs=terms.pairs | {pair})
+        usable = [variable for variable, highest in enumerate(self.basis.highest) if highest]
+        for pair in combinations(usable, 2):
+            larger = terms.at_least(pair[0]).at_least(pair[1])
+            larger = replace(larger, pairs=larger.pairs | {pair})
+            if pair not in terms.pairs and larger.parameters <= room:
+                yield larger
 
     def _smaller(self, terms: Terms, start: Terms) -> Iterator[Terms]:
         for pair in terms.pairs:
