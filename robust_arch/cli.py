@@ -268,6 +268,35 @@ def effects(
 
 @app.command()
 @_reports_errors
+def scaling(
+    studies: StudiesArgument,
+    results_dir: ResultsDir = Path("results"),
+    out: Annotated[Path, typer.Option("--out", help="folder of the figures and of scaling.csv")] = Path("scaling"),
+    size: Annotated[str, typer.Option("--size", help="N: params or macs")] = "params",
+    train_images: Annotated[
+        int | None, typer.Option("--train-images", min=1, help="images per epoch; else those of the data set")
+    ] = None,
+    draws: Annotated[int, typer.Option("--draws", min=50, max=10_000, help="resamples of the residuals")] = 200,
+) -> None:
+    """Robust error as a law of the network's size and of training images seen, with a plateau or without.
+
+    Says when the runs cannot tell the forms apart. Runs that differ in epochs are read as one set.
+
+    Example: robust-arch scaling capacity --size macs
+    """
+    from robust_arch.analysis.scaling.command import scaling_of, write_scaling
+    from robust_arch.analysis.scaling.wording import told
+
+    if size not in ("params", "macs"):
+        raise invalid("--size", size, "params or macs")
+    found = scaling_of(_joined(studies, results_dir), size, train_images, draws)
+    for each in found:
+        print(told(each), end="\n\n")
+    print(*(f"written: {path}" for path in write_scaling(found, out)), sep="\n")
+
+
+@app.command()
+@_reports_errors
 def dashboard(
     study: StudyArgument,
     results_dir: ResultsDir = Path("results"),

@@ -19,7 +19,6 @@ _HELD_OUT = 0.2  # of the distinct sizes, the largest
 _SPARE = 2  # cells of architecture and images beyond the constants
 _FAR = 6.0  # Huber thresholds of a run
 _CLEAR = 2.0  # standard errors of a difference between forms
-_WEBB = np.sqrt(np.array([0.5, 1.0, 1.5]))  # Webb 2014: six weights of mean 0 and variance 1
 _WILDEST = 4.0  # Huber thresholds at which a residual is cut before it is drawn again
 
 
@@ -201,25 +200,32 @@ def _law(
 
 
 def _resampled(law: Law, points: Points, draws: int, seed: int) -> list[Law]:
-    """Laws of data that are the fitted law plus residuals, those of one architecture under one random factor.
+    """Laws of data that are the fitted law plus residuals that are drawn again.
 
-    The wild bootstrap by clusters (Cameron, Gelbach and Miller 2008) with the weights of Webb (2014): sizes and images
-    stay as they were planned, runs of one architecture stay together, and a small number of architectures is allowed
-    for.
+    Sizes and images stay as they were planned. An architecture gets the mean residual of a random one, and its runs
+    random residuals about it, so that runs of one architecture stay together. The scale of the means is drawn too
+    (from chi-squared, as in Student's t), since few architectures tell little about it.
     """
     generator = np.random.default_rng(seed)
     fitted = law.log_error(points.size, points.images)
-    residuals = np.log(points.error) - fitted
-    cells = len(np.unique(np.column_stack([points.member, points.images]), axis=0))
-    spent = parameters(law.form, points.varies)
     cut = _WILDEST * law.delta
-    scaled = np.clip(residuals, -cut, cut) * np.sqrt(cells / max(cells - spent, 1))
+    residuals = np.clip(np.log(points.error) - fitted, -cut, cut)
     unit = points.member if points.varies[0] else np.arange(len(residuals))
+    count, runs = int(unit.max()) + 1, np.bincount(unit)
+    means = np.bincount(unit, residuals) / runs
+    within = residuals - means[unit]
+    repeated = runs[unit] > 1
+    single = not repeated.any()
+    freedom = max(count - (parameters(law.form, points.varies) if single else 2), 1)
     found = []
     for _ in range(draws):
-        weights = generator.choice(_WEBB, unit.max() + 1) * generator.choice((-1.0, 1.0), unit.max() + 1)
-        error = np.exp(np.minimum(fitted + scaled * weights[unit], 0.0))
-        found.append(fit_law(law.form, points.size, points.images, error, near=law))
+        scale = np.sqrt(count / generator.chisquare(freedom))
+        drawn = generator.choice(means, count)[unit] * scale
+        if not single:
+            own = np.where(repeated, generator.choice(within[repeated], len(within)), 0.0)
+            own = (own - (np.bincount(unit, own) / runs)[unit]) * np.sqrt(runs / np.maximum(runs - 1, 1))[unit]
+            drawn = drawn + own * np.sqrt(runs / np.maximum(runs - 1, 1))[unit]
+        found.append(fit_law(law.form, points.size, points.images, np.exp(np.minimum(fitted + drawn, 0.0)), near=law))
     return found
 
 

@@ -190,7 +190,7 @@ def fit_law(
         size: (R,) parameters or multiply-accumulates.
         images: (R,) training images seen.
         error: (R,) in (0, 1].
-        near: a law of the same form to start from, instead of the grid of starts.
+        near: a law of the same form and of data like these, whose constants and threshold are the only start.
 
     Raises:
         ValueError: where neither sizes nor images differ.
@@ -199,7 +199,7 @@ def fit_law(
     if not problem.terms:
         raise ValueError("neither sizes nor images seen differ")
     if near is not None:
-        theta, loss = problem.solve([problem.theta(near), problem.starts()[0]], near.delta)
+        theta, loss = problem.solve([problem.theta(near)], near.delta)
         return problem.law(theta, near.delta, loss)
     starts = problem.starts()
     delta = max(HUBER * _scale(problem.residuals(starts[0]), theta_count=len(starts[0])), LEAST_DELTA)
