@@ -119,7 +119,9 @@ def estimate_effects(design: Design, draws: int = DRAWS, seed: int = 0) -> Effec
     """
     count = len(design.names)
     if count < FEWEST:
-        raise InputError(f"effects: {count} architectures of {design.kind}: expected at least {FEWEST} with known costs")
+        raise InputError(
+            f"effects: {count} architectures of {design.kind}: expected at least {FEWEST} with known costs"
+        )
     surface = Surface(design.x, design.y)
     start = _start(design)
     weights, _ = surface.robust_weights(start)
@@ -279,15 +281,11 @@ def _effects(
             paths[name] = Path(own.pop("total"), own.pop("own"), own)
     return Effects(
         design=design,
-        shapes={
-            name: SHAPES[shape] for name, shape in zip(design.variables, fit.terms.shapes, strict=True) if shape
-        },
+        shapes={name: SHAPES[shape] for name, shape in zip(design.variables, fit.terms.shapes, strict=True) if shape},
         pairs=[f"{design.variables[one]} x {design.variables[two]}" for one, two in sorted(fit.terms.pairs)],
         explained=explained,
         scale=scale,
-        curves={
-            name: _as_curve(design, name, numbers) for name in design.levels if name not in design.inseparable
-        },
+        curves={name: _as_curve(design, name, numbers) for name in design.levels if name not in design.inseparable},
         paths=paths,
         variance={key[1]: value for key, value in numbers.items() if key[0] == "variance"},
         outliers={design.names[each]: (float(fit.residuals[each]), float(weights[each])) for each in far},

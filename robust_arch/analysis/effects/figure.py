@@ -54,5 +54,6 @@ def _costs(axes: Axes, found: Effects) -> None:
         spread = [values[0] - values[1], values[2] - values[0]]
         axes.errorbar(places, values[0], yerr=spread, fmt="o", color=colour, label=label)
     axes.axhline(0, color=GREY, lw=0.6)
-    axes.set_xticks(range(len(found.paths)), [_LABELS[name] for name in found.paths])
+    axes.set_xticks(range(len(found.paths)), [_LABELS[name] for name in found.paths], fontsize="small")
+    axes.set_xlim(-0.6, len(found.paths) - 0.4)
     axes.legend()

@@ -105,7 +105,9 @@ def import_results(file: Path, columns: str, study: Path, *, force: bool = False
 def _require_free(study: Path, *, force: bool) -> None:
     if not study.exists():
         return
-    imported = study.is_dir() and {path.name for path in study.iterdir()} <= _OWN and (study / "provenance.json").exists()
+    imported = (
+        study.is_dir() and {path.name for path in study.iterdir()} <= _OWN and (study / "provenance.json").exists()
+    )
     if not imported:
         raise invalid("--name", study.name, f"a new study; {study} is there and was not imported")
     if not force:
@@ -135,7 +137,9 @@ def _costs(ratios: Map[str, Sequence[float]]) -> list[str]:
     for name, values in ratios.items():
         low, middle, high = np.quantile(values, [0, 0.5, 1])
         agree = max(abs(low - 1), abs(high - 1)) < 1e-3
-        spread = "agree within 0.1%" if agree else f"are {middle:.4g} times as large in the median ({low:.4g} to {high:.4g})"
+        spread = (
+            "agree within 0.1%" if agree else f"are {middle:.4g} times as large in the median ({low:.4g} to {high:.4g})"
+        )
         told.append(f"{name} of the table {spread}{'' if agree else ','} against the closed form")
     return told
 

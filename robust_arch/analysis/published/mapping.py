@@ -203,9 +203,7 @@ def _mapping(name: str, content: Map[str, Any]) -> Mapping:
     )
 
 
-def _group(
-    key: str, content: Any, allowed: Sequence[str] | None = None, required: Sequence[str] = ()
-) -> Map[str, Any]:
+def _group(key: str, content: Any, allowed: Sequence[str] | None = None, required: Sequence[str] = ()) -> Map[str, Any]:
     if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
         raise invalid(key, content, "keys with values")
     if allowed is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -103,9 +103,7 @@ def fit_scaling(points: Points, draws: int = DRAWS, seed: int = 0) -> Scaling:
     losses = {form: _left_out(form, law, points, folds) for form, law in fitted.items()}
     best, alike = _compared(losses, points)
     held_out = _largest(points)
-    laws = {
-        form: _law(law, points, losses[form], held_out, draws, seed) for form, law in fitted.items()
-    }
+    laws = {form: _law(law, points, losses[form], held_out, draws, seed) for form, law in fitted.items()}
     plateau = laws["plateau"]
     return Scaling(
         points=points,
@@ -176,9 +174,7 @@ def _largest(points: Points) -> np.ndarray:
     return np.asarray(values >= distinct[-count])
 
 
-def _law(
-    law: Law, points: Points, left_out: np.ndarray, held_out: np.ndarray, draws: int, seed: int
-) -> ScalingLaw:
+def _law(law: Law, points: Points, left_out: np.ndarray, held_out: np.ndarray, draws: int, seed: int) -> ScalingLaw:
     resampled = _resampled(law, points, draws, seed)
     inside = points.part(~held_out)
     predicted, rest = None, None
@@ -192,8 +188,7 @@ def _law(
     if not points.varies[0]:
         images = FURTHER * images
     constants = {
-        name: _bounded(value, [draw.constants[name] for draw in resampled])
-        for name, value in law.constants.items()
+        name: _bounded(value, [draw.constants[name] for draw in resampled]) for name, value in law.constants.items()
     }
     further = _bounded(float(law.error(size, images)[0]), [float(draw.error(size, images)[0]) for draw in resampled])
     return ScalingLaw(law, constants, further, resampled, float(np.sqrt(np.mean(left_out**2))), predicted, rest)
@@ -217,14 +212,15 @@ def _resampled(law: Law, points: Points, draws: int, seed: int) -> list[Law]:
     repeated = runs[unit] > 1
     single = not repeated.any()
     freedom = max(count - (parameters(law.form, points.varies) if single else 2), 1)
+    spare = np.sqrt(len(unit) / max(len(unit) - parameters(law.form, points.varies), 1))
     found = []
     for _ in range(draws):
         scale = np.sqrt(count / generator.chisquare(freedom))
         drawn = generator.choice(means, count)[unit] * scale
         if not single:
             own = np.where(repeated, generator.choice(within[repeated], len(within)), 0.0)
-            own = (own - (np.bincount(unit, own) / runs)[unit]) * np.sqrt(runs / np.maximum(runs - 1, 1))[unit]
-            drawn = drawn + own * np.sqrt(runs / np.maximum(runs - 1, 1))[unit]
+            own -= (np.bincount(unit, own) / runs)[unit]
+            drawn = drawn + own * np.sqrt(runs / np.maximum(runs - 1, 1))[unit] * spare
         found.append(fit_law(law.form, points.size, points.images, np.exp(np.minimum(fitted + drawn, 0.0)), near=law))
     return found
 
@@ -251,9 +247,7 @@ def _frontier(found: ScalingLaw, points: Points) -> list[Optimum]:
         ]
         own_error = float(found.law.error(np.array(best[0]), np.array(best[1])))
         sizes, images = ([each[place] for each in drawn] for place in (0, 1))
-        optima.append(
-            Optimum(budget, _bounded(best[0], sizes), _bounded(best[1], images), _bounded(own_error, errors))
-        )
+        optima.append(Optimum(budget, _bounded(best[0], sizes), _bounded(best[1], images), _bounded(own_error, errors)))
     return optima
 
 

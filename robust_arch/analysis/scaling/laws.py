@@ -113,7 +113,10 @@ class _Problem:
 
     def _parts(self, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
         own = theta[self.has_floor :].reshape(-1, 2)
-        parts = [np.exp(np.clip(factor - exponent * log, -60, 60)) for (factor, exponent), log in zip(own, self.logs, strict=True)]
+        parts = [
+            np.exp(np.clip(factor - exponent * log, -60, 60))
+            for (factor, exponent), log in zip(own, self.logs, strict=True)
+        ]
         above = np.sum(parts, axis=0)
         floor = np.exp(theta[0]) if self.has_floor else 0.0
         return np.maximum(floor + above, 1e-300), above, parts
@@ -177,9 +180,7 @@ def parameters(form: str, varies: tuple[bool, bool]) -> int:
     return int(form != "power") + 2 * sum(varies)
 
 
-def fit_law(
-    form: str, size: np.ndarray, images: np.ndarray, error: np.ndarray, *, near: Law | None = None
-) -> Law:
+def fit_law(form: str, size: np.ndarray, images: np.ndarray, error: np.ndarray, *, near: Law | None = None) -> Law:
     """Fit one form by Huber's loss on the log error, from several starts (Hoffmann et al. 2022, approach 3).
 
     Huber's threshold is 1.345 standard deviations of the residuals, robustly estimated, and at least 1e-3, so that

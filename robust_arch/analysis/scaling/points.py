@@ -88,7 +88,13 @@ def _points(members: Sequence[Group], resource: str, per_epoch: int | None) -> P
     images = per_epoch or TRAIN_IMAGES.get(str(rows["data"].iloc[0]))
     member, names = pd.factorize(rows["arch"])
     numbers = sorted({int(each) for each in epochs if not np.isnan(each)})
-    shown = f"{numbers[0]:,} to {numbers[-1]:,} epochs" if len(numbers) > 1 else f"{numbers[0]:,} epochs" if numbers else "epochs not recorded"
+    shown = (
+        f"{numbers[0]:,} to {numbers[-1]:,} epochs"
+        if len(numbers) > 1
+        else f"{numbers[0]:,} epochs"
+        if numbers
+        else "epochs not recorded"
+    )
     title = str(members[0])
     start, end = title.index("(") + 1, title.index(" epoch")
     end = title.index(",", end)
