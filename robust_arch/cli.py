@@ -452,10 +452,8 @@ def import_(
 @_reports_errors
 def import_results(
     file: Annotated[Path, typer.Argument(help="a published table, CSV", metavar="FILE.csv")],
-    columns: Annotated[
-        str, typer.Option("--columns", help="what its columns mean: a YAML file, or a name from --list")
-    ] = "",
-    name: Annotated[str, typer.Option("--name", help="of the study that it becomes")] = "",
+    columns: Annotated[str, typer.Option("--columns", help="what its columns mean: a YAML file or a mapping's name")],
+    name: Annotated[str, typer.Option("--name", help="of the study that it becomes")],
     results_dir: ResultsDir = Path("results"),
     force: Annotated[bool, typer.Option("--force", help="replace a study that was imported before")] = False,
 ) -> None:

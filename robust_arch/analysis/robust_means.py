@@ -19,13 +19,13 @@ class RobustMeans:
     """The values of A architectures from their runs.
 
     Attributes:
-        values: architecture to its mean, in the unit of the column.
+        centres: architecture to its mean, in the unit of the column.
         runs: architecture to its number of runs.
         scatter: standard deviation of a run about its architecture; None where no architecture has two runs.
         wild: runs more than six standard deviations from the others of their architecture, in words.
     """
 
-    values: pd.Series
+    centres: pd.Series
     runs: pd.Series
     scatter: float | None
     wild: tuple[str, ...]

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from robust_arch.analysis.claims.examine import once
 from robust_arch.analysis.effects.design import designs
 from robust_arch.analysis.effects.estimates import DRAWS, FEWEST, Effects, estimate_effects
 from robust_arch.analysis.effects.figure import main_effects
@@ -26,7 +27,7 @@ def effects_of(frame: pd.DataFrame, draws: int = DRAWS) -> list[Effects]:
     Raises:
         InputError: if no group has enough architectures.
     """
-    found = [design for group in groups(frame) for design in designs(group)]
+    found = [design for group in groups(once(frame)) for design in designs(group)]
     usable = [each for each in found if len(each.names) >= FEWEST]
     if not usable:
         most = max((len(each.names) for each in found), default=0)

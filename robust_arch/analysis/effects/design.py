@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -71,7 +72,7 @@ class Design:
     @property
     def y(self) -> np.ndarray:
         """(A,) robust accuracy in percent."""
-        return self.means.values.to_numpy()
+        return self.means.centres.to_numpy()
 
 
 def designs(group: Group) -> list[Design]:
@@ -97,7 +98,7 @@ def designs(group: Group) -> list[Design]:
 
 def _design(kind: str, group: Group, rows: pd.DataFrame, all_specs: Mapping[str, ArchSpec | None]) -> Design:
     means = robust_means(rows, step=100 / group.n_test)
-    names = tuple(str(name) for name in means.values.index)
+    names = tuple(str(name) for name in means.centres.index)
     firsts = rows.drop_duplicates("arch").set_index("arch").loc[list(names)]
     costs = {PARAMS: np.log2(firsts["params"].to_numpy(float)), MACS: np.log2(firsts["macs"].to_numpy(float))}
     specs = [spec for name in names if (spec := all_specs[name]) is not None]
@@ -206,7 +207,7 @@ def _changes(
         return np.column_stack([*(np.log2(own[each]) for each in varied), *moved])
 
     found = []
-    for step, (low, high) in enumerate(zip(levels, levels[1:], strict=False)):
+    for step, (low, high) in enumerate(pairwise(levels)):
         members = np.flatnonzero((stages[name] >= low) & (stages[name] <= high))
         position = list(varied).index(name)
         found.append(Change(position, step, members, at(int(low), members), at(int(high), members)))

@@ -120,7 +120,7 @@ def estimate_effects(design: Design, draws: int = DRAWS, seed: int = 0) -> Effec
     count = len(design.names)
     if count < FEWEST:
         raise InputError(
-            f"effects: {count} architectures of {design.kind}: expected at least {FEWEST} with known costs"
+            f"effects: {count} architectures of {design.kind} with known costs: expected at least {FEWEST}"
         )
     surface = Surface(design.x, design.y)
     start = _start(design)
@@ -142,7 +142,7 @@ def estimate_effects(design: Design, draws: int = DRAWS, seed: int = 0) -> Effec
         key: _interval(value, np.array([draw[key] for draw in resampled if key in draw]), inflate)
         for key, value in point.items()
     }
-    return _effects(design, surface, chosen, weights, scale, intervals, draws)
+    return _effects(design, chosen, weights, scale, intervals, draws)
 
 
 def _start(design: Design) -> Terms:
@@ -263,7 +263,6 @@ def _interval(value: float, drawn: np.ndarray, inflate: float) -> Estimated:
 
 def _effects(
     design: Design,
-    surface: Surface,
     fit: Fit,
     weights: np.ndarray,
     scale: float,
@@ -271,8 +270,7 @@ def _effects(
     draws: int,
 ) -> Effects:
     spread = _covariance(design.y, design.y, weights)
-    centred = fit.left_out
-    explained = 100 * (1 - float(weights @ centred**2 / weights.sum()) / spread) if spread > 0 else 0.0
+    explained = 100 * (1 - float(weights @ fit.left_out**2 / weights.sum()) / spread) if spread > 0 else 0.0
     far = np.flatnonzero(np.abs(fit.residuals) > _FAR * scale)
     paths = {}
     for name in PATHS:

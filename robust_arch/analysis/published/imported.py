@@ -105,10 +105,8 @@ def import_results(file: Path, columns: str, study: Path, *, force: bool = False
 def _require_free(study: Path, *, force: bool) -> None:
     if not study.exists():
         return
-    imported = (
-        study.is_dir() and {path.name for path in study.iterdir()} <= _OWN and (study / "provenance.json").exists()
-    )
-    if not imported:
+    names = {path.name for path in study.iterdir()} if study.is_dir() else set()
+    if "provenance.json" not in names or not names <= _OWN:
         raise invalid("--name", study.name, f"a new study; {study} is there and was not imported")
     if not force:
         raise invalid("--name", study.name, f"a new study, or --force to replace {study}")
@@ -137,10 +135,8 @@ def _costs(ratios: Map[str, Sequence[float]]) -> list[str]:
     for name, values in ratios.items():
         low, middle, high = np.quantile(values, [0, 0.5, 1])
         agree = max(abs(low - 1), abs(high - 1)) < 1e-3
-        spread = (
-            "agree within 0.1%" if agree else f"are {middle:.4g} times as large in the median ({low:.4g} to {high:.4g})"
-        )
-        told.append(f"{name} of the table {spread}{'' if agree else ','} against the closed form")
+        times = f"are {middle:.4g} times those of the closed form in the median ({low:.4g} to {high:.4g})"
+        told.append(f"{name} of the table {'agree with the closed form within 0.1%' if agree else times}")
     return told
 
 

@@ -196,29 +196,45 @@ def _chosen(
         for line, network, cells in read:
             yield line, network, cells, mapping.evaluations
         return
-    column, picked_by = mapping.epoch
-    runs: dict[tuple[Any, ...], list[tuple[float, float | None, int, dict[str, Any], Cells]]] = {}
+    for epochs in _runs(read, mapping, found):
+        count = len({each.epoch for each in epochs})
+        if count < len(epochs):
+            found.left_out[epochs[0].line] = f"{len(epochs)} rows of {count} epochs: expected one per epoch and run"
+            continue
+        ends = {"last": max(epochs, key=lambda each: each.epoch)}
+        if scored := [each for each in epochs if each.picked is not None]:
+            ends["best"] = max(scored, key=lambda each: (each.picked or 0.0, -each.epoch))
+        for evaluation in mapping.evaluations:
+            if end := ends.get(evaluation.values["checkpoint"].template):
+                yield end.line, {**end.network, "epochs": count, "run": epochs[0].line}, end.cells, [evaluation]
+
+
+@dataclass(frozen=True)
+class _Epoch:
+    """One epoch of a run; picked: the number that picks `best`, None where it was not computed."""
+
+    epoch: float
+    picked: float | None
+    line: int
+    network: dict[str, Any]
+    cells: Cells
+
+
+def _runs(
+    read: Sequence[tuple[int, dict[str, Any], Cells]], mapping: Mapping, found: TableRows
+) -> Iterator[list[_Epoch]]:
+    """The epochs of each run: of one architecture, seed, data set and threat."""
+    column, picked_by = mapping.epoch or ("", "")
+    runs: dict[tuple[Any, ...], list[_Epoch]] = {}
     for line, network, cells in read:
         try:
             picked = None if _is_missing(cells[picked_by], mapping) else _number(picked_by, cells)
-            own = tuple(_values(cells, mapping.evaluations[0]).get(name) for name in ("seed", "data", "threat"))
-            key = (network.get("arch"), *own)
-            runs.setdefault(key, []).append((_number(column, cells), picked, line, network, cells))
+            values = _values(cells, mapping.evaluations[0])
+            key = (network.get("arch"), *(values.get(name) for name in ("seed", "data", "threat")))
+            runs.setdefault(key, []).append(_Epoch(_number(column, cells), picked, line, network, cells))
         except MisfitError as misfit:
             found.left_out[line] = str(misfit)
-    for epochs in runs.values():
-        count = len({epoch for epoch, *_ in epochs})
-        if count < len(epochs):
-            found.left_out[epochs[0][2]] = f"{len(epochs)} rows of {count} epochs: expected one per epoch and run"
-            continue
-        scored = [each for each in epochs if each[1] is not None]
-        ends = {"last": max(epochs, key=lambda each: each[0])}
-        if scored:
-            ends["best"] = max(scored, key=lambda each: (each[1] or 0.0, -each[0]))
-        for evaluation in mapping.evaluations:
-            if end := ends.get(evaluation.values["checkpoint"].template):
-                _, _, line, network, cells = end
-                yield line, {**network, "epochs": count, "run": epochs[0][2]}, cells, [evaluation]
+    yield from runs.values()
 
 
 def _values(cells: Cells, evaluation: Evaluation) -> dict[str, Any]:

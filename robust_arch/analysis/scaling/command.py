@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from robust_arch.analysis.claims.examine import once
 from robust_arch.analysis.plots.style import save
 from robust_arch.analysis.scaling.estimates import DRAWS, Scaling, fit_scaling
 from robust_arch.analysis.scaling.figure import law_figure
@@ -28,7 +29,7 @@ def scaling_of(frame: pd.DataFrame, resource: str, per_epoch: int | None = None,
         InputError: if no set has enough; the reason is that of the largest one.
     """
     found, reasons = [], []
-    for points in points_of(frame, resource, per_epoch):
+    for points in points_of(once(frame), resource, per_epoch):
         try:
             found.append(fit_scaling(points, draws))
         except InputError as error:

@@ -18,7 +18,8 @@ _FOLDS = 10
 _HELD_OUT = 0.2  # of the distinct sizes, the largest
 _SPARE = 2  # cells of architecture and images beyond the constants
 _FAR = 6.0  # Huber thresholds of a run
-_CLEAR = 2.0  # standard errors of a difference between forms
+_LEVEL = 0.975  # of the t test between forms
+_SMALLEST = 0.1  # of the loss: the smallest difference between forms that counts
 _WILDEST = 4.0  # Huber thresholds at which a residual is cut before it is drawn again
 
 
@@ -150,7 +151,9 @@ def _left_out(form: str, law: Law, points: Points, folds: np.ndarray) -> np.ndar
 
 
 def _compared(losses: Mapping[str, np.ndarray], points: Points) -> tuple[str, list[str]]:
-    """The best form, and those whose loss is not above its by two standard errors over architectures."""
+    """The best form, and those whose loss is not above its by 10%, or not by a t test over architectures."""
+    from scipy.special import stdtrit
+
     cut = 3 * float(np.median([np.median(np.abs(each)) for each in losses.values()])) * 1.4826
     squares = {form: np.minimum(np.abs(each), cut) ** 2 for form, each in losses.items()}
     unit = points.member if points.varies[0] else np.unique(points.images, return_inverse=True)[1].ravel()
@@ -161,7 +164,8 @@ def _compared(losses: Mapping[str, np.ndarray], points: Points) -> tuple[str, li
             continue
         sums = np.bincount(unit, each - squares[best])
         error = float(np.std(sums, ddof=1)) * np.sqrt(len(sums)) if len(sums) > 1 else np.inf
-        if float(sums.sum()) <= _CLEAR * error:
+        clear = float(sums.sum()) > float(stdtrit(len(sums) - 1, _LEVEL)) * error
+        if not clear or sums.sum() < _SMALLEST * squares[best].sum():
             alike.append(form)
     return best, alike
 

@@ -113,10 +113,8 @@ class _Problem:
 
     def _parts(self, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
         own = theta[self.has_floor :].reshape(-1, 2)
-        parts = [
-            np.exp(np.clip(factor - exponent * log, -60, 60))
-            for (factor, exponent), log in zip(own, self.logs, strict=True)
-        ]
+        pairs = zip(own, self.logs, strict=True)
+        parts = [np.exp(np.clip(factor - exponent * log, -60, 60)) for (factor, exponent), log in pairs]
         above = np.sum(parts, axis=0)
         floor = np.exp(theta[0]) if self.has_floor else 0.0
         return np.maximum(floor + above, 1e-300), above, parts

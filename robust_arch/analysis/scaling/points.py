@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from robust_arch.analysis.formatting import counted
 from robust_arch.analysis.groups import GROUP_COLUMNS, Group, groups
 
 TRAIN_IMAGES = {
@@ -87,19 +88,10 @@ def _points(members: Sequence[Group], resource: str, per_epoch: int | None) -> P
         return None
     images = per_epoch or TRAIN_IMAGES.get(str(rows["data"].iloc[0]))
     member, names = pd.factorize(rows["arch"])
-    numbers = sorted({int(each) for each in epochs if not np.isnan(each)})
-    shown = (
-        f"{numbers[0]:,} to {numbers[-1]:,} epochs"
-        if len(numbers) > 1
-        else f"{numbers[0]:,} epochs"
-        if numbers
-        else "epochs not recorded"
-    )
     title = str(members[0])
-    start, end = title.index("(") + 1, title.index(" epoch")
-    end = title.index(",", end)
+    start, end = title.index("(") + 1, title.index(",", title.index(" epoch"))
     return Points(
-        title=f"{title[:start]}{shown}{title[end:]}",
+        title=f"{title[:start]}{_span(epochs)}{title[end:]}",
         checkpoint=members[0].checkpoint,
         resource=resource,
         size=rows[resource].to_numpy(float),
@@ -110,3 +102,11 @@ def _points(members: Sequence[Group], resource: str, per_epoch: int | None) -> P
         names=tuple(map(str, names)),
         runs=tuple(map(str, rows["run_id"])),
     )
+
+
+def _span(epochs: np.ndarray) -> str:
+    known = epochs[~np.isnan(epochs)]
+    if not len(known):
+        return "epochs not recorded"
+    low, high = int(known.min()), int(known.max())
+    return f"{low:,} to {high:,} epochs" if low < high else counted(low, "epoch")

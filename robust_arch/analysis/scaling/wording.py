@@ -63,10 +63,10 @@ def _answer(found: Scaling) -> Iterator[str]:
         others = ", ".join([found.best, *found.alike])
         yield (
             f"Answer: these runs cannot tell these forms apart: {others} (cross-validation over "
-            "architectures, two standard errors)."
+            "architectures, t test at 2.5%)."
         )
     else:
-        yield f"Answer: the form {found.best} predicts left-out architectures best, by more than two standard errors."
+        yield f"Answer: the form {found.best} predicts left-out architectures best (t test at 2.5%)."
     plateau = found.laws["plateau"].constants["E"]
     shown = _percent(plateau)
     if found.plateau_shown:
