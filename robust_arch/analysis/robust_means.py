@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from robust_arch.common.statistics import rounding_deviation
+
 HUBER = 1.345
 """Deviations above this many standard deviations count as if they were this large (95% efficient if normal)."""
 _WILD = 6.0  # standard deviations of a run about its architecture
@@ -70,7 +72,7 @@ def _scatter(values: np.ndarray, place: np.ndarray, step: float) -> float | None
     if not found:
         return None
     middle = float(np.median(np.concatenate(found))) / (_NORMAL_MEDIAN * np.sqrt(2))
-    return max(middle, step / np.sqrt(12), 1e-9)
+    return max(middle, rounding_deviation(step), 1e-9)
 
 
 def _told(rows: pd.DataFrame, values: np.ndarray, place: np.ndarray, run: int, column: str) -> str:

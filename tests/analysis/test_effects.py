@@ -143,14 +143,16 @@ def test_one_wild_architecture_moves_nothing_and_is_named():
 
 
 def test_at_one_budget_parameters_have_no_effect_and_it_says_why():
-    def near(spec):
-        return abs(np.log2(cost(spec).params / 700_000)) < 0.03
-
-    specs = [spec for spec in GRID if near(spec)]
-    assert len(specs) >= 12
-    found = estimate_effects(designs(planted(specs, TRUTHS["MACs"], seeds=1, sd=0.1))[0], 60)
+    widths = [(first, second, third) for first in range(16, 72, 8) for second in range(32, 120, 8)
+              for third in range(32, 136, 8)]  # fmt: skip
+    specs = [ArchSpec("wide_resnet", (2, 2, 2), each) for each in widths]
+    specs = [spec for spec in specs if abs(cost(spec).params / 500_000 - 1) < 0.02]
+    assert len(specs) >= 20
+    found = estimate_effects(designs(planted(specs, TRUTHS["both"], seeds=1, sd=0.1))[0], 60)
     assert "hardly differ" in found.design.inseparable["parameters"]
-    assert "MACs at equal parameters" not in found.paths
+    assert "parameters at equal MACs" not in found.paths
+    assert found.paths["MACs at equal parameters"].own.value == pytest.approx(1, abs=0.2)
+    assert found.paths["smaller last stage at equal parameters"].own.value == pytest.approx(0.6, abs=0.1)
 
 
 def test_what_goes_together_is_not_estimated():

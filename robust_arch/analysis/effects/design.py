@@ -18,6 +18,7 @@ from robust_arch.architectures.family import get_family
 PARAMS, MACS, SHARE = "parameters", "MACs", "last stage's share"
 _PRICED = (10, (3, 32, 32))  # of the closed form; only ratios of its costs are used
 _MOST_LEVELS = 8
+_ALIKE = "these architectures hardly differ in it"
 _LEAST_SPREAD = {PARAMS: 0.03, MACS: 0.03, SHARE: 0.005}
 """Standard deviation, at equal other costs, below which a cost hardly varies: doublings, and parts of one."""
 
@@ -68,6 +69,11 @@ class Design:
     costs: tuple[str, ...]
     inseparable: Mapping[str, str]
     changes: Sequence[Change]
+
+    @property
+    def equal(self) -> tuple[str, ...]:
+        """The costs in which the architectures hardly differ."""
+        return tuple(name for name, why in self.inseparable.items() if why == _ALIKE)
 
     @property
     def y(self) -> np.ndarray:
@@ -149,7 +155,7 @@ def _separable(costs: Mapping[str, np.ndarray]) -> tuple[tuple[str, ...], dict[s
         elif used:
             reasons[name] = f"at equal {' and '.join(used)} it hardly varies in these architectures"
         else:
-            reasons[name] = "these architectures hardly differ in it"
+            reasons[name] = _ALIKE
     return tuple(used), reasons
 
 
@@ -160,7 +166,7 @@ def _left(value: np.ndarray, others: Sequence[np.ndarray]) -> float:
 
 
 def _stages(specs: Sequence[ArchSpec]) -> dict[str, np.ndarray]:
-    found = {}
+    found: dict[str, np.ndarray] = {}
     for quantity in ("depths", "widths"):
         values = np.array([getattr(spec, quantity) for spec in specs], dtype=np.int64)
         found |= {f"{quantity[:-1]} of stage {stage + 1}": column for stage, column in enumerate(values.T)}

@@ -161,7 +161,7 @@ def _numbers(design: Design, surface: Surface, fit: Fit, weights: np.ndarray) ->
     ways = {name: name if name in (PARAMS, MACS, SHARE) else _STAGES for name in design.variables}
     parts = contributions(surface, fit, [ways[name] for name in design.variables])
     for name, (moved, kept, step) in PATHS.items():
-        if {moved, kept} <= set(design.costs):
+        if moved in design.costs and (kept in design.costs or kept in design.equal):
             found |= {(name, part): step * value for part, value in _path(design, parts, weights, moved, kept).items()}
     for name in design.levels:
         variable = design.variables.index(name)
@@ -180,7 +180,8 @@ def _path(
     """The slope of each part of the surface on one cost at equal other cost; they add up to the slope of the whole."""
     columns = {name: design.x[:, design.variables.index(name)] for name in (moved, kept)}
     equal = columns[kept] - np.average(columns[kept], weights=weights)
-    matrix = np.column_stack([np.ones(len(equal)), equal, equal**2, columns[moved]])
+    held = [] if kept in design.equal else [equal, equal**2]
+    matrix = np.column_stack([np.ones(len(equal)), *held, columns[moved]])
     root = np.sqrt(weights)[:, None]
     values = np.column_stack(list(parts.values()))
     slopes = np.linalg.lstsq(matrix * root, values * root, rcond=None)[0][-1]
@@ -201,7 +202,8 @@ def _curve(design: Design, surface: Surface, fit: Fit, weights: np.ndarray, vari
         if change.variable == variable:
             steps[change.step] = _mean_change(change, surface, fit, weights)
     curve = np.concatenate([[0.0], np.cumsum(steps)])
-    return curve - np.average(np.interp(design.x[:, variable], np.log2(design.levels[name]), curve), weights=weights)
+    own = np.interp(design.x[:, variable], np.log2(design.levels[name]), curve)
+    return np.asarray(curve - np.average(own, weights=weights))
 
 
 def _mean_change(change: Change, surface: Surface, fit: Fit, weights: np.ndarray) -> float:
@@ -242,8 +244,9 @@ def _block(values: np.ndarray) -> np.ndarray:
     """A variable's levels as columns; of many a spline."""
     levels = np.unique(values)
     if len(levels) <= 6:
-        return (values[:, None] == levels[1:]).astype(float)
-    return Basis(values[:, None]).columns(values[:, None], Terms((3,)))[0][:, 1:]
+        return np.asarray(values[:, None] == levels[1:], dtype=float)
+    basis = Basis(values[:, None])
+    return basis.columns(values[:, None], Terms((basis.highest[0],)))[0][:, 1:]
 
 
 def _covariance(first: np.ndarray, second: np.ndarray, weights: np.ndarray) -> float:

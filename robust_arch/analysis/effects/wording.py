@@ -77,7 +77,9 @@ def _answers(found: Effects) -> Iterator[str]:
 
 def _stages(found: Effects) -> Iterator[str]:
     if found.curves:
-        yield "One stage changed, the others kept, so that costs move along (points):"
+        equal = found.design.equal
+        kept = f"at equal {' and '.join(equal)}" if equal else "the others kept, so that costs move along"
+        yield f"One stage changed, {kept} (points):"
         yield f"  {'':18}{'from':>6}{'to':>6}{'effect':>9}{'95% interval':>19}{'variance':>12}"
         for name, curve in found.curves.items():
             yield _row(name, curve)

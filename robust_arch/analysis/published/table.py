@@ -66,10 +66,11 @@ def read_rows(path: Path, mapping: Mapping) -> TableRows:
         except (MisfitError, InputError) as error:
             found.left_out[line] = str(error)
     for line, network, cells, evaluations in _chosen(read, mapping, found):
-        for evaluation in evaluations or [None]:
+        if not mapping.evaluations:
+            found.rows.append({**network, "line": line})
+        for evaluation in evaluations:
             try:
-                numbers = _numbers(cells, evaluation, mapping) if evaluation else {}
-                found.rows.append({**network, **numbers, "line": line})
+                found.rows.append({**network, **_numbers(cells, evaluation, mapping), "line": line})
             except MisfitError as misfit:
                 found.left_out[line] = str(misfit)
     _require_unit(found.rows, mapping)

@@ -69,7 +69,7 @@ class Law:
 
     def error(self, size: np.ndarray, images: np.ndarray) -> np.ndarray:
         """The predicted error, in (0, 1]."""
-        return np.exp(self.log_error(size, images))
+        return np.asarray(np.exp(self.log_error(size, images)))
 
     @property
     def constants(self) -> dict[str, float]:
@@ -165,12 +165,12 @@ class _Problem:
         return np.array(own)
 
     def law(self, theta: np.ndarray, delta: float, loss: float) -> Law:
-        own: list[float | None] = [None] * 4
+        own: list[tuple[float | None, float | None]] = [(None, None), (None, None)]
         for position, place in enumerate(self.terms):
             start = int(self.has_floor) + 2 * position
-            own[2 * place], own[2 * place + 1] = float(np.exp(theta[start])), float(theta[start + 1])
+            own[place] = float(np.exp(theta[start])), float(theta[start + 1])
         floor = float(np.exp(theta[0])) if self.has_floor else 0.0
-        return Law(self.form, floor, *own, self.middle, delta, loss)
+        return Law(self.form, floor, *own[0], *own[1], self.middle, delta, loss)
 
 
 def parameters(form: str, varies: tuple[bool, bool]) -> int:
