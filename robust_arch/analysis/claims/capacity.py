@@ -14,7 +14,6 @@ from robust_arch.analysis.claims.question import (
     LARGEST,
     LEVEL,
     NAMES,
-    ONE_SEED,
     Answer,
     Question,
     judged_largest,
@@ -60,8 +59,6 @@ def _trend(found: Measured, more: np.ndarray, name: str, members: int) -> Answer
         return Answer("too few runs", "Every architecture has the same robust accuracy, so there is no order to test.")
     rank = concordance(more, found.model.values)
     estimate = (rank.tau, rank.low, rank.high)
-    if found.model.sigma is None:
-        return Answer("too few runs", ONE_SEED, *estimate)
     if members >= _FEWEST and rank.p_falls <= LEVEL:
         return Answer("supported", f"Robust accuracy falls as {name} grow.", *estimate, rank.p_falls)
     if members >= _FEWEST and rank.low > -SMALLEST_TAU + 1e-9:

@@ -20,7 +20,7 @@ NAMES = {"params": "parameters", "macs": "multiply-accumulates"}
 LARGEST = "the largest difference of all pairs relative to its error"
 ONE_SEED = (
     "Too few: only one seed per architecture, so the design's effect cannot be separated from seed noise; train at "
-    "least 2 seeds."
+    "least 2 seeds. `robust-arch effects` needs one."
 )
 
 

@@ -160,8 +160,9 @@ def _separable(costs: Mapping[str, np.ndarray]) -> tuple[tuple[str, ...], dict[s
 
 
 def _left(value: np.ndarray, others: Sequence[np.ndarray]) -> float:
-    """Standard deviation of what a linear regression on the others leaves of a variable."""
-    matrix = np.column_stack([np.ones(len(value)), *others])
+    """Standard deviation of what a regression on cubic functions of the others leaves of a variable."""
+    powers = [(other - other.mean()) ** power for other in others for power in (1, 2, 3)]
+    matrix = np.column_stack([np.ones(len(value)), *powers])
     return float(np.std(value - matrix @ np.linalg.lstsq(matrix, value, rcond=None)[0]))
 
 

@@ -81,7 +81,8 @@ class Effects:
         curves: stage variable to its main effect.
         paths: "MACs at equal parameters", "parameters at equal MACs" (both per doubling) and "smaller last stage at
             equal parameters" (per 0.1 of its share).
-        variance: percent of the variance: each stage variable, their interactions, and the residual.
+        variance: percent of the variance: each stage variable, their interactions (or the costs together where there
+            are no stages), and the residual.
         outliers: architectures far from the regression, with residual in points and weight.
         draws: number of resamples.
     """
@@ -122,7 +123,8 @@ def estimate_effects(design: Design, draws: int = DRAWS, seed: int = 0) -> Effec
         raise InputError(
             f"effects: {count} architectures of {design.kind} with known costs: expected at least {FEWEST}"
         )
-    surface = Surface(design.x, design.y)
+    stages = [place for place, name in enumerate(design.variables) if name in design.levels]
+    surface = Surface(design.x, design.y, crossed=stages)  # products of costs, which go together, would have no meaning
     start = _start(design)
     weights, _ = surface.robust_weights(start)
     chosen = surface.choose(start, weights)
@@ -220,11 +222,14 @@ def _variance(design: Design, surface: Surface, fit: Fit, weights: np.ndarray) -
     function with the surface (Li et al. 2010), which for independent variables is the variance of its main effect.
     What the projection leaves are interactions; the rest of the variance of y is the residual.
     """
-    names = list(design.levels) or [name for name in design.variables if name in design.costs]
+    names = list(design.levels)
     surfaced = surface.matrix(fit.terms) @ fit.coefficients
     whole = _covariance(surface.y, surface.y, weights)
-    if not names or whole <= 0:
+    if whole <= 0:
         return {}
+    if not names:
+        together = 100 * _covariance(surfaced, surface.y, weights) / whole
+        return {("variance", "costs"): together, ("variance", "residual"): 100 - together}
     blocks = [_block(surface.x[:, design.variables.index(name)]) for name in names]
     matrix = np.column_stack([np.ones(len(surfaced)), *blocks])
     root = np.sqrt(weights)

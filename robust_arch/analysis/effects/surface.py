@@ -115,11 +115,11 @@ class Fit:
 
 
 class Surface:
-    """The regression of y (A,) on x (A, V), under weights of the architectures."""
+    """The regression of y (A,) on x (A, V), under weights of the architectures; crossed: variables with products."""
 
-    def __init__(self, x: np.ndarray, y: np.ndarray, basis: Basis | None = None) -> None:
-        self.x, self.y = x, y
-        self.basis = basis or Basis(x)
+    def __init__(self, x: np.ndarray, y: np.ndarray, crossed: Sequence[int] = ()) -> None:
+        self.x, self.y, self.crossed = x, y, crossed
+        self.basis = Basis(x)
         self._columns: dict[Terms, np.ndarray] = {}
 
     def matrix(self, terms: Terms) -> np.ndarray:
@@ -176,8 +176,7 @@ class Surface:
             for further in range(shape + 1, self.basis.highest[variable] + 1):
                 if terms.parameters + further - shape <= room:
                     yield terms.at_least(variable, further)
-        usable = [variable for variable, highest in enumerate(self.basis.highest) if highest]
-        for pair in combinations(usable, 2):
+        for pair in combinations(self.crossed, 2):
             larger = terms.at_least(pair[0]).at_least(pair[1])
             larger = replace(larger, pairs=larger.pairs | {pair})
             if pair not in terms.pairs and larger.parameters <= room:

@@ -84,9 +84,8 @@ def _stages(found: Effects) -> Iterator[str]:
         for name, curve in found.curves.items():
             yield _row(name, curve)
     if found.variance:
-        rest = [f"{name} {found.variance[name].value:.0f}%" for name in ("interactions", "residual")]
-        own = [] if found.curves else [f"{name} {value.value:.0f}%" for name, value in found.variance.items()][:-2]
-        yield f"  Variance over these architectures (functional ANOVA): {', '.join(own + rest)}."
+        rest = [f"{name} {value.value:.0f}%" for name, value in found.variance.items() if name not in found.curves]
+        yield f"  Variance over these architectures (functional ANOVA): {', '.join(rest)}."
         yield ""
 
 
