@@ -224,8 +224,8 @@ def claims(
     """Test the claims C1 to C3 on recorded runs: statement, statistic with a 95% interval, and verdict for each.
 
     C1: more capacity does not necessarily help. C2: a smaller last stage can improve robustness. C3: under one budget
-    some allocation is best. Each under parameters and under multiply-accumulates, C1 at `best` and at `last`. Statements
-    about pairs need two seeds or more.
+    some allocation is best. Each under parameters and under multiply-accumulates, C1 at best and at last.
+    Statements about pairs need two seeds or more.
 
     Example: robust-arch claims capacity last_stage budget
     """

@@ -92,6 +92,15 @@ def test_costs_that_disagree_with_the_closed_form_are_told(imported):
     assert any("macs of the table are 2 times" in text for text in done.costs)  # multiply and add counted apart
 
 
+def test_a_wild_run_is_kept_and_named(imported):
+    lines = [f"m{m},1,1e8,{seed},84,55,{50 + m + seed / 10}" for m in range(6) for seed in range(3)]
+    lines[4] = "m1,1,1e8,1,84,55,9"
+    done = imported([HEADER, *lines])
+    assert len(read_results(done.path)) == 18
+    (warning,) = done.warnings
+    assert "net-m1, run study-6: worst_case_acc 9.00, its other runs 51.00, 51.20" in warning
+
+
 BAD_ROWS = {
     "c,1,1e8,0,84,55": "expected 7",
     "c,1,1e8,0,84,155,50": "PGD = '155': expected a percentage",

@@ -79,8 +79,8 @@ class Effects:
         explained: percent of the variance that predictions of left-out architectures explain.
         scale: standard deviation of the residuals in points, robust.
         curves: stage variable to its main effect.
-        paths: "MACs at equal parameters", "parameters at equal MACs" (both per doubling) and "smaller last stage at
-            equal parameters" (per 0.1 of its share).
+        paths: "MACs at equal parameters", "parameters at equal MACs" and "parameters, whatever else differs" (per
+            doubling), and "smaller last stage at equal parameters" (per 0.1 of its share).
         variance: percent of the variance: each stage variable, their interactions (or the costs together where there
             are no stages), and the residual.
         outliers: architectures far from the regression, with residual in points and weight.
@@ -99,12 +99,14 @@ class Effects:
     draws: int
 
 
-PATHS = {
+AS_THEY_ARE = "parameters, whatever else differs"
+PATHS: Mapping[str, tuple[str, str | None, float]] = {
     "MACs at equal parameters": (MACS, PARAMS, 1.0),
     "parameters at equal MACs": (PARAMS, MACS, 1.0),
     "smaller last stage at equal parameters": (SHARE, PARAMS, SHARE_STEP),
+    AS_THEY_ARE: (PARAMS, None, 1.0),
 }
-"""Name to the cost that changes, the cost that is equal, and the change."""
+"""Name to the cost that changes, the cost that is equal (or none), and the change."""
 
 
 def estimate_effects(design: Design, draws: int = DRAWS, seed: int = 0) -> Effects:
@@ -124,7 +126,10 @@ def estimate_effects(design: Design, draws: int = DRAWS, seed: int = 0) -> Effec
             f"effects: {count} architectures of {design.kind} with known costs: expected at least {FEWEST}"
         )
     stages = [place for place, name in enumerate(design.variables) if name in design.levels]
-    surface = Surface(design.x, design.y, crossed=stages)  # products of costs, which go together, would have no meaning
+    unused = [place for place, name in enumerate(design.variables) if name in (PARAMS, MACS, SHARE)]
+    unused = [place for place in unused if design.variables[place] not in design.costs]
+    # products of costs, which go together, would have no meaning
+    surface = Surface(design.x, design.y, crossed=stages, unused=unused)
     start = _start(design)
     weights, _ = surface.robust_weights(start)
     chosen = surface.choose(start, weights)
@@ -163,7 +168,7 @@ def _numbers(design: Design, surface: Surface, fit: Fit, weights: np.ndarray) ->
     ways = {name: name if name in (PARAMS, MACS, SHARE) else _STAGES for name in design.variables}
     parts = contributions(surface, fit, [ways[name] for name in design.variables])
     for name, (moved, kept, step) in PATHS.items():
-        if moved in design.costs and (kept in design.costs or kept in design.equal):
+        if moved in design.costs and (kept is None or kept in design.costs or kept in design.equal):
             found |= {(name, part): step * value for part, value in _path(design, parts, weights, moved, kept).items()}
     for name in design.levels:
         variable = design.variables.index(name)
@@ -177,13 +182,15 @@ def _numbers(design: Design, surface: Surface, fit: Fit, weights: np.ndarray) ->
 
 
 def _path(
-    design: Design, parts: Mapping[str, np.ndarray], weights: np.ndarray, moved: str, kept: str
+    design: Design, parts: Mapping[str, np.ndarray], weights: np.ndarray, moved: str, kept: str | None
 ) -> dict[str, float]:
     """The slope of each part of the surface on one cost at equal other cost; they add up to the slope of the whole."""
-    columns = {name: design.x[:, design.variables.index(name)] for name in (moved, kept)}
-    equal = columns[kept] - np.average(columns[kept], weights=weights)
-    held = [] if kept in design.equal else [equal, equal**2]
-    matrix = np.column_stack([np.ones(len(equal)), *held, columns[moved]])
+    held = []
+    if kept is not None and kept not in design.equal:
+        equal = design.x[:, design.variables.index(kept)]
+        equal = equal - np.average(equal, weights=weights)
+        held = [equal, equal**2]
+    matrix = np.column_stack([np.ones(len(weights)), *held, design.x[:, design.variables.index(moved)]])
     root = np.sqrt(weights)[:, None]
     values = np.column_stack(list(parts.values()))
     slopes = np.linalg.lstsq(matrix * root, values * root, rcond=None)[0][-1]

@@ -15,6 +15,7 @@ _LABELS = {
     "MACs at equal parameters": "MACs x2",
     "parameters at equal MACs": "parameters x2",
     "smaller last stage at equal parameters": "share -0.1",
+    "parameters, whatever else differs": "size x2",
 }
 
 

@@ -115,11 +115,20 @@ class Fit:
 
 
 class Surface:
-    """The regression of y (A,) on x (A, V), under weights of the architectures; crossed: variables with products."""
+    """The regression of y (A,) on x (A, V), under weights of the architectures.
 
-    def __init__(self, x: np.ndarray, y: np.ndarray, crossed: Sequence[int] = ()) -> None:
+    Args:
+        x: (A, V) variables.
+        y: (A,) in points.
+        crossed: variables that may have products.
+        unused: variables that have no terms.
+    """
+
+    def __init__(self, x: np.ndarray, y: np.ndarray, crossed: Sequence[int] = (), unused: Sequence[int] = ()) -> None:
         self.x, self.y, self.crossed = x, y, crossed
         self.basis = Basis(x)
+        for variable in unused:
+            self.basis.highest[variable] = 0
         self._columns: dict[Terms, np.ndarray] = {}
 
     def matrix(self, terms: Terms) -> np.ndarray:

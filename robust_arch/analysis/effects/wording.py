@@ -6,8 +6,7 @@ import textwrap
 from collections.abc import Iterator
 from typing import Any
 
-from robust_arch.analysis.effects.design import MACS, PARAMS, SHARE
-from robust_arch.analysis.effects.estimates import Curve, Effects, Estimated
+from robust_arch.analysis.effects.estimates import AS_THEY_ARE, PATHS, Curve, Effects, Estimated
 from robust_arch.analysis.formatting import counted
 
 _WIDTH = 80
@@ -21,6 +20,7 @@ _TOTAL = {
     "MACs at equal parameters": "MACs x2 at equal parameters",
     "parameters at equal MACs": "parameters x2 at equal MACs",
     "smaller last stage at equal parameters": "last stage's share -0.1 at equal parameters",
+    AS_THEY_ARE: "parameters x2, whatever else differs",
 }
 _LIMITS = (
     "It is about architectures like these, trained and attacked in this way. Own effects rest on the terms in the "
@@ -64,8 +64,10 @@ def _answers(found: Effects) -> Iterator[str]:
     sure += [
         (abs(path.own.value), f"{_OWN[name]}: {_text(path.own)} points")
         for name, path in found.paths.items()
-        if _excludes_zero(path.own)
+        if name in _OWN and _excludes_zero(path.own)
     ]
+    if AS_THEY_ARE in found.paths and _excludes_zero(whole := found.paths[AS_THEY_ARE].total):
+        sure.append((abs(whole.value), f"{_TOTAL[AS_THEY_ARE]}: {_text(whole)} points"))
     if not sure:
         yield "Answer: no effect from the lowest to the highest level is shown; every interval holds 0."
         return
@@ -103,11 +105,12 @@ def _costs(found: Effects) -> Iterator[str]:
         return
     yield "Costs (points):"
     for name, path in found.paths.items():
-        yield f"  {_OWN[name]:46}{path.own.value:>+8.2f}{_bounds(path.own):>19}"
+        if name in _OWN:
+            yield f"  {_OWN[name]:46}{path.own.value:>+8.2f}{_bounds(path.own):>19}"
     for name, path in found.paths.items():
         yield ""
         yield f"  {_TOTAL[name]:46}{path.total.value:>+8.2f}{_bounds(path.total):>19}"
-        itself = {"MACs at equal parameters": MACS, "parameters at equal MACs": PARAMS}.get(name, SHARE)
+        itself = PATHS[name][0]
         rest = {part: value for part, value in path.parts.items() if max(abs(value.low), abs(value.high)) >= 0.005}
         for part, value in {f"{itself} itself": path.own, **rest}.items():
             label = f"of that {part}" if part.endswith("itself") else f"of that through {part}"

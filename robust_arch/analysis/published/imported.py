@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator, Sequence
 from collections.abc import Mapping as Map
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from shlex import quote
@@ -12,9 +12,12 @@ from typing import Any
 
 import numpy as np
 
+from robust_arch.analysis.groups import groups
 from robust_arch.analysis.published.mapping import Mapping, read_mapping
 from robust_arch.analysis.published.provenance import Provenance
 from robust_arch.analysis.published.table import counts, read_rows, repeated
+from robust_arch.analysis.reading import read_results
+from robust_arch.analysis.robust_means import robust_means
 from robust_arch.errors import InputError, invalid
 from robust_arch.runs import StudyFolder, schema, to_frame
 from robust_arch.runs.schema import MisfitError
@@ -90,15 +93,16 @@ def import_results(file: Path, columns: str, study: Path, *, force: bool = False
         left_out=len(found.left_out),
         train_images=mapping.train_images,
     )
+    path = _write(StudyFolder(study), rows, mapping, provenance)
     return Imported(
-        path=_write(StudyFolder(study), rows, mapping, provenance),
+        path=path,
         provenance=provenance,
         rows=len(rows),
         architectures=len({row["arch"] for row in rows}),
         left_out=counts(found.left_out),
         filtered=found.filtered,
         costs=list(_costs(found.ratios)),
-        warnings=list(_warnings(rows)),
+        warnings=[*_warnings(rows), *(_wild(path) if mapping.evaluations else ())],
     )
 
 
@@ -140,9 +144,13 @@ def _costs(ratios: Map[str, Sequence[float]]) -> list[str]:
     return told
 
 
-def _warnings(rows: Sequence[Map[str, Any]]) -> list[str]:
+def _warnings(rows: Sequence[Map[str, Any]]) -> Iterator[str]:
     above = sum(row["worst_case_acc"] > row["clean_acc"] for row in rows if "clean_acc" in row)
-    told = []
     if above:
-        told.append(f"{above:,} of {len(rows):,} rows are more accurate under attack than clean: are columns swapped?")
-    return told
+        yield f"{above:,} of {len(rows):,} rows are more accurate under attack than clean: are columns swapped?"
+
+
+def _wild(path: Path) -> Iterator[str]:
+    for group in groups(read_results(path)):
+        for wild in robust_means(group.rows, step=100 / group.n_test).wild:
+            yield f"far from the other runs of its architecture, but kept: {wild}"

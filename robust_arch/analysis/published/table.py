@@ -25,6 +25,8 @@ _STEM = 16  # channels that a widening factor of 1 has in the first stage
 _WHOLE_COLUMNS = {"seed": schema.any_integer, "epochs": schema.positive, "n_test": schema.positive}
 
 Cells = Map[str, str]
+_Row = tuple[int, dict[str, Any], Cells]
+"""Line, architecture, and cells."""
 
 
 @dataclass
@@ -52,20 +54,7 @@ def read_rows(path: Path, mapping: Mapping) -> TableRows:
         InputError: for a file that is no such table, or whose header lacks a column that the mapping names.
     """
     found = TableRows()
-    read: list[tuple[int, dict[str, Any], Cells]] = []
-    seen: dict[tuple[str, ...], int] = {}
-    for line, cells in _lines(path, mapping, found):
-        try:
-            if any(cells[column].strip() not in allowed for column, allowed in mapping.where.items()):
-                found.filtered += 1
-                continue
-            whole = tuple(cells.values())
-            if (first := seen.setdefault(whole, line)) != line:
-                raise MisfitError("the row", f"a row of its own, not line {first} again").inside("row")
-            read.append((line, _network(cells, mapping.architecture, found.ratios), cells))
-        except (MisfitError, InputError) as error:
-            found.left_out[line] = str(error)
-    for line, network, cells, evaluations in _chosen(read, mapping, found):
+    for line, network, cells, evaluations in _chosen(list(_networks(path, mapping, found)), mapping, found):
         if not mapping.evaluations:
             found.rows.append({**network, "line": line})
         for evaluation in evaluations:
@@ -75,6 +64,21 @@ def read_rows(path: Path, mapping: Mapping) -> TableRows:
                 found.left_out[line] = str(misfit)
     _require_unit(found.rows, mapping)
     return found
+
+
+def _networks(path: Path, mapping: Mapping, found: TableRows) -> Iterator[_Row]:
+    """The selected rows that are no copies, each with its architecture."""
+    seen: dict[tuple[str, ...], int] = {}
+    for line, cells in _lines(path, mapping, found):
+        if any(cells[column].strip() not in allowed for column, allowed in mapping.where.items()):
+            found.filtered += 1
+            continue
+        try:
+            if (first := seen.setdefault(tuple(cells.values()), line)) != line:
+                raise MisfitError("the row", f"a row of its own, not line {first} again").inside("row")
+            yield line, _network(cells, mapping.architecture, found.ratios), cells
+        except (MisfitError, InputError) as error:
+            found.left_out[line] = str(error)
 
 
 def _lines(path: Path, mapping: Mapping, found: TableRows) -> Iterator[tuple[int, Cells]]:
@@ -190,7 +194,7 @@ def _whole(name: str, given: float | str, cells: Cells) -> int:
 
 
 def _chosen(
-    read: Sequence[tuple[int, dict[str, Any], Cells]], mapping: Mapping, found: TableRows
+    read: Sequence[_Row], mapping: Mapping, found: TableRows
 ) -> Iterator[tuple[int, dict[str, Any], Cells, Sequence[Evaluation]]]:
     """Each row with the evaluations that it holds; of one row per epoch the last one, and the one that was picked."""
     if mapping.epoch is None:
@@ -221,9 +225,7 @@ class _Epoch:
     cells: Cells
 
 
-def _runs(
-    read: Sequence[tuple[int, dict[str, Any], Cells]], mapping: Mapping, found: TableRows
-) -> Iterator[list[_Epoch]]:
+def _runs(read: Sequence[_Row], mapping: Mapping, found: TableRows) -> Iterator[list[_Epoch]]:
     """The epochs of each run: of one architecture, seed, data set and threat."""
     column, picked_by = mapping.epoch or ("", "")
     runs: dict[tuple[Any, ...], list[_Epoch]] = {}

@@ -54,7 +54,7 @@ def _heading(found: Scaling) -> Iterator[str]:
         yield f"D = {unit}, {_short(images[0])} to {_short(images[-1])}."
     else:
         yield "Every run saw as many training images, so there is no term in D."
-    if points.per_epoch:
+    if points.per_epoch and len(images) > 1:
         yield f"An epoch is taken to be {points.per_epoch:,} training images."
 
 
