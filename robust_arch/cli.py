@@ -275,7 +275,7 @@ def scaling(
     out: Annotated[Path, typer.Option("--out", help="folder of the figures and of scaling.csv")] = Path("scaling"),
     size: Annotated[str, typer.Option("--size", help="N: params or macs")] = "params",
     train_images: Annotated[
-        int | None, typer.Option("--train-images", min=1, help="images per epoch; else those of the data set")
+        int | None, typer.Option("--train-images", min=1, help="images per epoch; else as recorded, or the data set's")
     ] = None,
     draws: Annotated[int, typer.Option("--draws", min=50, max=10_000, help="resamples of the residuals")] = 200,
 ) -> None:
@@ -286,11 +286,15 @@ def scaling(
     Example: robust-arch scaling capacity --size macs
     """
     from robust_arch.analysis.scaling.command import scaling_of, write_scaling
+    from robust_arch.analysis.scaling.points import recorded_images
     from robust_arch.analysis.scaling.wording import told
 
     if size not in ("params", "macs"):
         raise invalid("--size", size, "params or macs")
-    found = scaling_of(_joined(studies, results_dir), size, train_images, draws)
+    recorded: dict[str, int] = {}
+    for study in studies:
+        recorded |= recorded_images(_study_path(study, results_dir))
+    found = scaling_of(_joined(studies, results_dir), size, train_images or recorded, draws)
     for each in found:
         print(told(each), end="\n\n")
     print(*(f"written: {path}" for path in write_scaling(found, out)), sep="\n")

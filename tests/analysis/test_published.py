@@ -143,6 +143,11 @@ BAD_MAPPINGS = {
     ('id: "net-${method}", ', ""): "architecture: id, or depths",
     ("licence: CC BY 4.0", "licence: !!python/object/apply:os.mkdir [executed]"): "a YAML file",
     ("unit: percent", "unit: ["): "a YAML file",
+    (
+        "unit: percent",
+        "a: &a [1,1,1,1,1,1,1,1,1,1]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a,*a]\nc: &c [*b,*b,*b,*b,*b,*b]\n"
+        "d: &d [*c,*c,*c,*c,*c,*c,*c,*c]\nunit: [*d,*d,*d,*d,*d]",
+    ): "at most 10,000 values",
 }
 
 

@@ -26,7 +26,7 @@ def law(form="plateau", floor=0.3, images=True):
 def points(size, images, error):
     names, member = np.unique(size, return_inverse=True)
     run = tuple(map(str, range(len(size))))
-    return Points("planted", "best", "params", size, images, 50_000, error, member, tuple(map(str, names)), run)
+    return Points("planted", "best", "params", size, images, (50_000,), error, member, tuple(map(str, names)), run)
 
 
 def noisy(true, size, images, sd, seed=0):
@@ -170,6 +170,17 @@ def test_runs_that_differ_in_epochs_are_one_set(tmp_path):
     assert "56 runs of 7 architectures" in text
     assert "Compute-optimal" in text
     assert {path.name for path in out.iterdir()} == {"scaling-1.pdf", "scaling-1.png", "scaling.csv"}
+
+
+def test_images_seen_are_epochs_times_what_was_recorded_or_given():
+    frame, _ = study((10, 20))
+    half = {run: 25_000 for run in frame["run_id"] if run.endswith("-10")}
+    (found,) = points_of(frame, "params", half)
+    assert sorted(set(found.images)) == [10 * 25_000, 20 * 50_000]
+    (given,) = points_of(frame, "params", 1_000)
+    assert sorted(set(given.images)) == [10_000, 20_000]
+    (unknown,) = points_of(frame.assign(data="made-up"), "params")
+    assert (sorted(set(unknown.images)), unknown.per_epoch) == ([10, 20], ())
 
 
 def test_an_error_of_the_user_is_one_line(tmp_path):

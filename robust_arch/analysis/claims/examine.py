@@ -103,7 +103,7 @@ def examine(group: Group, *, capacity_alone: bool = False) -> list[Examined]:
             found.noisy,
             found.unequal,
             tuple(_findings(found, capacity_alone=capacity_alone)),
-        )  # fmt: skip
+        )
         for kind, found in measured(group.rows).items()
         if len(found.names) > 1
     ]

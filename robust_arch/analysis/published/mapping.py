@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from robust_arch.architectures.family import DEFAULT_FAMILY, family_names
+from robust_arch.common.plain import is_bounded
 from robust_arch.errors import InputError, invalid, require_keys
 
 MAPPINGS = Path(__file__).parent / "mappings"
@@ -164,6 +165,8 @@ def read_mapping(name: str) -> Mapping:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise invalid("--columns", name, f"a YAML file ({str(error).splitlines()[0]})") from None
+    if not is_bounded(content):
+        raise invalid("--columns", name, "a YAML file of at most 10,000 values, nested at most 32 deep")
     try:
         return _mapping(path.stem, _group("mapping", content, _PARTS, ("source", "licence", "architecture")))
     except InputError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
@@ -16,13 +17,15 @@ from robust_arch.common.files import write_rows
 from robust_arch.errors import InputError
 
 
-def scaling_of(frame: pd.DataFrame, resource: str, per_epoch: int | None = None, draws: int = DRAWS) -> list[Scaling]:
+def scaling_of(
+    frame: pd.DataFrame, resource: str, per_epoch: int | Mapping[str, int] | None = None, draws: int = DRAWS
+) -> list[Scaling]:
     """The laws of every set of comparable runs with enough different sizes or images seen, the largest set first.
 
     Args:
         frame: rows of results.csv, of one study or of several.
         resource: "params" or "macs".
-        per_epoch: training images per epoch; None for those of the data set.
+        per_epoch: training images per epoch, of all runs or by run id; None for those of the data set.
         draws: number of resamples.
 
     Raises:

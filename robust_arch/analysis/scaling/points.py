@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from robust_arch.analysis.formatting import counted
 from robust_arch.analysis.groups import GROUP_COLUMNS, Group, groups
+from robust_arch.analysis.published import provenance_of
+from robust_arch.analysis.reading import read_results
+from robust_arch.runs import StudyFolder
 
 TRAIN_IMAGES = {
     "cifar10": 50_000, "cifar100": 50_000, "mnist": 60_000, "svhn": 73_257, "tiny_imagenet": 100_000,
@@ -28,7 +32,7 @@ class Points:
         resource: "params" or "macs".
         size: (R,) of the network in that resource.
         images: (R,) training images seen, or epochs where the images per epoch are not known.
-        per_epoch: training images per epoch; None where they are not known.
+        per_epoch: training images per epoch of each number that occurs; none where they are not known.
         error: (R,) robust error, in (0, 1].
         member: (R,) position of the architecture.
         names: (A,) architectures.
@@ -40,7 +44,7 @@ class Points:
     resource: str
     size: np.ndarray
     images: np.ndarray
-    per_epoch: int | None
+    per_epoch: tuple[int, ...]
     error: np.ndarray
     member: np.ndarray
     names: tuple[str, ...]
@@ -59,15 +63,28 @@ class Points:
                       **arrays)  # fmt: skip
 
 
-def points_of(frame: pd.DataFrame, resource: str, per_epoch: int | None = None) -> list[Points]:
-    """Every set of runs that differ in architecture, seed and epochs alone, the largest first.
+def recorded_images(study: Path) -> dict[str, int]:
+    """Run id to training images per epoch, from the records of a study's own runs or the provenance of imported ones.
+
+    study: its folder or its results.csv; runs of which nothing is recorded are absent.
+    """
+    if provenance := provenance_of(study):
+        images = provenance.train_images
+        return {} if images is None else dict.fromkeys(read_results(study)["run_id"].astype(str), images)
+    sets = {run.run_id: (run.result or {}).get("data", {}) for run in StudyFolder(study).runs()}
+    return {run_id: int(own["train"]) for run_id, own in sets.items() if own.get("train")}
+
+
+def points_of(frame: pd.DataFrame, resource: str, per_epoch: int | Mapping[str, int] | None = None) -> list[Points]:
+    """Every set of runs that differ in architecture, seed, epochs and training images alone, the largest first.
 
     Runs without a cost, or with an error of 0, whose logarithm is infinite, are left out.
 
     Args:
         frame: rows of results.csv.
         resource: "params" or "macs".
-        per_epoch: training images per epoch; by default those of the data set, where its name is known.
+        per_epoch: training images per epoch, of all runs or by run id; by default those of the whole data set, where
+            its name is known.
     """
     place = GROUP_COLUMNS.index("epochs")
     alike: dict[tuple[object, ...], list[Group]] = {}
@@ -77,16 +94,16 @@ def points_of(frame: pd.DataFrame, resource: str, per_epoch: int | None = None) 
     return sorted((each for each in found if each is not None), key=lambda each: -len(each.error))
 
 
-def _points(members: Sequence[Group], resource: str, per_epoch: int | None) -> Points | None:
+def _points(members: Sequence[Group], resource: str, per_epoch: int | Mapping[str, int] | None) -> Points | None:
     rows = pd.concat([group.rows for group in members])
     rows = rows[rows["worst_case_acc"].lt(100) & rows[resource].gt(0)]
-    epochs = rows["epochs"].to_numpy(float)
-    if not len(rows) or (np.isnan(epochs).any() and not np.isnan(epochs).all()):
+    if rows["epochs"].notna().any():
         rows = rows[rows["epochs"].notna()]
-        epochs = rows["epochs"].to_numpy(float)
     if not len(rows):
         return None
-    images = per_epoch or TRAIN_IMAGES.get(str(rows["data"].iloc[0]))
+    epochs = rows["epochs"].to_numpy(float)
+    images = _per_epoch(rows, per_epoch)
+    known = not np.isnan(images).any()
     member, names = pd.factorize(rows["arch"])
     title = str(members[0])
     start, end = title.index("(") + 1, title.index(",", title.index(" epoch"))
@@ -95,13 +112,21 @@ def _points(members: Sequence[Group], resource: str, per_epoch: int | None) -> P
         checkpoint=members[0].checkpoint,
         resource=resource,
         size=rows[resource].to_numpy(float),
-        images=np.nan_to_num(epochs, nan=1.0) * (images or 1),
-        per_epoch=images,
+        images=np.nan_to_num(epochs, nan=1.0) * (images if known else 1),
+        per_epoch=tuple(sorted({int(each) for each in images})) if known else (),
         error=1 - rows["worst_case_acc"].to_numpy(float) / 100,
         member=np.asarray(member),
         names=tuple(map(str, names)),
         runs=tuple(map(str, rows["run_id"])),
     )
+
+
+def _per_epoch(rows: pd.DataFrame, given: int | Mapping[str, int] | None) -> np.ndarray:
+    """(R,) training images per epoch, NaN where they are not known."""
+    if isinstance(given, int):
+        return np.full(len(rows), float(given))
+    usual = TRAIN_IMAGES.get(str(rows["data"].iloc[0]), np.nan)
+    return np.array([float((given or {}).get(str(run), usual)) for run in rows["run_id"]])
 
 
 def _span(epochs: np.ndarray) -> str:

@@ -55,7 +55,10 @@ def _heading(found: Scaling) -> Iterator[str]:
     else:
         yield "Every run saw as many training images, so there is no term in D."
     if points.per_epoch and len(images) > 1:
-        yield f"An epoch is taken to be {points.per_epoch:,} training images."
+        counts = f"{points.per_epoch[0]:,}"
+        if len(points.per_epoch) > 1:
+            counts += f" to {points.per_epoch[-1]:,}"
+        yield f"An epoch is taken to be {counts} training images."
 
 
 def _answer(found: Scaling) -> Iterator[str]:
