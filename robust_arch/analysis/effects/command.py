@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pandas as pd
 
-from robust_arch.analysis.claims.examine import once
 from robust_arch.analysis.effects.design import designs
 from robust_arch.analysis.effects.estimates import DRAWS, FEWEST, Effects, estimate_effects
 from robust_arch.analysis.effects.figure import main_effects
@@ -20,14 +19,16 @@ from robust_arch.errors import InputError
 def effects_of(frame: pd.DataFrame, draws: int = DRAWS) -> list[Effects]:
     """The effects in every comparable group and kind of architecture with enough of them, the largest first.
 
+    Of equally large ones that at `best` is first.
+
     Args:
-        frame: rows of results.csv, of one study or of several.
+        frame: rows of results.csv, of one study or of several; a run that is in several counts once.
         draws: number of resamples.
 
     Raises:
         InputError: if no group has enough architectures.
     """
-    found = [design for group in groups(once(frame)) for design in designs(group)]
+    found = [design for group in groups(frame) for design in designs(group)]
     usable = [each for each in found if len(each.names) >= FEWEST]
     if not usable:
         most = max((len(each.names) for each in found), default=0)
@@ -35,7 +36,8 @@ def effects_of(frame: pd.DataFrame, draws: int = DRAWS) -> list[Effects]:
             f"effects: at most {most} comparable architectures with parameters, MACs and a worst-case accuracy: "
             f"expected at least {FEWEST}"
         )
-    return [estimate_effects(design, draws) for design in sorted(usable, key=lambda each: -len(each.names))]
+    usable.sort(key=lambda each: (-len(each.names), each.group.checkpoint != "best"))
+    return [estimate_effects(design, draws) for design in usable]
 
 
 def write_effects(found: list[Effects], folder: Path) -> list[Path]:

@@ -87,7 +87,8 @@ def designs(group: Group) -> list[Design]:
     Raises:
         InputError: for an architecture with depths and widths that is of no known family.
     """
-    rows = group.rows[group.rows["worst_case_acc"].notna() & group.rows["params"].notna() & group.rows["macs"].notna()]
+    known = group.rows[["worst_case_acc", "params", "macs"]].notna().all(axis="columns")
+    rows = group.rows[known].drop_duplicates("run_id")
     kinds: dict[str, list[str]] = {}
     specs: dict[str, ArchSpec | None] = {}
     for row in rows.drop_duplicates("arch").to_dict("records"):

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pandas as pd
 
-from robust_arch.analysis.claims.examine import once
 from robust_arch.analysis.plots.style import save
 from robust_arch.analysis.scaling.estimates import DRAWS, Scaling, fit_scaling
 from robust_arch.analysis.scaling.figure import law_figure
@@ -23,7 +22,7 @@ def scaling_of(
     """The laws of every set of comparable runs with enough different sizes or images seen, the largest set first.
 
     Args:
-        frame: rows of results.csv, of one study or of several.
+        frame: rows of results.csv, of one study or of several; a run that is in several counts once.
         resource: "params" or "macs".
         per_epoch: training images per epoch, of all runs or by run id; None for those of the data set.
         draws: number of resamples.
@@ -32,7 +31,7 @@ def scaling_of(
         InputError: if no set has enough; the reason is that of the largest one.
     """
     found, reasons = [], []
-    for points in points_of(once(frame), resource, per_epoch):
+    for points in points_of(frame, resource, per_epoch):
         try:
             found.append(fit_scaling(points, draws))
         except InputError as error:

@@ -91,11 +91,12 @@ def points_of(frame: pd.DataFrame, resource: str, per_epoch: int | Mapping[str, 
     for group in groups(frame):
         alike.setdefault((*group.key[:place], *group.key[place + 1 :]), []).append(group)
     found = [_points(members, resource, per_epoch) for members in alike.values()]
-    return sorted((each for each in found if each is not None), key=lambda each: -len(each.error))
+    sets = [each for each in found if each is not None]
+    return sorted(sets, key=lambda each: (-len(each.error), each.checkpoint != "best"))
 
 
 def _points(members: Sequence[Group], resource: str, per_epoch: int | Mapping[str, int] | None) -> Points | None:
-    rows = pd.concat([group.rows for group in members])
+    rows = pd.concat([group.rows for group in members]).drop_duplicates(["run_id", "epochs"])
     rows = rows[rows["worst_case_acc"].lt(100) & rows[resource].gt(0)]
     if rows["epochs"].notna().any():
         rows = rows[rows["epochs"].notna()]
