@@ -71,8 +71,8 @@ def _scatter(values: np.ndarray, place: np.ndarray, step: float) -> float | None
     ]
     if not found:
         return None
-    middle = float(np.median(np.concatenate(found))) / (_NORMAL_MEDIAN * np.sqrt(2))
-    return max(middle, rounding_deviation(step), 1e-9)
+    middle = np.median(np.concatenate(found)) / (_NORMAL_MEDIAN * np.sqrt(2))
+    return max(float(middle), rounding_deviation(step), 1e-9)
 
 
 def _told(rows: pd.DataFrame, values: np.ndarray, place: np.ndarray, run: int, column: str) -> str:

@@ -12,7 +12,8 @@ A term of which nothing varies in the data is left out.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
@@ -25,6 +26,7 @@ LEAST_DELTA = 1e-3
 """The smallest Huber threshold on the log error: that of Hoffmann et al. (2022)."""
 _EXPONENTS = (0.1, 0.3, 0.6, 1.2)
 _FLOORS = (0.1, 0.5, 0.9)  # of the smallest error, where the search for the plateau starts
+_MIDDLE = (0.3,)
 _STARTS = 4
 _LOWEST, _HIGHEST = -14.0, 14.0  # of the logarithm of a factor, at the middle of the data
 _STEEPEST = 4.0
@@ -119,8 +121,8 @@ class _Problem:
         floor = np.exp(theta[0]) if self.has_floor else 0.0
         return np.maximum(floor + above, 1e-300), above, parts
 
-    def starts(self) -> list[np.ndarray]:
-        """The best of a grid of plateaus and exponents, the factors by non-negative least squares on the error."""
+    def starts(self, exponents: Sequence[float] = _EXPONENTS) -> list[np.ndarray]:
+        """A grid of plateaus and exponents, the best first, the factors by non-negative least squares on the error."""
         from scipy.optimize import nnls
 
         error = np.exp(self.target)
@@ -130,14 +132,14 @@ class _Problem:
             above = np.maximum(error - level, 1e-6)
             if self.form == "saturating":
                 above = above / np.maximum(1 - error, 1e-3)
-            for exponents in product(_EXPONENTS, repeat=len(self.terms)):
-                columns = np.column_stack([np.exp(-e * log) for e, log in zip(exponents, self.logs, strict=True)])
+            for own in product(exponents, repeat=len(self.terms)):
+                columns = np.column_stack([np.exp(-e * log) for e, log in zip(own, self.logs, strict=True)])
                 factors = np.maximum(nnls(columns, above)[0], 1e-4)
-                pairs = [value for pair in zip(np.log(factors), exponents, strict=True) for value in pair]
+                pairs = [value for pair in zip(np.log(factors), own, strict=True) for value in pair]
                 theta = np.array([*([np.log(max(level, 1e-5))] if self.has_floor else []), *pairs])
                 theta = np.clip(theta, *map(np.array, self.bounds))
                 found.append((float(np.sum(np.abs(self.residuals(theta)))), theta))
-        return [theta for _, theta in sorted(found, key=lambda each: each[0])[:_STARTS]]
+        return [theta for _, theta in sorted(found, key=lambda each: each[0])]
 
     def solve(self, starts: list[np.ndarray], delta: float) -> tuple[np.ndarray, float]:
         from scipy.optimize import least_squares
@@ -148,7 +150,7 @@ class _Problem:
             inside = np.clip(theta, low + 1e-6, high - 1e-6)
             found = least_squares(
                 self.residuals, inside, self.jacobian, (low, high), loss="huber", f_scale=delta, x_scale="jac",
-                max_nfev=200,
+                max_nfev=100,
             )  # fmt: skip
             if best is None or found.cost < best.cost:
                 best = found
@@ -189,7 +191,8 @@ def fit_law(form: str, size: np.ndarray, images: np.ndarray, error: np.ndarray, 
         size: (R,) parameters or multiply-accumulates.
         images: (R,) training images seen.
         error: (R,) in (0, 1].
-        near: a law of the same form and of data like these, whose constants and threshold are the only start.
+        near: a law of the same form and of data like these, whose threshold is used, and whose constants are a start
+            beside one of the grid.
 
     Raises:
         ValueError: where neither sizes nor images differ.
@@ -198,9 +201,10 @@ def fit_law(form: str, size: np.ndarray, images: np.ndarray, error: np.ndarray, 
     if not problem.terms:
         raise ValueError("neither sizes nor images seen differ")
     if near is not None:
-        theta, loss = problem.solve([problem.theta(near)], near.delta)
+        # one of the grid too: where the data hardly tell the plateau, the law's own is one of many
+        theta, loss = problem.solve([problem.theta(near), problem.starts(_MIDDLE)[0]], near.delta)
         return problem.law(theta, near.delta, loss)
-    starts = problem.starts()
+    starts = problem.starts()[:_STARTS]
     delta = max(HUBER * _scale(problem.residuals(starts[0]), theta_count=len(starts[0])), LEAST_DELTA)
     theta, loss = problem.solve(starts, delta)
     for _ in range(3):
@@ -223,7 +227,7 @@ def optimum(law: Law, compute: float) -> tuple[float, float] | None:
     factors = (law.size_factor, law.size_exponent, law.images_factor, law.images_exponent)
     if any(each is None or each <= _TINY for each in factors):
         return None
-    own = replace(law).constants
+    own = law.constants
     total = own["a"] + own["b"]
     ratio = (own["a"] * own["A"] / (own["b"] * own["B"])) ** (1 / total)
     size = ratio * compute ** (own["b"] / total)
