@@ -162,6 +162,12 @@ def test_what_goes_together_is_not_estimated():
     assert "goes with the other stages" in found.design.inseparable["depth of stage 2"]
 
 
+def test_where_every_architecture_is_as_robust_every_effect_is_zero():
+    found = estimate_effects(designs(planted(some(30), TRUTHS["nothing"], seeds=1, sd=0))[0], 60)
+    assert all(curve.change.value == pytest.approx(0, abs=1e-6) for curve in found.curves.values())
+    assert all(path.own.value == pytest.approx(0, abs=1e-6) for path in found.paths.values())
+
+
 def test_too_few_architectures_are_one_error(tmp_path):
     group = planted(some(8), TRUTHS["MACs"], seeds=3, sd=0.1)
     with pytest.raises(InputError, match="8 architectures"):

@@ -231,9 +231,7 @@ def _variance(design: Design, surface: Surface, fit: Fit, weights: np.ndarray) -
     """
     names = list(design.levels)
     surfaced = surface.matrix(fit.terms) @ fit.coefficients
-    whole = _covariance(surface.y, surface.y, weights)
-    if whole <= 0:
-        return {}
+    whole = max(_covariance(surface.y, surface.y, weights), 1e-12)
     if not names:
         together = 100 * _covariance(surfaced, surface.y, weights) / whole
         return {("variance", "costs"): together, ("variance", "residual"): 100 - together}
