@@ -165,6 +165,7 @@ def results(
     Example: robust-arch results demo
     """
     from robust_arch.analysis.groups import GROUP_COLUMNS, groups
+    from robust_arch.analysis.published import provenance_of
     from robust_arch.analysis.reading import read_results
     from robust_arch.runs import StudyFolder
 
@@ -184,6 +185,8 @@ def results(
         _console().print(_results_table(f"study {path.name}: {title}", shown))
         if len(shown) < len(rows):
             print(f"{len(rows) - len(shown):,} more rows; --all prints them, and the file has them")
+    if provenance := provenance_of(path):
+        print(provenance.text())
     print(f"{'read' if without_records else 'written'}: {file}")
 
 

@@ -65,6 +65,7 @@ def test_provenance_is_kept_and_printed_by_what_reads_the_study(imported, tmp_pa
         assert shown.exit_code == 0, shown.output
         assert "A paper (2030)" in shown.output
         assert "picked on the test set" in " ".join(shown.output.split())
+    assert "A paper (2030)" in CliRunner().invoke(app, ["results", str(done.path.parent)]).output
     assert CliRunner().invoke(app, ["report", str(done.path.parent)]).exit_code == 0
     page = (done.path.parent / "report" / "index.html").read_text()
     assert "A paper (2030)" in page
@@ -210,6 +211,19 @@ def test_cells_of_several_lines_are_read_and_rows_are_chosen(imported):
     done = imported([HEADER, '"a\nlong name",1.5,2e8,0,84.1,55.0,50.5', ROWS[2], "c,3,5e8,0,85,50,49"], mapping)
     assert read_results(done.path)["arch"].tolist() == ["net-a long name", "net-b"]
     assert done.filtered == 1
+
+
+def test_a_table_without_accuracies_is_a_plan(imported, tmp_path):
+    design = "source: s\nlicence: l\narchitecture: {depths: [n, n, n], widths: [320, 640, 512]}\n"
+    done = imported(["n", "5", "4", "x"], design)
+    assert done.path.name == "plan.csv"
+    assert done.path.read_text().splitlines()[:2] == [
+        "run_id,arch,params,macs,seed", "study-2,wrn_34_r,68116698,19132765184,0",
+    ]  # fmt: skip
+    assert done.left_out == ["line 4: n = 'x': expected a number"]
+    with pytest.raises(InputError, match="params and macs"):
+        imported(["n", "5"], 'source: s\nlicence: l\narchitecture: {id: "${n}"}\n', name="other")
+    assert not (tmp_path / "results" / "other").exists()
 
 
 @pytest.mark.parametrize("name", mapping_names())

@@ -122,11 +122,10 @@ def _write(study: StudyFolder, rows: Sequence[Map[str, Any]], mapping: Mapping, 
         columns = {key: value for key, value in row.items() if key not in ("line", "run")}
         run_id = f"{study.name}-{row.get('run', row['line'])}"
         named.append({**columns, "study": study.name, "run_id": run_id, "status": "completed"})
+    if not mapping.evaluations and any(not {"params", "macs"} <= row.keys() for row in named):
+        raise InputError(f"mapping {mapping.name}: params and macs, which a table without evaluations needs")
     provenance.write(study.path)
     if not mapping.evaluations:
-        unknown = [row for row in named if not {"params", "macs"} <= row.keys()]
-        if unknown:
-            raise InputError(f"mapping {mapping.name}: params and macs, which a table without evaluations needs")
         planned = [{name: {"seed": 0, **row}[name] for name in PLAN_COLUMNS} for row in named]
         study.write_plan(planned, {"command": provenance.command})
         return study.plan_path
