@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 from shlex import quote
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -13,6 +13,9 @@ from rich.table import Table
 from typer.core import TyperCommand, TyperGroup
 
 from robust_arch.errors import InputError, invalid
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 class _Tools(TyperGroup):
@@ -39,6 +42,9 @@ app = typer.Typer(
 StudyArgument = Annotated[str, typer.Argument(help="a study's name inside the results folder, or its path")]
 ResultsDir = Annotated[Path, typer.Option(help="where studies are")]
 RESULTS = Path("results")
+StudiesArgument = Annotated[
+    list[str], typer.Argument(help="studies by name or path, or results.csv files, read as one", metavar="STUDY...")
+]
 _WATCH_SECONDS = "5"
 _LONGEST_WATCH = 86_400  # seconds, a day
 
@@ -58,6 +64,20 @@ def _study_path(study: str, results_dir: Path) -> Path:
     given = Path(study)
     here = given.is_file() or (given / "runs").is_dir() or (given / "results.csv").is_file()
     return given if here or "/" in study else results_dir / study
+
+
+def _joined(studies: list[str], results_dir: Path) -> "pd.DataFrame":
+    """The rows of all studies; prints the provenance of imported ones."""
+    import pandas as pd
+
+    from robust_arch.analysis.published import provenance_of
+    from robust_arch.analysis.reading import read_results
+
+    paths = [_study_path(study, results_dir) for study in studies]
+    frames = [read_results(path) for path in paths]
+    _print(f"{provenance.text()}\n" for path in paths if (provenance := provenance_of(path)))
+    # the columns of a study without rows have no type, which would take away those of the other studies
+    return pd.concat([rows for rows in frames if len(rows)] or frames, ignore_index=True)
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
@@ -152,29 +172,23 @@ def report(study: StudyArgument, results_dir: ResultsDir = RESULTS) -> None:
 
 @app.command()
 def claims(
-    studies: Annotated[
-        list[str], typer.Argument(help="studies by name or path, or results.csv files, read as one", metavar="STUDY...")
-    ],
+    studies: StudiesArgument,
     results_dir: ResultsDir = RESULTS,
 ) -> None:
     """Test the claims C1 to C3 on recorded runs: statement, statistic with a 95% interval, and verdict for each.
 
     C1: more capacity does not necessarily help. C2: a smaller last stage can improve robustness. C3: under one budget
-    some allocation is best. Each under parameters and under multiply-accumulates. Needs two seeds or more.
+    some allocation is best. Each under parameters and under multiply-accumulates, C1 at best and at last.
+    Statements about pairs need two seeds or more.
 
     Example: robust-arch claims capacity last_stage budget
     """
-    import pandas as pd
-
     from robust_arch.analysis.claims import examine_all, heading, left_out, numbers
-    from robust_arch.analysis.reading import read_results
 
-    frames = [read_results(_study_path(study, results_dir)) for study in studies]
-    # the columns of a study without rows have no type, which would take away those of the other studies
-    frame = pd.concat([rows for rows in frames if len(rows)] or frames, ignore_index=True)
+    frame = _joined(studies, results_dir)
     found = examine_all(frame)
     if not found:
-        raise InputError("claims: no two architectures with comparable worst-case accuracies at the checkpoint best")
+        raise InputError("claims: no two architectures with comparable worst-case accuracies")
     if without := left_out(frame):
         print(f"{without}\n")
     for examined in found:
@@ -182,6 +196,60 @@ def claims(
         for finding in examined.findings:
             print(f"{finding.claim}, {finding.setting}: {finding.verdict.upper()}")
             print(*(f"    {text}" for text in (finding.statement, numbers(finding), finding.why)), "", sep="\n")
+
+
+@app.command()
+def effects(
+    studies: StudiesArgument,
+    results_dir: ResultsDir = RESULTS,
+    out: Annotated[Path, typer.Option("--out", help="folder of the figures and of effects.csv")] = Path("effects"),
+    draws: Annotated[int, typer.Option("--draws", min=50, max=10_000, help="resamples of architectures")] = 400,
+) -> None:
+    """How much each stage's depth and width, the last stage's share, MACs and parameters move robust accuracy.
+
+    From one regression over all architectures of a group; one seed per architecture is enough.
+
+    Example: robust-arch effects capacity last_stage budget
+    """
+    from robust_arch.analysis.effects.command import effects_of, write_effects
+    from robust_arch.analysis.effects.wording import told
+
+    found = effects_of(_joined(studies, results_dir), draws)
+    for each in found:
+        print(told(each), end="\n\n")
+    print(*(f"written: {path}" for path in write_effects(found, out)), sep="\n")
+
+
+@app.command()
+def scaling(
+    studies: StudiesArgument,
+    results_dir: ResultsDir = RESULTS,
+    out: Annotated[Path, typer.Option("--out", help="folder of the figures and of scaling.csv")] = Path("scaling"),
+    size: Annotated[str, typer.Option("--size", help="N: params or macs")] = "params",
+    train_images: Annotated[
+        int | None, typer.Option("--train-images", min=1, help="images per epoch; else as recorded, or the data set's")
+    ] = None,
+    draws: Annotated[int, typer.Option("--draws", min=50, max=10_000, help="resamples of the residuals")] = 200,
+) -> None:
+    """Robust error as a law of the network's size and of training images seen, with a plateau or without.
+
+    Says when the runs cannot tell the forms apart. Runs that differ in epochs are read as one set.
+
+    Example: robust-arch scaling capacity --size macs
+    """
+    from robust_arch.analysis.scaling.command import scaling_of, write_scaling
+    from robust_arch.analysis.scaling.points import recorded_images
+    from robust_arch.analysis.scaling.wording import told
+
+    if size not in ("params", "macs"):
+        raise invalid("--size", size, "params or macs")
+    recorded: dict[str, int] = {}
+    for study in studies:
+        recorded |= recorded_images(_study_path(study, results_dir))
+    found = scaling_of(_joined(studies, results_dir), size, train_images or recorded, draws)
+    for each in found:
+        print(told(each), end="\n\n")
+    print(*(f"written: {path}" for path in write_scaling(found, out)), sep="\n")
 
 
 @app.command()
@@ -304,6 +372,26 @@ def import_(
         statistics=lambda: training_statistics(str(data), data_root),
     )  # fmt: skip
     print(f"written: {out} (key names of {layout})\nnormalisation: {normalisation}")
+
+
+@app.command("import-results")
+def import_results(
+    file: Annotated[Path, typer.Argument(help="a published table, CSV", metavar="FILE.csv")],
+    columns: Annotated[str, typer.Option("--columns", help="what its columns mean: a YAML file or a mapping's name")],
+    name: Annotated[str, typer.Option("--name", help="of the study that it becomes")],
+    results_dir: ResultsDir = RESULTS,
+    force: Annotated[bool, typer.Option("--force", help="replace a study that was imported before")] = False,
+) -> None:
+    """Turn a published table into a study that results, report, claims, effects and scaling read.
+
+    Rows that do not fit are named and left out. Source, licence and what `best` means are kept and printed.
+
+    Example: robust-arch import-results rice_widths.csv --columns rice_widths --name rice_widths
+    """
+    from robust_arch.analysis.published import import_results as imported_from
+    from robust_arch.analysis.published.wording import told
+
+    print(told(imported_from(file, columns, results_dir / name, force=force)))
 
 
 @app.command()

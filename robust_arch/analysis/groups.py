@@ -87,11 +87,13 @@ def groups(frame: pd.DataFrame) -> list[Group]:
 
 
 def main_group(frame: pd.DataFrame) -> Group | None:
-    """The group that figures show: the one with most runs at `best` with a worst case, the first of equals."""
-    candidates = [
-        group for group in groups(frame) if group.checkpoint == "best" and group.rows["worst_case_acc"].notna().all()
-    ]
-    return max(candidates, key=lambda group: len(group.rows), default=None)
+    """The group that figures show: of those at `best` with a worst case the one with most runs, the first of equals.
+
+    Without any at `best` it is the largest of those at `external`, as in some published tables.
+    """
+    whole = [group for group in groups(frame) if group.rows["worst_case_acc"].notna().all()]
+    best, external = ([group for group in whole if group.checkpoint == which] for which in ("best", "external"))
+    return max(best or external, key=lambda group: len(group.rows), default=None)
 
 
 def only_group(frame: pd.DataFrame) -> Group:

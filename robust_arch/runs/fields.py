@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WrapValidator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError, WrapValidator
 from pydantic_core import PydanticCustomError
 
 _EXACT = 2**53  # up to which a float holds every integer
@@ -99,6 +99,18 @@ class MisfitError(ValueError):
         shown = value if len(value) <= _SHOWN else f"{value[:_SHOWN]}..."
         super().__init__(f"{field} = {shown}: expected {allowed}" if field else f"{shown}: expected {allowed}")
         self.field, self.allowed = field, allowed
+
+
+def checked(kind: Any, value: Any, field: str) -> Any:
+    """The value, if it is of the annotated type `kind`.
+
+    Raises:
+        MisfitError: if it is not; `field`: its name.
+    """
+    try:
+        return TypeAdapter(kind).validate_python(value, strict=True)
+    except ValidationError as error:
+        raise MisfitError(field, _shown(value), error.errors(include_url=False)[0]["msg"]) from None
 
 
 class Fields(BaseModel):

@@ -37,16 +37,19 @@ class PlanRow(Fields):
 
 
 class ResultsRow(Fields):
-    """A row of results.csv; that of a failed or diverged run has no numbers."""
+    """A row of results.csv; that of a failed or diverged run has no numbers.
+
+    A published table may name an architecture without its stages and costs.
+    """
 
     run_id: Identifier
     study: Name
     arch: Name
     family: Name
-    depths: PerStage
-    widths: PerStage
-    params: Positive
-    macs: Positive
+    depths: PerStage | None = None
+    widths: PerStage | None = None
+    params: Positive | None = None
+    macs: Positive | None = None
     objective: Name | None = None
     recipe: Name | None = None
     train_threat: Name | None = None

@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from robust_arch.analysis.groups import GROUP_COLUMNS, groups
+from robust_arch.analysis.published import provenance_of
 from robust_arch.analysis.reading import read_results
 from robust_arch.runs import StudyFolder
 
@@ -32,6 +33,8 @@ def results_tables(path: Path, *, mixed: bool, every_row: bool) -> Iterator[Tabl
         yield _table(f"study {path.name}: {title}", shown)
         if len(shown) < len(rows):
             yield f"{len(rows) - len(shown):,} more rows; --all prints them, and the file has them"
+    if provenance := provenance_of(path):
+        yield provenance.text()
     yield f"{'read' if without_records else 'written'}: {file}"
 
 

@@ -239,7 +239,7 @@ def test_the_commands_name_what_they_leave_out(whole: Path, tmp_path: Path, capl
 
 CELLS = ["nan", "inf", "-1", "1e308", str(10**400), "", "x", "\x1b[31m", "True", "[]", '"', "\ufffd", "0x10"]
 NUMBERS = ("params", "macs", "n_test", "clean_acc", "worst_case_acc", "stability", "lipschitz", "train_seconds")
-EMPTY_MEANS_NOT_COMPUTED = {"worst_case_acc", "stability", "lipschitz", "train_seconds"}
+EMPTY_MEANS_NOT_COMPUTED = {"params", "macs", "worst_case_acc", "stability", "lipschitz", "train_seconds"}
 
 
 @pytest.mark.parametrize("column", NUMBERS)

@@ -9,7 +9,7 @@ import numpy as np
 from robust_arch.analysis.claims.concordance import architectures_for, concordance, ranked
 from robust_arch.analysis.claims.differences import POWER, Pairs
 from robust_arch.analysis.claims.measured import RESOURCES, Measured
-from robust_arch.analysis.claims.question import LARGEST, LEVEL, ONE_SEED, Answer, Finding, Question, judged_largest
+from robust_arch.analysis.claims.question import LARGEST, LEVEL, Answer, Finding, Question, judged_largest
 
 SMALLEST_TAU = 1 / 3
 """The smallest decline of interest: in two of three pairs the more expensive network is the less robust one."""
@@ -47,8 +47,6 @@ def _trend(found: Measured, more: np.ndarray, name: str, members: int) -> Answer
         return Answer("too few runs", "Every architecture has the same robust accuracy, so there is no order to test.")
     rank = concordance(more, found.model.values)
     estimate = (rank.tau, rank.low, rank.high)
-    if found.model.sigma is None:
-        return Answer("too few runs", ONE_SEED, *estimate)
     if members >= _FEWEST and rank.p_falls <= LEVEL:
         return Answer("supported", f"Robust accuracy falls as {name} grow.", *estimate, rank.p_falls)
     if members >= _FEWEST and rank.low > -SMALLEST_TAU + 1e-9:

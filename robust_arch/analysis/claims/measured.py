@@ -24,7 +24,7 @@ class Measured:
 
     Attributes:
         names: of the architectures, (A,).
-        specs: of the architectures, (A,).
+        specs: of the architectures, (A,); none where depths and widths are not recorded.
         model: the value of each in percent, and how well it is known.
         costs: resource to (A,), NaN where it is not recorded.
         stages: resource to (A, stages), without stem and head.
@@ -82,6 +82,8 @@ def measured(rows: pd.DataFrame) -> dict[str, Measured]:
     Raises:
         InputError: for an architecture of no known family, or a name of two different ones.
     """
+    unstaged = rows["depths"].isna() & rows["widths"].isna()
+    rows, named = rows[~unstaged], rows[unstaged]
     specs: dict[str, ArchSpec] = {}
     for row in rows.drop_duplicates(["arch", "family", "depths", "widths"]).to_dict("records"):
         name, spec = str(row["arch"]), spec_of(row)
@@ -91,14 +93,16 @@ def measured(rows: pd.DataFrame) -> dict[str, Measured]:
     for name, spec in specs.items():
         kinds.setdefault(_kind(spec), []).append(name)
     ordered = sorted(kinds.items(), key=lambda item: -len(item[1]))
-    return {kind: _measured(rows[rows["arch"].isin(names)], specs) for kind, names in ordered}
+    found = {kind: _measured(rows[rows["arch"].isin(names)], specs) for kind, names in ordered}
+    by_family = {f"{family}, stages not recorded": _measured(own, {}) for family, own in named.groupby("family")}
+    return found | by_family
 
 
 def _measured(rows: pd.DataFrame, specs: Mapping[str, ArchSpec]) -> Measured:
     step, table = 100 / float(rows["n_test"].iloc[0]), _table(rows)
     model = fit(table.to_numpy(), step, by_seed=bool(rows["seed"].notna().all()))
     firsts = rows.drop_duplicates("arch").set_index("arch").loc[table.index]
-    own = tuple(specs[str(name)] for name in table.index)
+    own = tuple(specs[str(name)] for name in table.index) if specs else ()
     return Measured(
         names=tuple(str(name) for name in table.index),
         specs=own,

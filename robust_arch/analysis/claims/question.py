@@ -19,7 +19,7 @@ SMALLEST = 1.0
 LARGEST = "the largest difference of all pairs relative to its error"
 ONE_SEED = (
     "Too few: only one seed per architecture, so the design's effect cannot be separated from seed noise; train at "
-    "least 2 seeds."
+    "least 2 seeds. `robust-arch effects` needs one."
 )
 
 

@@ -34,6 +34,7 @@ class StudyDetails:
         facts: run_id to what is recorded about it, as pairs of a term and its value.
         cards: run_id to its model card, Markdown.
         left_out: files, and rows of plan.csv, that do not fit, to why.
+        provenance: where imported numbers are from, in sentences; empty for the project's own runs.
     """
 
     name: str
@@ -55,3 +56,4 @@ class StudyDetails:
     facts: Mapping[str, Sequence[tuple[str, str]]] = field(default_factory=dict)
     cards: Mapping[str, str] = field(default_factory=dict)
     left_out: Mapping[str, str] = field(default_factory=dict)
+    provenance: Sequence[str] = ()

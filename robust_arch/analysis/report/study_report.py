@@ -10,6 +10,7 @@ import pandas as pd
 
 from robust_arch.analysis.formatting import counted, number, operations
 from robust_arch.analysis.groups import Group, accuracy_columns, evaluations, main_group
+from robust_arch.analysis.published import provenance_of
 from robust_arch.analysis.reading import read_results, stage_shares
 from robust_arch.analysis.report.details import StudyDetails
 from robust_arch.analysis.report.figures import png, robust_against_last_share
@@ -59,19 +60,20 @@ def write_study_report(path: Path) -> Path:
 
 def _details_of_table(study: StudyFolder, frame: pd.DataFrame) -> StudyDetails:
     """The details of a study without records."""
-    shares = {}
+    shares, provenance = {}, provenance_of(study.path)
     for row in frame.drop_duplicates("run_id").to_dict("records"):
         with contextlib.suppress(InputError):  # an architecture of an unknown family
             shares[str(row["run_id"])] = stage_shares(row)
     return StudyDetails(
         name=study.name,
-        command=study.about.command,
+        command=provenance.command if provenance else study.about.command,
         stage_shares=shares,
         budget="; ".join(study.about.budgets),
         planned=len(study.read_plan()),
         versions={},
         hardware="",
         facts={str(run): list(_facts_of_rows(rows)) for run, rows in frame.groupby("run_id", sort=False)},
+        provenance=list(provenance.sentences()) if provenance else (),
     )
 
 
