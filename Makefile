@@ -2,16 +2,16 @@
 PYTHON ?= python3
 VENV   ?= .venv
 STUDY  ?= demo
-# What is installed beside the package: add submitit, ray, optuna, dashboard, browser, notebooks or docs where they are wanted.
+# Extras to install: add submitit, ray, optuna, dashboard, browser, notebooks or docs if you need them.
 EXTRAS ?= dev,onnx
-# Address of a package index with CPU-only PyTorch wheels, for small downloads where there is no GPU.
+# Address of a package index with CPU-only PyTorch wheels, for a small download without a GPU.
 TORCH_INDEX ?=
 
-# How many tests run at once: worksteal hands each process tests that stand together, which share what they set up.
+# How many tests run at once; worksteal gives each process neighbouring tests, which share fixtures.
 WORKERS ?= logical
 PARALLEL = --numprocesses $(WORKERS) --maxprocesses 8 --dist worksteal
 
-# What experiments/ draws: a folder each.
+# The items of experiments/, one folder each.
 ITEMS := $(patsubst experiments/%/,%,$(dir $(wildcard experiments/*/figure.py experiments/*/table.py)))
 BIN   := $(VENV)/bin
 READY := $(VENV)/.ready
@@ -25,13 +25,13 @@ help: ## this list
 setup: $(READY) ## create .venv and install the pinned dependencies
 
 $(READY): pyproject.toml constraints.txt Makefile
-	@command -v $(PYTHON) >/dev/null || { echo "No $(PYTHON) here: install Python 3.11 or newer, or say make PYTHON=<path> ..." >&2; exit 1; }
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "$$($(PYTHON) --version) is too old: robust_arch needs Python 3.11 or newer. Say make PYTHON=python3.11 ..." >&2; exit 1; }
-	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "$(PYTHON) cannot create virtual environments: install its venv module (Debian and Ubuntu: apt install python3-venv) and run the same command again." >&2; exit 1; }
+	@command -v $(PYTHON) >/dev/null || { echo "No $(PYTHON) here: install Python 3.11 or newer, or run make PYTHON=<path> ..." >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "$$($(PYTHON) --version) is too old: robust_arch needs Python 3.11 or newer. Run make PYTHON=python3.11 ..." >&2; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "$(PYTHON) cannot create virtual environments: install its venv module (Debian and Ubuntu: apt install python3-venv) and run the command again." >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 ifeq ($(TORCH_INDEX),)
-	@echo "Installing PyTorch's default build: on Linux several GB, with CUDA. Without a GPU, stop here and run the same"
-	@echo "command with TORCH_INDEX=<address of PyTorch's CPU wheels, as its 'Get started' page names it> for 200 MB."
+	@echo "Installing PyTorch's default build: on Linux several GB, with CUDA. Without a GPU, stop here and run the"
+	@echo "command with TORCH_INDEX=<address of PyTorch's CPU wheels, from its 'Get started' page> for 200 MB."
 else
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --index-url $(TORCH_INDEX) torch torchvision
 endif
@@ -51,7 +51,7 @@ figures: $(READY) ## draw the figures of experiments/ from recorded results
 tables: $(READY) ## write the tables of experiments/, as Markdown and LaTeX
 	@$(BIN)/python -m experiments tables
 
-fig-%: $(READY) ## one figure or table; STUDY=<name or path> shows your own study's, beside its results
+fig-%: $(READY) ## draw one figure or table; STUDY=<name or path> draws your own study's, beside its results
 	@$(BIN)/python -m experiments $* $(if $(findstring command,$(origin STUDY)),$(STUDY))
 
 test: $(READY) ## run the tests, without the slow ones
@@ -68,7 +68,7 @@ lint: $(READY) ## check style and types
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-bench: $(READY) ## measure speed and its price, evaluation, many records, searches; CIFAR=<folder> adds CIFAR-10; see benchmarks/
+bench: $(READY) ## measure training speed and accuracy, evaluation, many records, searches; CIFAR=<folder> adds CIFAR-10
 	$(BIN)/python benchmarks/training.py
 	$(BIN)/python benchmarks/accuracy.py $(if $(CIFAR),--cifar $(CIFAR))
 	$(BIN)/python benchmarks/evaluation.py
@@ -83,5 +83,5 @@ docs: $(READY) ## build the documentation as a site, site/index.html
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
 	$(BIN)/mkdocs build
 
-clean: ## remove the environment and caches; results stay
+clean: ## remove the environment and caches, but no results
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist site

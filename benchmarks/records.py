@@ -45,7 +45,7 @@ class Template:
 
     def __init__(self, run: RunFolder) -> None:
         self.run_id = run.run_id
-        self.status = run.status
+        self.status = read_json(run.path / "status.json") or {}
         self.result = read_json(run.path / "result.json") or {}
         self.texts = {name: (run.path / name).read_text() for name in ("config.yaml", "train.log")}
         self.card = (run.evaluations / "card.md").read_text()

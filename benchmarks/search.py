@@ -94,15 +94,14 @@ def collect(folder: Path) -> str:
     writer.writeheader()
     rows = []
     for run in StudyFolder(folder).runs():
-        if (held_out := run.held_out) is None or run.run_id not in frame.index or run.state != "completed":
+        if (result := run.result) is None or run.run_id not in frame.index or run.state != "completed":
             continue
         row = frame.loc[run.run_id]
         robust = row.get("pgd20_acc")
         facts = {key: row[key] for key in ("arch", "depths", "widths", "seed", "epochs", "macs", "train_seconds")}
         test = "" if pd.isna(robust) else round(float(robust), 4)
-        rows.append(
-            {"run_id": run.run_id, **facts, "held_out_robust_acc": round(held_out.percent, 4), "test_robust_acc": test}
-        )
+        accuracies = {"held_out_robust_acc": round(result.best_val_robust_acc, 4), "test_robust_acc": test}
+        rows.append({"run_id": run.run_id, **facts, **accuracies})
     writer.writerows(sorted(rows, key=lambda row: (row["arch"], row["epochs"], row["seed"])))
     return text.getvalue()
 

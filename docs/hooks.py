@@ -22,9 +22,9 @@ _UNSPACED = re.compile(r"<mo[^>]*>(?=(?:&#x02016;|&#x0007C;|&#x0002F;)</mo>)")
 _ANGLE = re.compile(r"<mo>(?=&#x027E[89];</mo>)")
 _INTRODUCTION = """# Configuration
 
-Every choice is a file in `conf/`, and every key in it can be set on the command line: `group=choice` takes another
-file, `group.key=value` sets a key. What follows is those files themselves, comments included. `--config-dir <folder>`
-adds a folder of your own, laid out in the same way.
+Every choice is a file in `conf/`, and every key in it can be set on the command line: `group=choice` selects another
+file, `group.key=value` sets a key. Below are the files themselves, with their comments. `--config-dir <folder>` adds
+your own folder with the same layout.
 """
 
 

@@ -2,8 +2,7 @@
 
 import os
 import sys
-from collections.abc import Callable
-from functools import wraps
+from collections.abc import Iterable
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,15 +10,29 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperGroup
 
 from robust_arch.errors import InputError, invalid
 
 if TYPE_CHECKING:
     import pandas as pd
 
+
+class _Tools(TyperGroup):
+    """An InputError, or a file that cannot be read or written, is one line on standard error and exit status 1."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:  # `| head` has read enough: typer ends quietly
+            raise
+        except (InputError, OSError) as error:
+            sys.exit(f"error: {error}")
+
+
 app = typer.Typer(
+    cls=_Tools,
     help="The tools around a study: plan it, follow it, read it.",
     no_args_is_help=True,
     add_completion=False,
@@ -27,30 +40,23 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 StudyArgument = Annotated[str, typer.Argument(help="a study's name inside the results folder, or its path")]
-_MANY_ROWS = 100  # of a table on the screen; results.csv has them all
+ResultsDir = Annotated[Path, typer.Option(help="where studies are")]
+RESULTS = Path("results")
+StudiesArgument = Annotated[
+    list[str], typer.Argument(help="studies by name or path, or results.csv files, read as one", metavar="STUDY...")
+]
 _WATCH_SECONDS = "5"
 _LONGEST_WATCH = 86_400  # seconds, a day
-ResultsDir = Annotated[Path, typer.Option("--results-dir", help="where studies are")]
-
-
-def _reports_errors(command: Callable[..., None]) -> Callable[..., None]:
-    """An InputError, or a file that cannot be read or written, is one line on standard error and exit status 1."""
-
-    @wraps(command)
-    def wrapped(*args: Any, **kwargs: Any) -> None:
-        try:
-            command(*args, **kwargs)
-        except BrokenPipeError:  # `| head` has read enough: typer ends quietly
-            raise
-        except (InputError, OSError) as error:
-            sys.exit(f"error: {error}")
-
-    return wrapped
 
 
 def _console() -> Console:
     """As wide as the terminal; wide enough for every column where the output goes to a file or a pipe."""
     return Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 240)
+
+
+def _print(items: Iterable[Table | str]) -> None:
+    for item in items:
+        print(item) if isinstance(item, str) else _console().print(item)
 
 
 def _study_path(study: str, results_dir: Path) -> Path:
@@ -60,11 +66,24 @@ def _study_path(study: str, results_dir: Path) -> Path:
     return given if here or "/" in study else results_dir / study
 
 
+def _joined(studies: list[str], results_dir: Path) -> "pd.DataFrame":
+    """The rows of all studies; prints the provenance of imported ones."""
+    import pandas as pd
+
+    from robust_arch.analysis.published import provenance_of
+    from robust_arch.analysis.reading import read_results
+
+    paths = [_study_path(study, results_dir) for study in studies]
+    frames = [read_results(path) for path in paths]
+    _print(f"{provenance.text()}\n" for path in paths if (provenance := provenance_of(path)))
+    # the columns of a study without rows have no type, which would take away those of the other studies
+    return pd.concat([rows for rows in frames if len(rows)] or frames, ignore_index=True)
+
+
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
-@_reports_errors
 def plan(
     context: typer.Context,
-    sample: Annotated[int | None, typer.Option("--sample", help="plan this many architectures, spread evenly")] = None,
+    sample: Annotated[int | None, typer.Option(help="plan this many architectures, spread evenly")] = None,
 ) -> None:
     """Show the plan of a study, and what was rejected and why; trains and writes nothing.
 
@@ -76,8 +95,7 @@ def plan(
 
     arguments = context.args if sample is None else [*context.args, f"search.sample={sample}"]
     for planned in plans_from_command(arguments):
-        for table in plan_tables(planned):
-            _console().print(table)
+        _print(plan_tables(planned))
 
 
 class _WatchCommand(TyperCommand):
@@ -86,33 +104,25 @@ class _WatchCommand(TyperCommand):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Put the default after a `--watch` that no number follows."""
         given = []
-        for position, argument in enumerate(args):
+        for argument, following in zip(args, [*args[1:], ""], strict=True):
             given.append(argument)
-            if argument == "--watch" and not _is_number(*args[position + 1 : position + 2]):
-                given.append(_WATCH_SECONDS)
+            if argument == "--watch":
+                try:
+                    float(following)
+                except ValueError:
+                    given.append(_WATCH_SECONDS)
         return super().parse_args(ctx, given)
 
 
-def _is_number(text: str = "") -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
-
-
 @app.command(cls=_WatchCommand)
-@_reports_errors
 def status(
     study: StudyArgument,
-    results_dir: ResultsDir = Path("results"),
+    results_dir: ResultsDir = RESULTS,
     every_run: Annotated[bool, typer.Option("--all", help="list every run, also of a study of more than 100")] = False,
     watch: Annotated[
         float | None,
         typer.Option(
-            "--watch",
-            metavar="[SECONDS]",
-            help=f"show it again every so many seconds, {_WATCH_SECONDS} unless said, until every run has ended",
+            metavar="[SECONDS]", help=f"repeat every SECONDS, by default {_WATCH_SECONDS}, until every run has ended"
         ),
     ] = None,
 ) -> None:
@@ -134,10 +144,9 @@ def status(
 
 
 @app.command()
-@_reports_errors
 def results(
     study: StudyArgument,
-    results_dir: ResultsDir = Path("results"),
+    results_dir: ResultsDir = RESULTS,
     mixed: Annotated[bool, typer.Option("--mixed", help="one table, though its rows may not be compared")] = False,
     every_row: Annotated[bool, typer.Option("--all", help="print every row, also of a table of more than 100")] = False,
 ) -> None:
@@ -145,83 +154,41 @@ def results(
 
     Example: robust-arch results demo
     """
-    from robust_arch.analysis.groups import GROUP_COLUMNS, groups
-    from robust_arch.analysis.reading import read_results
-    from robust_arch.runs import StudyFolder
+    from robust_arch.study.results_table import results_tables
 
-    path = _study_path(study, results_dir)
-    frame = read_results(path)
-    without_records = path.is_file() or StudyFolder(path).is_only_a_table
-    file = path if path.is_file() else StudyFolder(path).write_results(frame)
-    tables = {}
-    if mixed:
-        tables["mixed: see recipe, threat and checkpoint"] = frame
-    else:
-        tables |= {str(group): group.rows.drop(columns=list(GROUP_COLUMNS)) for group in groups(frame)}
-        if len(lost := frame[frame["clean_acc"].isna()]):
-            tables["without numbers"] = lost
-    for title, rows in tables.items():
-        shown = rows if every_row else rows.head(_MANY_ROWS)
-        _console().print(_results_table(f"study {path.name}: {title}", shown))
-        if len(shown) < len(rows):
-            print(f"{len(rows) - len(shown):,} more rows; --all prints them, and the file has them")
-    print(f"{'read' if without_records else 'written'}: {file}")
-
-
-def _results_table(title: str, frame: "pd.DataFrame") -> Table:
-    """Rows of results.csv, without the columns in which nothing stands."""
-    table = Table(title=Text(title), title_justify="left")
-    shown = frame.drop(columns=["study", "family"]).dropna(axis="columns", how="all")
-    for name in shown.columns:
-        table.add_column(str(name), overflow="fold", no_wrap=name == "run_id")
-    for values in shown.astype(object).where(shown.notna(), "").to_numpy():
-        table.add_row(*(Text(_cell(value)) for value in values))
-    return table
-
-
-def _cell(value: Any) -> str:
-    return f"{value:.2f}".rstrip("0").rstrip(".") if isinstance(value, float) else str(value)
+    _print(results_tables(_study_path(study, results_dir), mixed=mixed, every_row=every_row))
 
 
 @app.command()
-@_reports_errors
-def report(study: StudyArgument, results_dir: ResultsDir = Path("results")) -> None:
+def report(study: StudyArgument, results_dir: ResultsDir = RESULTS) -> None:
     """Write a study's report, one HTML file that needs nothing else, and print where it is.
 
     Example: robust-arch report demo
     """
     from robust_arch.analysis.report.study_report import write_study_report
 
-    written = write_study_report(_study_path(study, results_dir))
-    print(f"report: {written.resolve()}")
+    print(f"report: {write_study_report(_study_path(study, results_dir)).resolve()}")
 
 
 @app.command()
-@_reports_errors
 def claims(
-    studies: Annotated[
-        list[str], typer.Argument(help="studies by name or path, or results.csv files, read as one", metavar="STUDY...")
-    ],
-    results_dir: ResultsDir = Path("results"),
+    studies: StudiesArgument,
+    results_dir: ResultsDir = RESULTS,
 ) -> None:
     """Test the claims C1 to C3 on recorded runs: statement, statistic with a 95% interval, and verdict for each.
 
     C1: more capacity does not necessarily help. C2: a smaller last stage can improve robustness. C3: under one budget
-    some allocation is best. Each under parameters and under multiply-accumulates. Needs two seeds or more.
+    some allocation is best. Each under parameters and under multiply-accumulates, C1 at best and at last.
+    Statements about pairs need two seeds or more.
 
     Example: robust-arch claims capacity last_stage budget
     """
-    import pandas as pd
-
     from robust_arch.analysis.claims import examine_all, heading, left_out, numbers
-    from robust_arch.analysis.reading import read_results
 
-    frames = [read_results(_study_path(study, results_dir)) for study in studies]
-    # a study without a row yet has columns of no type, which would take away the others'
-    frame = pd.concat([rows for rows in frames if len(rows)] or frames, ignore_index=True)
+    frame = _joined(studies, results_dir)
     found = examine_all(frame)
     if not found:
-        raise InputError("claims: no two architectures with comparable worst-case accuracies at the checkpoint best")
+        raise InputError("claims: no two architectures with comparable worst-case accuracies")
     if without := left_out(frame):
         print(f"{without}\n")
     for examined in found:
@@ -232,14 +199,67 @@ def claims(
 
 
 @app.command()
-@_reports_errors
+def effects(
+    studies: StudiesArgument,
+    results_dir: ResultsDir = RESULTS,
+    out: Annotated[Path, typer.Option("--out", help="folder of the figures and of effects.csv")] = Path("effects"),
+    draws: Annotated[int, typer.Option("--draws", min=50, max=10_000, help="resamples of architectures")] = 400,
+) -> None:
+    """How much each stage's depth and width, the last stage's share, MACs and parameters move robust accuracy.
+
+    From one regression over all architectures of a group; one seed per architecture is enough.
+
+    Example: robust-arch effects capacity last_stage budget
+    """
+    from robust_arch.analysis.effects.command import effects_of, write_effects
+    from robust_arch.analysis.effects.wording import told
+
+    found = effects_of(_joined(studies, results_dir), draws)
+    for each in found:
+        print(told(each), end="\n\n")
+    print(*(f"written: {path}" for path in write_effects(found, out)), sep="\n")
+
+
+@app.command()
+def scaling(
+    studies: StudiesArgument,
+    results_dir: ResultsDir = RESULTS,
+    out: Annotated[Path, typer.Option("--out", help="folder of the figures and of scaling.csv")] = Path("scaling"),
+    size: Annotated[str, typer.Option("--size", help="N: params or macs")] = "params",
+    train_images: Annotated[
+        int | None, typer.Option("--train-images", min=1, help="images per epoch; else as recorded, or the data set's")
+    ] = None,
+    draws: Annotated[int, typer.Option("--draws", min=50, max=10_000, help="resamples of the residuals")] = 200,
+) -> None:
+    """Robust error as a law of the network's size and of training images seen, with a plateau or without.
+
+    Says when the runs cannot tell the forms apart. Runs that differ in epochs are read as one set.
+
+    Example: robust-arch scaling capacity --size macs
+    """
+    from robust_arch.analysis.scaling.command import scaling_of, write_scaling
+    from robust_arch.analysis.scaling.points import recorded_images
+    from robust_arch.analysis.scaling.wording import told
+
+    if size not in ("params", "macs"):
+        raise invalid("--size", size, "params or macs")
+    recorded: dict[str, int] = {}
+    for study in studies:
+        recorded |= recorded_images(_study_path(study, results_dir))
+    found = scaling_of(_joined(studies, results_dir), size, train_images or recorded, draws)
+    for each in found:
+        print(told(each), end="\n\n")
+    print(*(f"written: {path}" for path in write_scaling(found, out)), sep="\n")
+
+
+@app.command()
 def dashboard(
     study: StudyArgument,
-    results_dir: ResultsDir = Path("results"),
-    project: Annotated[str | None, typer.Option("--project", help="on wandb; else the one its runs name")] = None,
-    entity: Annotated[str | None, typer.Option("--entity", help="user or team on wandb; else the account's")] = None,
+    results_dir: ResultsDir = RESULTS,
+    project: Annotated[str | None, typer.Option(help="on wandb; by default the one of its runs")] = None,
+    entity: Annotated[str | None, typer.Option(help="user or team on wandb; by default the account's")] = None,
     online: Annotated[bool, typer.Option("--publish", help="save it on wandb: needs an account and network")] = False,
-    out: Annotated[Path | None, typer.Option("--out", help="the file; else report/dashboard.json")] = None,
+    out: Annotated[Path | None, typer.Option(help="the file; by default report/dashboard.json")] = None,
 ) -> None:
     """Define a study's dashboard on wandb, write the definition as JSON, and publish it if asked to.
 
@@ -258,60 +278,38 @@ def dashboard(
     if online:
         print(f"published: {publish(page)}")
         return
-    print(f"to see it in the project {page.project} of an account on wandb:")
-    for line in (
-        "wandb login",
-        f"wandb sync {quote(str(path))}/runs/*/wandb/offline-run-*",
-        "this command with --publish",
-    ):
-        print(f"  {line}")
+    print(f"to see it in the project {page.project} of an account on wandb:", "wandb login", sep="\n  ")
+    print(f"  wandb sync {quote(str(path))}/runs/*/wandb/offline-run-*", "this command with --publish", sep="\n  ")
 
 
 @app.command()
-@_reports_errors
 def merge(
     sources: Annotated[
         list[str], typer.Argument(help="studies by name or path, like results/demo", metavar="SOURCE...")
     ],
-    into: Annotated[str, typer.Option("--into", help="the study that they are merged into, which need not exist")],
-    results_dir: ResultsDir = Path("results"),
+    into: Annotated[str, typer.Option(help="the study that they are merged into, which need not exist")],
+    results_dir: ResultsDir = RESULTS,
 ) -> None:
     """Join studies that were run on several machines: their records, without weights; no source is changed.
 
-    A run that two of them completed with other numbers is reported and left as it is; exit status is then 1.
+    A run that two of them completed with different numbers is reported and left as it is; exit status is then 1.
 
     Example: robust-arch merge machine-a/results/demo machine-b/results/demo --into results/demo
     """
     from robust_arch.study.merge import merge_studies
+    from robust_arch.study.merge_table import merge_tables
 
     target = _study_path(into, results_dir)
     holds_studies = not (Path(into) / "runs").is_dir() and any(Path(into).glob("*/runs"))
     if holds_studies or Path(into).resolve() == results_dir.resolve():
         raise invalid("--into", into, "a study's name, or a path like results/<study>; this is a folder of studies")
     outcome = merge_studies([_study_path(source, results_dir) for source in sources], target)
-    for what, why in outcome.left_out.items():
-        print(f"left out: {what}: {why}")
-    for run_id, source, why in outcome.skipped:
-        print(f"skipped: run {run_id} of {source}: {why}")
-    if outcome.conflicts:
-        table = Table(title="conflicts, left as they are: two completed records with other numbers")
-        for column in ("run", "source", "file", "in the target, against the source"):
-            table.add_column(column, overflow="fold")
-        for conflict in outcome.conflicts:
-            table.add_row(conflict.run_id, str(conflict.source), conflict.file, Text(conflict.what))
-        _console().print(table)
-    conflicting = len({conflict.run_id for conflict in outcome.conflicts})
-    print(
-        f"merged into {target}: {len(outcome.added)} added, {len(outcome.replaced)} replaced by one that got further, "
-        f"{len(outcome.united)} with more evaluations, {len(outcome.same)} there already, {len(outcome.skipped)} "
-        f"skipped, {conflicting} in conflict"
-    )
+    _print(merge_tables(outcome, target))
     if outcome.conflicts:
         sys.exit(1)
 
 
 @app.command()
-@_reports_errors
 def compare(
     first: Annotated[Path, typer.Argument(help="an evaluation record, evaluations/<eval_id>.json of a run")],
     second: Annotated[Path, typer.Argument(help="another one, of the same test images under the same threat")],
@@ -322,55 +320,47 @@ def compare(
     """
     from robust_arch.analysis.paired import compare_records
 
-    table = Table(title="first minus second, in points of accuracy", title_justify="left")
-    for column in ("correct under", "n", "difference", "95% interval", "only first", "only second", "p"):
-        table.add_column(column)
+    columns = ("correct under", "n", "difference", "95% interval", "only first", "only second", "p")
+    table = Table(*columns, title="first minus second, in points of accuracy", title_justify="left")
     for name, found in compare_records(first, second).items():
         interval = f"{100 * found.low:+.2f} to {100 * found.high:+.2f}"
         counts = (str(found.only_first), str(found.only_second), f"{found.p_value:.3g}")
         table.add_row(name, str(found.n), f"{100 * found.difference:+.2f}", interval, *counts)
-    _console().print(table)
+    _print([table])
 
 
 @app.command("import")
-@_reports_errors
 def import_(
     file: Annotated[Path, typer.Argument(help="a published checkpoint, a torch file")],
     out: Annotated[Path, typer.Argument(help="the checkpoint to write, like wrn_34_r.ckpt")],
-    arch: Annotated[str | None, typer.Option("--arch", help="its architecture, a preset")] = None,
-    depths: Annotated[
-        str | None, typer.Option("--depths", help="blocks a stage, like 5,5,5; instead of --arch")
-    ] = None,
-    widths: Annotated[str | None, typer.Option("--widths", help="channels a stage, like 320,640,512")] = None,
-    family: Annotated[
-        str | None, typer.Option("--family", help="with --depths: the family, by default wide_resnet")
-    ] = None,
-    stem_width: Annotated[int, typer.Option("--stem-width", help="with --depths: channels of the stem")] = 16,
-    activation: Annotated[str, typer.Option("--activation", help="with --depths: weights do not tell it")] = "relu",
-    image_size: Annotated[int, typer.Option("--image-size", help="side of the images in pixels")] = 32,
-    mean: Annotated[
-        str | None, typer.Option("--mean", help="per channel, like 0.49,0.48,0.45, where the file does not carry it")
-    ] = None,
-    std: Annotated[str | None, typer.Option("--std", help="per channel, like 0.25,0.24,0.26; with --mean")] = None,
+    arch: Annotated[str | None, typer.Option(help="its architecture, a preset")] = None,
+    depths: Annotated[str | None, typer.Option(help="instead of --arch: blocks per stage, like 5,5,5")] = None,
+    widths: Annotated[str | None, typer.Option(help="with --depths: channels per stage, like 320,640,512")] = None,
+    family: Annotated[str | None, typer.Option(help="with --depths: the family, by default wide_resnet")] = None,
+    stem_width: Annotated[int, typer.Option(help="with --depths: channels of the stem")] = 16,
+    activation: Annotated[str, typer.Option(help="with --depths: weights do not show it")] = "relu",
+    image_size: Annotated[int, typer.Option(help="side of the images in pixels")] = 32,
+    mean: Annotated[str | None, typer.Option(help="per channel, like 0.49,0.48,0.45, if not in the file")] = None,
+    std: Annotated[str | None, typer.Option(help="with --mean: per channel, like 0.25,0.24,0.26")] = None,
     normalize: Annotated[
-        str | None, typer.Option("--normalize", help="instead: dataset, of the training images of --data; or identity")
+        str | None, typer.Option(help="instead of --mean: dataset, of the training images of --data; or identity")
     ] = None,
-    data: Annotated[str | None, typer.Option("--data", help="with --normalize dataset: like cifar10")] = None,
-    data_root: Annotated[str | None, typer.Option("--data-root", help="with --data: its folder")] = None,
+    data: Annotated[str | None, typer.Option(help="with --normalize dataset: like cifar10")] = None,
+    data_root: Annotated[str | None, typer.Option(help="with --data: its folder")] = None,
     force: Annotated[bool, typer.Option("--force", help="replace OUT if it exists")] = False,
 ) -> None:
-    """Read a published checkpoint into one of this project; every weight must fit, and nothing in it is executed.
+    """Convert a published checkpoint into one of this project; every weight must fit, and nothing in it is executed.
 
     Its normalisation comes with it: what the file carries, or --mean and --std, or --normalize.
 
     Example: robust-arch import WRN-34-R.pth wrn_34_r.ckpt --arch wrn_34_r
     """
-    from robust_arch.common.console import set_up_logging
+    from robust_arch.common.process import set_up_logging
     from robust_arch.configuration.nodes import training_statistics
     from robust_arch.interop import import_published, read_architecture, read_numbers
     from robust_arch.interop.normalisation import Request
 
-    set_up_logging()  # it says what it left out or converted
+    set_up_logging()  # the import logs what it left out or converted
     fields = {"stem_width": stem_width, "activation": activation} | ({"family": family} if family else {})
     spec = read_architecture(arch, depths, widths, fields)
     means, stds = (read_numbers(key, text) for key, text in (("--mean", mean), ("--std", std)))
@@ -384,14 +374,33 @@ def import_(
     print(f"written: {out} (key names of {layout})\nnormalisation: {normalisation}")
 
 
+@app.command("import-results")
+def import_results(
+    file: Annotated[Path, typer.Argument(help="a published table, CSV", metavar="FILE.csv")],
+    columns: Annotated[str, typer.Option("--columns", help="what its columns mean: a YAML file or a mapping's name")],
+    name: Annotated[str, typer.Option("--name", help="of the study that it becomes")],
+    results_dir: ResultsDir = RESULTS,
+    force: Annotated[bool, typer.Option("--force", help="replace a study that was imported before")] = False,
+) -> None:
+    """Turn a published table into a study that results, report, claims, effects and scaling read.
+
+    Rows that do not fit are named and left out. Source, licence and what `best` means are kept and printed.
+
+    Example: robust-arch import-results rice_widths.csv --columns rice_widths --name rice_widths
+    """
+    from robust_arch.analysis.published import import_results as imported_from
+    from robust_arch.analysis.published.wording import told
+
+    print(told(imported_from(file, columns, results_dir / name, force=force)))
+
+
 @app.command()
-@_reports_errors
 def export(
     checkpoint: Annotated[Path, typer.Argument(help="a checkpoint of this project")],
     out: Annotated[Path, typer.Argument(help="the file to write")],
     form: Annotated[str, typer.Option("--format", help="published, safetensors or onnx")],
     layout: Annotated[
-        str | None, typer.Option("--layout", help="key names of the format published, by default the family's usual")
+        str | None, typer.Option(help="key names of the format published, by default the family's usual ones")
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="replace OUT if it exists")] = False,
 ) -> None:

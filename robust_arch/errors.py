@@ -1,6 +1,6 @@
-"""The two ways a run can end early: what the user asked for is not possible, or the training blew up."""
+"""The errors that a user sees, and checks of single values that raise them."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from typing import Any
 
@@ -14,8 +14,8 @@ class DivergedError(RuntimeError):
 
 
 def invalid(key: str, value: Any, allowed: str) -> InputError:
-    """An InputError that names the key, the value that was given and what is allowed."""
-    return InputError(f"{key} = {value!r}: {allowed}")
+    """An InputError that names the key, its value and, as a noun phrase, what is allowed."""
+    return InputError(f"{key} = {value!r}: expected {allowed}")
 
 
 def require_flag(key: str, value: object) -> None:
@@ -24,8 +24,14 @@ def require_flag(key: str, value: object) -> None:
         raise invalid(key, value, "true or false")
 
 
+def require_choice(key: str, value: object, choices: Sequence[str]) -> None:
+    """Raise InputError unless the value is one of the choices."""
+    if value not in choices:
+        raise invalid(key, value, f"{', '.join(choices[:-1])} or {choices[-1]}")
+
+
 def require_integer(key: str, value: object, least: int, *, optional: bool = False) -> None:
-    """Raise InputError unless the value is an integer from `least` to 2^63 - 1, or with `optional` None."""
+    """Raise InputError unless the value is an integer from `least` to 2^63 - 1, or None if it is optional."""
     if value is None and optional:
         return
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value < 2**63:
@@ -33,7 +39,7 @@ def require_integer(key: str, value: object, least: int, *, optional: bool = Fal
 
 
 def require_name(key: str, value: object) -> None:
-    """Raise InputError unless the value is a label: text of one line, or a number, as which YAML reads some of them."""
+    """Raise InputError unless the value is a label: text of one line, or an integer, as YAML reads some labels."""
     if isinstance(value, int) and not isinstance(value, bool):
         return
     if not isinstance(value, str) or not value or value != value.strip() or not value.isprintable() or len(value) > 200:
@@ -41,7 +47,7 @@ def require_name(key: str, value: object) -> None:
 
 
 def require_keys(given: Iterable[str], key: str, allowed: Iterable[str], required: Iterable[str] = ()) -> None:
-    """Raise InputError for a key of the group `key` that is missing or not allowed, with the nearest one that is."""
+    """Raise InputError for a key of the group `key` that is missing or not allowed, with the most similar one."""
     names, given = sorted(allowed), list(map(str, given))
     if unknown := sorted(set(given) - set(names)):
         nearest = get_close_matches(unknown[0], names, n=1)

@@ -1,6 +1,6 @@
 """`python -m robust_arch.train`: one run; with `-m study=<yaml>`, a study.
 
-What takes seconds to import is imported once Hydra has accepted the command line.
+Modules that take seconds to import are imported after Hydra has accepted the command line.
 """
 
 import logging
@@ -10,8 +10,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from robust_arch.common.console import set_up_logging
-from robust_arch.common.signals import exit_on_sigterm
+from robust_arch.common.process import exit_on_sigterm, set_up_logging
 from robust_arch.configuration.commands import FLAGS, require_one_study, run_job
 from robust_arch.configuration.resolvers import register_resolvers
 from robust_arch.errors import InputError
@@ -20,11 +19,11 @@ log = logging.getLogger("robust_arch.train")  # under -m this module is called _
 
 
 class RunNotCompletedError(RuntimeError):
-    """What a job of a sweep ends with when its run failed or diverged; details are recorded with the run."""
+    """Ends a job of a sweep whose run failed or diverged; details are recorded with the run."""
 
 
 def train(cfg: DictConfig) -> tuple[str, tuple[float, ...] | None]:
-    """Train, select, evaluate and record one run; returns its state, and the study's objectives if it has some.
+    """Train, select, evaluate and record one run; returns its state, and its values of the study's objectives, if any.
 
     Raises:
         InputError: for a value that is not allowed, before anything is written.
@@ -41,7 +40,7 @@ def train(cfg: DictConfig) -> tuple[str, tuple[float, ...] | None]:
 
 
 def forget_run() -> None:
-    """Let the next run of this process inherit neither memory nor images."""
+    """Release memory and images, so that the next run in this process does not inherit them."""
     from robust_arch.engine import release_memory
     from robust_arch.evaluation import select_examples
 
@@ -50,7 +49,7 @@ def forget_run() -> None:
 
 
 def job(cfg: DictConfig) -> tuple[float, ...] | None:
-    """One Hydra job, which returns the objectives; how it ended is its exit status, in a sweep its exception."""
+    """One Hydra job, which returns the objectives; a failure is its exit status, or in a sweep its exception."""
     set_up_logging()
     exit_on_sigterm()
     in_sweep = HydraConfig.get().mode == RunMode.MULTIRUN

@@ -15,7 +15,7 @@ from torch import nn
 from robust_arch.data import digits
 
 # the same examples on every machine, and no verdict that depends on how busy the machine is
-settings.register_profile("reproducible", derandomize=True, deadline=None)
+settings.register_profile("reproducible", derandomize=True, deadline=None, max_examples=50)
 settings.load_profile("reproducible")
 
 # the networks here are too small to be worth dividing; waiting threads would cost more than the work

@@ -1,29 +1,44 @@
-"""How many passes through a network training and evaluation make for one image, counted by hand."""
+"""How many passes through a network training and evaluation make per image: each attack's gradients, and the rest."""
+
+from typing import Any
 
 import torch
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
 from torch import Tensor, nn
+
+from robust_arch.common.paths import conf_dir
 
 # A forward pass is 1, the gradient with respect to the input 1, that with respect to the weights 1. Each is counted as
 # the network's MACs: an upper bound, as the first layer of an outer step needs no gradient with respect to its input.
 FORWARD, TO_INPUT, TO_WEIGHTS = 1, 1, 1
 ATTACK_STEP = FORWARD + TO_INPUT
 OUTER_STEP = FORWARD + TO_INPUT + TO_WEIGHTS
-INNER_STEPS = 10
+
+
+def _attack_passes(file: str, *keys: str) -> int:
+    """Passes of the gradients of an attack in a file of `conf`."""
+    node: Any = OmegaConf.load(conf_dir() / f"{file}.yaml")
+    for key in keys:
+        node = node[key]
+    return int(instantiate(node).gradients) * ATTACK_STEP
+
 
 TRAINING = {
-    "sat": INNER_STEPS * ATTACK_STEP + OUTER_STEP,
-    "trades": FORWARD + INNER_STEPS * ATTACK_STEP + 2 * OUTER_STEP,  # p(x) of the inner loss; natural and adversarial
-    "mart": INNER_STEPS * ATTACK_STEP + 2 * OUTER_STEP,
+    "sat": _attack_passes("objective/sat", "attack") + OUTER_STEP,
+    # p(x) of the inner loss; natural and adversarial
+    "trades": FORWARD + _attack_passes("objective/trades", "attack") + 2 * OUTER_STEP,
+    "mart": _attack_passes("objective/mart", "attack") + 2 * OUTER_STEP,
 }
 # clean, then the selection attack and one step of fgsm, each scored
-SELECTION = FORWARD + (INNER_STEPS * ATTACK_STEP + FORWARD) + (ATTACK_STEP + FORWARD)
+SELECTION = FORWARD + (_attack_passes("train", "selection", "attack") + FORWARD) + (ATTACK_STEP + FORWARD)
 # what is attacked is scored twice, as a check; pgd20 has a gradient for the first-order condition on top
 SCORED_TWICE = 2 * FORWARD
 EVALUATION = {
     "clean": FORWARD,
-    "fgsm": ATTACK_STEP + SCORED_TWICE,
-    "pgd20": 20 * ATTACK_STEP + SCORED_TWICE + ATTACK_STEP,
-    "cw40": 40 * ATTACK_STEP + SCORED_TWICE,
+    "fgsm": _attack_passes("attack/fgsm") + SCORED_TWICE,
+    "pgd20": _attack_passes("attack/pgd20") + SCORED_TWICE + ATTACK_STEP,
+    "cw40": _attack_passes("attack/cw40") + SCORED_TWICE,
 }
 # of an image that no part of the standard suite fools; APGD computes a gradient at its start and after each of 100
 # steps, FAB-T looks at the class after each of 100 steps, both for 9 target classes, Square asks 5,000 times

@@ -23,6 +23,7 @@ import pandas as pd
 
 from experiments.scale import passes
 from robust_arch.architectures import PRESETS, ArchSpec, cost, numbers_of
+from robust_arch.errors import InputError
 from robust_arch.runs import StudyFolder
 from robust_arch.runs.provenance import provenance
 from robust_arch.search import Budget, Space
@@ -142,21 +143,23 @@ def storage(study: StudyFolder) -> dict[str, Any]:
             entries += 1
             if path.is_file() and not path.is_symlink():
                 kinds[kind(path.relative_to(run.path))].append(path.stat().st_size)
-    facts = runs[0].status["run"]
+    facts = runs[0].read().facts
+    if facts is None:
+        raise InputError(f"study = {str(study.path)!r}: a study whose first run has a status.json")
     found = {
         "study": study.name,
         "runs": len(runs),
-        "epochs": facts["epochs"],
+        "epochs": facts.epochs,
         "files_a_run": sum(map(len, kinds.values())) / len(runs),
         "inodes_a_run": 1 + entries / len(runs),  # with folders, links and the run's own folder
         "bytes_a_run": {name: round(sum(sizes) / len(runs)) for name, sizes in sorted(kinds.items())},
     }
     last = runs[0].checkpoint("last")
     if last.is_file():
-        depths, widths = (numbers_of(facts[key]) for key in ("depths", "widths"))
-        formula = checkpoint_bytes(facts["params"], normalised_channels(ArchSpec("wide_resnet", depths, widths)))
+        depths, widths = (numbers_of(text) for text in (facts.depths, facts.widths))
+        formula = checkpoint_bytes(facts.params, normalised_channels(ArchSpec("wide_resnet", depths, widths)))
         size = last.stat().st_size
-        found["checkpoint"] = {"params": facts["params"], "bytes": size, "formula": formula, "more": size - formula}
+        found["checkpoint"] = {"params": facts.params, "bytes": size, "formula": formula, "more": size - formula}
     return found
 
 

@@ -40,8 +40,9 @@ def collected(study: Path) -> pd.DataFrame:
 
 def _recorded(run: RunFolder, group: Group) -> dict[str, Any]:
     record = next(record for record in run.evaluation_records() if group.holds(record))
-    columns = {form: record.get(form, {}).get("mean") for form in FORMS}
-    return columns | (smoothness_columns(record["smoothness"]) if "smoothness" in record else {})
+    means = {form: getattr(record, form) for form in FORMS}
+    columns = {form: mean.mean if mean else None for form, mean in means.items()}
+    return columns | (smoothness_columns(record.smoothness.plain()) if record.smoothness else {})
 
 
 def main() -> None:

@@ -18,12 +18,13 @@ from robust_arch.architectures import ArchSpec, Classifier, arch_name, build, co
 from robust_arch.attacks import PGD, ThreatModel
 from robust_arch.common.randomness import derive
 from robust_arch.data.digits import Digits
+from robust_arch.errors import InputError
 from robust_arch.evaluation import Examples, NamedAttack, select_examples
 from robust_arch.evaluation.scoring import Scene, clean_logits, run_attack
 from robust_arch.evaluation.smoothness import stage_smoothness
 from robust_arch.interop.checkpoint import LoadedCheckpoint, load_checkpoint
 from robust_arch.runs import RunFolder, open_study
-from robust_arch.runs.schema import SMOOTHNESS_ATTACK
+from robust_arch.runs.records import SMOOTHNESS_ATTACK
 
 RECORD = Path(__file__).with_name("measured.csv")
 BATCH = 360
@@ -80,20 +81,22 @@ def _percent(flags: Tensor) -> float:
 def run_rows(run: RunFolder, examples: Examples) -> Iterator[dict[str, Any]]:
     """One row before training and one after it, at the best epoch."""
     loaded = load_checkpoint(run.checkpoint("best"))
-    spec, facts = loaded.spec, run.status["run"]
+    spec, facts = loaded.spec, run.read().facts
+    if facts is None or facts.seed is None:
+        raise InputError(f"run = {str(run.path)!r}: a run whose status.json has a seed")
     threat = ThreatModel(**run.recorded_config["threat"])
     shared = {
         "run_id": run.run_id,
         "arch": arch_name(spec),
-        "depths": facts["depths"],
-        "widths": facts["widths"],
+        "depths": spec.depths_text,
+        "widths": spec.widths_text,
         "last_width": spec.widths[-1],
         "last_depth": spec.depths[-1],
         "params": cost(spec, loaded.card["num_classes"], tuple(loaded.card["image_shape"])).params,
-        "seed": facts["seed"],
+        "seed": facts.seed,
         "threat": str(threat),
     }
-    yield {**shared, "state": "initial", **measured(initial_network(spec, loaded, facts["seed"]), examples, threat)}
+    yield {**shared, "state": "initial", **measured(initial_network(spec, loaded, facts.seed), examples, threat)}
     yield {**shared, "state": "trained", **measured(loaded.net.eval(), examples, threat)}
 
 

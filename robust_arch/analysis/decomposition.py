@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from robust_arch.errors import InputError
-from robust_arch.runs.schema import SMOOTHNESS_ATTACK
+from robust_arch.runs.records import SMOOTHNESS_ATTACK
 
 ATTACK_ACC = f"{SMOOTHNESS_ATTACK}_acc"
 """The column of the attack that gives x'; for the worst case over several attacks the bound need not hold."""
@@ -42,16 +42,11 @@ def decomposition(rows: pd.DataFrame) -> pd.DataFrame:
     )
     errors["fallen"] = errors["robust_error"] - errors["natural_error"]
     errors["counted_twice"] = errors["instability"] - errors["fallen"]
-    _require_possible(rows, errors)
-    return errors
-
-
-def _require_possible(rows: pd.DataFrame, errors: pd.DataFrame) -> None:
-    """All five are shares, and counted_twice is at most the natural error."""
-    least = errors.min(axis=1)
+    # all five are shares, and counted_twice is at most the natural error
     excess = errors["counted_twice"] - errors["natural_error"]
-    impossible = np.flatnonzero((least < -_ROUNDING) | (excess > _ROUNDING))
+    impossible = np.flatnonzero((errors.min(axis=1) < -_ROUNDING) | (excess > _ROUNDING))
     if len(impossible):
         row = rows.iloc[impossible[0]]
         numbers = {name: float(row[name]) for name in ("clean_acc", ATTACK_ACC, "stability")}
         raise InputError(f"run_id = {row['run_id']!r}: {numbers} cannot be of the same examples under the same attack")
+    return errors

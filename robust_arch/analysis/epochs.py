@@ -26,19 +26,15 @@ def read_epochs(path: str | Path) -> pd.DataFrame:
     """
     given = Path(path)
     folder = given.parent if given.is_file() else given
-    if (folder / "metrics.csv").is_file():
-        return _read(folder / "metrics.csv")
-    rows = [{"run_id": run.run_id, **row} for run in open_study(given).runs() for row in read_rows(run.metrics)]
-    if not rows:
-        raise invalid("results", str(path), "a study with at least one trained epoch")
-    return pd.DataFrame(rows).reindex(columns=list(COLUMNS))
-
-
-def _read(path: Path) -> pd.DataFrame:
+    if not (file := folder / "metrics.csv").is_file():
+        rows = [{"run_id": run.run_id, **row} for run in open_study(given).runs() for row in read_rows(run.metrics)]
+        if not rows:
+            raise invalid("results", str(path), "a study with at least one trained epoch")
+        return pd.DataFrame(rows).reindex(columns=list(COLUMNS))
     try:
-        frame = pd.read_csv(path, dtype={"run_id": str})
+        frame = pd.read_csv(file, dtype={"run_id": str})
     except (ValueError, UnicodeDecodeError) as error:
-        raise invalid("metrics", str(path), f"a metrics.csv ({error})") from None
+        raise invalid("metrics", str(file), f"a metrics.csv ({error})") from None
     if missing := [name for name in COLUMNS if name not in frame.columns]:
-        raise InputError(f"metrics = {str(path)!r}: lacks the columns {', '.join(missing)} of a study's metrics.csv")
+        raise InputError(f"metrics = {str(file)!r}: lacks the columns {', '.join(missing)} of a study's metrics.csv")
     return frame[list(COLUMNS)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,7 @@ import pandas as pd
 
 from robust_arch.analysis.formatting import counted
 from robust_arch.errors import InputError
+from robust_arch.runs import Evaluation
 
 GROUP_COLUMNS = ("objective", "recipe", "train_threat", "threat", "data", "epochs", "n_test", "weights", "checkpoint")
 _NOT_ATTACKS = ("clean_acc", "worst_case_acc")
@@ -43,11 +44,11 @@ class Group:
         attacks: tuple[str, ...] = self.key[-1]
         return attacks
 
-    def holds(self, record: Mapping[str, Any]) -> bool:
+    def holds(self, record: Evaluation) -> bool:
         """Whether an evaluation record belongs to this group, as far as the record tells (not how it was trained)."""
-        known = [name for name in GROUP_COLUMNS if name in record]
         own = dict(zip(GROUP_COLUMNS, self.key, strict=False))
-        return set(record["attacks"]) == set(self.attacks) and all(own[name] == record[name] for name in known)
+        known = [name for name in GROUP_COLUMNS if name in Evaluation.model_fields]
+        return set(record.attacks) == set(self.attacks) and all(own[name] == getattr(record, name) for name in known)
 
     def difference(self, other: Group) -> str:
         """How this group differs from `other`, like "checkpoint last instead of best"."""
@@ -86,11 +87,13 @@ def groups(frame: pd.DataFrame) -> list[Group]:
 
 
 def main_group(frame: pd.DataFrame) -> Group | None:
-    """The group that figures show: the one with most runs at `best` with a worst case, the first of equals."""
-    candidates = [
-        group for group in groups(frame) if group.checkpoint == "best" and group.rows["worst_case_acc"].notna().all()
-    ]
-    return max(candidates, key=lambda group: len(group.rows), default=None)
+    """The group that figures show: of those at `best` with a worst case the one with most runs, the first of equals.
+
+    Without any at `best` it is the largest of those at `external`, as in some published tables.
+    """
+    whole = [group for group in groups(frame) if group.rows["worst_case_acc"].notna().all()]
+    best, external = ([group for group in whole if group.checkpoint == which] for which in ("best", "external"))
+    return max(best or external, key=lambda group: len(group.rows), default=None)
 
 
 def only_group(frame: pd.DataFrame) -> Group:

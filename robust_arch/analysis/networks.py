@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from statistics import median, stdev
+from dataclasses import dataclass
+from statistics import median, mode, stdev
 from typing import Any, Literal
 
 from robust_arch.analysis.groups import Group
@@ -37,6 +36,11 @@ class Estimate:
     high: float
     runs: int
     sd: float | None
+
+    @property
+    def spread(self) -> tuple[float, float]:
+        """Distances from the mean to both bounds, as matplotlib's error bars take them."""
+        return self.mean - self.low, self.high - self.mean
 
 
 @dataclass(frozen=True)
@@ -115,7 +119,10 @@ def base_network(found: Sequence[Network]) -> Network:
     Raises:
         InputError: if there is no such network.
     """
-    depths, widths = _most_frequent(found)
+    stages = mode(len(network.spec.depths) for network in found)
+    alike = [network.spec for network in found if len(network.spec.depths) == stages]
+    depths = tuple(map(mode, zip(*(spec.depths for spec in alike), strict=True)))
+    widths = tuple(map(mode, zip(*(spec.widths for spec in alike), strict=True)))
     for network in found:
         if (network.spec.depths, network.spec.widths) == (depths, widths):
             return network
@@ -127,16 +134,13 @@ def one_stage_changed(found: Sequence[Network], stage: int, quantity: Quantity) 
 
     Sorted by that stage's value. Errors are those of `base_network`.
     """
-    base = base_network(found)
 
-    def as_base(network: Network) -> ArchSpec:
-        value = getattr(base.spec, quantity)[stage]
-        changed = getattr(network.spec, quantity)
-        values: dict[str, Any] = {quantity: (*changed[:stage], value, *changed[stage + 1 :])}
-        return replace(network.spec, **values)
+    def all_else(network: Network) -> dict[str, Any]:
+        values = getattr(network.spec, quantity)
+        return {**vars(network.spec), quantity: values[:stage] + values[stage + 1 :]}
 
-    alike = [network for network in found if len(network.spec.depths) == len(base.spec.depths)]
-    same = [network for network in alike if as_base(network) == base.spec]
+    base = all_else(base_network(found))
+    same = [network for network in found if all_else(network) == base]
     return sorted(same, key=lambda network: int(getattr(network.spec, quantity)[stage]))
 
 
@@ -156,18 +160,6 @@ def quarters(found: Sequence[Network]) -> tuple[list[Network], list[Network]]:
 def by_rank(found: Sequence[Network]) -> list[Network]:
     """Sorted by mean worst-case accuracy, best first; of equals the one with fewer parameters first."""
     return sorted(found, key=lambda network: (-network.robust.mean, network.params, network.arch))
-
-
-def _most_frequent(found: Sequence[Network]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Most frequent depths and widths, among networks with the most frequent number of stages."""
-    stages = _mode(len(network.spec.depths) for network in found)
-    alike = [network.spec for network in found if len(network.spec.depths) == stages]
-    depths = tuple(map(_mode, zip(*(spec.depths for spec in alike), strict=True)))
-    return depths, tuple(map(_mode, zip(*(spec.widths for spec in alike), strict=True)))
-
-
-def _mode(values: Iterable[int]) -> int:
-    return Counter(values).most_common(1)[0][0]
 
 
 def _estimate(name: str, values: list[float], n: int) -> Estimate:

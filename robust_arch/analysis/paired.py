@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from robust_arch.common.files import read_arrays, read_json
 from robust_arch.common.statistics import PairedComparison, compare_paired
 from robust_arch.errors import InputError, invalid
-from robust_arch.runs.schema import MisfitError, evaluation, is_whole_pair
+from robust_arch.runs import Evaluation
+from robust_arch.runs.fields import MisfitError
 
 
 @dataclass(frozen=True)
@@ -31,15 +31,12 @@ def against(reference: str, outcomes: Mapping[str, np.ndarray]) -> list[Adjusted
         reference: its run_id.
         outcomes: run_id to (n,) booleans, robust or not, on the same images in the same order.
     """
-    others = [run for run in outcomes if run != reference]
-    comparisons = {run: compare_paired(outcomes[reference], outcomes[run]) for run in others}
-    ordered = sorted(others, key=lambda run: comparisons[run].p_value)
-    adjusted: dict[str, float] = {}
-    largest = 0.0
-    for rank, run in enumerate(ordered):
-        largest = max(largest, min(1.0, (len(ordered) - rank) * comparisons[run].p_value))
-        adjusted[run] = largest
-    return [AdjustedComparison(run, comparisons[run], adjusted[run]) for run in others]
+    found = {run: compare_paired(outcomes[reference], other) for run, other in outcomes.items() if run != reference}
+    ordered = sorted(found, key=lambda run: found[run].p_value)
+    factors = np.arange(len(ordered), 0, -1)
+    corrected = np.maximum.accumulate(np.minimum(1.0, factors * [found[run].p_value for run in ordered]))
+    adjusted = dict(zip(ordered, corrected.tolist(), strict=True))
+    return [AdjustedComparison(run, comparison, adjusted[run]) for run, comparison in found.items()]
 
 
 def compare_records(first: Path, second: Path) -> dict[str, PairedComparison]:
@@ -48,11 +45,13 @@ def compare_records(first: Path, second: Path) -> dict[str, PairedComparison]:
     Raises:
         InputError: for files that are not valid records, or records of different images or threat models.
     """
-    records, arrays = zip(_read_record(first), _read_record(second), strict=True)
+    pairs = (_read_record(first), _read_record(second))
+    records, arrays = [record for record, _ in pairs], [flags for _, flags in pairs]
     for key in ("examples_fingerprint", "threat"):
-        if records[0][key] != records[1][key]:
-            raise invalid(str(second), records[1][key], f"a record whose {key} is {records[0][key]}, as in {first}")
-    common = [name for name in ("clean", *records[0]["attacks"]) if name in ("clean", *records[1]["attacks"])]
+        one, other = (getattr(record, key) for record in records)
+        if one != other:
+            raise invalid(str(second), other, f"a record whose {key} is {one}, as in {first}")
+    common = ["clean", *(name for name in records[0].attacks if name in records[1].attacks)]
     found = {name: compare_paired(arrays[0][name], arrays[1][name]) for name in common}
     if len(common) > 2:
         worst = [np.logical_and.reduce([each[name] for name in common]) for each in arrays]
@@ -60,16 +59,16 @@ def compare_records(first: Path, second: Path) -> dict[str, PairedComparison]:
     return found
 
 
-def _read_record(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+def _read_record(path: Path) -> tuple[Evaluation, dict[str, np.ndarray]]:
     content, arrays = read_json(path), read_arrays(path.with_suffix(".npz"))
     if content is None or arrays is None or "examples_fingerprint" not in content:
         raise invalid("record", str(path), "results/<study>/runs/<run_id>/evaluations/<eval_id>.json, its .npz beside")
     try:
-        evaluation(content)
+        record = Evaluation.read(content)
     except MisfitError as misfit:
         raise InputError(f"record = {str(path)!r}: {misfit}") from None
-    if not is_whole_pair(content, arrays):
+    if not record.is_whole_with(arrays):
         raise invalid("record", str(path), "an evaluation whose .npz has one boolean per test image and attack")
-    if content.get("invalid"):
-        raise invalid("record", str(path), f"a valid evaluation; this one is not: {'; '.join(content['invalid'])}")
-    return content, arrays
+    if record.invalid:
+        raise invalid("record", str(path), f"a valid evaluation; this one is not: {'; '.join(record.invalid)}")
+    return record, arrays

@@ -13,8 +13,8 @@ import pandas as pd
 from robust_arch.architectures import ArchSpec, Cost, cost, named_spec
 from robust_arch.errors import InputError, invalid
 from robust_arch.runs import COLUMNS, StudyFolder, load_study, to_frame
+from robust_arch.runs.fields import MisfitError
 from robust_arch.runs.rows import read_table, results_row
-from robust_arch.runs.schema import MisfitError
 
 log = logging.getLogger(__name__)
 

@@ -85,10 +85,27 @@ def last_share(row: Mapping[Hashable, Any], stage_shares: Mapping[str, tuple[flo
 
 def columns(frame: pd.DataFrame, extras: Extras) -> list[Column]:
     """The columns for these rows, without accuracies that no row has."""
+
+    def figure_number(row: Row) -> int | None:
+        return extras.numbers.get(str(row["arch"]))
+
+    def share(row: Row) -> float | None:
+        return last_share(row, extras.stage_shares)
+
+    numbered = Column("no.", lambda row: Cell(str(figure_number(row) or ABSENT)), figure_number)
+    last = Column(LAST_SHARE, lambda row: Cell(number(share(row), 1)), share)
     return [
-        *_identity(extras),
+        *([numbered] if extras.numbers else []),
+        text_column(ARCHITECTURE, "arch"),
+        text_column("depths", "depths"),
+        text_column("widths", "widths"),
+        _number_column("params", "params"),
+        Column("MACs", lambda row: Cell(operations(row["macs"])), _value_of("macs")),
+        *([last] if extras.stage_shares else []),
+        _number_column("seed", "seed"),
+        text_column("checkpoint", "checkpoint"),
         _number_column("test images", "n_test"),
-        *_held_out(extras),
+        *([_held_out(extras)] if extras.best_val else []),
         *(_share_column(accuracy_heading(name), name) for name in accuracy_columns(frame)),
         _share_column("stability (%)", "stability"),
         _number_column("local Lipschitz", "lipschitz", digits=2),
@@ -106,39 +123,14 @@ def text_column(heading: str, name: str) -> Column:
     return Column(heading, lambda row: Cell(ABSENT if pd.isna(row[name]) else str(row[name])))
 
 
-def _identity(extras: Extras) -> list[Column]:
-    numbers = extras.numbers
-    numbered = Column(
-        "no.", lambda row: Cell(str(numbers.get(str(row["arch"]), ABSENT))), lambda row: numbers.get(str(row["arch"]))
-    )
-    share = Column(
-        LAST_SHARE,
-        lambda row: Cell(number(last_share(row, extras.stage_shares), 1)),
-        lambda row: last_share(row, extras.stage_shares),
-    )
-    return [
-        *([numbered] if extras.numbers else []),
-        text_column(ARCHITECTURE, "arch"),
-        text_column("depths", "depths"),
-        text_column("widths", "widths"),
-        _number_column("params", "params"),
-        Column("MACs", lambda row: Cell(operations(row["macs"])), _value_of("macs")),
-        *([share] if extras.stage_shares else []),
-        _number_column("seed", "seed"),
-        text_column("checkpoint", "checkpoint"),
-    ]
-
-
-def _held_out(extras: Extras) -> list[Column]:
-    if not extras.best_val:
-        return []
+def _held_out(extras: Extras) -> Column:
     n = extras.n_val
     heading = f"held-out robust (%, n = {n or 'unrecorded'})"
 
     def value(row: Row) -> float | None:
         return extras.best_val.get(str(row["run_id"])) if row["checkpoint"] == "best" else None
 
-    return [Column(heading, lambda row: accuracy_cell(value(row), n) if n else Cell(number(value(row), 1)), value)]
+    return Column(heading, lambda row: accuracy_cell(value(row), n) if n else Cell(number(value(row), 1)), value)
 
 
 def _number_column(heading: str, name: str, digits: int = 0) -> Column:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from robust_arch.errors import invalid
@@ -47,10 +47,10 @@ def markdown(table: TextTable) -> str:
         ["---:" if heading.numeric else "---" for heading in table.head],
         *table.rows,
     ]
-    return "\n".join(f"| {' | '.join(map(plain, line))} |" for line in lines)
+    return "\n".join(f"| {' | '.join(map(_plain, line))} |" for line in lines)
 
 
-def plain(text: str) -> str:
+def _plain(text: str) -> str:
     """Text that cannot end a Markdown cell or open an HTML tag."""
     return text.replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")
 
@@ -58,6 +58,7 @@ def plain(text: str) -> str:
 def latex(table: TextTable, caption: str, label: str) -> str:
     r"""A table environment over both columns for \input, which needs booktabs; every text is escaped."""
     columns = "".join("r" if heading.numeric else "l" for heading in table.head)
+    body = [("\\midrule\n" if place in table.rules else "") + _line(row) for place, row in enumerate(table.rows)]
     parts = [
         r"\begin{table*}",
         r"\centering\small\setlength{\tabcolsep}{4pt}",
@@ -65,9 +66,9 @@ def latex(table: TextTable, caption: str, label: str) -> str:
         rf"\label{{{label}}}",
         rf"\begin{{tabular}}{{@{{}}{columns}@{{}}}}",
         r"\toprule",
-        _line([escaped(heading.text) for heading in table.head]),
+        _line([heading.text for heading in table.head]),
         r"\midrule",
-        *_body(table),
+        *body,
         r"\bottomrule",
         r"\end{tabular}",
         r"\end{table*}",
@@ -81,13 +82,6 @@ def escaped(text: str) -> str:
     return re.sub(r" (\[[^\]]*\])", r"~{\\scriptsize \1}", safe)
 
 
-def _body(table: TextTable) -> Iterator[str]:
-    for place, row in enumerate(table.rows):
-        if place in table.rules:
-            yield r"\midrule"
-        yield _line([escaped(cell) for cell in row])
-
-
 def _line(cells: Sequence[str]) -> str:
-    line = " & ".join(cells) + r" \\"
+    line = " & ".join(map(escaped, cells)) + r" \\"
     return "{}" + line if line.startswith("[") else line  # else LaTeX reads it as an optional argument

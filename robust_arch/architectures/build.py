@@ -65,7 +65,7 @@ def build(
         if len(values) != channels:
             raise invalid(key, list(values), f"one number for each of the {channels} channels")
     if min(std) <= 0:
-        raise invalid("std", list(std), "greater than 0")
+        raise invalid("std", list(std), "numbers greater than 0")
     gpus = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()  # type: ignore[no-untyped-call]
     with torch.random.fork_rng(devices=list(gpus), enabled=seed is not None):
         if seed is not None:

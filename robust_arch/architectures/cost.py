@@ -1,8 +1,10 @@
 """What an architecture costs, in closed form: no model is built."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from robust_arch.architectures.family import ImageShape, family_of, get_family
+from robust_arch.architectures.family import CostTerms, ImageShape, family_of, get_family
 from robust_arch.architectures.spec import ArchSpec
 from robust_arch.errors import invalid
 
@@ -39,17 +41,20 @@ def check_task(num_classes: int, image_shape: ImageShape) -> None:
         raise invalid("image_shape", image_shape, "(channels, height, width), each at least 1")
 
 
+def cost_terms(
+    template: ArchSpec, depths: Sequence[Any], widths: Sequence[Any], num_classes: int, image_shape: ImageShape
+) -> CostTerms:
+    """Cost of the template with these depths and widths, which may be int64 arrays, for many architectures at once."""
+    return family_of(template).cost_terms(depths, widths, template.stem_width, num_classes, image_shape)
+
+
 def cost(spec: ArchSpec, num_classes: int = 10, image_shape: ImageShape = (3, 32, 32)) -> Cost:
     """The cost of `spec` on images of `image_shape` (C, H, W) in `num_classes` classes."""
     check_task(num_classes, image_shape)
-    family = family_of(spec)
-    family.check_image(spec, image_shape)
-    terms = family.cost_terms(spec.depths, spec.widths, spec.stem_width, num_classes, image_shape)
+    get_family(spec.family).check_image(spec, image_shape)
+    terms = cost_terms(spec, spec.depths, spec.widths, num_classes, image_shape)
     return Cost(
-        params=int(terms.params),
-        macs=int(terms.macs),
-        stage_params=tuple(int(part) for part in terms.stage_params),
-        stage_macs=tuple(int(part) for part in terms.stage_macs),
+        int(terms.params), int(terms.macs), tuple(map(int, terms.stage_params)), tuple(map(int, terms.stage_macs))
     )
 
 

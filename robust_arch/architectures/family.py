@@ -8,7 +8,7 @@ from copy import copy
 from dataclasses import dataclass
 from functools import cache
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
@@ -23,7 +23,7 @@ ImageShape = tuple[int, int, int]
 DEFAULT_FAMILY = "wide_resnet"
 """The family of an architecture that names none."""
 AUXILIARY_WEIGHT = 0.4
-"""Of the loss of an auxiliary classifier (Liu et al. 2019)."""
+"""Factor of an auxiliary classifier's loss (Liu et al. 2019)."""
 
 
 @dataclass(frozen=True)
@@ -52,28 +52,22 @@ class CostTerms:
         """The cost of each stage in `resource`, "params" or "macs"."""
         return self.stage_params if resource == "params" else self.stage_macs
 
+    def outside(self, resource: str) -> Any:
+        """The cost of stem and head in `resource`."""
+        return self.outside_params if resource == "params" else self.outside_macs
+
     def last_share(self, resource: str) -> Any:
         """The last stage's part of the stages' sum of `resource`."""
         parts = self.stages(resource)
         return parts[-1] / sum(parts)
 
 
-def feature_pixels(image_shape: ImageShape, strides: Sequence[int]) -> tuple[int, ...]:
-    """Positions of the feature map before the stages and after each of them, whose first blocks have these strides."""
-    _, height, width = image_shape
-    pixels = [height * width]
-    for stride in strides:
-        height, width = -(-height // stride), -(-width // stride)
-        pixels.append(height * width)
-    return tuple(pixels)
-
-
 @dataclass(frozen=True)
 class KeyNames:
-    """A layout of published checkpoints: for each of our state-dict keys the name that it has there.
+    """A layout of published checkpoints.
 
     Attributes:
-        published: from one of our keys to the published one.
+        published: from one of our state-dict keys to its name in the layout.
         unused: prefixes of keys that the layout's code also saves, although its network never uses them.
     """
 
@@ -89,7 +83,7 @@ class StagedNetwork(nn.Module):
     """A network that shows its stages, so that smoothness is measured stage by stage; optional for a family.
 
     Attributes:
-        stages: the stages in order, from features to features; what enters the first one leaves the stem.
+        stages: the stages in order; the first one takes the stem's output.
     """
 
     stages: nn.Sequential
@@ -103,7 +97,7 @@ class BoundedNetwork(StagedNetwork, ABC):
         """Upper bounds of the l2 Lipschitz constants, in evaluation mode, of "stem", "stage 1", ..., "head" alone.
 
         "stem" is everything before the first stage, "head" everything behind the last one. norm: the l2 operator norm
-        of a layer, on the sizes that it works on; all but the activations are layers, the pooling too.
+        of a layer at its input size; everything but the activations is a layer, including the pooling.
         """
 
 
@@ -111,31 +105,31 @@ class AuxiliaryNetwork(nn.Module):
     """A network with a second classifier for training; optional for a family.
 
     Attributes:
-        auxiliary_logits: those (B, K) of the last forward pass in training mode; None without such a classifier. The
+        auxiliary_logits: of the last forward pass in training mode, (B, K), or None without such a classifier. The
             training step adds AUXILIARY_WEIGHT times their cross-entropy to the loss.
     """
 
     auxiliary_logits: Tensor | None = None
 
     def take_auxiliary_logits(self) -> Tensor | None:
-        """The auxiliary logits, which are forgotten."""
+        """Return the auxiliary logits and forget them."""
         logits, self.auxiliary_logits = self.auxiliary_logits, None
         return logits
 
 
 class Family(ABC):
-    """A family of architectures: `validate`, `cost_terms` and `build` are its duties, all else has a default.
+    """A family of architectures: `validate`, `cost_terms` and `build` are required, everything else has a default.
 
-    Its module in `families/` holds an instance as `FAMILY`. Where an optional member is missing, the command that needs
-    it says that this is not available for the family.
+    Its module in `families/` holds an instance as `FAMILY`. A command that needs a missing optional member reports that
+    this is not available for the family.
 
     Attributes:
         published_keys: layouts of published checkpoints by name, the usual one first, for the keys of `build`'s state
             dict; by default none. Reading a published file takes the number of channels from the first convolution
             `stem` and the number of classes from the last linear layer `fc`.
         options: the settings that only this family has; by default none.
-        template: the architecture whose settings other than depths and widths `cost_terms` counts; None means that
-            all have their defaults. `family_of` sets it.
+        template: the architecture whose settings other than depths and widths `cost_terms` counts; None for the
+            defaults of all settings. `family_of` sets it.
     """
 
     published_keys: Mapping[str, KeyNames] = MappingProxyType({})
@@ -161,18 +155,18 @@ class Family(ABC):
     def build(self, spec: "ArchSpec", num_classes: int, channels: int) -> nn.Module:
         """A freshly initialised network from normalised images (B, channels, H, W) to logits (B, num_classes).
 
-        It draws from torch's global random state. A `StagedNetwork` or a `BoundedNetwork` tells more of its parts.
+        It draws from torch's global random state. Smoothness by stage needs a `StagedNetwork`, its bounds a
+        `BoundedNetwork`.
         """
 
     def check_image(self, spec: "ArchSpec", image_shape: ImageShape) -> None:  # noqa: ARG002
         """Raise InputError for images (C, H, W) that are too small for the network's strides; by default none are."""
         return
 
-    def with_settings_of(self, spec: "ArchSpec") -> Self:
-        """This family, whose `cost_terms` counts architectures with the settings of `spec`."""
-        family = copy(self)
-        family.template = spec
-        return family
+    def template_settings(self) -> tuple[Any, str]:
+        """Options and activation of the template."""
+        spec = self.template
+        return self.options.read(spec.options if spec else ()), spec.activation if spec else "relu"
 
     def kept_activations(self, spec: "ArchSpec", image_shape: ImageShape) -> int | None:  # noqa: ARG002
         """Numbers per image that one forward pass in training mode keeps for the backward pass to the weights.
@@ -182,6 +176,34 @@ class Family(ABC):
         loss do not. Dropout counts as on a CPU, where its mask consists of numbers.
         """
         return None
+
+
+class StagedFamily(Family):
+    """A family with a fixed number of stages.
+
+    Attributes:
+        strides: factors by which the stages divide the height and width of the feature map, rounded up.
+        has_dropout: whether its networks read `arch.dropout`.
+    """
+
+    strides: tuple[int, ...]
+    has_dropout: bool = False
+
+    def validate(self, spec: "ArchSpec") -> None:
+        """Any depths and widths of at least 1 are legal, for exactly as many stages as there are strides."""
+        if len(spec.depths) != len(self.strides):
+            raise invalid("arch.depths", spec.depths, f"{len(self.strides)} stages, as family {spec.family} has")
+        if spec.dropout and not self.has_dropout:
+            raise invalid("arch.dropout", spec.dropout, f"0, as family {spec.family} has no dropout")
+
+    def pixels(self, image_shape: ImageShape) -> tuple[int, ...]:
+        """Positions of the feature map before the stages and after each of them, where the stem has stride 1."""
+        _, height, width = image_shape
+        pixels = [height * width]
+        for stride in self.strides:
+            height, width = -(-height // stride), -(-width // stride)
+            pixels.append(height * width)
+        return tuple(pixels)
 
 
 def family_names() -> list[str]:
@@ -197,8 +219,10 @@ def get_family(name: str) -> Family:
 
 
 def family_of(spec: "ArchSpec") -> Family:
-    """The family of `spec`, whose `cost_terms` counts architectures with its activation and options."""
-    return get_family(spec.family).with_settings_of(spec)
+    """The family of `spec`, whose `cost_terms` counts architectures with the activation and options of `spec`."""
+    family = copy(get_family(spec.family))
+    family.template = spec
+    return family
 
 
 @cache  # called for every spec, of which a plan has many thousands

@@ -1,4 +1,4 @@
-"""How the weights of every family start."""
+"""Initialisation of the weights of every family."""
 
 import math
 

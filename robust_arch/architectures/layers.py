@@ -1,7 +1,8 @@
-"""What the networks of every family are made of beside torch's own layers."""
+"""Layers that the networks of all families share, besides torch's own."""
 
 import math
 from collections.abc import Callable
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +16,7 @@ _WITH_SLOPE = ("prelu", "psilu")
 # the largest |f'| of each activation f, over all real numbers
 _LIPSCHITZ: dict[Activation, float] = {
     F.relu: 1.0,
-    # f' is the sigmoid, which stays below 1 and comes arbitrarily near
+    # f' is the sigmoid; 1 is its supremum
     F.softplus: 1.0,
     # f' = s + z s (1 - s) with s the sigmoid; f'' = 0 where z tanh(z / 2) = 2, and there f' = 1/2 + z / 4.
     # f'(-z) = 1 - f'(z), here and for gelu, so the lowest slope is smaller in size
@@ -71,6 +72,14 @@ def activation_lipschitz(activation: Activation) -> float:
         return max(1.0, activation.weight.abs().max().item())
     # with u = a z the slope of z sigmoid(a z) is that of SiLU at u, whatever a is
     return _LIPSCHITZ[F.silu if isinstance(activation, ParametricSiLU) else activation]
+
+
+def stage_bounds(stages: nn.Sequential, norm: Callable[[nn.Module], float]) -> dict[str, float]:
+    """Lipschitz bounds of "stage 1", ...: each the product over its blocks' `lipschitz_bound`."""
+    return {
+        f"stage {i}": math.prod(cast(Any, block).lipschitz_bound(norm) for block in cast(nn.Sequential, stage))
+        for i, stage in enumerate(stages, start=1)
+    }
 
 
 class GlobalAveragePool(nn.Module):

@@ -1,24 +1,15 @@
 """Pre-activation residual networks: blocks and their cost, the network around them, and what their families share."""
 
 import math
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from robust_arch.architectures.counting import (
-    Count,
-    Size,
-    convolution,
-    cost_terms_of,
-    linear,
-    norm,
-    rounded,
-    strided,
-)
-from robust_arch.architectures.family import BoundedNetwork, CostTerms, Family, ImageShape, StagedNetwork
+from robust_arch.architectures.counting import Count, Size, convolution, linear, norm, rounded
+from robust_arch.architectures.family import BoundedNetwork, StagedNetwork
 from robust_arch.architectures.initialisation import initialise_convolutions
 from robust_arch.architectures.layers import (
     GlobalAveragePool,
@@ -26,11 +17,11 @@ from robust_arch.architectures.layers import (
     activation_lipschitz,
     activation_params,
     make_activation,
+    stage_bounds,
 )
-from robust_arch.architectures.options import Options
+from robust_arch.architectures.residual import ResidualBlock, ResidualFamily, Stage, staged
 from robust_arch.architectures.spec import ArchSpec
-from robust_arch.architectures.stems import StemOptions, stem_convolution, stem_count, stem_pool
-from robust_arch.errors import invalid
+from robust_arch.architectures.stems import stem_convolution, stem_pool
 
 
 @dataclass(frozen=True)
@@ -51,20 +42,6 @@ class BlockSettings:
     raw_shortcut: bool = False
 
 
-class ResidualBlock(nn.Module, ABC):
-    """A residual block from (B, c_in, H, W) to (B, expansion * width, H / stride, W / stride)."""
-
-    expansion: ClassVar[int]
-
-    def __init__(self, c_in: int, width: int, stride: int, settings: Any) -> None:  # noqa: ARG002
-        super().__init__()
-
-    @classmethod
-    @abstractmethod
-    def count(cls, c_in: Any, width: Any, stride: int, before: Size, after: Size, settings: Any) -> Count:
-        """Its cost, on feature maps of these sizes before and after the stride."""
-
-
 class _PreActBlock(ResidualBlock):
     """What basic and bottleneck blocks share: act(BN(x)), the shortcut, and squeeze-excitation behind the branch."""
 
@@ -79,7 +56,7 @@ class _PreActBlock(ResidualBlock):
         self.shortcut_is_activated = projects and not (c_in == c_out and settings.raw_shortcut)
         self.shortcut = nn.Conv2d(c_in, c_out, 1, stride, bias=False) if projects else nn.Identity()
         has_se = settings.se_ratio > 0
-        self.se = SqueezeExcitation(c_out, rounded(settings.se_ratio * c_out)) if has_se else nn.Identity()
+        self.se = SqueezeExcitation(c_out, rounded(settings.se_ratio * c_out)) if has_se else nn.Sequential()
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (B, c_in, H, W)."""
@@ -196,55 +173,19 @@ class BottleneckBlock(_PreActBlock):
 BLOCKS: dict[str, type[ResidualBlock]] = {"basic": BasicBlock, "bottleneck": BottleneckBlock}
 
 
-@dataclass(frozen=True)
-class Stage:
-    """One stage of a pre-activation network: `depth` blocks of one kind, of which the first has the stride."""
-
-    block: type[ResidualBlock]
-    depth: Any
-    width: Any
-    stride: int
-    settings: Any
-
-    @property
-    def channels(self) -> Any:
-        """Channels behind the stage."""
-        return self.block.expansion * self.width
-
-    def build(self, c_in: int) -> nn.Sequential:
-        """The blocks, behind `c_in` channels."""
-        first = self.block(c_in, self.width, self.stride, self.settings)
-        rest = (self.block(self.channels, self.width, 1, self.settings) for _ in range(self.depth - 1))
-        return nn.Sequential(first, *rest)
-
-    def count(self, c_in: Any, before: Size, after: Size) -> Count:
-        """The cost of the blocks, on feature maps of these sizes before and after the stage."""
-        first = self.block.count(c_in, self.width, self.stride, before, after, self.settings)
-        rest: Count = self.block.count(self.channels, self.width, 1, after, after, self.settings) * (self.depth - 1)
-        return first + rest
-
-
 class PreActNetwork(StagedNetwork):
-    """Stem convolution, stages, and a BN-act-pool-linear head: (B, C, H, W) to logits (B, K).
+    """Stem, stages, and a BN-act-pool-linear head: (B, C, H, W) to logits (B, K)."""
 
-    stem: one of STEMS; a stem for large images pools behind its convolution. activation: of the head.
-    """
-
-    def __init__(
-        self, stages: Sequence[Stage], stem: str, stem_width: int, activation: str, num_classes: int, channels: int
-    ) -> None:
+    def __init__(self, stages: Sequence[Stage], stem: str, spec: ArchSpec, num_classes: int, channels: int) -> None:
         super().__init__()
-        self.activation = make_activation(activation)
-        self.stem = stem_convolution(stem, channels, stem_width)
+        c_out = stages[-1].channels
+        self.activation = make_activation(spec.activation)
+        self.stem = stem_convolution(stem, channels, spec.stem_width)
         self.stem_pool = stem_pool(stem)
-        built, c_in = [], stem_width
-        for stage in stages:
-            built.append(stage.build(c_in))
-            c_in = stage.channels
-        self.stages = nn.Sequential(*built)
-        self.bn = nn.BatchNorm2d(c_in)
+        self.stages = staged(stages, spec.stem_width)
+        self.bn = nn.BatchNorm2d(c_out)
         self.pool = GlobalAveragePool()
-        self.fc = nn.Linear(c_in, num_classes)
+        self.fc = nn.Linear(c_out, num_classes)
         initialise_convolutions(self)
         nn.init.zeros_(self.fc.bias)
 
@@ -259,69 +200,21 @@ class BoundedPreActNetwork(PreActNetwork, BoundedNetwork):
     """A pre-activation network of basic or bottleneck blocks without squeeze-excitation, behind a plain stem."""
 
     def lipschitz_bounds(self, norm: Callable[[nn.Module], float]) -> dict[str, float]:
-        """Upper bounds of the l2 Lipschitz constants, in evaluation mode, of stem, each stage and head alone.
-
-        A stage's is the product over its blocks, the head's L(bn) L(act) L(pool) L(fc). norm: the l2 operator norm
-        of a layer.
-        """
-        bounds = {"stem": norm(self.stem)}
-        for i, stage in enumerate(self.stages, start=1):
-            blocks = cast(Iterable[_PreActBlock], stage)
-            bounds[f"stage {i}"] = math.prod(block.lipschitz_bound(norm) for block in blocks)
-        bounds["head"] = norm(self.bn) * activation_lipschitz(self.activation) * norm(self.pool) * norm(self.fc)
-        return bounds
+        """Bounds: stem L(stem), each stage the product over its blocks, head L(bn) L(act) L(pool) L(fc)."""
+        head = norm(self.bn) * activation_lipschitz(self.activation) * norm(self.pool) * norm(self.fc)
+        return {"stem": norm(self.stem), **stage_bounds(self.stages, norm), "head": head}
 
 
-class PreActFamily(Family):
-    """A family of pre-activation networks, which differ in their stages.
+class PreActFamily(ResidualFamily):
+    """A family of pre-activation networks, which differ in their stages."""
 
-    Attributes:
-        name: of the family, for errors.
-        strides: of the first block of each stage.
-    """
-
-    name: ClassVar[str]
-    strides: ClassVar[tuple[int, ...]]
-    options: type[Options] = StemOptions
-
-    @abstractmethod
-    def plan(self, spec: ArchSpec | None, depths: Sequence[Any], widths: Sequence[Any]) -> list[Stage]:
-        """The stages of these depths and widths, which may be arrays, with the settings of `spec`; None: defaults."""
+    norm_at_end = True
 
     @abstractmethod
     def is_bounded(self, spec: ArchSpec) -> bool:
         """Whether the network has Lipschitz bounds in closed form."""
 
-    def _stem(self, spec: ArchSpec | None) -> str:
-        return cast(StemOptions, self.options.read(spec.options if spec else ())).stem
-
-    def validate(self, spec: ArchSpec) -> None:
-        """Any depths and widths of at least 1 are legal, for as many stages as the family has."""
-        if len(spec.depths) != len(self.strides):
-            raise invalid("arch.depths", spec.depths, f"family {self.name} has {len(self.strides)} stages")
-        self.plan(spec, spec.depths, spec.widths)
-
-    def cost_terms(
-        self,
-        depths: Sequence[Any],
-        widths: Sequence[Any],
-        stem_width: int,
-        num_classes: int,
-        image_shape: ImageShape,
-    ) -> CostTerms:
-        """Parameters and MACs by stage, from the layer shapes; integers or int64 arrays."""
-        spec = self.template
-        outside, size = stem_count(self._stem(spec), image_shape[0], stem_width, image_shape[1:])
-        counts, c_in = [], stem_width
-        for stage in self.plan(spec, depths, widths):
-            after = strided(size, stage.stride)
-            counts.append(stage.count(c_in, size, after))
-            c_in, size = stage.channels, after
-        activation = Count(activation_params(spec.activation if spec else "relu"))
-        return cost_terms_of(counts, outside + norm(c_in) + activation + linear(c_in, num_classes))
-
     def build(self, spec: ArchSpec, num_classes: int, channels: int) -> nn.Module:
         """A freshly initialised network; draws from torch's global random state."""
         kind = BoundedPreActNetwork if self.is_bounded(spec) else PreActNetwork
-        stages, stem = self.plan(spec, spec.depths, spec.widths), self._stem(spec)
-        return kind(stages, stem, spec.stem_width, spec.activation, num_classes, channels)
+        return kind(self.plan(spec, spec.depths, spec.widths), self.stem(spec), spec, num_classes, channels)

@@ -70,6 +70,12 @@ def arch_name(spec: ArchSpec) -> str:
     return name + "".join(f"-{key}={option_text(value)}" for key, value in spec.options)
 
 
+def _options_of(text: str) -> dict[str, Any]:
+    """The options at the end of an architecture's name."""
+    pairs = (part.split("=") for part in _OPTION.split(text)[1:])
+    return {key: option_value(value) for key, value in pairs}
+
+
 def named_spec(name: str) -> ArchSpec:
     """The architecture of which `arch_name` gives `name`: a preset's, or a spelt-out one.
 
@@ -81,12 +87,7 @@ def named_spec(name: str) -> ArchSpec:
     found = _NAME.fullmatch(name)
     if found is None:
         raise invalid("arch", name, "a preset's name, or one like wide_resnet-d2-2-2-w16-32-64")
-    values: dict[str, Any] = {key: value for key, value in found.groupdict().items() if value is not None}
-    for key in ("depths", "widths"):
-        values[key] = numbers_of(values[key])
-    pairs = [part.split("=") for part in _OPTION.split(values.pop("options"))[1:]]
-    values["options"] = {key: option_value(text) for key, text in pairs}
-    for key, kind in (("stem_width", int), ("dropout", float)):
-        if key in values:
-            values[key] = kind(values[key])
-    return ArchSpec(**values)
+    kinds: dict[str, Any] = {"depths": numbers_of, "widths": numbers_of, "stem_width": int, "dropout": float}
+    kinds["options"] = _options_of
+    given = {key: text for key, text in found.groupdict().items() if text is not None}
+    return ArchSpec(**{key: kinds.get(key, str)(text) for key, text in given.items()})

@@ -8,21 +8,17 @@ from typing import Any
 from robust_arch.architectures.family import get_family
 from robust_arch.architectures.initialisation import INITIALISATIONS
 from robust_arch.architectures.layers import ACTIVATIONS
-from robust_arch.architectures.options import as_plain
+from robust_arch.architectures.options import as_plain, option_text
 from robust_arch.errors import invalid, require_keys
 
 
 def _integers(key: str, values: Any) -> tuple[int, ...]:
     """`values` as a tuple of integers of at least 1, or an InputError that names `key`."""
-    try:
-        numbers = None if isinstance(values, Mapping) else tuple(values)
-    except TypeError:
-        numbers = None
-    if numbers is None:
+    if isinstance(values, Mapping) or not isinstance(values, Iterable):
         raise invalid(key, values, "a list of integers, one per stage")
-    for number in numbers:
-        if isinstance(number, bool) or not isinstance(number, int) or number < 1:
-            raise invalid(key, values, "each stage needs an integer of at least 1")
+    numbers = tuple(values)
+    if not all(isinstance(n, int) and not isinstance(n, bool) and n >= 1 for n in numbers):
+        raise invalid(key, values, "an integer of at least 1 for each stage")
     return numbers
 
 
@@ -48,8 +44,8 @@ class ArchSpec:
         activation: one of ACTIVATIONS.
         dropout: probability inside the blocks.
         initialisation: one of INITIALISATIONS.
-        options: settings that only this family has, a mapping when given; kept as sorted pairs of those that differ
-            from the family's defaults.
+        options: settings that only this family has, given as a mapping; kept as sorted pairs of those that differ from
+            the family's defaults.
     """
 
     family: str
@@ -88,11 +84,19 @@ class ArchSpec:
         """The widths like `320-640-512`."""
         return numbers_text(self.widths)
 
+    @property
+    def settings_text(self) -> str:
+        """The activation, then other settings than depths, widths and stem that differ from their defaults."""
+        parts = [self.activation]
+        parts += [f"dropout {self.dropout}"] if self.dropout else []
+        parts += [] if self.initialisation == "published" else [f"initialisation {self.initialisation}"]
+        return ", ".join([*parts, *(f"{key} {option_text(value)}" for key, value in self.options)])
+
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types, every field; initialisation and options only where they are not the default."""
         values = {**asdict(self), "depths": list(self.depths), "widths": list(self.widths)}
         values["options"] = as_plain(self.options)
-        defaults = {"initialisation": "published", "options": {}}  # records of before these fields have neither
+        defaults = {"initialisation": "published", "options": {}}  # older records have neither field
         return {key: value for key, value in values.items() if key not in defaults or value != defaults[key]}
 
     @classmethod

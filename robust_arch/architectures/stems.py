@@ -29,8 +29,8 @@ def stem_convolution(stem: str, channels: int, width: int) -> nn.Conv2d:
 
 
 def stem_pool(stem: str) -> nn.Module:
-    """imagenet: the largest of 3x3 at stride 2; cifar: the identity."""
-    return nn.MaxPool2d(3, 2, padding=1) if stem == "imagenet" else nn.Identity()
+    """imagenet: the largest of 3x3 at stride 2; cifar: nothing."""
+    return nn.MaxPool2d(3, 2, padding=1) if stem == "imagenet" else nn.Sequential()
 
 
 def stem_count(stem: str, channels: int, width: Any, size: Size) -> tuple[Count, Size]:

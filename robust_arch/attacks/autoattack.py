@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from robust_arch.attacks.base import Attack, require_count
+from robust_arch.attacks.base import Attack, image_gradient, require_count
 from robust_arch.attacks.threat import ThreatModel
 from robust_arch.errors import InputError, invalid
 
@@ -26,11 +26,12 @@ _TILES = 5  # the l2 start of Square divides an image's sides by this
 class AutoAttack(Attack):
     """A whole suite of AutoAttack on min(9, K - 1) target classes.
 
-    version: `standard` (APGD-CE, APGD-T, FAB-T, Square), `plus` (those, APGD-DLR and untargeted FAB, with restarts) or
-    `rand` (APGD-CE and APGD-DLR on gradients averaged over 20 draws, for randomised networks). package: the
-    distribution of the code; `autoattack`, which is installed from its repository, only where asked for.
-    block_size: images attacked in one call of the library, in index order. The library reseeds for each of its
-    batches, so the block is part of what determines the result; within a block it equals a direct call.
+    Attributes:
+        version: `standard` (APGD-CE, APGD-T, FAB-T, Square), `plus` (those, APGD-DLR and untargeted FAB, with restarts)
+            or `rand` (APGD-CE and APGD-DLR on gradients averaged over 20 draws, for randomised networks).
+        package: the distribution of the code; `autoattack` is installed from its repository, only on request.
+        block_size: images attacked in one call of the library, in index order. The library reseeds for each of its
+            batches, so the block is part of what determines the result; within a block it equals a direct call.
     """
 
     version: str = "standard"
@@ -55,13 +56,15 @@ class AutoAttack(Attack):
         return f"{self.package} {distribution_version(self.package)}"
 
     def run(self, net: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, seed: int, index: Tensor) -> Tensor:
-        """One call of the library a block; images that it could not perturb come back clean."""
-        with torch.no_grad():
-            num_classes = net(x[:1]).shape[1]
+        """One call of the library per block; images that it could not perturb come back clean."""
+        first = x[:1].requires_grad_(True)
+        logits = net(first)
+        num_classes = logits.shape[1]
         if num_classes < self.min_classes:
             raise invalid("autoattack", num_classes, f"at least {self.min_classes} classes, for the DLR loss")
         if x.dtype != torch.float32:
             raise invalid("x", x.dtype, "float32 images: the library casts to that, and the network must take it")
+        image_gradient(logits.sum(), first)
         if self.version != "rand":
             require_size_for_square(x, threat)
         x_adv = x.clone()
@@ -69,7 +72,7 @@ class AutoAttack(Attack):
             # a suite of its own: a call leaves some of its settings changed, FAB's restarts for one
             suite = self._suite(net, threat, seed, x.device, min(9, num_classes - 1))
             size = {"batch_size" if self.package == "pyautoattack" else "bs": self.block_size}
-            # a random network answers once before the library seeds; the caller's state is kept around all of this
+            # a random network is called once before the library seeds; the caller's state is kept around all of this
             torch.manual_seed(seed)
             tracer = sys.gettrace()  # the library's check for dynamic defences leaves Python without one
             try:
@@ -81,16 +84,10 @@ class AutoAttack(Attack):
 
     def _suite(self, net: nn.Module, threat: ThreatModel, seed: int, device: torch.device, targets: int) -> Any:
         library = importlib.import_module(self.package)
-        quiet = {} if self.package == "pyautoattack" else {"verbose": False}
-        suite = library.AutoAttack(
-            net,
-            norm=LIBRARY_NORMS[threat.norm],
-            eps=threat.eps,
-            version=self.version,
-            seed=seed,
-            device=device,
-            **quiet,
-        )
+        settings = {"version": self.version, "seed": seed, "device": device}
+        if self.package == "autoattack":
+            settings["verbose"] = False
+        suite = library.AutoAttack(net, norm=LIBRARY_NORMS[threat.norm], eps=threat.eps, **settings)
         suite.apgd_targeted.n_target_classes = suite.fab.n_target_classes = targets
         if self.package == "autoattack":
             suite.logger = suite.apgd.logger = suite.apgd_targeted.logger = _WarningsOnly()
@@ -98,10 +95,9 @@ class AutoAttack(Attack):
 
 
 class _WarningsOnly:
-    """Stands in for the printing logger of the module `autoattack`: warnings go where this project's go."""
+    """Replaces the printing logger of the package `autoattack`: only warnings are logged."""
 
     def log(self, message: str) -> None:
-        """The library marks its warnings by how they begin."""
         if message.startswith("Warning"):
             log.warning("%s", message.removeprefix("Warning: "))
 

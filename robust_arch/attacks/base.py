@@ -1,4 +1,4 @@
-"""The promise that every attack keeps, whatever its inside does."""
+"""What every attack guarantees, whatever its implementation does."""
 
 import random
 from abc import ABC, abstractmethod
@@ -16,27 +16,8 @@ from robust_arch.attacks.threat import ThreatModel
 from robust_arch.errors import invalid, require_integer
 
 
-def check_shapes(x: Tensor, y: Tensor) -> None:
-    """Raise InputError unless x is (B, C, H, W) floats and y is (B,) int64."""
-    if x.ndim != 4 or x.dtype not in (torch.float32, torch.float64):
-        raise invalid("x", (tuple(x.shape), str(x.dtype)), "float32 or float64 images of shape (B, C, H, W)")
-    if y.shape != x.shape[:1] or y.dtype != torch.int64:
-        raise invalid("y", (tuple(y.shape), str(y.dtype)), f"int64 labels of shape ({len(x)},)")
-
-
-def check_ranges(x: Tensor, y: Tensor) -> None:
-    """Raise InputError unless x lies in [0, 1] and y is at least 0; a GPU is waited for."""
-    if not len(x):
-        return
-    low, high = (float(bound) for bound in x.detach().aminmax())
-    if not (low >= 0 and high <= 1):
-        raise invalid("x", (low, high), "images in [0, 1]; normalisation belongs inside the network")
-    if int(y.min()) < 0:
-        raise invalid("y", int(y.min()), "labels of at least 0")
-
-
 def require_inside(key: str, attack: "Attack") -> None:
-    """Raise InputError, naming `key`, for an attack that leaves the threat model, as some for training do."""
+    """Raise InputError, naming `key`, for an attack that leaves the threat model, as some training attacks do."""
     if attack.reach > 1:
         allowed = f"an attack that stays within eps; this one reaches {float(attack.reach):g} eps and is for training"
         raise invalid(key, type(attack).__name__, allowed)
@@ -47,9 +28,21 @@ def require_count(key: str, value: object) -> None:
     require_integer(f"attack.{key}", value, 1)
 
 
+def image_gradient(value: Tensor, x: Tensor) -> Tensor:
+    """The gradient of a scalar, computed by a network, with respect to its images x.
+
+    Raises:
+        InputError: for a network without a gradient, such as one whose logits come from argmax or are detached.
+    """
+    gradient = torch.autograd.grad(value, x, allow_unused=True)[0] if value.requires_grad else None
+    if gradient is None:
+        raise invalid("net", "logits without a gradient", "logits that are differentiable in the images")
+    return gradient
+
+
 @contextmanager
-def labels_checked(net: nn.Module, y: Tensor) -> Iterator[None]:
-    """InputError for a label beyond the classes that the first logits inside show; no pass of its own. y: (B,)."""
+def _labels_checked(net: nn.Module, y: Tensor) -> Iterator[None]:
+    """Raise InputError for a label beyond the number of classes, from the first logits computed inside."""
 
     def look(module: nn.Module, inputs: tuple[Tensor, ...], logits: Tensor) -> None:  # noqa: ARG001
         hook.remove()
@@ -65,7 +58,7 @@ def labels_checked(net: nn.Module, y: Tensor) -> Iterator[None]:
 
 @contextmanager
 def undisturbed(net: nn.Module) -> Iterator[None]:
-    """Evaluation mode and no parameter gradients inside; modes and requires_grad as they were afterwards."""
+    """Evaluation mode and no parameter gradients inside; modes and requires_grad are restored afterwards."""
     modes = {module: module.training for module in net.modules()}
     trainable = {parameter: parameter.requires_grad for parameter in net.parameters()}
     net.eval()
@@ -81,12 +74,11 @@ def undisturbed(net: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def preserved_random_state(device: torch.device) -> Iterator[None]:
-    """The global random states of torch, numpy and Python are afterwards what they were before."""
+def _preserved_random_state(device: torch.device) -> Iterator[None]:
+    """Restore the global random states of torch, numpy and Python afterwards."""
     python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002
-    devices = [device] if device.type == "cuda" else []
     try:
-        with torch.random.fork_rng(devices=devices):
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             yield
     finally:
         random.setstate(python_state)
@@ -98,11 +90,11 @@ class Attackable(Protocol):
     """A network that attacks see in another form: the same logits in evaluation mode up to rounding, faster."""
 
     def attacked(self, x: Tensor) -> nn.Module:
-        """That form, with the weights of now. x: the images to come, (B, C, H, W) in [0, 1]."""
+        """That form, with the current weights. x: the images to come, (B, C, H, W) in [0, 1]."""
 
 
 class Attack(ABC):
-    """An attack: a subclass writes `run`; the call around it keeps the promises.
+    """An attack: a subclass implements `run`; the call around it gives the guarantees.
 
     The result lies inside the ball and the box, exactly. The network's mode, its parameters' requires_grad and
     gradients, its buffers and the global random state are afterwards bit for bit what they were. Works for one
@@ -111,11 +103,11 @@ class Attack(ABC):
     """
 
     block_size: int | None = None
-    """Examples that one call must see together, for attacks whose result depends on it; None for all others."""
+    """Examples that one call must see together, for attacks whose result depends on it; else None."""
 
     @property
     def reach(self) -> Fraction:
-        """Radius of the ball in which the result lies, in units of eps; above 1 for training alone."""
+        """Radius of the ball in which the result lies, in units of eps; above 1 only for training."""
         return Fraction(1)
 
     @property
@@ -125,7 +117,7 @@ class Attack(ABC):
 
     @property
     def implementation(self) -> str:
-        """Whose code it is, with the version."""
+        """The package whose code it is, with its version."""
         return f"robust_arch {__version__}"
 
     @abstractmethod
@@ -151,20 +143,15 @@ class Attack(ABC):
             y: labels (B,), int64.
             threat: the norm ball.
             seed: with `index`, decides all randomness.
-            index: (B,) positions of the examples in their data set; 0 to B - 1 unless given.
+            index: (B,) positions of the examples in their data set, by default 0 to B - 1.
             check: False leaves out what makes the host wait for the device: the ranges of x and y, finite results.
 
         Raises:
-            InputError: for shapes, images or labels outside what is said above.
+            InputError: for other shapes, images or labels, or a network without a gradient where one is needed.
             FloatingPointError: if the network's gradients are not finite.
         """
-        check_shapes(x, y)
-        if check:
-            check_ranges(x, y)
-        if index is None:
-            index = torch.arange(len(x), device=x.device)
-        if index.shape != y.shape:
-            raise invalid("index", tuple(index.shape), f"one position an example, shape ({len(x)},)")
+        index = torch.arange(len(x), device=x.device) if index is None else index
+        _check_inputs(x, y, index, ranges=check)
         if not len(x):
             return x.detach().clone()
         # tensors made under inference_mode cannot carry gradients: clones made outside it can
@@ -172,14 +159,30 @@ class Attack(ABC):
             torch.inference_mode(False),
             torch.enable_grad(),
             torch.autocast(x.device.type, enabled=torch.is_autocast_enabled(x.device.type)),
-            preserved_random_state(x.device),
+            _preserved_random_state(x.device),
         ):
             x, y, index = x.detach().clone(), y.detach().clone(), index.detach().clone()
             with torch.no_grad():
                 region = threat.scaled(self.reach).region(x)
             attacked = net.attacked(x) if isinstance(net, Attackable) else net
-            with undisturbed(attacked), labels_checked(attacked, y) if check else nullcontext():
+            with undisturbed(attacked), _labels_checked(attacked, y) if check else nullcontext():
                 x_adv = self.run(attacked, x, y, threat, seed, index).detach()
             if check and not bool(torch.isfinite(x_adv).all()):
                 raise FloatingPointError(f"{self} returned images that are not finite: the network's gradients are not")
             return region.project(x_adv)
+
+
+def _check_inputs(x: Tensor, y: Tensor, index: Tensor, *, ranges: bool) -> None:
+    """Raise InputError for what `Attack.__call__` does not take; checking ranges waits for a GPU."""
+    if x.ndim != 4 or x.dtype not in (torch.float32, torch.float64):
+        raise invalid("x", (tuple(x.shape), str(x.dtype)), "float32 or float64 images of shape (B, C, H, W)")
+    if y.shape != x.shape[:1] or y.dtype != torch.int64:
+        raise invalid("y", (tuple(y.shape), str(y.dtype)), f"int64 labels of shape ({len(x)},)")
+    if index.shape != y.shape:
+        raise invalid("index", tuple(index.shape), f"one position per example, shape ({len(x)},)")
+    if ranges and len(x):
+        low, high = (float(bound) for bound in x.detach().aminmax())
+        if not (low >= 0 and high <= 1):
+            raise invalid("x", (low, high), "images in [0, 1]; normalisation belongs inside the network")
+        if int(y.min()) < 0:
+            raise invalid("y", int(y.min()), "labels of at least 0")

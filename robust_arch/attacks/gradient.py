@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from robust_arch.attacks.base import Attack, require_count
+from robust_arch.attacks.base import Attack, image_gradient, require_count
 from robust_arch.attacks.losses import AttackLoss, CrossEntropy, margin
 from robust_arch.attacks.start import Clean, Start, Uniform
 from robust_arch.attacks.threat import ThreatModel
@@ -18,9 +18,14 @@ from robust_arch.errors import invalid
 class PGD(Attack):
     """Projected gradient ascent (Madry et al. 2018) on `loss` from `start`; the last iterate is projected and returned.
 
-    steps: gradient steps, at least 1. rel_step_size: length of a step in units of eps, greater than 0; divided by
-    10 at each of the steps `drops`, counted from 0. restarts: attempts with other random starts; later ones see the
-    examples that still stand, and of the attempts on one that never fell, that of the largest logit margin is returned.
+    Attributes:
+        steps: gradient steps, at least 1.
+        rel_step_size: length of a step in units of eps, greater than 0; divided by 10 at each of the steps `drops`.
+        start: where an attempt starts.
+        loss: what it climbs.
+        drops: steps, counted from 0.
+        restarts: attempts from different random starts. Later ones see only the examples that are not misclassified
+            yet; of the attempts on one that never was, that of the largest logit margin is returned.
     """
 
     steps: int
@@ -43,8 +48,13 @@ class PGD(Attack):
         if isinstance(self.rel_step_size, str) or not 0 < self.rel_step_size < math.inf:
             raise invalid("attack.rel_step_size", self.rel_step_size, "a finite number greater than 0")
 
+    @property
+    def gradients(self) -> int:
+        """The most gradients computed per image, each of which takes a forward and a backward pass."""
+        return self.steps * self.restarts
+
     def run(self, net: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, seed: int, index: Tensor) -> Tensor:
-        """Attempts, each from a start of its own."""
+        """All attempts, each from a start of its own."""
         x_adv = self._attempt(net, x, y, threat, randomness.example_keys(seed, index))
         if self.restarts == 1:
             return x_adv
@@ -71,7 +81,7 @@ class PGD(Attack):
             if step in self.drops:
                 step_size /= 10
             x_adv.requires_grad_(True)
-            (gradient,) = torch.autograd.grad(loss(net(x_adv), step).sum(), x_adv)
+            gradient = image_gradient(loss(net(x_adv), step).sum(), x_adv)
             with torch.no_grad():
                 x_adv = region.project(x_adv + step_size * threat.steepest(gradient))
         return x_adv
@@ -79,5 +89,4 @@ class PGD(Attack):
 
 @torch.no_grad()
 def _margins(net: nn.Module, x_adv: Tensor, y: Tensor) -> Tensor:
-    """Logit margin of each example, positive where misclassified: (B,)."""
     return margin(net(x_adv), y)

@@ -1,4 +1,4 @@
-"""What gradient attacks climb: a value an example, never reduced over the batch before a non-linearity."""
+"""What gradient attacks climb: one value per example, never reduced over the batch before a non-linearity."""
 
 import math
 from collections.abc import Callable
@@ -17,7 +17,7 @@ LogitLoss = Callable[[Tensor, int], Tensor]
 
 
 class AttackLoss(Protocol):
-    """Prepares a loss for one batch: what it needs of fixed images is computed once, before the first step."""
+    """Prepares a loss for one batch: whatever depends on fixed images is computed once, before the first step."""
 
     def prepare(self, net: nn.Module, x: Tensor, y: Tensor, x_start: Tensor) -> LogitLoss:
         """The loss for clean images x and the projected start, both (B, C, H, W), and labels y (B,)."""
@@ -28,7 +28,7 @@ class CrossEntropy:
     """-log p_y(x')."""
 
     def prepare(self, net: nn.Module, x: Tensor, y: Tensor, x_start: Tensor) -> LogitLoss:  # noqa: ARG002
-        """Needs the labels alone."""
+        """Needs only the labels."""
         return lambda logits, _: F.cross_entropy(at_least_float32(logits), y, reduction="none")
 
 
@@ -66,19 +66,19 @@ class Margin:
     """The logit margin of Carlini and Wagner 2017."""
 
     def prepare(self, net: nn.Module, x: Tensor, y: Tensor, x_start: Tensor) -> LogitLoss:  # noqa: ARG002
-        """Needs the labels alone."""
+        """Needs only the labels."""
         return lambda logits, _: margin(at_least_float32(logits), y)
 
 
 @dataclass(frozen=True)
 class LogitRatio:
-    """The margin over z_(1) - z_(3), the largest less the third largest logit (DLR, Croce and Hein 2020).
+    """The margin over z_(1) - z_(3), the largest minus the third largest logit (DLR, Croce and Hein 2020).
 
     It does not change where logits are shifted or scaled. Needs three classes.
     """
 
     def prepare(self, net: nn.Module, x: Tensor, y: Tensor, x_start: Tensor) -> LogitLoss:  # noqa: ARG002
-        """Needs the labels alone."""
+        """Needs only the labels."""
 
         def loss(logits: Tensor, _: int) -> Tensor:
             logits = at_least_float32(logits)

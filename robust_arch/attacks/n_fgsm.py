@@ -1,14 +1,13 @@
-"""N-FGSM: one step from far noise, which is not cut back to the ball; for training, never for evaluation."""
+"""N-FGSM: one step from noise that may leave the ball and is not cut back to it; for training, never for evaluation."""
 
 import math
 from dataclasses import dataclass
 from fractions import Fraction
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from robust_arch.attacks.base import Attack
+from robust_arch.attacks.base import Attack, image_gradient
 from robust_arch.attacks.losses import at_least_float32
 from robust_arch.attacks.threat import ThreatModel
 from robust_arch.common import randomness
@@ -17,18 +16,17 @@ from robust_arch.errors import invalid
 
 @dataclass(frozen=True, kw_only=True)
 class NFGSM(Attack):
-    """x + noise + one step of cross-entropy's steepest ascent, cut to the box alone (de Jorge et al. 2022).
+    """x + noise + one step of cross-entropy's steepest ascent, clipped to the box only (de Jorge et al. 2022).
 
     rel_noise: radius of the ball in which the noise is uniform, in units of eps; the authors' k = 2 for CIFAR.
-    rel_step_size: length of the step in units of eps. The result lies within their sum, outside of the threat model.
+    rel_step_size: length of the step in units of eps. The result lies within their sum, outside the threat model.
     """
 
     rel_noise: float = 2.0
     rel_step_size: float = 1.0
 
     def __post_init__(self) -> None:
-        for key in ("rel_noise", "rel_step_size"):
-            value = getattr(self, key)
+        for key, value in vars(self).items():
             if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
                 raise invalid(f"attack.{key}", value, "a finite number greater than 0")
 
@@ -42,5 +40,4 @@ class NFGSM(Attack):
         noise = threat.random_offset(randomness.example_keys(seed, index), tuple(x.shape[1:]))
         noisy = (x + self.rel_noise * noise).clamp(0, 1).requires_grad_(True)
         loss = F.cross_entropy(at_least_float32(net(noisy)), y, reduction="sum")
-        (gradient,) = torch.autograd.grad(loss, noisy)
-        return noisy.detach() + self.rel_step_size * threat.eps * threat.steepest(gradient)
+        return noisy.detach() + self.rel_step_size * threat.eps * threat.steepest(image_gradient(loss, noisy))

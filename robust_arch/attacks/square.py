@@ -13,9 +13,9 @@ from robust_arch.attacks.threat import ThreatModel
 
 @dataclass(frozen=True, kw_only=True)
 class Square(Attack):
-    """Random search over squares on the margin loss (Andriushchenko et al. 2020); it sees logits, never a gradient.
+    """Random search over squares on the margin loss (Andriushchenko et al. 2020); it uses logits, never a gradient.
 
-    queries: forward passes an image at most; the schedule of square sizes is rescaled to them. block_size: images
+    queries: forward passes per image at most; the schedule of square sizes is rescaled to them. block_size: images
     attacked in one call of the library, in index order. The images of a block share the library's random numbers, so
     the block is part of what determines the result.
     """
@@ -34,7 +34,7 @@ class Square(Attack):
 
     @torch.no_grad()
     def run(self, net: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, seed: int, index: Tensor) -> Tensor:
-        """One call of the library a block; images that it could not perturb come back clean."""
+        """One call of the library per block; images that it could not perturb come back clean."""
         require_size_for_square(x, threat)
         search = SquareAttack(
             net, norm=LIBRARY_NORMS[threat.norm], eps=threat.eps, n_queries=self.queries, seed=seed, device=x.device

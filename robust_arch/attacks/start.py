@@ -32,7 +32,7 @@ class Uniform:
     """x plus a point uniform in the ball (Madry et al. 2018)."""
 
     def __call__(self, x: Tensor, threat: ThreatModel, keys: Tensor) -> Tensor:
-        """Draws C * H * W numbers an example."""
+        """Draws C * H * W numbers per example."""
         return x + threat.random_offset(keys, tuple(x.shape[1:]))
 
 
@@ -41,7 +41,7 @@ class Bernoulli:
     """x plus eps or minus eps in every pixel, each with probability 1/2 (Sriramanan et al. 2020)."""
 
     def __call__(self, x: Tensor, threat: ThreatModel, keys: Tensor) -> Tensor:
-        """Draws C * H * W numbers an example."""
+        """Draws C * H * W numbers per example."""
         signs = 2 * (randomness.uniform(keys, tuple(x.shape[1:])) < 0.5).to(x.dtype) - 1
         return x + threat.eps * signs
 
@@ -54,11 +54,10 @@ class Gaussian:
     rel_std: float = 0.0
 
     def __post_init__(self) -> None:
-        for key in ("std", "rel_std"):
-            value = getattr(self, key)
+        for key, value in vars(self).items():
             if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
                 raise invalid(f"attack.start.{key}", value, "a finite number of at least 0")
 
     def __call__(self, x: Tensor, threat: ThreatModel, keys: Tensor) -> Tensor:
-        """Draws C * H * W numbers an example."""
+        """Draws C * H * W numbers per example."""
         return x + (self.std + self.rel_std * threat.eps) * randomness.normal(keys, tuple(x.shape[1:]))

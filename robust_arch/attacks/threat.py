@@ -28,27 +28,13 @@ def parse_eps(value: object) -> Fraction:
 def _exact(value: object) -> Fraction:
     if isinstance(value, Fraction):
         return value
-    if isinstance(value, float):
-        return _nearest_fraction(value)
+    if isinstance(value, float):  # the fraction that was written: 8 / 255 means 8/255, 0.2 means 1/5
+        simple = Fraction(value).limit_denominator(10_000)
+        return simple if float(simple) == value else Fraction(str(value))
     text = str(value).replace(" ", "")
     if not _RADIUS.fullmatch(text):
         raise ValueError(text)
     return Fraction(text)
-
-
-def _nearest_fraction(value: float) -> Fraction:
-    """The fraction that was written: 8 / 255 as a float is meant as 8/255, 0.2 as 1/5."""
-    simple = Fraction(value).limit_denominator(10_000)
-    return simple if float(simple) == value else Fraction(str(value))
-
-
-def eps_label(eps: Fraction) -> str:
-    """How a radius is written in records: a short decimal if exact, else in 255ths, else as the fraction."""
-    if (eps * 1000).denominator == 1:
-        return f"{float(eps):g}"
-    if (eps * 255).denominator == 1:
-        return f"{int(eps * 255)}/255"
-    return str(eps)
 
 
 @dataclass(frozen=True, init=False)
@@ -79,7 +65,11 @@ class ThreatModel:
         return ThreatModel(self.norm, min(eps, Fraction(1)) if self.norm == "linf" else eps)
 
     def __str__(self) -> str:
-        return f"{self.norm}-{eps_label(self.eps_fraction)}"
+        """As in records: the radius is a short decimal if that is exact, else in 255ths, else the fraction."""
+        eps = self.eps_fraction
+        if (eps * 1000).denominator == 1:
+            return f"{self.norm}-{float(eps):g}"
+        return f"{self.norm}-{f'{int(eps * 255)}/255' if (eps * 255).denominator == 1 else eps}"
 
     def region(self, x: Tensor) -> Region:
         """The points that may be chosen around x: ball and box, exactly. x: (B, C, H, W) in [0, 1]."""
@@ -94,5 +84,5 @@ class ThreatModel:
         return self.eps * NORMS[self.norm].random_offset(keys, shape)
 
     def distance(self, x: Tensor, x_adv: Tensor) -> Tensor:
-        """The norm of x_adv - x, an example each: (B,)."""
+        """The norm of each example's x_adv - x: (B,)."""
         return NORMS[self.norm].distance(x, x_adv)

@@ -1,1 +1,1 @@
-"""What every room may use: files, identity, randomness, paths, statistics, console and signals."""
+"""What every room may use: files, identity, randomness, paths, plain values, statistics and the process's set-up."""

@@ -1,4 +1,4 @@
-"""Small files that are there whole or not at all."""
+"""Small files, each of which is written in one step, so that a reader finds the old content or the new one."""
 
 import csv
 import io
@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 
 MOST_OUTCOMES = 2**26
-"""Bytes that a record's arrays may take: one per image and attack, and eight for its index; two million images."""
+"""Most bytes of a record's arrays: one per image and attack and 8 per image's index, enough for 2 million images."""
+_DECODER = json.JSONDecoder(parse_constant=int)  # int raises ValueError for NaN and Infinity, which JSON does not have
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path`, moved onto it in one step if the block succeeds and removed if not."""
+    """A temporary path beside `path`, moved onto it in one step if the block succeeds and removed otherwise."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
     try:
@@ -27,7 +28,7 @@ def replacing(path: Path) -> Iterator[Path]:
             os.fsync(handle.fileno())
         temporary.replace(path)
     except OSError as error:
-        if error.errno is not None and error.filename is None:  # a full disk shows in a write, which names no file
+        if error.errno is not None and error.filename is None:  # a write to a full disk fails without naming the file
             error.filename = str(path)
         raise
     finally:
@@ -35,13 +36,13 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replace the file's content in one step."""
+    """Write a text file in UTF-8."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def write_rows(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
-    """A CSV file with a header, in one step."""
+    """Write a CSV file with a header."""
     text = io.StringIO()
     writer = csv.DictWriter(text, fieldnames=columns)
     writer.writeheader()
@@ -50,21 +51,14 @@ def write_rows(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, A
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """JSON, indented, in one step; NaN is refused, as it is no JSON."""
+    """Write indented JSON; NaN and infinity raise ValueError."""
     write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON")
-
-
-_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
-
-
 def read_json(path: Path | str) -> dict[str, Any] | None:
-    """The object in the file, or None if there is no such file or it holds no whole object."""
+    """The object in the file, or None if the file is missing or does not hold exactly one object."""
     try:
-        with open(path, "rb", buffering=0) as handle:  # noqa: PTH123  (a study is thousands of small files)
+        with open(path, "rb", buffering=0) as handle:  # noqa: PTH123  (faster: a study has thousands of small files)
             content = _DECODER.decode(handle.read().decode())
     except (OSError, ValueError, RecursionError):
         return None
@@ -72,20 +66,20 @@ def read_json(path: Path | str) -> dict[str, Any] | None:
 
 
 def read_arrays(path: Path, most: int = MOST_OUTCOMES) -> dict[str, np.ndarray] | None:
-    """The arrays of an .npz, or None if there is no such file, or it is torn or too large; objects are never unpickled.
+    """The arrays of an .npz, or None if the file is missing, damaged or too large; objects are never unpickled.
 
-    most: bytes of all arrays together. What is compressed may be a thousand times larger than its file.
+    most: bytes of all arrays together; they may be a thousand times larger than the compressed file.
     """
     try:
         with np.load(path, allow_pickle=False) as arrays:
             if sum(entry.file_size for entry in arrays.zip.infolist()) > most:
                 return None
             return {name: arrays[name] for name in arrays.files}
-    except Exception:  # numpy raises a dozen kinds for a torn archive
+    except Exception:  # numpy raises a dozen kinds for a damaged archive
         return None
 
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """A compressed .npz, in one step."""
+    """Write a compressed .npz."""
     with replacing(path) as temporary, temporary.open("wb") as handle:
         np.savez_compressed(handle, allow_pickle=False, **arrays)

@@ -1,4 +1,4 @@
-"""Who a run is: a hash of everything that determines its training, and of nothing else."""
+"""The identity of a run: a hash of everything that determines its training, and of nothing else."""
 
 import dataclasses
 import functools
@@ -17,9 +17,9 @@ def short_hash(content: Any) -> str:
 
 
 def describe(value: Any, *, defaults: bool = True) -> Any:
-    """An object as JSON types that tell its settings: class name and every field.
+    """An object's settings as JSON types: its class name and every field; 1.0 is written as 1.
 
-    The class stands without its module, so that moving code does not change who a run is; 1.0 and 1 agree.
+    The class is named without its module, so that moving code does not change a run's identity.
     defaults: False leaves out fields that hold their default, so that a field added later does not change it either.
     """
     if value is None or isinstance(value, bool | int | str):
@@ -32,30 +32,24 @@ def describe(value: Any, *, defaults: bool = True) -> Any:
         return {str(key): describe(item, defaults=defaults) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [describe(item, defaults=defaults) for item in value]
-    return _describe_object(value, defaults)
-
-
-def _describe_object(value: Any, defaults: bool) -> Any:
-    """What is not plain data: a function by its name, anything else by its class and what it holds."""
-    if isinstance(value, functools.partial):
-        positional = {"args": describe(value.args, defaults=defaults)} if value.args else {}
-        return {"class": describe(value.func), **positional, **describe(value.keywords, defaults=defaults)}
-    if isinstance(value, type) or inspect.isroutine(value):
+    if inspect.isclass(value) or inspect.isroutine(value):
         return value.__qualname__
+    return describe(_settings(value, defaults), defaults=defaults)
+
+
+def _settings(value: Any, defaults: bool) -> dict[str, Any]:
+    """The class of an object and what it holds, not yet as JSON types."""
+    if isinstance(value, functools.partial):
+        positional = {"args": value.args} if value.args else {}
+        return {"class": value.func, **positional, **value.keywords}
+    name = type(value).__name__
     if dataclasses.is_dataclass(value):
-        fields = {
-            field.name: getattr(value, field.name)
-            for field in dataclasses.fields(value)
-            if defaults or getattr(value, field.name) != _default(field)
-        }
-        return {"class": type(value).__name__, **describe(fields, defaults=defaults)}
-    if hasattr(value, "__dict__"):
-        return {"class": type(value).__name__, **describe(vars(value), defaults=defaults)}
-    return {"class": type(value).__name__, "value": str(value)}
+        held = {field.name: (field, getattr(value, field.name)) for field in dataclasses.fields(value)}
+        return {"class": name, **{key: own for key, (field, own) in held.items() if defaults or own != _default(field)}}
+    return {"class": name, **vars(value)} if hasattr(value, "__dict__") else {"class": name, "value": str(value)}
 
 
 def _default(field: "dataclasses.Field[Any]") -> Any:
-    """What the field holds unless said otherwise; MISSING, which equals nothing, if it must be said."""
-    if field.default_factory is not dataclasses.MISSING:
-        return field.default_factory()
-    return field.default
+    """The field's default; MISSING, which equals no value, if it has none."""
+    made = field.default_factory
+    return field.default if made is dataclasses.MISSING else made()

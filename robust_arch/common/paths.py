@@ -1,4 +1,4 @@
-"""Where the package finds its configuration."""
+"""Folders of the package: its configuration and its cache."""
 
 import os
 from pathlib import Path
@@ -13,6 +13,5 @@ def conf_dir() -> Path:
 
 
 def cache_dir() -> Path:
-    """Where decoded data sets are kept between runs: $XDG_CACHE_HOME/robust_arch, by default in ~/.cache."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "robust_arch"
+    """Where decoded data sets and compiled code are kept: $XDG_CACHE_HOME/robust_arch, by default in ~/.cache."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "robust_arch"

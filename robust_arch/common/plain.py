@@ -1,17 +1,17 @@
-"""Plain values of files that others may have written."""
+"""Checks of plain values from files of unknown origin."""
 
 import math
 import reprlib
 
-_LARGEST = 2**63  # of an integer: sizes and seeds are int64 further inside
-_LONGEST = 4096  # characters of a string, as of a path
+_LARGEST = 2**63  # integers: sizes and seeds become int64
+_LONGEST = 4096  # characters of a string, such as a path
 _DEEPEST, _MOST = 32, 10_000  # levels and values of a configuration
 
 
 def is_plain(value: object) -> bool:
-    """Whether it is None, a flag, an int64, a finite float, or a printable string without an interpolation.
+    """Whether it is None, a boolean, an int64, a finite float, or a printable string without an interpolation.
 
-    Strings of control characters or lone surrogates, and integers of thousands of digits, cannot be written or shown.
+    Control characters, lone surrogates and integers of thousands of digits cannot be written or shown.
     """
     if isinstance(value, str):
         return len(value) <= _LONGEST and value.isprintable() and "${" not in value
@@ -21,7 +21,7 @@ def is_plain(value: object) -> bool:
 
 
 def is_bounded(content: object) -> bool:
-    """Whether nested groups and lists end soon; a YAML alias can repeat a group inside itself or a billion times."""
+    """Whether nested groups and lists are small; a YAML alias can repeat a group inside itself or a billion times."""
     waiting, seen = [(content, 0)], 0
     while waiting:
         node, depth = waiting.pop()
@@ -34,7 +34,7 @@ def is_bounded(content: object) -> bool:
 
 
 def shown(value: object) -> str:
-    """`value` for an error message, cut short; content of a file may be of any length."""
+    """`value` for an error message, cut short."""
     try:
         return reprlib.repr(value)
     except ValueError:  # an integer of thousands of digits

@@ -1,8 +1,8 @@
-"""Random numbers that are a function of (seed, stream, example): the same in any batch, order, shard or device.
+"""Random numbers as a function of (seed, stream, example): the same in any batch, order, shard or device.
 
-A key is one 64-bit integer an example; the numbers of an example are SplitMix64 outputs counted from its key
-(Steele, Lea, Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014). Integer arithmetic alone, so
-a CPU and a GPU draw the same bits.
+Each example has a key, a 64-bit integer; its numbers are SplitMix64 outputs counted from the key (Steele, Lea, Flood,
+"Fast splittable pseudorandom number generators", OOPSLA 2014). They are computed in integer arithmetic alone, so a CPU
+and a GPU draw the same bits.
 """
 
 import hashlib
@@ -17,15 +17,13 @@ _MIX_2 = -7723592293110705685  # 0x94D049BB133111EB
 
 
 def derive(seed: int, *parts: int | str) -> int:
-    """A 63-bit seed that depends on `seed` and every part, for a stream of its own."""
-    digest = hashlib.blake2b(
-        repr((int(seed), *(part if isinstance(part, str) else int(part) for part in parts))).encode(), digest_size=8
-    ).digest()
-    return int.from_bytes(digest, "little") >> 1
+    """A 63-bit seed for a stream of its own, which depends on `seed` and every part."""
+    text = repr((int(seed), *(part if isinstance(part, str) else int(part) for part in parts)))
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little") >> 1
 
 
 def _shift_right(z: Tensor, bits: int) -> Tensor:
-    # torch shifts int64 arithmetically; the mask makes it the logical shift that SplitMix64 is defined with
+    # torch shifts int64 arithmetically; the mask makes it the logical shift by which SplitMix64 is defined
     return (z >> bits) & ((1 << (64 - bits)) - 1)
 
 
@@ -36,12 +34,12 @@ def _mix(z: Tensor) -> Tensor:
 
 
 def example_keys(stream_seed: int, index: Tensor) -> Tensor:
-    """One key an example. index: (B,) integers, the examples' positions in their data set. Returns (B,) int64."""
+    """One key per example. index: (B,) integers, the examples' positions in their data set. Returns (B,) int64."""
     return _mix(_mix(index.long() * _GAMMA + _GAMMA) ^ stream_seed)
 
 
 def random_bits(keys: Tensor, count: int) -> Tensor:
-    """`count` 64-bit words an example. keys: (B,) int64. Returns (B, count) int64."""
+    """`count` 64-bit words per example. keys: (B,) int64. Returns (B, count) int64."""
     counter = torch.arange(1, count + 1, device=keys.device, dtype=torch.int64) * _GAMMA
     return _mix(keys[:, None] + counter)
 
@@ -54,8 +52,7 @@ def uniform(keys: Tensor, shape: tuple[int, ...]) -> Tensor:
 
 def normal(keys: Tensor, shape: tuple[int, ...]) -> Tensor:
     """Standard normal numbers by the Box-Muller transform. keys: (B,) int64. Returns (B, *shape) float32."""
-    count = math.prod(shape)
-    u = uniform(keys, (2, count))
+    u = uniform(keys, (2, math.prod(shape)))
     # 1 - u lies in (0, 1], so the logarithm is finite
     z = torch.sqrt(-2.0 * torch.log1p(-u[:, 0])) * torch.cos(2.0 * math.pi * u[:, 1])
     return z.view(len(keys), *shape)

@@ -1,4 +1,4 @@
-"""Intervals for shares of test images, means over seeds and rank correlations.
+"""Intervals at 95% confidence for shares of test images, means over seeds and rank correlations.
 
 scipy is imported inside the functions, so that commands that compute no statistics start without it.
 """
@@ -14,6 +14,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from robust_arch.errors import invalid
+
+_UPPER = 0.975  # the probability below the upper bound of a two-sided 95% interval
+_Z = NormalDist().inv_cdf(_UPPER)
 
 
 class MeanInterval(NamedTuple):
@@ -56,11 +59,11 @@ class PairedComparison(NamedTuple):
 
 
 @cache  # a report needs the same few shares many times, at a quarter of a millisecond each
-def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
+def wilson_interval(successes: int, n: int) -> tuple[float, float]:
     """Score interval of a share in [0, 1] from `successes` of `n` (Wilson 1927, no continuity correction).
 
     Raises:
-        InputError: unless 0 <= successes <= n, n >= 1 and 0 < confidence < 1.
+        InputError: unless 0 <= successes <= n and n >= 1.
     """
     from scipy.stats import binomtest
 
@@ -68,13 +71,12 @@ def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> tuple[f
         raise invalid("n", n, "at least 1")
     if not 0 <= successes <= n:
         raise invalid("successes", successes, f"between 0 and n = {n}")
-    _below_upper_bound(confidence)
-    low, high = binomtest(successes, n).proportion_ci(confidence, method="wilson")
+    low, high = binomtest(successes, n).proportion_ci(0.95, method="wilson")
     return float(low), float(high)
 
 
 def recorded_share(count: int, n: int) -> dict[str, Any]:
-    """A share as records hold it: count, n, percent of n and 95% Wilson interval in percent; 0 of 0 may be anything."""
+    """A share as records hold it: count, n, percent of n and its interval in percent, which is [0, 100] for n = 0."""
     low, high = wilson_interval(count, n) if n else (0.0, 1.0)
     return {"count": count, "n": n, "percent": 100 * count / n if n else 0.0, "interval": [100 * low, 100 * high]}
 
@@ -84,16 +86,15 @@ def rounding_deviation(step: float) -> float:
     return step / math.sqrt(12)
 
 
-def mean_interval(values: Sequence[float], confidence: float = 0.95, *, least_deviation: float = 0.0) -> MeanInterval:
+def mean_interval(values: Sequence[float], *, least_deviation: float = 0.0) -> MeanInterval:
     """Mean over independent runs (seeds) with Student's t interval, in the unit of `values`.
 
     Args:
         values: one number per run.
-        confidence: of the interval.
         least_deviation: the smallest standard deviation that the interval may rest on.
 
     Raises:
-        InputError: for no values, or unless 0 < confidence < 1.
+        InputError: for no values.
     """
     from scipy.special import stdtrit
 
@@ -102,19 +103,18 @@ def mean_interval(values: Sequence[float], confidence: float = 0.95, *, least_de
     mean = fmean(values)
     if len(values) < 2:
         return MeanInterval(mean, None, None)
-    quantile = float(stdtrit(len(values) - 1, _below_upper_bound(confidence)))
-    half = quantile * max(stdev(values), least_deviation) / math.sqrt(len(values))
+    half = float(stdtrit(len(values) - 1, _UPPER)) * max(stdev(values), least_deviation) / math.sqrt(len(values))
     return MeanInterval(mean, mean - half, mean + half)
 
 
 def percent_interval(accuracy: float, n: int) -> tuple[float, float]:
-    """Wilson's 95% interval in percent of an accuracy in percent of `n` images."""
+    """Wilson's interval in percent of an accuracy in percent of `n` images."""
     low, high = wilson_interval(round(accuracy / 100 * n), n)
     return 100 * low, 100 * high
 
 
 def accuracy_interval(accuracies: Sequence[float], n: int) -> tuple[float, float, float]:
-    """Mean and 95% interval in percent of runs' accuracies on `n` images: Wilson's for one run, else Student's t.
+    """Mean and interval in percent of runs' accuracies on `n` images: Wilson's for one run, else Student's t.
 
     The t interval rests on a standard deviation of at least (100 / n) / sqrt(12) points, that of rounding to whole
     images: runs that agree by chance do not make the mean certain. It is cut to [0, 100].
@@ -125,13 +125,13 @@ def accuracy_interval(accuracies: Sequence[float], n: int) -> tuple[float, float
     return mean, max(low, 0.0), min(high, 100.0)
 
 
-def compare_paired(first: np.ndarray, second: np.ndarray, confidence: float = 0.95) -> PairedComparison:
+def compare_paired(first: np.ndarray, second: np.ndarray) -> PairedComparison:
     """McNemar's exact test (McNemar 1947) of two (n,) arrays of booleans, with the interval of Agresti and Min (2005).
 
     The interval is Wald's after adding one half to each cell of the 2x2 table.
 
     Raises:
-        InputError: for arrays of different lengths, or of none.
+        InputError: for arrays of different lengths, or empty ones.
     """
     from scipy.stats import binomtest
 
@@ -139,13 +139,12 @@ def compare_paired(first: np.ndarray, second: np.ndarray, confidence: float = 0.
         raise invalid("examples", (first.shape, second.shape), "the same examples for both, at least one")
     n = len(first)
     b, c = int((first & ~second).sum()), int((second & ~first).sum())
-    centre, padded = (b - c) / (n + 2), b + c + 1
-    half = NormalDist().inv_cdf(_below_upper_bound(confidence)) * math.sqrt(padded - (b - c) ** 2 / (n + 2)) / (n + 2)
+    centre, half = (b - c) / (n + 2), _Z * math.sqrt(b + c + 1 - (b - c) ** 2 / (n + 2)) / (n + 2)
     p_value = float(binomtest(b, b + c).pvalue) if b + c else 1.0
     return PairedComparison(n, b, c, (b - c) / n, max(centre - half, -1.0), min(centre + half, 1.0), p_value)
 
 
-def rank_correlation(first: Sequence[float], second: Sequence[float], confidence: float = 0.95) -> RankCorrelation:
+def rank_correlation(first: Sequence[float], second: Sequence[float]) -> RankCorrelation:
     """Kendall's tau-b (Kendall 1945) of pairs, with the interval of Fieller, Hartley and Pearson (1957).
 
     The interval is tanh(atanh(tau) -+ z sqrt(0.437 / (n - 4))), found on pairs of normal variables with |tau| below
@@ -164,32 +163,5 @@ def rank_correlation(first: Sequence[float], second: Sequence[float], confidence
         return RankCorrelation(n, None, None, None)
     if n <= 4 or math.isclose(abs(tau), 1):
         return RankCorrelation(n, tau, None, None)
-    half = NormalDist().inv_cdf(_below_upper_bound(confidence)) * math.sqrt(0.437 / (n - 4))
+    half = _Z * math.sqrt(0.437 / (n - 4))
     return RankCorrelation(n, tau, math.tanh(math.atanh(tau) - half), math.tanh(math.atanh(tau) + half))
-
-
-def resolution(n: int, p: float = 0.5, confidence: float = 0.95) -> float:
-    """Smallest difference of two shares near `p`, each of `n` independent images, that a two-proportion z test detects.
-
-    z sqrt(2 p (1 - p) / n), a share in [0, 1]. Two networks on the same images are paired, and a paired test may
-    detect smaller differences.
-
-    Raises:
-        InputError: unless n >= 1, 0 <= p <= 1 and 0 < confidence < 1.
-    """
-    if n < 1:
-        raise invalid("n", n, "at least 1")
-    if not 0 <= p <= 1:
-        raise invalid("p", p, "a share between 0 and 1")
-    return NormalDist().inv_cdf(_below_upper_bound(confidence)) * math.sqrt(2 * p * (1 - p) / n)
-
-
-def _below_upper_bound(confidence: float) -> float:
-    """The probability below the upper bound of a two-sided interval of that confidence.
-
-    Raises:
-        InputError: unless 0 < confidence < 1.
-    """
-    if not 0 < confidence < 1:
-        raise invalid("confidence", confidence, "strictly between 0 and 1")
-    return (1 + confidence) / 2

@@ -1,1 +1,1 @@
-"""From a Hydra configuration to checked objects; nothing further inside reads a configuration."""
+"""From a Hydra configuration to checked objects; the rest of the package reads no configuration."""

@@ -1,4 +1,4 @@
-"""What the two Hydra commands share: composing, and one line for what Hydra does not accept."""
+"""What the two Hydra commands share: composition, and one line for what Hydra does not accept."""
 
 import os
 import sys
@@ -29,13 +29,13 @@ def require_one_study(words: Sequence[str]) -> None:
 
 
 def overrides_last(words: Sequence[str]) -> list[str]:
-    """The words of a command with its overrides after its options, as Hydra's parser needs them to be."""
-    options: list[str] = []
-    overrides: list[str] = []
-    for before, word in zip(["", *words], words, strict=False):
-        is_override = not word.startswith("-") and ("=" in word or word.startswith("~"))
-        (overrides if is_override and before not in _TAKE_A_VALUE else options).append(word)
-    return [*options, *overrides]
+    """The words of a command with its overrides after its options, as Hydra's parser needs them."""
+
+    def is_override(position: int) -> bool:
+        word, before = words[position], words[position - 1] if position else ""
+        return not word.startswith("-") and ("=" in word or word.startswith("~")) and before not in _TAKE_A_VALUE
+
+    return [words[position] for position in sorted(range(len(words)), key=is_override)]
 
 
 def run_job(job: Callable[[DictConfig], Any], config: str) -> None:
@@ -45,7 +45,7 @@ def run_job(job: Callable[[DictConfig], Any], config: str) -> None:
         SystemExit: with status 1 and one line for what Hydra does not accept.
     """
     sys.argv[1:] = overrides_last(sys.argv[1:])
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises; it would print a traceback of its own
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises instead of printing a traceback of its own
     try:
         hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=config)(job)()
     except (HydraException, OmegaConfBaseException) as error:

@@ -1,4 +1,4 @@
-"""The groups `evaluate` and `study.finalists`: what is evaluated, and how."""
+"""The groups `threat`, `evaluate` and `study.finalists`: what is evaluated, and how."""
 
 from dataclasses import dataclass, fields
 from typing import Any
@@ -17,7 +17,7 @@ from robust_arch.evaluation.record import RESERVED_NAMES
 from robust_arch.interop.normalisation import Request
 
 NORMALISATION_KEYS = ("normalize", "mean", "std")
-"""Keys of `evaluate` that are of a checkpoint from elsewhere, and not of what is done with it."""
+"""Keys of `evaluate` about a checkpoint from elsewhere, and not about its evaluation."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +30,7 @@ class Finalists:
 
 def read_threat(node: DictConfig) -> ThreatModel:
     """The group `threat`."""
-    ThreatModel(node.norm, 0)  # an unknown norm has no usual radius: complain of the norm
+    ThreatModel(node.norm, 0)  # an unknown norm has no usual radius: the error names the norm
     try:
         return ThreatModel(node.norm, node.eps)
     except OmegaConfBaseException:
@@ -38,21 +38,19 @@ def read_threat(node: DictConfig) -> ThreatModel:
 
 
 def read_evaluation(node: Any) -> EvaluationSettings:
-    """The group `evaluate`; each attack's YAML is looked up by name."""
-    settings = plain(node, "evaluate")
-    for key in NORMALISATION_KEYS:
-        settings.pop(key, None)
-    names, cascade = settings.pop("attacks"), settings.pop("cascade")
-    checkpoints = settings.pop("checkpoints", ["best"])
-    for key, values in (("attacks", names), ("cascade", cascade), ("checkpoints", checkpoints)):
+    """The group `evaluate`; each attack's YAML file is found by name."""
+    settings = {key: value for key, value in plain(node, "evaluate").items() if key not in NORMALISATION_KEYS}
+    lists = {"attacks": settings.pop("attacks"), "cascade": settings.pop("cascade")}
+    lists["checkpoints"] = settings.pop("checkpoints", ["best"])
+    for key, values in lists.items():
         is_list = isinstance(values, list) and all(isinstance(value, str) for value in values)
         if not is_list or len(set(values)) != len(values):
             raise invalid(f"evaluate.{key}", values, "a list of different names")
     require_integer("evaluate.seed", settings["seed"], 0)
     return EvaluationSettings(
-        attacks=tuple(read_attack(name) for name in names),
-        cascade=tuple(read_attack(name, "cascade") for name in cascade),
-        checkpoints=tuple(checkpoints),
+        attacks=tuple(read_attack(name) for name in lists["attacks"]),
+        cascade=tuple(read_attack(name, "cascade") for name in lists["cascade"]),
+        checkpoints=tuple(lists["checkpoints"]),
         **settings,
     )
 

@@ -1,4 +1,4 @@
-"""Groups of a Hydra configuration as plain data, and the objects that they name."""
+"""Groups of a Hydra configuration as plain data, and the objects built from them."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -19,9 +19,9 @@ from robust_arch.errors import InputError, invalid, require_keys
 
 
 def instantiate(node: Any, key: str) -> Any:
-    """Build what a group names from its keys; any fault in it is one InputError that names the key.
+    """Build the object that a group describes; any fault in the group is an InputError that names the key.
 
-    The built object checks its values; for the rest, types are compared with its signature.
+    The object checks its own values; types are compared with its signature.
     """
     content = plain(node, key)
     if "_target_" not in content:
@@ -43,7 +43,7 @@ def instantiate(node: Any, key: str) -> Any:
 
 
 def plain(node: Any, key: str) -> dict[str, Any]:
-    """A resolved node; InputError names a value that is missing or broken, and a node that is not a mapping."""
+    """A resolved node; InputError names a value that is missing or cannot be resolved, or a node that is no mapping."""
     content = node
     if OmegaConf.is_config(node):
         try:
@@ -57,7 +57,7 @@ def plain(node: Any, key: str) -> dict[str, Any]:
 
 
 def of_a_job(composed: DictConfig) -> DictConfig:
-    """Move Hydra's own part of a composed configuration to HydraConfig, as in a job; changes it in place."""
+    """Move Hydra's own part of a composed configuration to HydraConfig, as in a job; changes `composed` in place."""
     HydraConfig.instance().set_config(composed)
     with read_write(composed), open_dict(composed):
         del composed["hydra"]
@@ -65,7 +65,7 @@ def of_a_job(composed: DictConfig) -> DictConfig:
 
 
 def known_keys(content: Any, key: str, names: Iterable[str]) -> dict[str, Any]:
-    """Plain data of the group `key`; InputError names a key that is not among `names`, or one that is missing."""
+    """`content`, if it is a group with exactly these keys; InputError names an unknown or missing key."""
     if not isinstance(content, dict):
         raise invalid(key, content, "a group of keys")
     allowed = set(names)
@@ -74,12 +74,12 @@ def known_keys(content: Any, key: str, names: Iterable[str]) -> dict[str, Any]:
 
 
 def field_names(kind: Any) -> set[str]:
-    """The fields of a dataclass, which are the keys of the group that it is read from."""
+    """The fields of a dataclass, which are the keys of its group."""
     return {each.name for each in fields(kind)}
 
 
 def built(node: Any, key: str, kind: Any) -> Any:
-    """Build what a group names, which must be an instance of `kind`."""
+    """Build the object that a group describes, which must be an instance of `kind`."""
     made = instantiate(node, key)
     if not isinstance(made, kind):
         raise invalid(f"{key}._target_", node["_target_"], f"the name of a {kind.__name__}")
@@ -87,12 +87,9 @@ def built(node: Any, key: str, kind: Any) -> Any:
 
 
 def config_folders() -> list[Path]:
-    """The folders in which groups are looked up: --config-dir first, then this package's conf."""
-    folders = []
-    if HydraConfig.initialized():
-        sources = HydraConfig.get().runtime.config_sources
-        folders = [Path(source.path) for source in sources if source.schema == "file" and source.path]
-    return [*folders, conf_dir()]
+    """The folders of groups: --config-dir first, then this package's conf."""
+    sources = HydraConfig.get().runtime.config_sources if HydraConfig.initialized() else ()
+    return [*(Path(source.path) for source in sources if source.schema == "file" and source.path), conf_dir()]
 
 
 def as_override(key: str, value: Any) -> str:
@@ -105,7 +102,7 @@ def as_override(key: str, value: Any) -> str:
 
 
 def training_statistics(data: str, root: str | None) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation per channel of the training images of a data set.
+    """Mean and standard deviation per channel of a data set's training images.
 
     data: a choice of the group `data`. root: its folder, None for the usual one.
     """

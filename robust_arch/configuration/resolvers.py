@@ -1,4 +1,4 @@
-"""What this project adds to the interpolations that its YAML files can use."""
+"""The interpolations that this project adds for its YAML files."""
 
 from pathlib import Path
 
@@ -6,9 +6,9 @@ from omegaconf import OmegaConf
 
 
 def register_resolvers() -> None:
-    """`${study_name:...}`: a study's folder is named like its YAML, and `single` without one."""
-    OmegaConf.register_new_resolver("study_name", _study_name, replace=True)
+    """`${study_name:...}`: a study's folder is named like its YAML file, or `single` without one."""
 
+    def study_name(choice: str | None) -> str:
+        return "single" if choice in (None, "null") else Path(str(choice)).name
 
-def _study_name(choice: str | None) -> str:
-    return "single" if choice in (None, "null") else Path(str(choice)).name
+    OmegaConf.register_new_resolver("study_name", study_name, replace=True)

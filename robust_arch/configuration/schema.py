@@ -1,13 +1,12 @@
-"""Which keys a configuration may have, and of what type their values are: read from signatures and from `conf`.
+"""The keys that a configuration may have and the types of their values, read from signatures and from `conf`.
 
-Hydra accepts any key that a YAML or a `+` on the command line adds, and passes values of any type on.
+Hydra itself accepts any key that a YAML file or a `+` on the command line adds, and values of any type.
 """
 
 import inspect
-import math
 import types
 import typing
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,134 +16,106 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError
 
+from robust_arch.common.annotations import fits, is_plain_of
 from robust_arch.common.paths import conf_dir
 from robust_arch.errors import InputError, invalid, require_flag, require_keys
 
-LARGEST_INTEGER = 2**63 - 1
 _HYDRA_KEYS = frozenset({"_target_", "_partial_", "_recursive_", "_convert_", "_args_"})
 
 
 def require_accepted(node: Any, key: str) -> None:
-    """Check the keys of a group that Hydra will build, and of those inside, against the signature of its `_target_`.
+    """Check the keys of a group that Hydra will build, and of groups inside it, against the signature of `_target_`.
 
     node: plain data.
 
     Raises:
         InputError: for a target that cannot be found, and for a key that it does not take or lacks.
     """
-    for place, group in _groups(node, key):
-        parameters = inspect.signature(_target(group, place)).parameters
+    for place, group, target in _groups(node, key):
+        parameters = inspect.signature(target).parameters
         if any(each.kind is inspect.Parameter.VAR_KEYWORD for each in parameters.values()):
             continue
         positional = bool(group.get("_partial_")) or "_args_" in group
         required = [name for name, each in parameters.items() if each.default is inspect.Parameter.empty]
-        require_keys(_own(group), place, parameters, () if positional else required)
+        require_keys(group.keys() - _HYDRA_KEYS, place, parameters, () if positional else required)
 
 
 def require_types(node: Any, key: str) -> None:
-    """Raise InputError for a value in a group, or one inside, of another type than in the signature.
+    """Raise InputError for a value in a group, or in one inside it, whose type is not that of the signature.
 
-    node: plain data, whose keys are accepted.
+    node: plain data with accepted keys.
     """
-    for place, group in _groups(node, key):
-        hints = _hints(_target(group, place))
-        for name, value in _own(group).items():
-            is_label = name == "name" and _is_integer(value)  # YAML reads the label 2024 as a number
-            if name in hints and not is_label and not _is_of(value, hints[name]):
+    for place, group, target in _groups(node, key):
+        try:
+            hints = typing.get_type_hints(target.__init__ if inspect.isclass(target) else target)
+        except Exception:  # an annotation may name what does not exist when the program runs
+            continue
+        for name, value in group.items():
+            is_label = name == "name" and is_plain_of(value, int)  # YAML reads the label 2024 as a number
+            if name in hints and name not in _HYDRA_KEYS and not is_label and not fits(value, hints[name], _fits_one):
                 raise invalid(f"{place}.{name}", value, _described(hints[name]))
 
 
-def _own(group: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in group.items() if name not in _HYDRA_KEYS}
-
-
-def _groups(value: Any, key: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Every group with a `_target_` in `value`, with its key; the innermost first, so that its fault is named."""
+def _groups(value: Any, key: str) -> Iterator[tuple[str, Mapping[str, Any], Any]]:
+    """Each group with a `_target_` in `value`, with its key and target; inner groups first, so that they are blamed."""
     if isinstance(value, Mapping):
         for name, inner in value.items():
             yield from _groups(inner, f"{key}.{name}")
         if "_target_" in value:
-            yield key, value
+            yield key, value, _target(value, key)
     elif isinstance(value, list):
         for position, inner in enumerate(value):
             yield from _groups(inner, f"{key}[{position}]")
 
 
-def _target(node: Mapping[str, Any], key: str) -> Any:
+def _target(group: Mapping[str, Any], key: str) -> Any:
     """The class or function that a group names."""
     for flag in ("_partial_", "_recursive_"):
-        require_flag(f"{key}.{flag}", node.get(flag, False))
+        require_flag(f"{key}.{flag}", group.get(flag, False))
     try:
-        target = hydra.utils.get_object(node["_target_"])
+        target = hydra.utils.get_object(group["_target_"])
         inspect.signature(target)
     except Exception as error:  # importing what a user names may raise anything
-        raise invalid(f"{key}._target_", node["_target_"], f"a class or function ({one_line(error)})") from None
+        raise invalid(f"{key}._target_", group["_target_"], f"a class or function ({one_line(error)})") from None
     return target
 
 
-def _hints(target: Any) -> dict[str, Any]:
-    """Types of the parameters, as far as they are annotated with what can be found."""
-    try:
-        return typing.get_type_hints(target.__init__ if inspect.isclass(target) else target)
-    except Exception:  # an annotation names what is not there when the program runs
-        return {}
-
-
-def _is_of(value: Any, hint: Any) -> bool:
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if isinstance(value, Mapping) and "_target_" in value:  # checked by itself; what it makes is known once it is made
-        return hint not in _PLAIN
-    if hint in _PLAIN:
-        return _PLAIN[hint][0](value)
-    if origin in (typing.Union, types.UnionType):
-        return any(_is_of(value, each) for each in arguments)
+def _fits_one(value: Any, annotation: Any) -> bool:
+    """Whether a value fits an annotation that is no collection or union."""
+    if isinstance(value, Mapping) and "_target_" in value:  # checked by itself; its type is known once it is built
+        return annotation not in _PLAIN
+    if annotation in (str, Path):
+        return isinstance(value, str)
+    if annotation in _PLAIN:
+        return is_plain_of(value, annotation)
+    origin = typing.get_origin(annotation)
     if origin is typing.Literal:
-        return value in arguments
-    if inspect.isclass(origin) and issubclass(origin, Mapping):
-        return isinstance(value, Mapping)
-    if origin is tuple or (inspect.isclass(origin) and issubclass(origin, Sequence)):
-        inner = arguments[0] if arguments else Any
-        return isinstance(value, list | tuple) and all(_is_of(each, inner) for each in value)
+        return value in typing.get_args(annotation)
     # plain data is no object of any other class
-    return not inspect.isclass(origin or hint) or hint is object
+    return not inspect.isclass(origin or annotation) or annotation is object
 
 
-def _is_integer(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and abs(value) <= LARGEST_INTEGER
-
-
-def _is_number(value: Any) -> bool:
-    return _is_integer(value) or (isinstance(value, float) and math.isfinite(value))
-
-
-_PLAIN: dict[Any, tuple[Callable[[Any], bool], str]] = {
-    int: (_is_integer, "an integer"),
-    float: (_is_number, "a finite number"),
-    bool: (lambda value: isinstance(value, bool), "true or false"),
-    str: (lambda value: isinstance(value, str), "text, like a name"),
-    Path: (lambda value: isinstance(value, str), "a path"),
-    type(None): (lambda value: value is None, "null"),
+_PLAIN: dict[Any, str] = {
+    int: "an integer",
+    float: "a finite number",
+    bool: "true or false",
+    str: "text, like a name",
+    Path: "a path",
+    type(None): "null",
 }
 
 
 def _described(hint: Any) -> str:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if hint in _PLAIN:
-        return _PLAIN[hint][1]
+        return _PLAIN[hint]
     if origin in (typing.Union, types.UnionType):
         return " or ".join(dict.fromkeys(map(_described, arguments)))
     if inspect.isclass(origin) and issubclass(origin, Mapping):
-        return "a group of keys"
+        return f"a group of keys, each {_described(arguments[1])}" if arguments else "a group of keys"
     if inspect.isclass(origin) and issubclass(origin, Sequence):
         return f"a list, each {_described(arguments[0])}" if arguments else "a list"
     return "a group of keys with a _target_"
-
-
-@cache
-def _of_file(name: str) -> dict[str, Any]:
-    """The content of a file of `conf`."""
-    content: dict[str, Any] = yaml.safe_load((conf_dir() / name).read_text(encoding="utf-8"))
-    return content
 
 
 @cache
@@ -154,18 +125,23 @@ def _known(config: str) -> tuple[dict[str, frozenset[str]], frozenset[str]]:
     Groups with a `_target_` have no keys here, as `require_accepted` checks them; `arch` and `logger` are checked where
     they are read.
     """
-    content = dict(_of_file(f"{config}.yaml"))
+
+    def read(name: str) -> dict[str, Any]:
+        content: dict[str, Any] = yaml.safe_load((conf_dir() / f"{name}.yaml").read_text(encoding="utf-8"))
+        return content
+
+    content = read(config)
     chosen = {name: choice for each in content["defaults"] if isinstance(each, dict) for name, choice in each.items()}
     names = {name for name in {*content, *chosen} if " " not in name} - {"defaults", "hydra", "scale"}
-    groups = {name: frozenset(content[name]) for name in names - {"arch"} if isinstance(content.get(name), dict)}
+    groups = {name for name in names - {"arch"} if isinstance(content.get(name), dict)}
+    known: dict[str, frozenset[str]] = {name: frozenset(content[name] if name in groups else ()) for name in names}
     for name in {"evaluate", "search"} & names:
-        groups[name] = groups.get(name, frozenset()) | frozenset(_of_file(f"{name}/{chosen[name]}.yaml"))
-    required = frozenset(name for name in names if name in content or chosen[name] is not None)
-    return {name: groups.get(name, frozenset()) for name in names}, required
+        known[name] |= frozenset(read(f"{name}/{chosen[name]}"))
+    return known, frozenset(name for name in names if name in content or chosen[name] is not None)
 
 
 def require_known(cfg: DictConfig, config: str) -> None:
-    """Raise InputError for a key that conf/<config>.yaml does not have, or lacks, at the top or in its groups."""
+    """Raise InputError for a key too many or too few compared with conf/<config>.yaml, at the top or in a group."""
     content: Any = OmegaConf.to_container(cfg, resolve=False)
     known, required = _known(config)
     require_keys(content, "", known, required)
@@ -193,5 +169,5 @@ def refused(error: Exception) -> InputError:
 
 
 def one_line(error: BaseException) -> str:
-    """The text of an error that is not ours, without line breaks and control characters."""
+    """The text of an error of another package, without line breaks and control characters."""
     return "".join(each for each in " ".join(str(error).split()) if each.isprintable())

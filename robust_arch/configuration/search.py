@@ -7,7 +7,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from robust_arch.architectures import PRESETS, ImageShape, cost
 from robust_arch.configuration.nodes import field_names, known_keys, plain
-from robust_arch.configuration.settings import read_seed, read_spec
+from robust_arch.configuration.settings import read_integer, read_spec
 from robust_arch.errors import invalid, require_integer
 from robust_arch.search import Budget, Sample, Space, Tie, Variants
 
@@ -18,7 +18,7 @@ def search_group(cfg: DictConfig, name: str, names: Iterable[str]) -> dict[str, 
 
 
 def read_budget(cfg: DictConfig, num_classes: int, image_shape: ImageShape) -> Budget:
-    """The group `search.budget`; `arch` or a preset's name stands for that network's cost on this task."""
+    """The group `search.budget`; `arch` or a preset's name means that network's cost on this task."""
     budget = search_group(cfg, "budget", field_names(Budget))
     for resource in ("params", "macs"):
         named = budget[resource]
@@ -35,20 +35,17 @@ def read_space(cfg: DictConfig) -> Space:
     """
     space = search_group(cfg, "space", field_names(Space) - {"template"})
     spec = read_spec(cfg.arch)
-    tie, vary = (
-        _optional(space.pop(name), f"search.space.{name}", kind) for name, kind in (("tie", Tie), ("vary", Variants))
-    )
-    if any(value not in (None, False) for value in vary.values()):
-        return Space(template=spec, tie=Tie(**tie), vary=Variants(**vary), **space)
+    inner: dict[str, dict[str, Any]] = {}
+    for name, kind in (("tie", Tie), ("vary", Variants)):
+        content = space.pop(name)
+        inner[name] = {} if content is None else known_keys(content, f"search.space.{name}", field_names(kind))
+    tie = Tie(**inner["tie"])
+    if any(value not in (None, False) for value in inner["vary"].values()):
+        return Space(template=spec, tie=tie, vary=Variants(**inner["vary"]), **space)
     if all(space[key] is None for key in ("depths", "widths", "shares")):
         depths, widths = (tuple((value,) for value in values) for values in (spec.depths, spec.widths))
         space |= {"depths": depths, "widths": widths}
-    return Space(template=spec, tie=Tie(**tie), **space)
-
-
-def _optional(content: Any, key: str, kind: Any) -> dict[str, Any]:
-    """The keys of a group inside a group, which may be null."""
-    return {} if content is None else known_keys(content, key, field_names(kind))
+    return Space(template=spec, tie=tie, **space)
 
 
 def read_sample(cfg: DictConfig) -> Sample:
@@ -57,10 +54,10 @@ def read_sample(cfg: DictConfig) -> Sample:
 
 
 def read_seeds(cfg: DictConfig) -> tuple[int, ...]:
-    """The axis `search.seeds`; without one, the key `seed`."""
+    """`search.seeds`, or `seed` where that is null."""
     seeds = cfg.search.seeds
     if seeds is None:
-        return (read_seed(cfg),)
+        return (read_integer(cfg, "seed"),)
     listed = OmegaConf.to_container(seeds) if OmegaConf.is_list(seeds) else None
     if not isinstance(listed, list) or not listed or len({str(seed) for seed in listed}) != len(listed):
         raise invalid("search.seeds", listed or seeds, "a list of different integers, like [0,1,2]")

@@ -1,4 +1,4 @@
-"""Augmentation of a whole batch at once, on its device; what happens to an example follows from its key alone."""
+"""Augmentation of a whole batch at once, on its device; what happens to an example depends only on its key."""
 
 from dataclasses import dataclass
 
@@ -12,10 +12,13 @@ from robust_arch.errors import require_flag, require_integer
 
 @dataclass(frozen=True, kw_only=True)
 class CropFlip:
-    """Random crop after zero padding of `padding` pixels a side, a horizontal flip with probability 1/2, and cutout.
+    """Random crop, horizontal flip with probability 1/2, and cutout.
 
-    cutout: side of a square of zeros around a random pixel (DeVries and Taylor 2017), of which the image's border may
-    cut off a part; 0 for none.
+    Attributes:
+        padding: pixels of zeros added on each side before the crop.
+        flip: whether to flip.
+        cutout: side of a square of zeros around a random pixel (DeVries and Taylor 2017), which the image's border may
+            cut off; 0 for none.
     """
 
     padding: int = 4
@@ -28,7 +31,7 @@ class CropFlip:
         require_flag("recipe.augment.flip", self.flip)
 
     def __call__(self, images: Tensor, keys: Tensor) -> Tensor:
-        """images: (B, C, H, W) of any type; keys: (B,) as of `randomness.example_keys`. Returns (B, C, H, W)."""
+        """images: (B, C, H, W) of any type; keys: (B,) from `randomness.example_keys`. Returns (B, C, H, W)."""
         batch, _, height, width = images.shape
         draws = randomness.random_bits(keys, 5)
         offsets = 2 * self.padding + 1
@@ -44,7 +47,7 @@ class CropFlip:
         return self._cut(cropped, draws[:, 3], draws[:, 4]) if self.cutout else cropped
 
     def _cut(self, images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-        """Zeros where both coordinates lie in [centre - side // 2, centre - side // 2 + side)."""
+        """Set to zero where both coordinates lie in [centre - side // 2, centre - side // 2 + side)."""
         inside = []
         for draws, size in zip((rows, columns), images.shape[2:], strict=True):
             first = draws.remainder(size)[:, None] - self.cutout // 2

@@ -1,4 +1,4 @@
-"""Batches by index: whole batches are slices of tensors in memory, shared out over devices without duplicates."""
+"""Batches by index: slices of tensors in memory, divided over devices without duplicates."""
 
 from collections.abc import Iterator
 
@@ -17,13 +17,13 @@ _SHARE_OF_DEVICE = 0.25  # of a GPU's free memory that images may take; the rest
 
 
 class IndexedImages(Dataset[Batch]):
-    """A whole batch at a time, cut on `device`: images (B, C, H, W) uint8, labels (B,), positions in the set (B,)."""
+    """Whole batches, indexed on `device`: images (B, C, H, W) uint8, labels (B,), positions in the set (B,)."""
 
     def __init__(self, images: ImageSet, device: torch.device) -> None:
         self.images, self.labels, self.device = images.images.to(device), images.labels.to(device), device
 
     def __getitem__(self, index: Tensor) -> Batch:
-        # from pinned memory a GPU fetches it by itself; the host would wait for the step before otherwise
+        # a GPU fetches pinned memory by itself; otherwise the host would wait for the step before
         here = index.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else index
         return self.images[here], self.labels[here], here
 
@@ -34,30 +34,23 @@ class IndexedImages(Dataset[Batch]):
 class GlobalBatches(Sampler[Tensor]):
     """Positions of each global batch, of which this rank gets every `world_size`-th example.
 
-    All ranks see the same number of batches; in the last one a rank's share may be empty. With `shuffle` the order
-    is a permutation that (seed, epoch) decides; Lightning calls `set_epoch`.
+    All ranks get the same number of batches; in the last one a rank's share may be empty. With `shuffle` the order
+    is a permutation that (seed, epoch) determines; Lightning calls `set_epoch`.
     """
 
     def __init__(
-        self,
-        size: int,
-        batch_size: int,
-        *,
-        shuffle: bool,
-        drop_last: bool,
-        seed: int = 0,
-        rank: int = 0,
+        self, size: int, batch_size: int, *, shuffle: bool, drop_last: bool, seed: int = 0, rank: int = 0,
         world_size: int = 1,
-    ) -> None:
+    ) -> None:  # fmt: skip
         self.size, self.batch_size, self.shuffle, self.drop_last = size, batch_size, shuffle, drop_last
         self.seed, self.rank, self.world_size, self.epoch, self.begin = seed, rank, world_size, 0, 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch whose order the next iteration follows."""
+        """Set the epoch whose order the next iteration follows."""
         self.epoch = epoch
 
     def skip(self, batches: int) -> None:
-        """Begin the next iteration, and no later one, after so many batches."""
+        """Let the next iteration, and no later one, leave out this many batches at its beginning."""
         self.begin = batches
 
     def __len__(self) -> int:
@@ -78,19 +71,13 @@ def loader(
 ) -> DataLoader[Batch]:
     """A DataLoader that yields one `Batch` for each index tensor of `batches`, in this process.
 
-    place: `device` for images that lie on the device as a whole, `stream` for batches cut on the host and moved there,
-    `auto` for the first where they fit. device: the CPU unless given.
+    device: None is the CPU. place: `device` keeps all images on the device, `stream` indexes batches on the host and
+    moves them, `auto` is the first if the images fit.
     """
     device = device or torch.device("cpu")
-    resident = place == "device" or (place == "auto" and fits(images, device))
-    dataset = IndexedImages(images, device if resident else torch.device("cpu"))
-    pinned = device.type == "cuda" and not resident
-    return DataLoader(dataset, sampler=batches, batch_size=None, pin_memory=pinned)
-
-
-def fits(images: ImageSet, device: torch.device) -> bool:
-    """Whether the images may stay on the device: on a CPU always, as they are in its memory anyway."""
-    if device.type == "cpu":
-        return True
-    free, _ = torch.cuda.mem_get_info(device)
-    return images.images.nbytes <= _SHARE_OF_DEVICE * free
+    if place == "auto" and device.type != "cpu":
+        fit = images.images.nbytes <= _SHARE_OF_DEVICE * torch.cuda.mem_get_info(device)[0]
+        place = "device" if fit else "stream"
+    home = torch.device("cpu") if place == "stream" else device
+    pinned = place == "stream" and device.type == "cuda"
+    return DataLoader(IndexedImages(images, home), sampler=batches, batch_size=None, pin_memory=pinned)

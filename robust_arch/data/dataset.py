@@ -1,4 +1,4 @@
-"""What a data set provides to a study: a training part, a held-out part for selection, and a test part."""
+"""Data sets: a training part, a held-out part for selection, and a test part."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -13,28 +13,34 @@ from robust_arch.errors import invalid, require_integer, require_name
 
 @dataclass(frozen=True)
 class Splits:
-    """train: what the weights are fitted to; val: held out of the training set, for selection; test: the report."""
+    """The parts of a data set.
+
+    Attributes:
+        train: to fit the weights.
+        val: held out of the training set, for selection.
+        test: to report.
+    """
 
     train: ImageSet
     val: ImageSet
     test: ImageSet
 
     def training_fingerprint(self) -> str:
-        """What of the data decides training: the images fitted to and those selected on."""
+        """Of the images that determine training: those for fitting and those for selection."""
         return f"{self.train.fingerprint()}-{self.val.fingerprint()}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Dataset(ABC):
-    """A data set by name; a subclass reads it, the seeded class-stratified split is the same for all.
+    """A data set by name; subclasses read it, the seeded class-stratified split is the same for all.
 
     Attributes:
         name: label in the records.
-        val_fraction: part of the training set that is held out, in (0, 1).
-        train_images: number of images to train on, drawn by class from what is not held out; None takes all of it. A
+        val_fraction: fraction of the training set that is held out, in (0, 1).
+        train_images: number of images to train on, drawn by class from those that are not held out; None takes all. A
             smaller number draws a subset of what a larger one draws; the held-out and the test part stay the same.
-        split_seed: draws both.
-        eps: the radius that is usual on this data, by norm: the default of threat.eps.
+        split_seed: seed of both draws.
+        eps: the usual radius on this data, by norm: the default of threat.eps.
     """
 
     name: str
@@ -51,7 +57,7 @@ class Dataset(ABC):
         require_integer("data.split_seed", self.split_seed, 0)
 
     def as_recorded(self) -> "Dataset":
-        """The same data set where its settings stand in a file from elsewhere: nothing that they name is written."""
+        """The same data set with settings that are safe to take from a file: nothing that they name is written."""
         return self
 
     @abstractmethod
@@ -59,7 +65,7 @@ class Dataset(ABC):
         """The official training and test sets."""
 
     def load(self) -> Splits:
-        """Read, and hold a part of the training set out."""
+        """Read both parts, and hold out a part of the training set."""
         train, test = self.read()
         if train.num_classes < 2:
             raise invalid("data.name", self.name, f"at least 2 classes; found {train.num_classes}")
@@ -71,15 +77,14 @@ class Dataset(ABC):
         return Splits(train.subset(self._to_train_on(train, rest)), train.subset(held_out), test)
 
     def _to_train_on(self, train: ImageSet, rest: Tensor) -> Tensor:
-        """The positions that `train_images` takes of those that are not held out, ascending."""
+        """The positions, ascending, that `train_images` takes from `rest`, which is not held out."""
         if self.train_images is None:
             return rest
         if self.train_images > len(rest):
             allowed = f"at most the {len(rest)} training images that are not held out"
             raise invalid("data.train_images", self.train_images, allowed)
         labels = train.labels[rest]
-        order = stratified_order(labels, derive(self.split_seed, "train_images"))
-        taken = order[: self.train_images].sort().values
+        taken = stratified_order(labels, derive(self.split_seed, "train_images"))[: self.train_images].sort().values
         if missing := sorted(set(labels.tolist()) - set(labels[taken].tolist())):
             allowed = f"enough for an image of each class; of {len(missing)} classes there would be none"
             raise invalid("data.train_images", self.train_images, allowed)

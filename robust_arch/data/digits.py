@@ -1,4 +1,4 @@
-"""The 1,797 handwritten digits of scikit-learn: real 8x8 images that come with an installed package."""
+"""The 1,797 handwritten digits that scikit-learn ships: real images of 8x8 pixels."""
 
 from dataclasses import dataclass
 
@@ -13,10 +13,10 @@ _TEST_SIZE = 360  # a fifth; the set has no official test part, so this project 
 
 @dataclass(frozen=True, kw_only=True)
 class Digits(Dataset):
-    """UCI optical digits as scikit-learn ships them: 1 channel, 17 grey levels, 10 classes; 360 are the test set."""
+    """UCI optical digits: 1 channel, 17 grey levels, 10 classes; 360 images are the test set."""
 
     def read(self) -> tuple[ImageSet, ImageSet]:
-        """No file is read or downloaded; the test part never changes with the split seed."""
+        """Nothing is downloaded; the test part does not depend on the split seed."""
         raw = load_digits()
         images = torch.from_numpy(raw.images).to(torch.uint8)[:, None]
         digits = ImageSet(images, torch.from_numpy(raw.target).long(), num_classes=10, max_value=16)

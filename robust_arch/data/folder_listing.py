@@ -1,4 +1,4 @@
-"""The files of an image folder, root/{train,test}/<class>/..., by class; what is not read is counted by reason."""
+"""The files of an image folder, root/{train,test}/<class>/..., by class; skipped files are counted by reason."""
 
 import os
 import stat
@@ -7,19 +7,14 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from robust_arch.data.image_decoding import SUFFIXES
 from robust_arch.errors import InputError, invalid
 
 PARTS = ("train", "test")
 
-_FOLDER, _IMAGE = "folder", "image"
-_HIDDEN = "hidden files or folders"
-_SPECIAL = "FIFOs, sockets or devices"
-_NO_CLASS = "images outside the class folders"
-_NESTED = "in sub-folders"
-_LINKED = "through symbolic links"
-_CASE = "with names that differ only by case"
+_FOLDER, _IMAGE, _HIDDEN = "folder", "image", "hidden files or folders"
 _SYSTEM_FOLDERS = frozenset({"__MACOSX", "@eaDir"})  # copies and thumbnails that macOS and Synology put beside images
 
 
@@ -38,21 +33,13 @@ class Listing:
     skipped: Counter[str]
 
 
-@dataclass(frozen=True)
-class _Entry:
-    """One file or folder; paths are strings, as there can be millions.
-
-    Attributes:
-        name: its own.
-        path: by way of the root.
-        real: without symbolic links.
-        kind: _FOLDER, _IMAGE or the reason to skip it.
-    """
+class _Entry(NamedTuple):
+    """One file or folder; paths are strings, as there can be millions."""
 
     name: str
-    path: str
-    real: str
-    kind: str
+    path: str  # by way of the root
+    real: str  # without symbolic links
+    kind: str  # _FOLDER, _IMAGE or the reason to skip it
 
 
 def list_images(root: Path) -> tuple[list[str], dict[str, Listing], list[str]]:
@@ -61,28 +48,24 @@ def list_images(root: Path) -> tuple[list[str], dict[str, Listing], list[str]]:
     Symbolic links to files and folders are followed, also out of the root.
 
     Raises:
-        InputError: where the folder is not laid out as a data set, holds a link that leads nowhere or in a circle, or
+        InputError: if the folder is not laid out as a data set, holds a link that leads nowhere or in a circle, or
             holds one file twice by way of a link.
     """
-    entries = {entry.name: entry for entry in _entries(root)}
-    tops = {part: _top(root, part, entries.get(part)) for part in PARTS}
+    entries = {entry.name: entry for entry in _scandir(root)}
+    tops = {}
+    for part in PARTS:
+        if part not in entries or _kind(entries[part]) != _FOLDER:
+            raise invalid("data.root", str(root), f"a folder with {part}/<class>/ inside; there is no {root / part}")
+        tops[part] = list(_scan(entries[part].path, str(Path(entries[part].path).resolve())))
     classes = _class_names(root, tops)
     seen: dict[str, str] = {}
     listings = {part: _list_part(top, classes, seen) for part, top in tops.items()}
     return classes, listings, sorted(name for name in entries if name not in PARTS and not name.startswith("."))
 
 
-def _top(root: Path, part: str, entry: "os.DirEntry[str] | None") -> list[_Entry]:
-    """What a part holds."""
-    if entry is None or _kind(entry) != _FOLDER:
-        raise invalid("data.root", str(root), f"a folder with {part}/<class>/ inside; there is no {root / part}")
-    return list(_scan(entry.path, str(Path(entry.path).resolve())))
-
-
 def _class_names(root: Path, tops: dict[str, list[_Entry]]) -> list[str]:
     """Sorted folder names of train, which test must share."""
-    found = {part: sorted(entry.name for entry in top if entry.kind == _FOLDER) for part, top in tops.items()}
-    train, test = found["train"], found["test"]
+    train, test = (sorted(entry.name for entry in tops[part] if entry.kind == _FOLDER) for part in PARTS)
     if not train:
         raise invalid("data.root", str(root), "a folder with train/<class>/ inside; train has no class folder")
     if train != test:
@@ -95,42 +78,35 @@ def _class_names(root: Path, tops: dict[str, list[_Entry]]) -> list[str]:
 
 
 def _list_part(top: list[_Entry], classes: list[str], seen: dict[str, str]) -> Listing:
-    """The images below the class folders. seen: files that are read, by what they are without links; grows."""
-    skipped = Counter(_NO_CLASS if entry.kind == _IMAGE else entry.kind for entry in top if entry.kind != _FOLDER)
+    """The images below the class folders. seen: paths of the files read so far by real path; grows."""
+    folders = {entry.name: entry for entry in top if entry.kind == _FOLDER}
+    others = (entry.kind for entry in top if entry.kind != _FOLDER)
+    skipped = Counter("images outside the class folders" if kind == _IMAGE else kind for kind in others)
     noted: Counter[str] = Counter()
     files: list[tuple[Path, int]] = []
-    folders = {entry.name: entry for entry in top if entry.kind == _FOLDER}
     for label, name in enumerate(classes):
+        folder = folders[name].path
         entries = list(_walk(folders[name], ()))
-        skipped_here = Counter(entry.kind for entry in entries if entry.kind != _IMAGE)
-        # as paths are sorted, folder by folder: no character of a name comes before the separator
+        # sorted as paths are, folder by folder: no character of a name comes before the separator
         images = sorted(
             (entry for entry in entries if entry.kind == _IMAGE), key=lambda entry: entry.path.replace(os.sep, "\0")
         )
+        skipped_here = Counter(entry.kind for entry in entries if entry.kind != _IMAGE)
         if not images:
             reasons = ", ".join(f"{count} {reason}" for reason, count in skipped_here.items()) or "nothing"
-            allowed = f"at least one image ({', '.join(sorted(SUFFIXES))}); it holds {reasons}"
-            raise invalid("data.root", folders[name].path, allowed)
+            suffixes = ", ".join(sorted(SUFFIXES))
+            raise invalid("data.root", folder, f"at least one image ({suffixes}); it holds {reasons}")
         for entry in images:
             other = seen.setdefault(entry.real, entry.path)
             if other != entry.path:
                 raise InputError(f"data.root: {other} and {entry.path} are one file, by way of a symbolic link")
+        names = Counter(_folded(entry.path) for entry in images)
+        noted["in sub-folders"] += sum(entry.path.count(os.sep) > folder.count(os.sep) + 1 for entry in images)
+        noted["through symbolic links"] += sum(entry.real != entry.path for entry in images)
+        noted["with names that differ only by case"] += sum(count for count in names.values() if count > 1)
         skipped += skipped_here
-        noted += _unusual(images, folders[name].path)
         files += [(Path(entry.path), label) for entry in images]
-    return Listing(files, noted, skipped)
-
-
-def _unusual(images: list[_Entry], folder: str) -> Counter[str]:
-    names = Counter(_folded(entry.path) for entry in images)
-    found = Counter(
-        {
-            _NESTED: sum(entry.path.count(os.sep) > folder.count(os.sep) + 1 for entry in images),
-            _LINKED: sum(entry.real != entry.path for entry in images),
-            _CASE: sum(count for count in names.values() if count > 1),
-        }
-    )
-    return +found  # without the zeros
+    return Listing(files, +noted, skipped)  # without zeros
 
 
 def _folded(name: str) -> str:
@@ -150,16 +126,16 @@ def _walk(folder: _Entry, above: tuple[Path, ...]) -> Iterator[_Entry]:
         yield from _walk(entry, way)
 
 
-def _scan(folder: str | Path, real: str) -> Iterator[_Entry]:
-    """What a folder holds."""
-    for entry in _entries(folder):
+def _scan(folder: str, real: str) -> Iterator[_Entry]:
+    """The files and folders in a folder."""
+    for entry in _scandir(folder):
         kind = _kind(entry)
         linked = entry.is_symlink() and kind != _HIDDEN
         target = str(Path(entry.path).resolve()) if linked else f"{real}{os.sep}{entry.name}"
         yield _Entry(entry.name, entry.path, target, kind)
 
 
-def _entries(folder: str | Path) -> "list[os.DirEntry[str]]":
+def _scandir(folder: str | Path) -> "list[os.DirEntry[str]]":
     try:
         with os.scandir(folder) as entries:
             return list(entries)
@@ -178,7 +154,7 @@ def _kind(entry: "os.DirEntry[str]") -> str:
     if stat.S_ISDIR(mode):
         return _FOLDER
     if not stat.S_ISREG(mode):
-        return _SPECIAL
+        return "FIFOs, sockets or devices"
     _, dot, end = entry.name.lower().rpartition(".")
     if dot + end in SUFFIXES:
         return _IMAGE

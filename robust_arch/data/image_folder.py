@@ -6,6 +6,7 @@ import json
 import logging
 import os
 from collections import Counter
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,10 +21,9 @@ from robust_arch.data import image_decoding
 from robust_arch.data.dataset import Dataset
 from robust_arch.data.folder_listing import PARTS, Listing, list_images
 from robust_arch.data.image_decoding import MODES, Decoder
-from robust_arch.data.images import ImageSet
-from robust_arch.data.memory import require_memory
+from robust_arch.data.images import ImageSet, require_memory
 from robust_arch.data.reading import Reading
-from robust_arch.errors import invalid
+from robust_arch.errors import InputError, invalid, require_integer
 
 log = logging.getLogger(__name__)
 
@@ -34,8 +34,8 @@ class ImageFolder(Dataset):
 
     Attributes:
         root: the folder.
-        image_size: side of the square images; where files differ from it, the shorter side is resized and the centre
-            cropped; None takes the files' own size, which must be the same for all.
+        image_size: side of the square images in pixels; for files of other sizes, the shorter side is resized to it and
+            the centre cropped. None keeps the files' own size, which must be the same for all.
         channels: 3 (RGB) or 1 (grey).
         cache: folder for decoded arrays, by default the user's cache folder.
     """
@@ -49,96 +49,79 @@ class ImageFolder(Dataset):
         super().__post_init__()
         if self.root is None:
             raise invalid("data.root", None, "the folder that holds train/<class>/ and test/<class>/")
-        if isinstance(self.channels, bool) or not isinstance(self.channels, int) or self.channels not in MODES:
+        if type(self.channels) is not int or self.channels not in MODES:
             raise invalid("data.channels", self.channels, "3 (RGB) or 1 (grey)")
-        size = self.image_size
-        if size is not None and (isinstance(size, bool) or not isinstance(size, int) or size < 1):
-            raise invalid("data.image_size", size, "at least 1 (whole pixels), or null for the files' own size")
+        require_integer("data.image_size", self.image_size, 1, optional=True)
 
     def as_recorded(self) -> "ImageFolder":
         """With the user's own cache folder; the images are read from the root that the file names."""
         return replace(self, cache=None)
 
     def read(self) -> tuple[ImageSet, ImageSet]:
-        """Both parts, from the cache where no file has changed since; logs what became of the files."""
-        root = self._resolved_root()
+        """Both parts, from the cache if no file has changed since; logs what became of the files."""
+        try:
+            root = Path(str(self.root)).expanduser().resolve(strict=True)
+        except (OSError, RuntimeError, ValueError) as error:  # not there, a circle of links, no path at all
+            allowed = f"a folder that holds train/<class>/ and test/<class>/; {error}"
+            raise invalid("data.root", str(self.root), allowed) from None
         classes, listings, beside = list_images(root)
         train, test = (self._read_part(root, listings[part], len(classes)) for part in PARTS)
         if train.image_shape != test.image_shape:
-            raise invalid(
-                "data.image_size",
-                self.image_size,
-                f"a size to resize to, as train has {train.image_shape} and test {test.image_shape}",
-            )
+            raise self._without_a_size(f"train has {train.image_shape} and test {test.image_shape}")
         unread = f" | not read: {beside}" if beside else ""
         log.info("%s in %s | train: %s | test: %s%s", self.name, root, train.reading, test.reading, unread)
         return train, test
 
-    def _resolved_root(self) -> Path:
-        """Without symbolic links."""
-        try:
-            return Path(str(self.root)).expanduser().resolve(strict=True)
-        except (OSError, RuntimeError, ValueError) as error:  # not there, a circle of links, no path at all
-            allowed = f"a folder that holds train/<class>/ and test/<class>/; {error}"
-            raise invalid("data.root", str(self.root), allowed) from None
+    def _without_a_size(self, found: str) -> InputError:
+        return invalid("data.image_size", self.image_size, f"a size to resize to, as {found}")
 
     def _read_part(self, root: Path, listing: Listing, num_classes: int) -> ImageSet:
-        labels = torch.tensor([label for _, label in listing.files])
-        images, converted = self._cached_decode(root, [path for path, _ in listing.files])
-        reading = Reading(len(images), dict(listing.noted), dict(listing.skipped), converted)
-        return ImageSet(torch.from_numpy(images), labels, num_classes, reading=reading)
-
-    def _cached_decode(self, root: Path, paths: list[Path]) -> tuple[np.ndarray, dict[str, int]]:
-        """(N, C, H, W) uint8, and the number of images by conversion."""
+        paths, labels = zip(*listing.files, strict=True)
         folder = Path(self.cache).expanduser() if self.cache else cache_dir() / "image_folder"
         cached = folder / f"{self._digest(paths)}.npz"
-        # stored uncompressed, so that no whole file holds more than its own size
+        # stored uncompressed, so a whole file never holds more than its own size
         most = cached.stat().st_size if cached.is_file() else 0
         if (arrays := read_arrays(cached, most)) is not None:
-            return arrays["images"], json.loads(str(arrays["converted"]))
-        log.info("decoding %d images of %s once into %s", len(paths), root, cached)
-        images, converted = self._decode_all(paths)
-        with replacing(cached) as temporary, temporary.open("wb") as handle:
-            np.savez(handle, images=images, converted=np.array(json.dumps(converted)))
-        return images, converted
+            images, converted = arrays["images"], json.loads(str(arrays["converted"]))
+        else:
+            log.info("decoding %d images of %s once into %s", len(paths), root, cached)
+            images, converted = self._decode_all(paths)
+            with replacing(cached) as temporary, temporary.open("wb") as handle:
+                np.savez(handle, images=images, converted=np.array(json.dumps(converted)))
+        reading = Reading(len(images), dict(listing.noted), dict(listing.skipped), converted)
+        return ImageSet(torch.from_numpy(images), torch.tensor(labels), num_classes, reading=reading)
 
-    def _digest(self, paths: list[Path]) -> str:
+    def _digest(self, paths: Sequence[Path]) -> str:
         """Changes with every file's path, size and times of change, and with the reader: its code and Pillow's."""
         reader = (PIL.__version__, inspect.getsource(image_decoding), self.image_size, self.channels)
         digest = hashlib.blake2b(repr(reader).encode(), digest_size=12)
         for path in paths:
             stat = path.stat()
             digest.update(os.fsencode(path))
-            # the second time also tells a file that was replaced by one as old
+            # the second time also reveals a file that was replaced by one of the same age
             digest.update(f"\0{stat.st_size}\0{stat.st_mtime_ns}\0{stat.st_ctime_ns}\n".encode())
         return digest.hexdigest()
 
-    def _decode_all(self, paths: list[Path]) -> tuple[np.ndarray, dict[str, int]]:
+    def _decode_all(self, paths: Sequence[Path]) -> tuple[np.ndarray, dict[str, int]]:
+        """(N, C, H, W) uint8, and the number of images by conversion."""
         if self.image_size is not None:
             require_memory("data.image_size", self.image_size, len(paths) * self.channels * self.image_size**2)
         decode = Decoder(self.channels, self.image_size)
         first, _ = decode(paths[0])
-        images = self._room_for(len(paths), first)
+        try:
+            images = np.empty((len(paths), *first.shape), dtype=np.uint8)
+        except MemoryError:
+            size = f"{len(paths) * first.nbytes / 2**30:,.0f} GiB of memory"
+            raise self._without_a_size(f"{len(paths)} images of {first.shape} take {size}") from None
 
         def put(position: int) -> list[str]:
             image, conversions = decode(paths[position])
             if image.shape != first.shape:
-                raise invalid(
-                    "data.image_size",
-                    self.image_size,
-                    f"a size to resize to, as {paths[0]} is {first.shape[1:]} and {paths[position]} {image.shape[1:]}",
-                )
+                found = f"{paths[0]} is {first.shape[1:]} and {paths[position]} {image.shape[1:]}"
+                raise self._without_a_size(found)
             images[position] = image
             return conversions
 
         with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
             done = pool.map(put, range(len(paths)))
             return images, dict(Counter(name for conversions in done for name in conversions))
-
-    def _room_for(self, count: int, image: np.ndarray) -> np.ndarray:
-        try:
-            return np.empty((count, *image.shape), dtype=np.uint8)
-        except MemoryError:
-            size = count * image.nbytes / 2**30
-            allowed = f"a size to resize to; {count} images of {image.shape} take {size:,.0f} GiB of memory"
-            raise invalid("data.image_size", self.image_size, allowed) from None

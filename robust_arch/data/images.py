@@ -1,7 +1,8 @@
-"""Images and labels in memory, and how a set of them is divided by class."""
+"""Images and labels in memory, and their division by class."""
 
 import hashlib
 import heapq
+import os
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -21,9 +22,9 @@ class ImageSet:
     Attributes:
         images: (N, C, H, W) uint8 in [0, max_value].
         labels: (N,) int64 below num_classes.
-        num_classes: number of classes, also of those without an image here.
-        max_value: the value that stands for 1.
-        reading: how files became these images, or those that they are a subset of; None where no files were read.
+        num_classes: number of classes, including those without an image here.
+        max_value: the value that means 1.
+        reading: how files became these images, or the set that they are taken from; None if no files were read.
     """
 
     images: Tensor
@@ -33,14 +34,15 @@ class ImageSet:
     reading: Reading | None = None
 
     def __post_init__(self) -> None:
-        if self.images.ndim != 4 or self.images.dtype != torch.uint8:
-            raise invalid("images", (tuple(self.images.shape), str(self.images.dtype)), "uint8 of shape (N, C, H, W)")
-        if self.labels.shape != self.images.shape[:1] or self.labels.dtype != torch.int64:
-            raise invalid("labels", (tuple(self.labels.shape), str(self.labels.dtype)), "one int64 an image")
-        if len(self) and not 0 <= int(self.labels.min()) <= int(self.labels.max()) < self.num_classes:
-            raise invalid("labels", (int(self.labels.min()), int(self.labels.max())), f"in 0..{self.num_classes - 1}")
-        if len(self) and int(self.images.max()) > self.max_value:
-            raise invalid("images", int(self.images.max()), f"at most max_value = {self.max_value}")
+        images, labels = self.images, self.labels
+        if images.ndim != 4 or images.dtype != torch.uint8:
+            raise invalid("images", (tuple(images.shape), str(images.dtype)), "uint8 of shape (N, C, H, W)")
+        if labels.shape != images.shape[:1] or labels.dtype != torch.int64:
+            raise invalid("labels", (tuple(labels.shape), str(labels.dtype)), "one int64 per image")
+        if len(self) and not 0 <= int(labels.min()) <= int(labels.max()) < self.num_classes:
+            raise invalid("labels", (int(labels.min()), int(labels.max())), f"in 0..{self.num_classes - 1}")
+        if len(self) and int(images.max()) > self.max_value:
+            raise invalid("images", int(images.max()), f"at most max_value = {self.max_value}")
 
     def __len__(self) -> int:
         return len(self.images)
@@ -92,32 +94,34 @@ def stratified(labels: Tensor, count: int, seed: int) -> Tensor:
     """
     if not 0 < count <= len(labels):
         raise invalid("count", count, f"between 1 and the {len(labels)} examples there are")
-    classes, sizes = np.unique(labels.numpy(), return_counts=True)
-    quotas = sizes * count / len(labels)
+    members = _shuffled_members(labels, seed, "stratified")
+    quotas = np.array([len(positions) for positions in members.values()]) * count / len(labels)
     taken = np.floor(quotas).astype(int)
     by_remainder = np.argsort(taken - quotas, kind="stable")
     taken[by_remainder[: count - int(taken.sum())]] += 1
-    chosen = []
-    for label, amount in zip(classes, taken, strict=True):
-        members = np.flatnonzero(labels.numpy() == label)
-        generator = np.random.default_rng(derive(seed, "stratified", int(label)))
-        chosen.append(generator.permutation(members)[:amount])
+    chosen = [positions[:amount] for positions, amount in zip(members.values(), taken, strict=True)]
     return torch.from_numpy(np.sort(np.concatenate(chosen)).astype(np.int64))
+
+
+def _shuffled_members(labels: Tensor, seed: int, purpose: str) -> dict[int, np.ndarray]:
+    """The positions of each class, ascending by class, in an order drawn by `seed` for this purpose."""
+    classes = labels.numpy()
+    return {
+        label: np.random.default_rng(derive(seed, purpose, label)).permutation(np.flatnonzero(classes == label))
+        for label in np.unique(classes).tolist()
+    }
 
 
 def stratified_order(labels: Tensor, seed: int) -> Tensor:
     """All positions in an order, drawn by `seed`, of which any first part is stratified.
 
-    Among the first n examples each class is less than one away from its share of n. To take the largest remainders for
+    Among the first n examples each class is less than one away from its share of n. Taking the largest remainders for
     each n, as `stratified` does, would not nest: a class can lose an example when n grows (the Alabama paradox). Here
     the j-th example of a class with share w is due at place ceil(j / w), may come from place floor((j - 1) / w) on, and
     the earliest due is taken (Tijdeman, "The chairman assignment problem", Discrete Mathematics 32, 1980).
     labels: (N,). Returns (N,) int64.
     """
-    total, members = len(labels), {}
-    for label in np.unique(labels.numpy()).tolist():
-        positions = np.flatnonzero(labels.numpy() == label)
-        members[label] = np.random.default_rng(derive(seed, "stratified_order", label)).permutation(positions)
+    total, members = len(labels), _shuffled_members(labels, seed, "stratified_order")
     waiting = [(0, label, 0) for label in members]  # place from which it may come, class, number in the class
     ready: list[tuple[int, int, int]] = []  # place at which it is due, class, number in the class
     order = []
@@ -137,3 +141,11 @@ def without(size: int, index: Tensor) -> Tensor:
     keep = torch.ones(size, dtype=torch.bool)
     keep[index] = False
     return keep.nonzero()[:, 0]
+
+
+def require_memory(key: str, value: object, size: int) -> None:
+    """Raise InputError, naming `key` and its value, if `size` bytes of images exceed the machine's memory."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if size > memory:
+        needed, available = f"{size / 2**30:,.1f} GiB", f"{memory / 2**30:,.1f} GiB"
+        raise invalid(key, value, f"images that fit into memory: these take {needed}, this machine has {available}")

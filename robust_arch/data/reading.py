@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-_SHOWN = 10  # reasons in a line; files numbered by their suffix have thousands
+_SHOWN = 10  # reasons in a line; there are thousands where the suffix is a number
 
 
 @dataclass(frozen=True)
@@ -12,7 +12,7 @@ class Reading:
 
     Attributes:
         read: number of images.
-        noted: images that were found in an unusual place or under an unusual name, by what is unusual.
+        noted: images in an unusual place or with an unusual name, by what is unusual.
         skipped: files that were not read, by reason.
         converted: images whose pixels are not those of the file, by the name of the conversion.
     """

@@ -7,17 +7,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 from torchvision import datasets
 from torchvision.transforms import functional as F
 
 from robust_arch.common.paths import cache_dir
 from robust_arch.data.dataset import Dataset
-from robust_arch.data.images import ImageSet
-from robust_arch.data.memory import require_memory
+from robust_arch.data.images import ImageSet, require_memory
 from robust_arch.errors import InputError, invalid, require_integer
 
-# what must be on disk below data.root, for the message where there is no network
+# what must be below data.root, for the message without a network
 _FILES = {
     "CIFAR10": "the folder cifar-10-batches-py, unpacked from cifar-10-python.tar.gz,",
     "CIFAR100": "the folder cifar-100-python, unpacked from cifar-100-python.tar.gz,",
@@ -31,8 +29,11 @@ _RESIZE_CHUNK = 4096  # images resized at once, to bound memory
 class TorchvisionSet(Dataset):
     """A data set of torchvision, whole in memory, with its official training and test parts.
 
-    source: the class in torchvision.datasets. root: folder of its files, by default in the user's cache folder.
-    image_size: side to resize the (square) images to, None for their own. download: whether it may.
+    Attributes:
+        source: the class in torchvision.datasets.
+        root: folder of its files, by default in the user's cache folder.
+        image_size: side in pixels to which the (square) images are resized; None keeps their own.
+        download: whether missing files may be downloaded.
     """
 
     source: str
@@ -47,7 +48,7 @@ class TorchvisionSet(Dataset):
         require_integer("data.image_size", self.image_size, 1, optional=True)
 
     def as_recorded(self) -> "TorchvisionSet":
-        """Read from the root that the file names, or the user's cache folder; nothing is downloaded."""
+        """From the root that the file names, or the user's cache folder; nothing is downloaded."""
         return replace(self, download=False)
 
     @property
@@ -65,23 +66,20 @@ class TorchvisionSet(Dataset):
         """The torchvision object of a part."""
         kind = getattr(datasets, self.source)
         chosen = {"split": part} if self.source == "SVHN" else {"train": part == "train"}
-        # torchvision raises what its readers and the network raise: a missing, a damaged, a half-downloaded file
+        # torchvision raises whatever its readers and the network raise: a missing, damaged or half-downloaded file
         try:
             return kind(self.folder, download=False, **chosen)
         except Exception as error:
-            if not self.download:
-                why = "data.download is false, as for every data set that only a checkpoint names"
-                raise self._unreadable(f"not there or damaged ({error}), and {why}") from None
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            return kind(self.folder, download=True, **chosen)
-        except Exception as error:
-            raise self._unreadable(f"not there or damaged, and could not be downloaded ({error})") from None
-
-    def _unreadable(self, what: str) -> InputError:
-        return InputError(
-            f"data.root = {str(self.folder)!r}: {self.source} is {what}; put {_FILES[self.source]} into that folder, "
-            "or say data=<set> data.root=<where it is>"
+            fault = f"({error}), and data.download is false, as for every data set that only a checkpoint names"
+        if self.download:
+            try:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                return kind(self.folder, download=True, **chosen)
+            except Exception as error:
+                fault = f"and could not be downloaded ({error})"
+        raise InputError(
+            f"data.root = {str(self.folder)!r}: {self.source} is not there or damaged {fault}; put "
+            f"{_FILES[self.source]} into that folder, or set data=<set> data.root=<where it is>"
         )
 
     def _image_set(self, source: Any) -> ImageSet:
@@ -90,16 +88,10 @@ class TorchvisionSet(Dataset):
             images = images[:, None]
         elif images.shape[-1] == 3:  # (N, H, W, C)
             images = images.permute(0, 3, 1, 2)
+        images, size = images.contiguous(), self.image_size
+        if size is not None and images.shape[-2:] != (size, size):
+            require_memory("data.image_size", size, images.shape[0] * images.shape[1] * size**2)
+            chunks = torch.split(images, _RESIZE_CHUNK)
+            images = torch.cat([F.resize(chunk, [size, size], antialias=True) for chunk in chunks])  # bilinear
         labels = torch.as_tensor(np.asarray(source.labels if self.source == "SVHN" else source.targets)).long()
-        classes = 100 if self.source == "CIFAR100" else 10
-        return ImageSet(self._resize(images.contiguous()), labels, num_classes=classes)
-
-    def _resize(self, images: Tensor) -> Tensor:
-        """Bilinear, with antialiasing."""
-        size = self.image_size
-        if size is None or images.shape[-2:] == (size, size):
-            return images
-        require_memory("data.image_size", size, images.shape[0] * images.shape[1] * size**2)
-        return torch.cat(
-            [F.resize(chunk, [size, size], antialias=True) for chunk in torch.split(images, _RESIZE_CHUNK)]
-        )
+        return ImageSet(images, labels, num_classes=100 if self.source == "CIFAR100" else 10)

@@ -1,21 +1,21 @@
-"""Whether compiling the inner loop pays, and the compiler that all its regions share."""
+"""Whether compiling the inner loop pays, and the compiler shared by all its regions."""
 
 import importlib.util
 import os
 import shutil
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from robust_arch.common.paths import cache_dir
 from robust_arch.engine.precision import processor_has
 
 MIN_STEPS = 2000
 """Planned training steps below which compiling costs more than it saves: it took 27 s where benchmarks/README.md
-measured it, and a prototype of this engine gained 0.14 s a step by it on 2 cores with AMX (240 images/s to 326,
-WRN-14-1 in batches of 128)."""
+measured it, and saved a prototype of this engine 0.14 s per step on 2 cores with AMX (240 images/s to 326, WRN-14-1 in
+batches of 128)."""
 
 _RECOMPILATIONS = 64  # shapes of one region that differ in more than what symbols cover
 
@@ -23,7 +23,7 @@ _RECOMPILATIONS = 64  # shapes of one region that differ in more than what symbo
 def decide_compile(device: torch.device, steps: int, *, half: bool) -> tuple[bool, str]:
     """Whether to compile the inner loop of a run of `steps` training steps, and why. half: it computes in bfloat16.
 
-    A function of the machine and the number of steps alone, so that the same run decides the same.
+    The answer depends on the machine and the number of steps alone, so that the same run decides the same.
     """
     if device.type == "cuda":
         return False, "gains on GPUs are not measured yet; true asks for it"
@@ -37,7 +37,7 @@ def decide_compile(device: torch.device, steps: int, *, half: bool) -> tuple[boo
 
 
 def missing_compiler(device: torch.device) -> str:
-    """What torch.compile lacks here, or nothing."""
+    """What torch.compile lacks here, or an empty string."""
     if device.type == "cuda":
         return "" if importlib.util.find_spec("triton") else "the package triton is not installed"
     compiler = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")
@@ -52,9 +52,7 @@ class RegionCompiler:
 
     def __init__(self, device: torch.device) -> None:
         self.graphs = device.type == "cuda"
-        if "TORCHINDUCTOR_CACHE_DIR" not in os.environ:
-            cache = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser())
-            os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(cache / "robust_arch" / "inductor")
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_dir() / "inductor"))
         torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _RECOMPILATIONS)
 
     def __call__(self, function: Callable[..., Tensor]) -> Callable[..., Tensor]:
@@ -64,6 +62,6 @@ class RegionCompiler:
         return torch.compile(function, dynamic=True)
 
     def begin_step(self) -> None:
-        """Tell CUDA graphs that what earlier passes returned is not read any more."""
+        """Tell CUDA graphs that the results of earlier passes are no longer read."""
         if self.graphs:
             torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]

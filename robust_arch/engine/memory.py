@@ -1,8 +1,7 @@
-"""Memory that the C library keeps for the next tensor instead of giving it back to the system after each one."""
+"""Memory that the C library keeps for the next tensor instead of returning it to the system after each one."""
 
 import ctypes
 import gc
-import sys
 from collections.abc import Callable
 
 import torch
@@ -14,12 +13,12 @@ _LARGEST = (2**30, 2**25)
 
 
 def keep_freed_memory() -> bool:
-    """Let this process reuse freed blocks of up to 1 GiB, or 32 MiB; False where the C library cannot be told to.
+    """Let this process reuse freed blocks of up to 1 GiB, or 32 MiB; False where the C library is not glibc.
 
-    Activations of megabytes are otherwise mapped afresh by every operation, and the system clears each page at its
-    first use. What a computation gives does not change; the process holds its peak of memory until it ends.
+    Otherwise every operation maps activations of megabytes afresh, and the system clears each page at its first use.
+    Results do not change; the process holds its peak of memory until it ends.
     """
-    mallopt = _of_the_c_library("mallopt")
+    mallopt = _glibc("mallopt")
     if mallopt is None:
         return False
     kept = any(mallopt(_MMAP_THRESHOLD, size) for size in _LARGEST)
@@ -27,21 +26,18 @@ def keep_freed_memory() -> bool:
 
 
 def release_memory() -> None:
-    """Give back what a finished run held, so that the next one in this process begins with nothing of it."""
+    """Release the memory of a finished run before the next one starts in this process."""
     gc.collect()  # networks and trainers refer to each other in circles
     if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         torch.cuda.empty_cache()
-    malloc_trim = _of_the_c_library("malloc_trim")
-    if malloc_trim is not None:
+    if malloc_trim := _glibc("malloc_trim"):
         malloc_trim(0)
 
 
-def _of_the_c_library(name: str) -> Callable[..., int] | None:
+def _glibc(name: str) -> Callable[..., int] | None:
     """A function of glibc, None where there is none."""
-    if not sys.platform.startswith("linux"):
-        return None
     try:
-        found: Callable[..., int] = getattr(ctypes.CDLL("libc.so.6"), name)
+        function: Callable[..., int] = getattr(ctypes.CDLL("libc.so.6"), name)
     except (OSError, AttributeError):
         return None
-    return found
+    return function

@@ -1,4 +1,4 @@
-"""A network together with what attacks see of it."""
+"""A network together with the form of it that attacks see."""
 
 import logging
 from collections.abc import Iterator
@@ -15,15 +15,15 @@ from robust_arch.engine.frozen import FrozenNetwork, NotFreezableError
 log = logging.getLogger(__name__)
 
 _PROBES = 8  # images on which logits are compared
-_TOLERANCE = 1e-3  # of the largest logit: rounding in another order stays a hundred times below it
+_TOLERANCE = 1e-3  # of the largest logit: rounding in a different order stays a hundred times below it
 _HALF_TOLERANCE = 0.25  # bfloat16 keeps 8 bits, and errors add up over layers; a wrong graph is off by the whole
 
 
 class AttackableNetwork(nn.Module):
-    """Calls go to `net`; attacks are given its frozen form, made at the first one.
+    """Calls go to `net`; attacks are given its frozen form, made at the first attack.
 
     dtype: of the frozen form. compiled: whether its blocks are compiled. A network that has no such form, or whose form
-    gives other logits, is attacked as it is.
+    gives different logits, is attacked as it is.
     """
 
     def __init__(self, net: nn.Module, dtype: torch.dtype = torch.float32, *, compiled: bool = False) -> None:
@@ -40,7 +40,7 @@ class AttackableNetwork(nn.Module):
 
     @training.setter
     def training(self, mode: bool) -> None:
-        """Set by torch for each module in turn; the mode is that of `net`."""
+        """Ignored: torch sets the mode of each module in turn, `net` included."""
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (B, C, H, W) in [0, 1]. Returns logits (B, K)."""
@@ -48,7 +48,7 @@ class AttackableNetwork(nn.Module):
         return logits
 
     def attacked(self, x: Tensor) -> nn.Module:
-        """The frozen form, with the weights of now. x: (B, C, H, W), on which its logits are compared at first."""
+        """The frozen form with the current weights. x: (B, C, H, W), on which its logits are compared at first."""
         if self._freezable and (self._frozen is None or self._frozen[0].is_stale()):
             self._freeze(x[:_PROBES])
         if self._frozen is None:
@@ -59,35 +59,34 @@ class AttackableNetwork(nn.Module):
     def _freeze(self, x: Tensor) -> None:
         self._frozen = None
         try:
-            exact = FrozenNetwork(self.net)
-            self._require_same_logits(exact, x, _TOLERANCE)
-        except Exception as error:  # an odd network may fail in any way, and is attacked as it is
+            self._frozen = (self._checked(torch.float32, x, _TOLERANCE),)
+        except Exception as error:  # an unusual network may fail in any way
             log.warning("attacks see the network as it is, without folded BatchNorm: %s", error)
             self._freezable = False
             return
-        self._frozen = (exact,)
         if self.dtype != torch.float32:
             try:
-                half = FrozenNetwork(self.net, self.dtype)
-                self._require_same_logits(half, x, _HALF_TOLERANCE)
+                self._frozen = (self._checked(self.dtype, x, _HALF_TOLERANCE),)
             except Exception as error:
                 log.warning("attacks see the network in float32: %s", error)
                 return
-            self._frozen = (half,)
         if self.compiled:
-            self._frozen = (FrozenNetwork(self.net, self._frozen[0].dtype, RegionCompiler(x.device)),)
+            self._frozen = (FrozenNetwork(self.net, self.dtype, RegionCompiler(x.device)),)
 
-    @torch.no_grad()
-    def _require_same_logits(self, frozen: FrozenNetwork, x: Tensor, tolerance: float) -> None:
-        with undisturbed(self.net), torch.autocast(x.device.type, enabled=False), _whole_float32():
-            logits, others = self.net(x), frozen(x)
-        difference, largest = (logits - others).abs().max(), logits.abs().max()
+    def _checked(self, dtype: torch.dtype, x: Tensor, tolerance: float) -> FrozenNetwork:
+        """The frozen form, if its logits are those of the network."""
+        frozen = FrozenNetwork(self.net, dtype)
+        autocast = torch.autocast(x.device.type, enabled=False)
+        with torch.no_grad(), undisturbed(self.net), autocast, _without_tf32():
+            expected, logits = self.net(x), frozen(x)
+        difference, largest = (expected - logits).abs().max(), expected.abs().max()
         if not bool(difference <= tolerance * largest):
             raise NotFreezableError(f"its logits would differ by {float(difference):.2g} of {float(largest):.2g}")
+        return frozen
 
 
 @contextmanager
-def _whole_float32() -> Iterator[None]:
+def _without_tf32() -> Iterator[None]:
     """No TensorFloat-32 inside, whose ten bits would hide or feign a difference."""
     backends: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn)
     before = [backend.allow_tf32 for backend in backends]

@@ -23,17 +23,20 @@ def try_alternatives(
 ) -> list[Check]:
     """One check per alternative: a warning where it is right on significantly more of the same clean images.
 
-    alternatives: by what they are called, the same network behind other normalisations. parts: labelled images. All
-    networks are on `device`.
+    alternatives: name to the same network behind another normalisation. parts: labelled images. All networks are on
+    `device`. Logits that are not finite are wrong.
     """
     samples = [part.sample(_MOST) for part in parts]
-    own = _correct(net, samples, device, batch_size)
+
+    def correct(candidate: nn.Module) -> torch.Tensor:
+        logits = torch.cat([clean_logits(candidate, sample, device, batch_size) for sample in samples])
+        labels = torch.cat([sample.images.labels for sample in samples])
+        return logits.argmax(dim=1).eq(labels) & logits.isfinite().all(dim=1)
+
+    own = correct(net)
     checks = []
     for name, alternative in alternatives.items():
-        try:
-            other = _correct(alternative, samples, device, batch_size)
-        except FloatingPointError:  # not even finite: no better
-            continue
+        other = correct(alternative)
         pair = compare_paired(other.numpy(), own.numpy())
         better = pair.difference > 0 and pair.p_value < _LEVEL
         detail = (
@@ -42,13 +45,6 @@ def try_alternatives(
             f"exact test, p = {pair.p_value:.2g})"
         )
         if better:
-            detail += ": the normalisation that belongs to the network is probably another one than it is scored with"
+            detail += ": the network's own normalisation is probably not the one that it is scored with"
         checks.append(Check("another normalisation", "warning" if better else "ok", detail))
     return checks
-
-
-def _correct(net: nn.Module, samples: Sequence[Examples], device: torch.device, batch_size: int) -> torch.Tensor:
-    """Of every image whether it is classified correctly, in order: (n,) booleans."""
-    return torch.cat(
-        [clean_logits(net, sample, device, batch_size).argmax(dim=1) == sample.images.labels for sample in samples]
-    )

@@ -56,32 +56,26 @@ def operator_norms(
     in the result, in the order of `named_modules`.
 
     Raises:
-        InputError: for a layer of another kind, or a convolution that is not padded with a number of zeros.
+        InputError: for a layer of another kind, or a convolution whose padding is not a number of zeros.
     """
-    sizes = _input_sizes(net, image_shape)
-    norms: dict[nn.Module, OperatorNorm] = {}
-    for name, layer in net.named_modules():
-        if layer in sizes and isinstance(layer, nn.Conv2d):
-            norm, converged = conv_norm(layer, sizes[layer], tolerance=tolerance, max_steps=max_steps, seed=seed)
-            norms[layer] = OperatorNorm(name, norm, converged)
-        elif layer in sizes:
-            norms[layer] = OperatorNorm(name, _exact_norm(name, layer, sizes[layer]))
-    return norms
-
-
-def _input_sizes(net: nn.Module, image_shape: ImageShape) -> dict[nn.Module, torch.Size]:
-    """Of each module without children that a forward pass calls, the size of one example's input."""
-    sizes: dict[nn.Module, torch.Size] = {}
+    sizes: dict[nn.Module, torch.Size] = {}  # of one example's input
 
     def note(module: nn.Module, args: Any, _output: Any) -> None:
         sizes[module] = args[0].shape[1:]
 
-    some = next(net.parameters())
+    weight = next(net.parameters())
     # a Sequential without children is an identity: its owner knows what it is made of
     leaves = [module for module in net.modules() if not (list(module.children()) or isinstance(module, nn.Sequential))]
     with undisturbed(net), hooked(leaves, note):
-        net(torch.zeros(1, *image_shape, dtype=some.dtype, device=some.device))
-    return sizes
+        net(torch.zeros(1, *image_shape, dtype=weight.dtype, device=weight.device))
+    norms: dict[nn.Module, OperatorNorm] = {}
+    for name, layer in net.named_modules():
+        if layer in sizes and isinstance(layer, nn.Conv2d):
+            found = conv_norm(layer, sizes[layer], tolerance=tolerance, max_steps=max_steps, seed=seed)
+            norms[layer] = OperatorNorm(name, *found)
+        elif layer in sizes:
+            norms[layer] = OperatorNorm(name, _exact_norm(name, layer, sizes[layer]))
+    return norms
 
 
 def _exact_norm(name: str, layer: nn.Module, size: torch.Size) -> float:
@@ -113,12 +107,12 @@ def conv_norm(
     """The l2 norm of a convolution on inputs (C, H, W), its border included, and whether the iteration converged.
 
     Power iteration on A^T A in float64 from a Gaussian vector of its own seed. The estimate rises with every step and
-    approaches the norm from below: it is no certified bound. The iteration ends where a step changes the estimate
-    by at most `tolerance`, relatively, or after `max_steps`. What is missing then is larger than the tolerance: at
+    approaches the norm from below: it is not a certified bound. The iteration ends where a step changes the estimate
+    by at most `tolerance`, relatively, or after `max_steps`. The remaining error is larger than the tolerance: at
     1e-5 up to about 0.1 percent for layers of a WRN-34-10 at initialisation, whose norms take some minutes on a CPU.
 
     Raises:
-        InputError: if the convolution is not padded with a number of zeros.
+        InputError: if the padding is not a number of zeros.
     """
     if conv.padding_mode != "zeros" or isinstance(conv.padding, str):
         raise invalid("conv", conv, "padded with a number of zeros")

@@ -4,10 +4,11 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from robust_arch.attacks import ThreatModel
@@ -19,7 +20,8 @@ from robust_arch.evaluation.examples import Examples
 from robust_arch.evaluation.saved_batches import remove_blocks
 from robust_arch.evaluation.scoring import Outcome
 from robust_arch.evaluation.settings import EvaluationSettings, NamedAttack
-from robust_arch.runs.schema import SMOOTHNESS_ATTACK, MisfitError, extensible_evaluation, is_whole_pair
+from robust_arch.runs.fields import Identifier, Message, MisfitError, Name, Plain, Seconds, Seed, expect
+from robust_arch.runs.records import SMOOTHNESS_ATTACK, AttackName, AttackRecord, Evaluation, PreflightCheck
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +31,30 @@ _PARTS = ("diagnostics", "smoothness")
 RESERVED_NAMES = ("clean", "index", "worst_case", *_PARTS)
 """What no attack may be called: the record's own names."""
 _SUSPICIOUS_P = 0.01  # of the paired test that one step breaks other examples than twenty steps do
+
+
+class _ExtensibleAttack(AttackRecord):
+    settings: Plain
+    eps: Name
+    seed: Seed
+    implementation: Name
+    seconds: Seconds
+    problems: list[Message]
+    warnings: list[Message]
+
+
+class ExtensibleEvaluation(Evaluation):
+    """An evaluation of this version, to which further attacks can be added."""
+
+    version: Annotated[Plain, Field(alias="schema"), expect(str(SCHEMA), lambda version: version == SCHEMA)]
+    eval_id: Identifier
+    run_id: Identifier
+    eps: Name
+    examples_fingerprint: Name
+    preflight: list[PreflightCheck]
+    invalid: list[Message]
+    warnings: list[Message]
+    attacks: dict[AttackName, _ExtensibleAttack]  # type: ignore[assignment]  # a mapping that is only read
 
 
 @dataclass(frozen=True)
@@ -90,11 +116,11 @@ class EvaluationRecord:
         if content is None or arrays is None or content.get("schema") != SCHEMA:
             return
         try:
-            extensible_evaluation(content)
+            record = ExtensibleEvaluation.read(content)
         except MisfitError as misfit:
             log.warning("left out: %s: %s", self.json_path, misfit)
             return
-        if is_whole_pair(content, arrays):
+        if record.is_whole_with(arrays):
             known = {"normalisation": self.content["normalisation"]} if "normalisation" in self.content else {}
             self.content, self.arrays = {**content, **known}, arrays
 

@@ -1,4 +1,4 @@
-"""What an attack has finished so far, on disk while it runs: a killed evaluation goes on from there."""
+"""What an attack has finished so far, on disk while it runs: a killed evaluation resumes from there."""
 
 import shutil
 import time
@@ -18,9 +18,9 @@ Part = dict[str, np.ndarray]
 
 
 class Blocks:
-    """The batches of one attack that are done, by the position of their first example.
+    """The finished batches of one attack, by the position of their first example.
 
-    The folder's name is a hash of everything that determines the results: another attack never finds these.
+    The folder's name is a hash of everything that determines the results, so another attack never finds them.
     """
 
     def __init__(self, folder: Path, eval_id: str, identity: Mapping[str, Any]) -> None:
@@ -29,11 +29,11 @@ class Blocks:
         self._written = time.monotonic()
 
     def read(self, start: int) -> Part | None:
-        """The batch that begins at `start`, or None if it is not done or its file is torn."""
+        """The batch that begins at `start`; None if it is not finished or its file is torn."""
         return read_arrays(self.path / f"{start}.npz", most=_MOST_BYTES)
 
     def add(self, start: int, part: Part, *, at_once: bool) -> None:
-        """Keep a batch; written at once, or with others once ten seconds have passed."""
+        """Keep a batch; written at once, or together with later ones once ten seconds have passed."""
         self._pending[start] = part
         if at_once or time.monotonic() - self._written >= _PATIENCE:
             for position, pending in self._pending.items():
@@ -41,11 +41,11 @@ class Blocks:
             self._pending, self._written = {}, time.monotonic()
 
     def remove(self) -> None:
-        """The attack is recorded as a whole."""
+        """Remove them, once the attack is recorded."""
         shutil.rmtree(self.path, ignore_errors=True)
 
 
 def remove_blocks(folder: Path, eval_id: str) -> None:
-    """Remove what any attack of one evaluation left, also one that is not asked for any more."""
+    """Remove what any attack of one evaluation left, including attacks that are no longer requested."""
     for path in folder.glob(f".{eval_id}-*"):
         shutil.rmtree(path, ignore_errors=True)

@@ -4,7 +4,6 @@ import json
 import logging
 import re
 import time
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from robust_arch.attacks import Attack, ThreatModel
-from robust_arch.evaluation.checks import after_attack
+from robust_arch.evaluation.checks import after_attack, not_finite
 from robust_arch.evaluation.examples import Examples
 from robust_arch.evaluation.saved_batches import Blocks, Part
 from robust_arch.evaluation.settings import NamedAttack
@@ -22,7 +21,7 @@ from robust_arch.evaluation.smoothness import LIPSCHITZ_FORMS, fosc, local_lipsc
 
 log = logging.getLogger(__name__)
 
-_NEWS = 10.0  # seconds between two lines on how far an attack is
+_NEWS = 10.0  # seconds between two progress lines of an attack
 _ATTACK_LOGGERS = ("auto-attack", "robust_arch.attacks")
 
 
@@ -30,9 +29,15 @@ _ATTACK_LOGGERS = ("auto-attack", "robust_arch.attacks")
 class Outcome:
     """What an attack did to n examples, all on the CPU.
 
-    correct: (n,) bool, classified correctly at x'. predicted: (n,) classes at x'. stable: (n,) bool, classified at x'
-    as at x. measures: name to (n,) float64, NaN where not defined; the local Lipschitz forms and `fosc`. problems: what
-    makes the numbers invalid; warnings: of the attack itself. x_adv: (n, C, H, W). What was not asked for is absent.
+    Attributes:
+        correct: (n,) bool, classified correctly at x'.
+        predicted: (n,) classes at x'.
+        stable: (n,) bool, the same class at x' as at x; None where it was not measured.
+        measures: name to (n,) float64, NaN where not defined: the local Lipschitz forms and `fosc`.
+        seconds: of attack and scoring.
+        problems: what makes the numbers invalid.
+        warnings: of the attack itself.
+        x_adv: (n, C, H, W); None where images are not kept.
     """
 
     correct: Tensor
@@ -49,7 +54,7 @@ class Outcome:
 class Scene:
     """A network on its device, the threat it faces, and how its attacks are run.
 
-    attacked: what attacks are given, `net` unless said; every image that they return is scored by `net`.
+    attacked: the network that attacks see, by default `net`; every image that they return is scored by `net`.
     """
 
     net: nn.Module
@@ -60,18 +65,15 @@ class Scene:
     attacked: nn.Module | None = None
 
     def network_for(self, attack: Attack) -> nn.Module:
-        """`attacked`, but `net` for an attack on whole blocks, which decides by itself when an image has fallen."""
+        """`attacked`, but `net` for an attack on whole blocks, which itself decides when an image is misclassified."""
         return self.net if self.attacked is None or attack.block_size is not None else self.attacked
 
 
 @torch.no_grad()
 def clean_logits(net: nn.Module, examples: Examples, device: torch.device, batch_size: int) -> Tensor:
-    """Logits at the clean images, (n, K) float32 on the CPU; raises FloatingPointError where they are not finite."""
+    """Logits at the clean images, (n, K) float32 on the CPU, finite or not."""
     net.eval()
-    logits = torch.cat([net(x).float().cpu() for _, x, _, _ in examples.batches(batch_size, device)])
-    if not bool(torch.isfinite(logits).all()):
-        raise FloatingPointError("the network's logits on clean images are not finite; nothing was recorded")
-    return logits
+    return torch.cat([net(x).float().cpu() for _, x, _, _ in examples.batches(batch_size, device)])
 
 
 def run_attack(
@@ -86,13 +88,25 @@ def run_attack(
 ) -> Outcome:
     """Attack every example once and score the returned images.
 
-    logits: (n, K), as of `clean_logits`. An attack that names a block size is called on such blocks instead of batches.
-    blocks: where finished batches are kept and looked for. measure: stability, local Lipschitz forms and FOSC too.
-    Where only correctness is asked for, what is misclassified already is not attacked: its class stays the clean one.
+    An attack that names a block size is called on such blocks instead of batches. Where only correctness is requested,
+    images that are misclassified already are not attacked and keep their clean class.
+
+    Args:
+        scene: network, threat and device.
+        examples: the n images.
+        named: the attack.
+        logits: (n, K), as of `clean_logits`.
+        blocks: where finished batches are stored and read.
+        measure: compute stability, local Lipschitz forms and FOSC too.
+        keep_images: return the attacked images.
+
+    Raises:
+        FloatingPointError: for logits that are not finite, at clean or attacked images.
     """
+    _require_finite(logits, "clean")
     scene.net.eval()
     attack = named.attack
-    parts = []
+    parts: list[Part] = []
     progress = _Progress(named.name, len(examples))
     for where, x, y, index in examples.batches(attack.block_size or scene.batch_size, scene.device):
         part = blocks.read(where.start) if blocks else None
@@ -103,8 +117,28 @@ def run_attack(
                 blocks.add(where.start, part, at_once=attack.block_size is not None)
             progress.computed += len(x)
         parts.append(part)
-        progress.tell(parts, at_once=attack.block_size is not None)
-    return _outcome(parts, examples, logits if measure else None, keep_images)
+        progress.log(parts, at_once=attack.block_size is not None)
+
+    def joined(name: str) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(np.concatenate([part[name] for part in parts])))
+
+    notes = [json.loads(str(part["notes"])) for part in parts]
+    predicted = joined("predicted")
+    return Outcome(
+        correct=predicted == examples.images.labels,
+        predicted=predicted,
+        stable=predicted == logits.argmax(dim=1) if measure else None,
+        measures={name.removeprefix("measure_"): joined(name) for name in parts[0] if name.startswith("measure_")},
+        seconds=sum(float(part["seconds"]) for part in parts),
+        problems=_summarised([problem for note in notes for problem in note["problems"]]),
+        warnings=_summarised([warning for note in notes for warning in note["warnings"]]),
+        x_adv=joined("x_adv") if keep_images else None,
+    )
+
+
+def _require_finite(logits: Tensor, images: str) -> None:
+    if bad := not_finite(logits):
+        raise FloatingPointError(f"the logits of {bad} of {len(logits)} {images} images are NaN or infinite")
 
 
 def _attack_batch(
@@ -120,20 +154,20 @@ def _attack_batch(
 ) -> Part:
     started = time.perf_counter()
     predicted = logits.argmax(dim=1)
+    chosen = torch.arange(len(y), device=y.device)
     if attack.block_size is None and not (measure or keep_images):
-        standing = (predicted == y).nonzero()[:, 0]
-        x, y_attacked, index = x[standing], y[standing], index[standing]
-    else:
-        standing, y_attacked = torch.arange(len(y), device=y.device), y
+        chosen = (predicted == y).nonzero()[:, 0]
+    x = x[chosen]
     with _captured_warnings() as warnings:
-        x_adv = attack(scene.network_for(attack), x, y_attacked, scene.threat, seed=scene.seed, index=index)
-    with torch.no_grad():
-        logits_adv = scene.net(x_adv).float() if len(x) else logits[:0]
-    if not bool(torch.isfinite(logits_adv).all()):
-        raise FloatingPointError("the network's logits on attacked images are not finite")
-    predicted[standing] = logits_adv.argmax(dim=1)
-    problems = list(after_attack(scene.net, scene.threat, x, x_adv, logits_adv)) if len(x) else []
-    notes = {"problems": problems, "warnings": warnings}
+        x_adv = attack(scene.network_for(attack), x, y[chosen], scene.threat, seed=scene.seed, index=index[chosen])
+    problems: list[str] = []
+    logits_adv = logits[:0]
+    if len(x):
+        with torch.no_grad():
+            logits_adv = scene.net(x_adv).float()
+        _require_finite(logits_adv, "attacked")
+        predicted[chosen] = logits_adv.argmax(dim=1)
+        problems.extend(after_attack(scene.net, scene.threat, x, x_adv, logits_adv))
     measures = {}
     if measure:
         measures = {form: local_lipschitz(x, x_adv, logits, logits_adv, form) for form in LIPSCHITZ_FORMS}
@@ -143,7 +177,7 @@ def _attack_batch(
         "correct": (predicted == y).cpu().numpy(),
         **{f"measure_{name}": values.cpu().numpy() for name, values in measures.items()},
         **({"x_adv": x_adv.cpu().numpy()} if keep_images else {}),
-        "notes": np.array(json.dumps(notes)),
+        "notes": np.array(json.dumps({"problems": problems, "warnings": warnings})),
         "seconds": np.array(time.perf_counter() - started),
     }
 
@@ -152,12 +186,8 @@ def _attack_batch(
 def _captured_warnings() -> Iterator[list[str]]:
     """The warnings that attacks log inside; they reach the log as well."""
     messages: list[str] = []
-
-    class Keep(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            messages.append(record.getMessage())
-
-    handler = Keep(logging.WARNING)
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = lambda record: messages.append(record.getMessage())  # type: ignore[method-assign]
     loggers = [logging.getLogger(name) for name in _ATTACK_LOGGERS]
     for logger in loggers:
         logger.addHandler(handler)
@@ -169,47 +199,27 @@ def _captured_warnings() -> Iterator[list[str]]:
 
 
 class _Progress:
-    """Says how far an attack is and how long it will take, once there is something to say."""
+    """Logs how far an attack is and how long it will take, once both are known."""
 
     def __init__(self, name: str, total: int) -> None:
         self.name, self.total, self.computed = name, total, 0
-        self._started = self._told = time.monotonic()
+        self._started = self._logged = time.monotonic()
 
-    def tell(self, parts: list[Part], *, at_once: bool) -> None:
-        """parts: the batches done so far; those found on disk do not count for the time to go."""
+    def log(self, parts: list[Part], *, at_once: bool) -> None:
+        """parts: the batches done so far; those found on disk do not count for the remaining time."""
         done = sum(len(part["correct"]) for part in parts)
         now = time.monotonic()
-        if done == self.total or not self.computed or not (at_once or now - self._told >= _NEWS):
+        if done == self.total or not self.computed or not (at_once or now - self._logged >= _NEWS):
             return
-        self._told = now
-        standing = sum(int(part["correct"].sum()) for part in parts)
+        self._logged = now
+        standing = 100 * sum(int(part["correct"].sum()) for part in parts) / done
         left = (now - self._started) / self.computed * (self.total - done)
-        log.info(
-            "%s: %d of %d images, %.1f%% of them still right; about %.0f s to go",
-            self.name, done, self.total, 100 * standing / done, left,
-        )  # fmt: skip
-
-
-def _outcome(parts: list[Part], examples: Examples, logits: Tensor | None, keep_images: bool) -> Outcome:
-    def joined(name: str) -> Tensor:
-        return torch.from_numpy(np.ascontiguousarray(np.concatenate([part[name] for part in parts])))
-
-    notes = [json.loads(str(part["notes"])) for part in parts]
-    predicted = joined("predicted")
-    return Outcome(
-        correct=predicted == examples.images.labels,
-        predicted=predicted,
-        stable=None if logits is None else predicted == logits.argmax(dim=1),
-        measures={name.removeprefix("measure_"): joined(name) for name in parts[0] if name.startswith("measure_")},
-        seconds=sum(float(part["seconds"]) for part in parts),
-        problems=_summarised([problem for note in notes for problem in note["problems"]]),
-        warnings=_summarised([warning for note in notes for warning in note["warnings"]]),
-        x_adv=joined("x_adv") if keep_images else None,
-    )
+        log.info("%s: %d of %d images, %.1f%% still correct; %.0f s left", self.name, done, self.total, standing, left)
 
 
 def _summarised(messages: list[str]) -> list[str]:
-    """One of each kind, with how often; messages that differ in their numbers alone are of one kind."""
-    kinds = Counter(re.sub(r"\d[\d.]*", "#", message) for message in messages)
-    first = {re.sub(r"\d[\d.]*", "#", message): message for message in reversed(messages)}
-    return [first[kind] + (f" ({count} such)" if count > 1 else "") for kind, count in kinds.items()]
+    """One message of each kind, with its count; messages that differ only in their numbers are of one kind."""
+    kinds: dict[str, list[str]] = {}
+    for message in messages:
+        kinds.setdefault(re.sub(r"\d[\d.]*", "#", message), []).append(message)
+    return [same[0] + (f" ({len(same)} such)" if len(same) > 1 else "") for same in kinds.values()]

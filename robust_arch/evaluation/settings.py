@@ -1,4 +1,4 @@
-"""What an evaluation is asked to do."""
+"""What an evaluation computes."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -21,11 +21,18 @@ class NamedAttack:
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationSettings:
-    """attacks: each on every example, in order. n: test examples, class-stratified by a fixed seed, None for all.
+    """What to evaluate, and how.
 
-    cascade: attacks of which each sees what the ones before it left standing. save_images: keep attacked images.
-    diagnostics, smoothness: examples for the gradient-masking diagnostics and the stages' smoothness, None for none.
-    seed: of the attacks.
+    Attributes:
+        attacks: each on every example, in order.
+        cascade: attacks each of which sees only the survivors of those before it.
+        n: test examples, class-stratified by a fixed seed; None for all.
+        save_images: keep attacked images.
+        diagnostics: examples for the gradient-masking diagnostics; None for no diagnostics.
+        smoothness: examples for the stages' smoothness; None for none.
+        batch_size: images per batch.
+        seed: of the attacks.
+        checkpoints: best, last or both.
     """
 
     attacks: tuple[NamedAttack, ...]
@@ -54,15 +61,12 @@ class EvaluationSettings:
 
     def require_fits(self, test_size: int, num_classes: int, eps: float) -> None:
         """Raise InputError for more examples than there are, or what these classes or this radius do not allow."""
-        cascade = [("cascade", named) for named in self.cascade]
-        for key, named in [*(("attacks", named) for named in self.attacks), *cascade]:
-            if num_classes < named.attack.min_classes:
-                raise invalid(
-                    f"evaluate.{key}",
-                    named.name,
-                    f"data of at least {named.attack.min_classes} classes; here {num_classes}",
-                )
+        for key in ("attacks", "cascade"):
+            for named in getattr(self, key):
+                if num_classes < (least := named.attack.min_classes):
+                    allowed = f"data of at least {least} classes; here {num_classes}"
+                    raise invalid(f"evaluate.{key}", named.name, allowed)
         if self.diagnostics and eps == 0:
             raise invalid("evaluate.diagnostics", self.diagnostics, "null where threat.eps is 0")
         if self.n is not None and self.n > test_size:
-            raise invalid("evaluate.n", self.n, f"at most the {test_size} test examples there are, or null for all")
+            raise invalid("evaluate.n", self.n, f"at most the {test_size} test examples, or null for all")

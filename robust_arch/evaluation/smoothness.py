@@ -1,4 +1,4 @@
-"""How much a network changes under attack, measured, and how much it could at most by its operator norms."""
+"""How much a network changes under attack, and how much it can change at most by its operator norms."""
 
 import logging
 import math
@@ -13,22 +13,13 @@ from torch.nn import functional as F
 from robust_arch.architectures import Classifier, ImageShape
 from robust_arch.architectures.family import BoundedNetwork, StagedNetwork
 from robust_arch.attacks import Attack, ThreatModel
-from robust_arch.attacks.base import undisturbed
+from robust_arch.attacks.base import image_gradient, undisturbed
 from robust_arch.attacks.norms import NORMS, Norm
 from robust_arch.errors import invalid
 from robust_arch.evaluation.examples import Examples
 from robust_arch.evaluation.operator_norms import hooked, operator_norms
 
 log = logging.getLogger(__name__)
-
-
-def _l1(logits: Tensor, logits_adv: Tensor) -> Tensor:
-    return (logits_adv - logits).abs().sum(dim=1)
-
-
-def _l2(logits: Tensor, logits_adv: Tensor) -> Tensor:
-    change: Tensor = torch.linalg.vector_norm(logits_adv - logits, dim=1)
-    return change
 
 
 def _kl(logits: Tensor, logits_adv: Tensor) -> Tensor:
@@ -38,15 +29,15 @@ def _kl(logits: Tensor, logits_adv: Tensor) -> Tensor:
 
 
 LIPSCHITZ_FORMS: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], Norm]] = {
-    "l1_linf": (_l1, NORMS["linf"]),
+    "l1_linf": (lambda logits, logits_adv: (logits_adv - logits).abs().sum(dim=1), NORMS["linf"]),
     "kl": (_kl, NORMS["linf"]),
-    "l2": (_l2, NORMS["l2"]),
+    "l2": (NORMS["l2"].distance, NORMS["l2"]),
 }
 """Name to (change of the logits, length of the change of the image)."""
 
 
 def local_lipschitz(x: Tensor, x_adv: Tensor, logits: Tensor, logits_adv: Tensor, form: str = "l1_linf") -> Tensor:
-    """The change of the logits over the change of the image, of each example; NaN where x' = x.
+    """The change of each example's logits over the change of its image; NaN where x' = x.
 
     Args:
         x: clean images (B, C, H, W).
@@ -73,14 +64,14 @@ def _ratio(change: Tensor, distance: Tensor) -> Tensor:
 
 
 def fosc(net: nn.Module, x: Tensor, x_adv: Tensor, y: Tensor, threat: ThreatModel) -> Tensor:
-    """First-order stationary condition c(x') = eps ||g||_* - <x' - x, g>, of each example (Wang et al., ICML 2019).
+    """First-order stationary condition c(x') = eps ||g||_* - <x' - x, g> of each example (Wang et al., ICML 2019).
 
     g is the gradient of the cross-entropy at x', ||.||_* the dual of the threat's norm. 0 where no point of the ball
-    is better to first order; the box of images is left out of account, as in the source, so at the box's border
-    c stays above 0 though nothing is left to gain.
+    is better to first order; the box of images is ignored, as in the source, so at the box's border c stays above 0
+    though nothing is left to gain.
 
     Args:
-        net: images (B, C, H, W) in [0, 1] to logits (B, K); afterwards as it was.
+        net: images (B, C, H, W) in [0, 1] to logits (B, K); left unchanged.
         x: clean images (B, C, H, W).
         x_adv: attacked images (B, C, H, W).
         y: labels (B,), int64.
@@ -89,13 +80,12 @@ def fosc(net: nn.Module, x: Tensor, x_adv: Tensor, y: Tensor, threat: ThreatMode
     Returns:
         (B,) float64, in nats.
     """
-    # as in Attack: gradients are there under no_grad and under inference_mode too
+    # as in Attack: gradients are available under no_grad and inference_mode too
     with torch.inference_mode(False), torch.enable_grad(), undisturbed(net):
-        point, labels = x_adv.detach().clone().requires_grad_(True), y.clone()
+        point = x_adv.detach().clone().requires_grad_(True)
         # in float64: in float32 the gradient of a confident example is rounded away
-        loss = F.cross_entropy(net(point).double(), labels, reduction="sum")
-        (gradient,) = torch.autograd.grad(loss, point)
-    gradient = gradient.double()
+        loss = F.cross_entropy(net(point).double(), y.clone(), reduction="sum")
+        gradient = image_gradient(loss, point).double()
     gained = ((x_adv.double() - x.double()) * gradient).flatten(1).sum(dim=1)
     return threat.eps * NORMS[threat.norm].dual(gradient) - gained
 
@@ -104,9 +94,10 @@ def fosc(net: nn.Module, x: Tensor, x_adv: Tensor, y: Tensor, threat: ThreatMode
 class StageChange:
     """How much one stage's features change under attack, in l2: (B,) float64 each, NaN where the denominator is 0.
 
-    name: "stem" (all that comes before the first stage), "stage 1", ..., "logits".
-    from_input: ||h(x') - h(x)|| / ||x' - x||. alone: the same numerator over the change of what enters the stage; what
-    enters the stem are images, before normalisation.
+    Attributes:
+        name: "stem" (everything before the first stage), "stage 1", ..., "logits".
+        from_input: ||h(x') - h(x)|| / ||x' - x||.
+        alone: the same numerator over the change of the stage's input; the stem's input is the image, not normalised.
     """
 
     name: str
@@ -116,9 +107,9 @@ class StageChange:
 
 @torch.no_grad()
 def stage_changes(net: Classifier, x: Tensor, x_adv: Tensor) -> list[StageChange]:
-    """The measured change of stem, each stage and logits, in this order; `net` is afterwards as it was.
+    """The measured change of stem, each stage and logits, in this order; `net` is left unchanged.
 
-    Of a network that is no `StagedNetwork` only the logits change measurably: "logits" is then the only entry.
+    For a network that is not a `StagedNetwork`, "logits" is the only entry.
 
     x, x_adv: (B, C, H, W) in [0, 1].
 
@@ -139,7 +130,7 @@ def stage_changes(net: Classifier, x: Tensor, x_adv: Tensor) -> list[StageChange
 
 
 def _features(net: Classifier, x: Tensor) -> dict[str, Tensor]:
-    """The output of the stem, of each stage and of the head, (B, ...) each; of the head alone without stages."""
+    """The output of the stem, of each stage and of the head, (B, ...) each; only of the head without stages."""
     stages = list(net.network.stages) if isinstance(net.network, StagedNetwork) else []
     names = {stage: f"stage {i}" for i, stage in enumerate(stages, start=1)}
     features: dict[str, Tensor] = {}
@@ -157,14 +148,14 @@ def _features(net: Classifier, x: Tensor) -> dict[str, Tensor]:
 def upper_bounds(net: Classifier, image_shape: ImageShape) -> dict[str, Any]:
     """Upper bounds of the l2 Lipschitz constants in evaluation mode, from the layers' operator norms.
 
-    As sure as those norms are: those of convolutions are approached from below (`conv_norm`).
+    They are as certain as those norms: those of convolutions are approached from below (`conv_norm`).
 
     Returns:
         Plain JSON data. layers: name, norm, converged of each; stages: "stem" (with the normalisation, from images in
-        [0, 1]), "stage 1", ..., "head", each alone; network: their product, from images to logits.
+        [0, 1]), "stage 1", ..., "head", each by itself; network: their product, from images to logits.
 
     Raises:
-        InputError: for a network that is no `BoundedNetwork`, or a layer of a kind whose norm is not known.
+        InputError: for a network that is not a `BoundedNetwork`, or a layer whose norm is not known.
     """
     network = net.network
     if not isinstance(network, BoundedNetwork):
@@ -193,7 +184,7 @@ def stage_smoothness(
 
     Returns:
         Plain JSON data. n: examples that the attack moved, left_out: those with x' = x, which no mean contains.
-        stages: of each (the head is called by what leaves it, "logits") the mean change from_input, the mean and the
+        stages: for each (the head is named after its output, "logits") the mean change from_input, the mean and the
         maximum of the change alone, and the bound of that; alone_n: examples in these two, whose input of the stage
         changed. A mean or maximum of nothing is None. bounds: as of `upper_bounds`; None, as is each stage's, where
         bounds are not available for the family.
@@ -201,38 +192,30 @@ def stage_smoothness(
     batches = []
     for _, x, y, index in examples.batches(attack.block_size or batch_size, device):
         batches.append(stage_changes(net, x, attack(net, x, y, threat, seed=seed, index=index)))
-    changes = [_joined(parts) for parts in zip(*batches, strict=True)]
-    moved = len(_defined(changes[0].from_input))
     bounds = None
     if isinstance(net.network, BoundedNetwork):
         bounds = upper_bounds(net, examples.images.image_shape)
     else:
         log.warning("evaluate.smoothness: the bounds of the network's parts are not available for this family")
-    return {
-        "n": moved,
-        "left_out": len(examples) - moved,
-        "stages": [_described(change, bounds["stages"] if bounds else {}) for change in changes],
-        "bounds": bounds,
-    }
+    stages = []
+    for parts in zip(*batches, strict=True):
+        name = parts[0].name
+        from_input, alone = _defined([part.from_input for part in parts]), _defined([part.alone for part in parts])
+        stages.append(
+            {
+                "name": name,
+                "from_input": float(from_input.mean()) if len(from_input) else None,
+                "alone": float(alone.mean()) if len(alone) else None,
+                "alone_max": float(alone.max()) if len(alone) else None,
+                "alone_n": len(alone),
+                "bound": bounds["stages"].get("head" if name == "logits" else name) if bounds else None,
+            }
+        )
+        moved = len(from_input)  # the same for every stage
+    return {"n": moved, "left_out": len(examples) - moved, "stages": stages, "bounds": bounds}
 
 
-def _joined(parts: Sequence[StageChange]) -> StageChange:
-    """The batches of one stage, on the CPU."""
-    from_input = torch.cat([part.from_input.cpu() for part in parts])
-    return StageChange(parts[0].name, from_input, torch.cat([part.alone.cpu() for part in parts]))
-
-
-def _described(change: StageChange, bounds: dict[str, float]) -> dict[str, Any]:
-    from_input, alone = _defined(change.from_input), _defined(change.alone)
-    return {
-        "name": change.name,
-        "from_input": float(from_input.mean()) if len(from_input) else None,
-        "alone": float(alone.mean()) if len(alone) else None,
-        "alone_max": float(alone.max()) if len(alone) else None,
-        "alone_n": len(alone),
-        "bound": bounds.get("head" if change.name == "logits" else change.name),
-    }
-
-
-def _defined(ratios: Tensor) -> Tensor:
+def _defined(parts: Sequence[Tensor]) -> Tensor:
+    """The numbers of all batches that are not NaN, on the CPU."""
+    ratios = torch.cat([part.cpu() for part in parts])
     return ratios[~ratios.isnan()]

@@ -1,7 +1,6 @@
-"""Runs what an evaluation asks for and is not recorded yet."""
+"""Run what an evaluation requests and is not recorded yet."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -20,7 +19,7 @@ from robust_arch.evaluation.saved_batches import Blocks
 from robust_arch.evaluation.scoring import Scene, clean_logits, run_attack
 from robust_arch.evaluation.settings import EvaluationSettings, NamedAttack
 from robust_arch.evaluation.smoothness import stage_smoothness
-from robust_arch.runs.schema import SMOOTHNESS_ATTACK
+from robust_arch.runs.records import SMOOTHNESS_ATTACK
 
 
 def extend(
@@ -36,9 +35,9 @@ def extend(
 ) -> None:
     """Compute what `record` lacks and write it after each part; `net` is on `device`, in float32.
 
-    about: command and provenance, for the record. A check that fails ends the evaluation, and the record says why.
-    checks: of the caller, recorded before this evaluation's own.
-    fold: gradient attacks see BatchNorm folded into convolutions; what they return is scored by `net` itself.
+    A check that fails ends the evaluation, and the record says why. about: command and provenance, for the record.
+    checks: of the caller, recorded before this evaluation's own. fold: gradient attacks see BatchNorm folded into
+    convolutions; their images are scored by `net` itself.
     """
     if record.is_complete(settings):
         return
@@ -74,14 +73,20 @@ class _Suite:
 
     def run(self, name: str) -> None:
         """One of the names that `EvaluationRecord.missing` gives."""
+        scene, settings = self.scene, self.settings
+        how: dict[str, Any] = {"device": scene.device, "batch_size": scene.batch_size, "seed": scene.seed}
         if name == "diagnostics":
-            self._diagnostics(self.record.examples.sample(self.settings.diagnostics or 0))
+            examples = self.record.examples.sample(settings.diagnostics or 0)
+            found = diagnose(self.net, examples, scene.threat, **how)
+            self.record.add_part(name, found, len(examples), scene.seed)
         elif name == "smoothness":
-            self._smoothness(self.record.examples.sample(self.settings.smoothness or 0))
-        elif self.settings.cascade and name == self.settings.cascade_name:
+            examples = self.record.examples.sample(settings.smoothness or 0)
+            found = stage_smoothness(self.net, examples, PGD(steps=20, rel_step_size=0.1), scene.threat, **how)
+            self.record.add_part(name, found, len(examples), scene.seed)
+        elif settings.cascade and name == settings.cascade_name:
             self._cascade()
         else:
-            self._attack(next(named for named in self.settings.attacks if named.name == name))
+            self._attack(next(named for named in settings.attacks if named.name == name))
 
     def _attack(self, named: NamedAttack) -> None:
         keep, measure = self.settings.save_images, named.name == SMOOTHNESS_ATTACK
@@ -106,25 +111,21 @@ class _Suite:
         }
         return Blocks(self.record.folder, self.record.eval_id, identity)
 
-    def _save_images(self, named: NamedAttack, x_adv: Tensor, predicted: Tensor) -> Iterator[str]:
-        """Write the attacked images; says what is wrong if the file's content scores otherwise than they did."""
+    @torch.no_grad()
+    def _save_images(self, named: NamedAttack, x_adv: Tensor, predicted: Tensor) -> list[str]:
+        """Write the attacked images; returns what is wrong if the file's images are classified differently."""
         path = self.record.images_path(named.name)
         about = {"attack": named.name, "threat": str(self.scene.threat), "seed": str(self.scene.seed)}
         with replacing(path) as temporary:
             save_file({"x_adv": x_adv, "index": self.record.examples.index}, temporary, metadata=about)
-        different = int((self._classes(path, named.attack.block_size) != predicted).sum())
-        if different:
-            yield f"{different} of the saved images are classified otherwise than the attacked ones were"
-
-    @torch.no_grad()
-    def _classes(self, path: Path, block_size: int | None) -> Tensor:
-        """What the network says of saved images, in the batches in which they were attacked: (n,)."""
-        images = load_file(path)["x_adv"]
-        parts = torch.split(images, block_size or self.scene.batch_size)
-        return torch.cat([self.scene.net(x.to(self.scene.device)).argmax(dim=1).cpu() for x in parts])
+        # in the batches in which they were attacked
+        parts = torch.split(load_file(path)["x_adv"], named.attack.block_size or self.scene.batch_size)
+        classes = torch.cat([self.scene.net(x.to(self.scene.device)).argmax(dim=1).cpu() for x in parts])
+        different = int((classes != predicted).sum())
+        return [f"{different} of the saved images are classified differently from the attacked ones"] * (different > 0)
 
     def _cascade(self) -> None:
-        """Each attack on what those before it left standing; what is recorded on every example is not run again."""
+        """Each attack on the survivors of those before it; one that is recorded on every example is not run again."""
         standing = torch.from_numpy(self.record.arrays["clean"].copy())
         stages, unfinished = [], []
         for named in self.settings.cascade:
@@ -135,37 +136,17 @@ class _Suite:
                 standing &= torch.from_numpy(self.record.arrays[named.name])
                 stage["recorded_on_all"] = True
             elif len(attacked):
-                blocks = self._blocks(named, self.record.examples.subset(attacked), measure=False, images=False)
+                examples = self.record.examples.subset(attacked)
+                blocks = self._blocks(named, examples, measure=False, images=False)
                 unfinished.append(blocks)
-                stage |= self._stage(named, attacked, standing, blocks)
+                outcome = run_attack(self.scene, examples, named, self.logits[attacked], blocks)
+                standing[attacked] = outcome.correct
+                stage["seconds"] = round(outcome.seconds, 3)
+                stage["problems"] = [f"{named.name}: {problem}" for problem in outcome.problems]
+                stage["warnings"] = [f"{named.name}: {warning}" for warning in outcome.warnings]
             stages.append({**stage, "standing": int(standing.sum())})
             if stage["problems"]:  # the record is invalid: nothing more is computed for it
                 break
         self.record.add_cascade(self.settings, standing, stages)
         for blocks in unfinished:
             blocks.remove()
-
-    def _stage(self, named: NamedAttack, attacked: Tensor, standing: Tensor, blocks: Blocks) -> dict[str, Any]:
-        """Attack the examples at the positions `attacked` and take those that fall out of `standing`."""
-        examples = self.record.examples.subset(attacked)
-        outcome = run_attack(self.scene, examples, named, self.logits[attacked], blocks)
-        standing[attacked] = outcome.correct
-        return {
-            "seconds": round(outcome.seconds, 3),
-            "problems": [f"{named.name}: {problem}" for problem in outcome.problems],
-            "warnings": [f"{named.name}: {warning}" for warning in outcome.warnings],
-        }
-
-    def _diagnostics(self, examples: Examples) -> None:
-        scene = self.scene
-        found = diagnose(
-            scene.net, examples, scene.threat, device=scene.device, batch_size=scene.batch_size, seed=scene.seed
-        )
-        self.record.add_part("diagnostics", found, len(examples), scene.seed)
-
-    def _smoothness(self, examples: Examples) -> None:
-        scene, attack = self.scene, PGD(steps=20, rel_step_size=0.1)
-        found = stage_smoothness(
-            self.net, examples, attack, scene.threat, device=scene.device, batch_size=scene.batch_size, seed=scene.seed
-        )
-        self.record.add_part("smoothness", found, len(examples), scene.seed)

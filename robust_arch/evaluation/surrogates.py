@@ -1,7 +1,7 @@
-"""Networks that are attacked in place of another one: their attacked images are then classified by that one.
+"""Surrogates: networks that are attacked in place of another one, which then classifies the attacked images.
 
 Where a network's own gradients mislead attacks, those of a surrogate may not (Papernot et al. 2017, Athalye et al.
-2018). An image that the network fails on is a true counterexample, wherever it came from.
+2018). An image that the network misclassifies is a true counterexample, whatever its origin.
 """
 
 from typing import Any
@@ -12,10 +12,11 @@ from torch.nn import functional as F
 
 from robust_arch.attacks import ThreatModel
 from robust_arch.errors import invalid
+from robust_arch.evaluation.operator_norms import hooked
 
 PRESATURATION = "presaturation_logits"
-"""Method of a network, from images to logits (B, K), that returns them before anything that saturates."""
-DISTILLATION_COPIES = 16  # of an image with random changes, on which the distilled network learns what the network says
+"""Method of a network, from images to logits (B, K), that returns them before any saturation."""
+DISTILLATION_COPIES = 16  # per image, with random changes, on which the distilled network learns the network's classes
 _STEPS, _BATCH, _RATE = 300, 256, 2e-3
 _SIDE = 32  # of the images that the distilled network works on: larger ones are reduced by the first stride
 
@@ -23,7 +24,7 @@ _SIDE = 32  # of the images that the distilled network works on: larger ones are
 class Presaturation(nn.Module):
     """A network up to the last of its linear or convolutional layers that has one number per class.
 
-    layer: that layer; or the part of the network, itself included, whose method `presaturation_logits` is used.
+    layer: that layer, or the part of the network, possibly all of it, whose method `presaturation_logits` is used.
     """
 
     def __init__(self, net: nn.Module, layer: nn.Module) -> None:
@@ -33,11 +34,8 @@ class Presaturation(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Logits (B, K) of x: (B, C, H, W)."""
         calls: list[tuple[Tensor, Tensor]] = []
-        hook = self.layer.register_forward_hook(lambda _, inputs, output: calls.append((inputs[0], output)))
-        try:
+        with hooked([self.layer], lambda _, inputs, output: calls.append((inputs[0], output))):
             self.net(x)
-        finally:
-            hook.remove()
         inputs, output = calls[-1]
         own = getattr(self.layer, PRESATURATION, None)
         logits: Tensor = output if own is None else own(inputs)  # inputs: behind the normalisation, if there is one
@@ -63,13 +61,8 @@ def presaturation(net: nn.Module, x: Tensor) -> Presaturation | None:
         if isinstance(output, Tensor) and output.numel() == logits.numel() and len(output) == len(logits):
             called.append((layer, output.flatten(1)))
 
-    layers = [module for module in net.modules() if isinstance(module, nn.Linear | nn.Conv2d)]
-    hooks = [layer.register_forward_hook(note) for layer in layers]
-    try:
+    with hooked([module for module in net.modules() if isinstance(module, nn.Linear | nn.Conv2d)], note):
         net(x)
-    finally:
-        for hook in hooks:
-            hook.remove()
     if not called or torch.allclose(called[-1][1].float(), logits.float(), rtol=1e-4, atol=1e-5):
         return None
     return Presaturation(net, called[-1][0])

@@ -1,1 +1,1 @@
-"""One run from start to end: train, select, evaluate, record."""
+"""One run from start to end: training, selection, evaluation and record."""

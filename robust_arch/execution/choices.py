@@ -1,4 +1,4 @@
-"""What each `auto` of a trainer becomes; a resumed run keeps its choices."""
+"""What each `auto` of the trainer resolves to."""
 
 import logging
 from dataclasses import replace
@@ -12,7 +12,7 @@ log = logging.getLogger(__name__)
 
 
 def with_choices(run: Run, folder: RunFolder) -> Run:
-    """The run with every `auto` of its trainer decided; one that goes on decides as it did when it began."""
+    """Resolve every `auto` of the trainer; a resumed run keeps its choices."""
     trainer = run.settings.trainer
     if trainer.compile == "auto":
         trainer = replace(trainer, compile=_decide_compile(run, folder)[0])
@@ -20,7 +20,7 @@ def with_choices(run: Run, folder: RunFolder) -> Run:
 
 
 def tell_choices(asked: Run, folder: RunFolder) -> None:
-    """Log what each `auto` of the trainer became."""
+    """Log what each `auto` of the trainer resolved to."""
     trainer = asked.settings.trainer
     if asked.settings.resolved["trainer"]["precision"] == "auto":
         log.info("trainer.precision=auto: %s on this hardware", trainer.precision)
@@ -30,22 +30,22 @@ def tell_choices(asked: Run, folder: RunFolder) -> None:
 
 
 def _decide_compile(run: Run, folder: RunFolder) -> tuple[bool, str]:
-    """What `trainer.compile=auto` means for the run, and why."""
+    """What `trainer.compile=auto` resolves to, and why."""
     trainer = run.settings.trainer
     if not trainer.fold:
-        return False, "only the folded form is compiled"
+        return False, "only the folded network is compiled"
     begun = folder.checkpoint("last").is_file()
     before = folder.recorded_group("trainer").get("compile") if begun else None
     if not isinstance(before, bool):
         steps = trainer.max_epochs * run.steps_per_epoch
         return decide_compile(trainer.device, steps, half=trainer.precision != 32)
     if before and (missing := missing_compiler(trainer.device)):
-        return False, f"true when the run began, but {missing}"
-    return before, "as when the run began"
+        return False, f"it was true when the run started, but {missing}"
+    return before, "as when the run started"
 
 
 def resolved_config(run: Run) -> dict[str, Any]:
-    """The whole configuration as it was used, with this member's architecture and seed."""
+    """The complete configuration of the run, with its architecture and seed."""
     settings = run.settings
     decided = {"precision": settings.trainer.precision, "compile": settings.trainer.compile}
     trainer = {**settings.resolved["trainer"], **decided}

@@ -1,4 +1,4 @@
-"""One run from start to end: claim it, train, select, evaluate, record."""
+"""One run from start to end: claim, train, select, evaluate, record."""
 
 import contextlib
 import logging
@@ -37,24 +37,25 @@ log = logging.getLogger(__name__)
 
 
 def execute(run: Run) -> str:
-    """Do whatever of the run is not done yet; returns its state, and never raises for what is recorded as failed.
+    """Complete the run and return its state; a failure is recorded and not raised.
 
     Raises:
-        OSError: if nothing can be recorded, on a full disk for example.
+        OSError: if nothing can be recorded, for example on a full disk.
     """
     folder = run.folder
-    stops = run.settings.planned and run.settings.stop_on_failure  # a mark that only a sweep takes back
+    stops = run.settings.planned and run.settings.stop_on_failure  # a stop that only the next sweep undoes
     if stops and run.study.is_stopped:
-        log.warning("run %s does not begin: the study is stopped on failure", run.run_id)
+        log.warning("run %s is not started: the study was stopped after a failure", run.run_id)
         return folder.state
     with folder.lock() as mine:
         if not mine:
-            log.warning("run %s is being done by another process (%s)", run.run_id, folder.status.get("host"))
+            host = folder.status.host if folder.status else "this machine"
+            log.warning("run %s is being trained by another process (%s)", run.run_id, host)
             return "running"
         if run.settings.rerun:
             folder.clear()
         elif folder.state == "diverged":
-            log.error("run %s diverged before and is not tried again; rerun=true forces", run.run_id)
+            log.error("run %s diverged before and is not tried again; rerun=true forces it", run.run_id)
             return "diverged"
         elif run.is_done():
             warn_of_other_version(folder)
@@ -75,7 +76,7 @@ def execute(run: Run) -> str:
 
 @contextlib.contextmanager
 def _on_free_gpus(run: Run) -> Iterator[Run]:
-    """The run on GPUs that no other run of this machine has taken, as far as there are enough."""
+    """Place the run on the GPUs of this machine with the fewest runs."""
     trainer = run.settings.trainer
     if trainer.device.type == "cpu" or trainer.gpus is not None:
         yield run
@@ -86,15 +87,22 @@ def _on_free_gpus(run: Run) -> Iterator[Run]:
 
 
 def warn_of_other_version(folder: RunFolder) -> None:
-    """Name a run that an earlier or later version of the package recorded."""
-    recorded = (folder.result or {}).get("package_version")
+    """Log it if another version of the package recorded the run."""
+    recorded = folder.result.package_version if folder.result else None
     if recorded != __version__:
         log.warning("run %s: recorded by version %s of robust_arch, this is %s", folder.run_id, recorded, __version__)
 
 
 @dataclass(frozen=True)
 class _End:
-    """How an attempt ended: the run's state from now on, what became of the attempt, what was raised and its text."""
+    """How an attempt ended.
+
+    Attributes:
+        state: the run's state from now on.
+        outcome: of the attempt.
+        raised: the exception that ended it.
+        error: its text.
+    """
 
     state: str
     outcome: str
@@ -103,10 +111,10 @@ class _End:
 
 
 def _execute_locked(run: Run, folder: RunFolder) -> str:
-    """Attempt the run, and write at once how it ended."""
+    """Attempt the run and record how it ended."""
     folder.sweep_up()
     asked, run = run, with_choices(run, folder)
-    # what is completed stays so while an attack is added to it, also if that fails
+    # a completed run stays completed while an attack is added, even if that fails
     before = "completed" if folder.trained and folder.state == "completed" else "planned"
     notes = {"launcher": run.settings.launcher}
     folder.write_state("completed" if before == "completed" else "running", run.facts, attempt=True, notes=notes)
@@ -157,11 +165,11 @@ def _record_end(run: Run, folder: RunFolder, tracker: Tracker, ended: _End, note
 
 @contextlib.contextmanager
 def _unless_disk_full(run: Run) -> Iterator[None]:
-    """What cannot be written is said; the run's error is what ends it."""
+    """Log an OSError instead of raising it, so that the run's own error is reported."""
     try:
         yield
     except OSError as error:
-        log.error("run %s: how it ended cannot be recorded: %s", run.run_id, error)
+        log.error("run %s: its end cannot be recorded: %s", run.run_id, error)
 
 
 def _tracker(run: Run, folder: RunFolder) -> Tracker:
@@ -182,20 +190,20 @@ def _tracker(run: Run, folder: RunFolder) -> Tracker:
 
 
 class _RunLog(logging.FileHandler):
-    """train.log, which is no reason for a run to fail where the disk is full."""
+    """train.log; a full disk loses lines but does not fail the run."""
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
-        """Lose the line; standard error has it."""
+        """Drop the line; standard error has it."""
 
     def close(self) -> None:
-        """Close; what could not be written is lost."""
+        """Close without raising."""
         with contextlib.suppress(OSError):
             super().close()
 
 
 @contextlib.contextmanager
 def _log_file(folder: RunFolder) -> Iterator[None]:
-    """Everything logged goes to the run's train.log too."""
+    """Copy everything that is logged to the run's train.log."""
     handler = _RunLog(folder.log, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     root = logging.getLogger()
@@ -208,7 +216,7 @@ def _log_file(folder: RunFolder) -> Iterator[None]:
 
 
 def _train(run: Run, folder: RunFolder, tracker: Tracker) -> None:
-    """Train from where the last attempt was cut off, and record the result; nothing if that is done."""
+    """Train from where the last attempt was interrupted, and record the result, unless that is done."""
     settings = run.settings
     settings.trainer.prepare_process()
     rows = resumable_rows(folder)
@@ -232,13 +240,13 @@ def _train(run: Run, folder: RunFolder, tracker: Tracker) -> None:
     record = _Recorder(folder, tracker)
     fit(module, data, settings.trainer, folder=folder.checkpoints, record=record)
     recorded = metrics.read_rows(folder.metrics)
-    for row in recorded[len(rows) + record.tracked :]:  # rows of other processes, which have no tracker
+    for row in recorded[len(rows) + record.tracked :]:  # rows of processes without a tracker
         tracker.log(row)
     folder.write_result(training_result(run, folder, recorded))
 
 
 class _Recorder:
-    """Appends a row to metrics.csv and hands it to the tracker; counts what this process tracked."""
+    """Appends a row to metrics.csv and passes it to the tracker; counts the rows that this process tracked."""
 
     def __init__(self, folder: RunFolder, tracker: Tracker) -> None:
         self.folder, self.tracker, self.tracked = folder, tracker, 0
@@ -285,10 +293,10 @@ def _module(run: Run) -> AdversarialTraining:
 
 
 def _evaluate(run: Run, folder: RunFolder) -> None:
-    """Every checkpoint that is asked for, under what is not recorded yet."""
+    """Evaluate each requested checkpoint under the attacks that are not recorded yet."""
     settings, device = run.settings.evaluation, run.settings.trainer.device
-    result = folder.result or {}
-    same_weights = result["best_epoch"] == result["last_epoch"]
+    result = folder.result
+    same_weights = result is not None and result.best_epoch == result.last_epoch
     first: EvaluationRecord | None = None
     about = {"command": run.settings.command, **provenance()}
     for which, record in run.records():

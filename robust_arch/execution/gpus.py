@@ -1,4 +1,4 @@
-"""Which GPUs a run takes: jobs that run beside each other on one machine take different ones by themselves."""
+"""Which GPUs a run uses: simultaneous jobs on one machine choose different ones."""
 
 import contextlib
 import os
@@ -11,18 +11,22 @@ from robust_arch.runs import lock
 
 
 def visible_gpus(number: int) -> list[str]:
-    """A name for each of the `number` GPUs that torch sees, the same in every process of the machine."""
+    """A name for each of the `number` GPUs that torch sees, equal in all processes on the machine."""
     listed = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
     return (listed if len(listed) >= number else [str(index) for index in range(number)])[:number]
 
 
 @contextlib.contextmanager
 def claimed(names: Sequence[str], wanted: int, folder: Path | None = None) -> Iterator[tuple[int, ...]]:
-    """Hold `wanted` of the named GPUs, those with the fewest runs on them first; yields their positions in `names`.
+    """Hold `wanted` of the named GPUs, those with the fewest runs first; yields their positions in `names`.
 
-    A claim is a file lock, which ends with the process. With more runs than GPUs they share them evenly.
-    CUDA_VISIBLE_DEVICES is only read: it no longer counts once torch is initialised, whichever import did that.
-    folder: where the locks are; by default in the machine's temporary folder.
+    A claim is a file lock, which ends with the process. More runs than GPUs share them evenly.
+    CUDA_VISIBLE_DEVICES is not changed, because torch ignores changes once it is initialised.
+
+    Args:
+        names: of the GPUs.
+        wanted: number of GPUs.
+        folder: of the locks; by default in the machine's temporary folder.
     """
     folder = folder or Path(tempfile.gettempdir()) / f"robust_arch-gpus-{os.getuid()}"
     taken: list[int] = []

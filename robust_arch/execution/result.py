@@ -20,7 +20,8 @@ def training_result(run: Run, folder: RunFolder, rows: list[dict[str, float]]) -
     callbacks = read_weights_only(folder.checkpoint("last"))["callbacks"]
     best = callbacks["BestAndLast"]["best"]
     held_out = min(run.settings.selection.images, len(run.splits.val))
-    flags = training_flags(rows, run.splits.train.num_classes, held_out)
+    adversarial = run.settings.objective.is_adversarial
+    flags = training_flags(rows, run.splits.train.num_classes, held_out, adversarial=adversarial)
     for flag in flags:
         log.warning("run %s %s", run.run_id, flag)
     gap = best["val_robust_acc"] - rows[-1]["val_robust_acc"]
@@ -53,7 +54,7 @@ def training_result(run: Run, folder: RunFolder, rows: list[dict[str, float]]) -
 
 
 def _readings(run: Run) -> dict[str, Any]:
-    """How the files of the training set, the held-out part included, and of the test set were read, if files were."""
+    """How the files of the training set (with the held-out part) and of the test set were read, if any."""
     sets = {"train": run.splits.train, "test": run.splits.test}
     readings = {part: asdict(images.reading) for part, images in sets.items() if images.reading}
     return {"reading": readings} if readings else {}

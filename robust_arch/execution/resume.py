@@ -1,4 +1,4 @@
-"""Where a run that was cut off goes on."""
+"""Where an interrupted run resumes."""
 
 import logging
 from pathlib import Path
@@ -10,16 +10,16 @@ log = logging.getLogger(__name__)
 
 
 def resumable_rows(folder: RunFolder) -> list[dict[str, float]]:
-    """The rows of the epochs that the last checkpoint holds, cut back to them.
+    """Cut metrics.csv back to the epochs of the last checkpoint, and return its rows.
 
-    A checkpoint that cannot be read, or whose best.ckpt or rows are lost, is removed: training starts again. So is one
-    from the middle of an epoch that does not follow these.
+    A last checkpoint that cannot be read, or whose best.ckpt or rows are missing, is removed, and training starts
+    again. A checkpoint from the middle of an epoch is removed unless it continues the last one.
     """
     last, interrupted = folder.checkpoint("last"), folder.checkpoint("interrupted")
     epochs = _epoch(last) + 1
     rows = metrics.keep_epochs_before(folder.metrics, epochs)
     if last.is_file() and not (0 < epochs == len(rows) and _epoch(folder.checkpoint("best")) >= 0):
-        log.warning("run %s is not whole and starts again", folder.run_id)
+        log.warning("run %s is incomplete and starts again", folder.run_id)
         last.unlink()
         epochs, rows = 0, metrics.keep_epochs_before(folder.metrics, 0)
     if interrupted.is_file() and _epoch(interrupted) != epochs:
@@ -28,7 +28,7 @@ def resumable_rows(folder: RunFolder) -> list[dict[str, float]]:
 
 
 def _epoch(checkpoint: Path) -> int:
-    """The epoch, counted from 0, that a checkpoint was written in; -1 if there is none or it cannot be read."""
+    """The epoch of a checkpoint, counted from 0; -1 if it is missing or cannot be read."""
     if not checkpoint.is_file():
         return -1
     try:

@@ -1,4 +1,4 @@
-"""A question with its data: which run it is, what it costs, whether it is answered."""
+"""A configured run with its data: its identity, its cost, and whether it is done."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -27,9 +27,15 @@ def spec_facts(spec: ArchSpec, costs: Cost) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Run:
-    """A question with its data: everything that reading and doing the run needs.
+    """A configured run with its data.
 
-    Raises InputError on construction where recipe, evaluation and data do not fit together.
+    Attributes:
+        settings: its checked configuration.
+        splits: training, held-out and test images.
+        training_fingerprint: of the training images.
+
+    Raises:
+        InputError: on construction, if recipe, evaluation and data do not fit together.
     """
 
     settings: Settings
@@ -51,12 +57,12 @@ class Run:
 
     @cached_property
     def run_id(self) -> str:
-        """Who this run is."""
+        """The run's identity, 12 hexadecimal digits."""
         return self.settings.run_id(self.training_fingerprint)
 
     @cached_property
     def cost(self) -> Cost:
-        """On this data's image shape and classes."""
+        """Cost for the image shape and classes of the data."""
         return cost(self.settings.spec, self.splits.train.num_classes, self.splits.train.image_shape)
 
     @property
@@ -68,17 +74,17 @@ class Run:
 
     @property
     def study(self) -> StudyFolder:
-        """The study that it belongs to."""
+        """The folder of its study."""
         return StudyFolder(self.settings.study_path)
 
     @property
     def folder(self) -> RunFolder:
-        """Where it is recorded."""
+        """The folder of its records."""
         return self.study.run(self.run_id)
 
     @property
     def facts(self) -> RunFacts:
-        """What is known before it starts."""
+        """What is known before the run starts."""
         settings = self.settings
         return RunFacts(
             run_id=self.run_id,
@@ -93,14 +99,14 @@ class Run:
         )
 
     def records(self) -> Iterator[tuple[str, EvaluationRecord]]:
-        """The evaluation record of each checkpoint that is asked for, as it is now."""
+        """The evaluation record of each requested checkpoint, as it is now."""
         examples = select_examples(self.splits.test, self.settings.evaluation.n)
         for which in self.settings.evaluation.checkpoints:
             subject = Subject(self.run_id, which, "raw", self.settings.threat, self.settings.dataset.name)
             yield which, EvaluationRecord(self.folder.evaluations, subject, examples)
 
     def is_done(self) -> bool:
-        """Whether training is over and every number that is asked for is recorded."""
+        """Whether training is finished and every requested number is recorded."""
         evaluation = self.settings.evaluation
         return (
             self.folder.state == "completed"

@@ -1,8 +1,9 @@
-"""What an exported file says of itself: one JSON object under one metadata key, the same in every format."""
+"""An exported file's description of itself: one JSON object under one metadata key, the same in every format."""
 
 import json
 import logging
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from robust_arch.errors import InputError
@@ -13,34 +14,22 @@ METADATA_KEY = "robust_arch"
 
 
 def to_json(card: Mapping[str, Any]) -> str:
-    """The card as one line of JSON; an entry that JSON has no form for is left out, with a warning."""
-    plain = {str(key): value for key, value in card.items() if _is_json(value)}
-    if left_out := sorted({str(key) for key in card} - set(plain)):
+    """The card as one line of JSON; entries that JSON cannot express are left out, with a warning."""
+    plain = {}
+    for key, value in card.items():
+        with suppress(TypeError, ValueError, RecursionError):
+            plain[str(key)] = json.loads(json.dumps(value, allow_nan=False))
+    if left_out := sorted(set(map(str, card)) - set(plain)):
         log.warning("not plain data, so left out of the exported file: %s", ", ".join(left_out))
-    return json.dumps(plain, sort_keys=True, allow_nan=False)
-
-
-def _is_json(value: Any) -> bool:
-    try:
-        json.dumps(value, allow_nan=False)
-    except (TypeError, ValueError, RecursionError):
-        return False
-    return True
+    return json.dumps(plain, sort_keys=True)
 
 
 def from_json(metadata: Mapping[str, str], path: str) -> dict[str, Any]:
-    """The card in a file's metadata.
-
-    Raises:
-        InputError: for a file that this project did not export.
-    """
-    try:
-        card = json.loads(metadata[METADATA_KEY])
-    except (KeyError, ValueError, RecursionError):
-        card = None
-    if not isinstance(card, dict):
-        raise InputError(
-            f"checkpoint = {path!r}: a file exported by this project; its metadata has no {METADATA_KEY} that says "
-            "which architecture it holds"
-        )
-    return card
+    """The card in a file's metadata; raises InputError for a file that this project did not export."""
+    with suppress(KeyError, ValueError, RecursionError):
+        if isinstance(card := json.loads(metadata[METADATA_KEY]), dict):
+            return card
+    raise InputError(
+        f"checkpoint = {path!r}: expected a file exported by this project; its metadata has no {METADATA_KEY} that "
+        "names its architecture"
+    )

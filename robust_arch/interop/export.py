@@ -6,10 +6,8 @@ import torch
 
 from robust_arch.common.files import replacing
 from robust_arch.errors import InputError, invalid
-from robust_arch.interop.checkpoint import LoadedCheckpoint
-from robust_arch.interop.onnx_file import write_onnx
+from robust_arch.interop.onnx_file import probe_images, write_onnx
 from robust_arch.interop.opening import open_checkpoint
-from robust_arch.interop.probe import probe_images
 from robust_arch.interop.published import published_state
 from robust_arch.interop.reading import require_free
 from robust_arch.interop.safetensors_file import write_safetensors
@@ -18,13 +16,13 @@ FORMATS = ("published", "safetensors", "onnx")
 
 
 def export_checkpoint(source: Path, out: Path, form: str, *, layout: str | None = None, force: bool = False) -> None:
-    """Write the checkpoint `source` as `out`, in one of FORMATS, and read it back: its logits must be the same.
+    """Write the checkpoint `source` as `out`, in one of FORMATS, and check that reading it back gives the same logits.
 
-    layout: names of the format published, by default the usual ones of the family. force: replaces `out`.
+    layout: key names of the format published, by default the usual ones of the family. force: replaces `out`.
 
     Raises:
-        InputError: for a checkpoint, format or layout that is not allowed, a file that exists, or a file that did not
-            pass the check; nothing is written then.
+        InputError: for a checkpoint, format or layout that is not allowed, an `out` that exists, or logits that differ
+            in a single bit; nothing is written then.
     """
     if form not in FORMATS:
         raise invalid("format", form, f"one of {', '.join(FORMATS)}")
@@ -33,22 +31,14 @@ def export_checkpoint(source: Path, out: Path, form: str, *, layout: str | None 
     require_free(out, source, force=force)
     loaded = open_checkpoint(source)
     with replacing(out) as temporary:
-        _write(loaded, temporary, form, layout)
-        _require_same_logits(loaded, open_checkpoint(temporary, loaded.spec.to_dict()), out)
-
-
-def _write(loaded: LoadedCheckpoint, path: Path, form: str, layout: str | None) -> None:
-    if form == "published":
-        torch.save({"model_state_dict": published_state(loaded.net, loaded.spec, layout)}, path)
-    elif form == "safetensors":
-        write_safetensors(loaded, path)
-    else:
-        write_onnx(loaded, path)
-
-
-def _require_same_logits(loaded: LoadedCheckpoint, written: LoadedCheckpoint, out: Path) -> None:
-    """Raise InputError unless both networks give equal logits, bit for bit."""
-    images = probe_images(loaded.card["image_shape"], 8)
-    with torch.no_grad():
-        if not torch.equal(loaded.net(images), written.net(images)):
+        if form == "published":
+            torch.save({"model_state_dict": published_state(loaded.net, loaded.spec, layout)}, temporary)
+        else:
+            write = write_safetensors if form == "safetensors" else write_onnx
+            write(loaded, temporary)
+        written = open_checkpoint(temporary, loaded.spec.to_dict())
+        images = probe_images(loaded.card["image_shape"], 8)
+        with torch.no_grad():
+            same = torch.equal(loaded.net(images), written.net(images))
+        if not same:
             raise InputError(f"out = {str(out)!r}: the file would not give the checkpoint's logits; it was not kept")

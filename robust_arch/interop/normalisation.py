@@ -1,4 +1,4 @@
-"""The normalisation in front of a published network: carried by its file, given from outside, or none."""
+"""The normalisation in front of a published network: in its file, given by the user, or none."""
 
 import math
 import re
@@ -14,15 +14,11 @@ from robust_arch.architectures.build import Normalize
 from robust_arch.errors import InputError, invalid
 
 MODES = ("dataset", "identity")
-FROM_FILE = "carried by the file"
-FROM_CHECKPOINT = "inside the checkpoint"
 FROM_OUTSIDE = "given on the command line"
 FROM_DATASET = "of the training images"
-NOT_ASKED_FOR = "none, as the command line says"
-NOT_KNOWN = "none assumed: the file carries none, and none was given"
 Statistics = Callable[[], tuple[list[float], list[float]]]
 """Reads training images and returns mean and std of each channel, in units of images in [0, 1]."""
-_ROUNDING = 1e-4  # between what a file carries and what is given: published values have four digits
+_ROUNDING = 1e-4  # between a file's values and given ones: published values have four digits
 
 _CARRIED = re.compile(r"(?:(?:normali[sz](?:e|er|ation)|norm|0)\.)?(?:(?P<mean>mu|means?)|(?P<std>sigma|stds?))")
 
@@ -34,7 +30,7 @@ class Normalisation:
     Attributes:
         mean: one number per channel, float32.
         std: one number per channel, float32, greater than 0.
-        source: where it is from, in words for records and cards.
+        source: where it comes from, in words for records and cards.
     """
 
     mean: tuple[float, ...]
@@ -57,7 +53,7 @@ class Normalisation:
         return {"mean": list(self.mean), "std": list(self.std), "text": str(self)}
 
     def applied_to(self, net: Classifier) -> Classifier:
-        """The same network, weights shared, behind this normalisation."""
+        """The same network behind this normalisation; the weights are shared."""
         return Classifier(Normalize(self.mean, self.std), net.network).eval()
 
 
@@ -66,14 +62,8 @@ def identity(channels: int, source: str) -> Normalisation:
     return Normalisation((0.0,) * channels, (1.0,) * channels, source)
 
 
-def normalisation_of(net: Classifier) -> Normalisation:
-    """What is inside a checkpoint of this project."""
-    mean, std = (tuple(buffer.flatten().tolist()) for buffer in (net.normalize.mean, net.normalize.std))
-    return Normalisation(mean, std, FROM_CHECKPOINT)
-
-
 def checked(mean: Any, std: Any, source: str, keys: tuple[str, str]) -> Normalisation:
-    """Lists of one number per channel as a normalisation; keys: what errors call them.
+    """A normalisation from lists of one number per channel. keys: their names in errors.
 
     Raises:
         InputError: unless both are lists of finite numbers of the same length, and every std is above 0 in float32.
@@ -87,7 +77,7 @@ def checked(mean: Any, std: Any, source: str, keys: tuple[str, str]) -> Normalis
     if not all(map(math.isfinite, mean)):
         raise invalid(keys[0], list(mean), "finite in float32")
     if min(std) <= 0 or not all(map(math.isfinite, std)):
-        raise invalid(keys[1], list(std), "greater than 0, and finite, in float32")
+        raise invalid(keys[1], list(std), "numbers that are finite and greater than 0 in float32")
     return Normalisation(mean, std, source)
 
 
@@ -97,19 +87,19 @@ def _is_finite(value: Any) -> bool:
 
 @dataclass(frozen=True)
 class Request:
-    """What a user asks to be put in front of a published network; nothing where all three are None.
+    """The normalisation that a user asks for; none if neither `normalize` nor `mean` and `std` are given.
 
     Attributes:
         normalize: `dataset`, the mean and std of the training images, or `identity`, none.
         mean: one number per channel.
         std: one number per channel.
-        keys: what errors call normalize, mean and std.
+        keys: names of normalize, mean and std in errors.
     """
 
-    normalize: Any
-    mean: Any
-    std: Any
-    keys: tuple[str, str, str]
+    normalize: Any = None
+    mean: Any = None
+    std: Any = None
+    keys: tuple[str, str, str] = ("normalize", "mean", "std")
 
     def __post_init__(self) -> None:
         mode, *given = self.keys
@@ -123,7 +113,7 @@ class Request:
 
     @property
     def key(self) -> str:
-        """What errors call the request."""
+        """The name of the request in errors."""
         return self.keys[0 if self.mean is None else 1]
 
     @property
@@ -131,79 +121,61 @@ class Request:
         """Whether nothing is asked for."""
         return self.normalize is None and self.mean is None
 
-    def resolve(self, channels: int, statistics: Statistics) -> Normalisation | None:
-        """What is asked for, for a network of so many channels; statistics: mean and std of the training images.
+    def settle(self, carried: Normalisation | None, channels: int, statistics: Statistics | None) -> Normalisation:
+        """The normalisation of a published network: its file's own, else the requested one, else none.
+
+        carried: that of the file. statistics: returns mean and std of the training images; None without a data set.
 
         Raises:
-            InputError: unless there is one number per channel, or if a channel of the training images is constant.
+            InputError: if file and request contradict each other, unless there is one number per channel, or if a
+                channel of the training images is constant.
         """
         if self.is_empty:
-            return None
+            return carried or identity(channels, "none assumed: the file carries none, and none was given")
         if self.normalize == "identity":
-            return identity(channels, NOT_ASKED_FOR)
-        mean, std, source = self.mean, self.std, FROM_OUTSIDE
-        if self.normalize == "dataset":
-            (mean, std), source = statistics(), FROM_DATASET
-        found = checked(mean, std, source, (self.key, self.keys[2] if self.normalize is None else self.key))
-        if len(found.mean) != channels:
-            raise invalid(self.key, list(mean), f"one number for each of the network's {channels} channels")
-        return found
-
-
-NO_REQUEST = Request(None, None, None, ("normalize", "mean", "std"))
-
-
-def no_statistics() -> tuple[list[float], list[float]]:
-    """Statistics where there is no data set: raises InputError."""
-    raise invalid("normalize", "dataset", "mean and std, as no data set is given")
-
-
-def settle(carried: Normalisation | None, given: Normalisation | None, channels: int, key: str) -> Normalisation:
-    """The normalisation of a published network: what its file carries, what is given from outside, or none.
-
-    key: what gave `given`.
-
-    Raises:
-        InputError: if the two contradict each other.
-    """
-    if carried is None:
-        return given or identity(channels, NOT_KNOWN)
-    if given is not None and not _agree(carried, given):
-        raise invalid(key, str(given), f"nothing, or what the file carries itself: {carried}")
-    return carried
-
-
-def _agree(carried: Normalisation, given: Normalisation) -> bool:
-    pairs = zip((*carried.mean, *carried.std), (*given.mean, *given.std), strict=True)
-    return all(math.isclose(first, second, abs_tol=_ROUNDING) for first, second in pairs)
+            given = identity(channels, "none, as set on the command line")
+        elif self.normalize is None:
+            given = checked(self.mean, self.std, FROM_OUTSIDE, self.keys[1:])
+        elif statistics is None:
+            raise invalid(self.key, self.normalize, "mean and std, as no data set is given")
+        else:
+            given = checked(*statistics(), FROM_DATASET, (self.key, self.key))
+        if len(given.mean) != channels:
+            raise invalid(self.key, list(given.mean), f"one number for each of the network's {channels} channels")
+        if carried is None:
+            return given
+        pairs = zip((*carried.mean, *carried.std), (*given.mean, *given.std), strict=True)
+        if not all(math.isclose(first, second, abs_tol=_ROUNDING) for first, second in pairs):
+            raise invalid(self.key, str(given), f"nothing, or what the file carries itself: {carried}")
+        return carried
 
 
 def part_of_normalisation(name: str) -> str | None:
-    """`mean` or `std` for a key like `mu`, `sigma`, `normalize.mean`; None for any other."""
+    """`mean` or `std` for a key like `mu`, `sigma` or `normalize.mean`, None for any other key."""
     match = _CARRIED.fullmatch(name)
     return match.lastgroup if match else None
 
 
 def carried_by(parts: Mapping[str, Mapping[str, Any]], channels: int) -> Normalisation | None:
-    """The normalisation in a file; parts: of `mean` and `std` the file's entries by key.
+    """The normalisation in a file, if there is one. parts: for `mean` and `std`, the file's entries by key.
 
     Raises:
         InputError: for one without the other, contradicting ones, or entries that are not one number per channel.
     """
-    if not parts.get("mean") and not parts.get("std"):
+    if not any(parts.values()):
         return None
-    values, keys = {}, {}
-    for part in ("mean", "std"):
-        if not (entries := parts.get(part)):
-            other = next(iter(parts["std" if part == "mean" else "mean"]))
+    found = []
+    for part, entries in parts.items():
+        if not entries:
+            other = next(key for each in parts.values() for key in each)
             raise InputError(f"checkpoint: the file carries {other!r}, but no {part} to go with it")
-        read = {key: _per_channel(key, value, channels) for key, value in entries.items()}
-        (keys[part], values[part]), *others = read.items()
-        for key, other_values in others:
-            if other_values != values[part]:
-                raise InputError(f"checkpoint: {keys[part]!r} and {key!r} contradict each other")
-    names = (f"checkpoint: {keys['mean']!r}", f"checkpoint: {keys['std']!r}")
-    return checked(values["mean"], values["std"], FROM_FILE, names)
+        (key, values), *others = [(key, _per_channel(key, value, channels)) for key, value in entries.items()]
+        for other, other_values in others:
+            if other_values != values:
+                raise InputError(f"checkpoint: {key!r} and {other!r} contradict each other")
+        found.append((f"checkpoint: {key!r}", values))
+    (mean_key, mean), (std_key, std) = found
+    return checked(mean, std, "carried by the file", (mean_key, std_key))
 
 
 def _per_channel(key: str, value: Any, channels: int) -> list[float]:
@@ -214,8 +186,3 @@ def _per_channel(key: str, value: Any, channels: int) -> list[float]:
         raise InputError(f"checkpoint: {key!r} is not one number for each of the network's {channels} channels")
     numbers = tensor.detach().double().flatten().tolist()
     return numbers * channels if len(numbers) == 1 else numbers
-
-
-def is_pair(content: Mapping[str, Any]) -> bool:
-    """Whether a dictionary around a state dict holds mean and std, and not just something of one of these names."""
-    return {"mean", "std"} <= {part_of_normalisation(key) for key in content if isinstance(key, str)}

@@ -4,10 +4,11 @@ Needs the optional dependencies of the extra `onnx`, which are imported when a f
 """
 
 import io
+import math
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,6 @@ from robust_arch.errors import InputError, invalid
 from robust_arch.interop.checkpoint import LoadedCheckpoint, restore
 from robust_arch.interop.description import METADATA_KEY, from_json, to_json
 from robust_arch.interop.foreign import CUT_OFF, printable
-from robust_arch.interop.probe import probe_images
 
 # of the networks here as torch and the usual simplifiers write them: no loops, branches, random numbers or tables
 OPERATORS = frozenset(
@@ -38,8 +38,19 @@ OPERATORS = frozenset(
 _MOST_NODES = 8  # per tensor of weights: torch leaves 2 to 3
 _MOST_MEMORY = 4 * 2**30  # bytes for the runtime and the features of a few images
 _COPIES = 8  # of the weights: as read, as parsed, and as the runtime rearranges them
-_MOST_SECONDS = 300  # of a few images, which take the largest network here some 20
-TOLERANCE = 1e-4  # of the largest logit: float32 sums in another order differ by some 1e-6 a layer
+_MOST_SECONDS = 300  # for a few images, which take the largest network here some 20
+_MOST_NUMBERS = 2**24  # in all probe images together: five of 1,000 x 1,000 pixels in colour
+TOLERANCE = 1e-4  # of the largest logit: float32 sums in another order differ by some 1e-6 per layer
+
+
+def probe_images(image_shape: Sequence[int], count: int) -> Tensor:
+    """Images on which two forms of a network are compared: (count, C, H, W), uniform in [0, 1], always the same.
+
+    Of very large images there are two.
+    """
+    if count * math.prod(image_shape) > _MOST_NUMBERS:
+        count = 2
+    return torch.rand(count, *image_shape, generator=torch.Generator().manual_seed(0))
 
 
 def _package(name: str) -> Any:
@@ -52,15 +63,15 @@ def _package(name: str) -> Any:
 
 
 def write_onnx(loaded: LoadedCheckpoint, path: Path) -> None:
-    """Write the network from images (batch, C, H, W) in [0, 1] to logits (batch, K), the batch of any size.
+    """Write the network from images (batch, C, H, W) in [0, 1] to logits (batch, K), for batches of any size.
 
-    Nothing is folded or fused, so that every weight stands in the file as it is; only the counts of batches, which
-    take no part in the logits, are left out.
+    Nothing is folded or fused, so that the file holds every weight as it is; only the counts of batches, which do not
+    enter the logits, are left out.
     """
     onnx = _package("onnx")
     _package("onnxscript")
-    _package("onnxruntime")  # reading back needs it: say so before the work
-    # two images: of one image torch concludes that batches always have one
+    _package("onnxruntime")  # needed to read the file back: better missed now than after the work
+    # two images: from one image torch concludes that batches always have one
     program = torch.onnx.export(
         loaded.net,
         (probe_images(loaded.card["image_shape"], 2),),
@@ -72,86 +83,70 @@ def write_onnx(loaded: LoadedCheckpoint, path: Path) -> None:
         dynamic_shapes=({0: torch.export.Dim("batch")},),
     )
     model = program.model_proto  # type: ignore[union-attr]  # with dynamo there is a program
-    _forget_where_it_was_made(model)
+    graph = model.graph
+    for item in (graph, *graph.node, *graph.initializer, *graph.input, *graph.output, *graph.value_info):
+        del item.metadata_props[:]  # torch's notes hold stack traces with paths of this machine
     model.producer_name, model.producer_version = "robust_arch", __version__
     onnx.helper.set_model_props(model, {METADATA_KEY: to_json(loaded.card)})
     path.write_bytes(model.SerializeToString())
 
 
-def _forget_where_it_was_made(model: Any) -> None:
-    """Drop torch's notes, which hold stack traces with the paths of this machine."""
-    graph = model.graph
-    for item in (graph, *graph.node, *graph.initializer, *graph.input, *graph.output, *graph.value_info):
-        del item.metadata_props[:]
-
-
 def read_onnx(path: Path) -> LoadedCheckpoint:
-    """The network in a file of `write_onnx`, once its logits are those that the file itself computes.
+    """The network in a file of `write_onnx`, after checking that the file itself computes the same logits.
 
     Raises:
-        InputError: for a file that is cut off, was not exported by this project, has operators that no classifier
-            needs, whose weights do not fit its card, or whose graph computes something else than the network of its
-            card with its weights.
+        InputError: for a file that is cut off or was not exported by this project, operators that no classifier needs,
+            weights that do not fit the card, or a graph that computes anything but the card's network.
     """
     onnx = _package("onnx")
     try:
         model = onnx.load_model_from_string(path.read_bytes())
-    except Exception:  # whatever a broken file makes the parser trip over
+    except Exception:  # a damaged file can make the parser raise anything
         raise invalid("checkpoint", str(path), f"a whole ONNX file; this one {CUT_OFF}") from None
     card = from_json({item.key: item.value for item in model.metadata_props}, str(path))
-    _require_a_classifier(model, str(path))
+    if fault := next(_faults(model), None):
+        allowed = "an ONNX file of one graph of a classifier's operators with its weights"
+        raise invalid("checkpoint", str(path), f"{allowed}; this one has {fault}")
     try:
-        tensors = {item.name: _tensor(onnx, item) for item in model.graph.initializer}
-    except Exception:  # whatever a tensor whose parts do not fit makes the reader trip over
+        tensors = {
+            item.name: torch.from_numpy(np.array(onnx.numpy_helper.to_array(item))) for item in model.graph.initializer
+        }
+    except Exception:  # a tensor whose parts do not fit can make the reader raise anything
         raise invalid("checkpoint", str(path), "an ONNX file whose tensors are whole") from None
     loaded = restore(card, tensors, str(path))
     _require_same_function(loaded.net, probe_images(card["image_shape"], 5), path)
     return loaded
 
 
-def _require_a_classifier(model: Any, path: str) -> None:
-    """Refuse before anything is computed what makes a file compute without end, unpack or read other files."""
+def _faults(model: Any) -> Iterator[str]:
+    """What could make a file compute without end, unpack, or read other files; to be checked before computing."""
     graph = model.graph
-    _require_operators(graph, path)
-    for what, found in {
+    forbidden = {
+        f"more than {_MOST_NODES} operators per tensor of weights": (
+            len(graph.node) > _MOST_NODES * max(1, len(graph.initializer))
+        ),
         "functions of its own": model.functions,
         "graphs for training": model.training_info,
         "sparse weights": graph.sparse_initializer,
-    }.items():
-        if found:
-            raise invalid("checkpoint", path, f"an ONNX file of one graph with its weights; this one has {what}")
-    for item in (*graph.initializer, *_constants(graph)):
-        if item.data_location or item.external_data:
-            name = printable(item.name)
-            raise invalid("checkpoint", path, f"an ONNX file with its weights inside; {name!r} is in another file")
-
-
-def _require_operators(graph: Any, path: str) -> None:
-    if len(graph.node) > _MOST_NODES * max(1, len(graph.initializer)):
-        raise invalid("checkpoint", path, f"an ONNX file of at most {_MOST_NODES} operators per tensor of weights")
+    }
+    yield from (what for what, found in forbidden.items() if found)
+    tensors = list(graph.initializer)
     for node in graph.node:
         if node.domain not in ("", "ai.onnx") or node.op_type not in OPERATORS:
-            name = printable(f"{node.domain}:{node.op_type}" if node.domain else node.op_type)
-            raise invalid("checkpoint", path, f"an ONNX file of the operators of a classifier; this one has {name!r}")
-        if any(item.HasField("g") or item.graphs for item in node.attribute):
-            raise invalid("checkpoint", path, "an ONNX file of one graph; this one has another inside")
-
-
-def _constants(graph: Any) -> Iterator[Any]:
-    """Every tensor in the attributes of nodes."""
-    for node in graph.node:
+            yield repr(printable(f"{node.domain}:{node.op_type}" if node.domain else node.op_type))
         for item in node.attribute:
-            yield from (item.t, *item.tensors)
+            if item.HasField("g") or item.graphs:
+                yield "another graph inside"
+            tensors += (item.t, *item.tensors)
             for sparse in (item.sparse_tensor, *item.sparse_tensors):
-                yield from (sparse.values, sparse.indices)
-
-
-def _tensor(onnx: Any, item: Any) -> Tensor:
-    return torch.from_numpy(np.array(onnx.numpy_helper.to_array(item)))
+                tensors += (sparse.values, sparse.indices)
+    for item in tensors:
+        if item.data_location or item.external_data:
+            yield f"{printable(item.name)!r} in another file"
 
 
 def _logits(path: Path, images: Tensor) -> np.ndarray:
-    """What the file computes, run by onnxruntime in a process of its own, whose memory and time are limited."""
+    """The logits that the file computes, by onnxruntime in a process of its own with limited memory and time."""
     _package("onnxruntime")
     given = io.BytesIO()
     np.save(given, images.numpy())
@@ -174,16 +169,14 @@ def _logits(path: Path, images: Tensor) -> np.ndarray:
 
 def _require_same_function(net: Classifier, images: Tensor, path: Path) -> None:
     """Raise InputError unless the file, run by onnxruntime, gives the logits of `net` within TOLERANCE."""
-    logits = _logits(path, images)
+    logits, file = _logits(path, images), f"checkpoint = {str(path)!r}"
     with torch.no_grad():
         expected = net(images).numpy()
     if logits.shape != expected.shape:
-        raise InputError(
-            f"checkpoint = {str(path)!r}: its graph gives logits of shape {logits.shape}, not {expected.shape}"
-        )
+        raise InputError(f"{file}: its graph gives logits of shape {logits.shape}, not {expected.shape}")
     difference, allowed = np.abs(logits - expected).max(), TOLERANCE * max(1.0, float(np.abs(expected).max()))
     if not difference <= allowed:
         raise InputError(
-            f"checkpoint = {str(path)!r}: its graph does not compute what its weights do in the architecture it names; "
-            f"logits differ by {difference:.3g}, allowed is {allowed:.3g}"
+            f"{file}: its graph does not compute what its weights do in the architecture it names; logits differ by "
+            f"{difference:.3g}, allowed is {allowed:.3g}"
         )

@@ -1,7 +1,6 @@
-"""Run as a script, in a process of its own: the logits of an ONNX file, under a limit of memory.
+"""Run as a script, in a process of its own: the logits of an ONNX file, with limited memory.
 
-Arguments: the file, and the bytes that may be taken. Images come on standard input and logits go to standard output,
-both in numpy's format.
+Arguments: the file, and the limit in bytes. Standard input: images; standard output: logits; both in numpy's format.
 """
 
 import io

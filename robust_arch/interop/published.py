@@ -3,7 +3,7 @@
 import logging
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from robust_arch.architectures import ArchSpec, Classifier, build
 from robust_arch.architectures.family import KeyNames, family_names, get_family
 from robust_arch.errors import InputError, invalid
-from robust_arch.interop.normalisation import Normalisation, carried_by, is_pair, part_of_normalisation
+from robust_arch.interop.checkpoint import LoadedCheckpoint
+from robust_arch.interop.normalisation import carried_by, part_of_normalisation
 from robust_arch.interop.reading import read_weights_only
 from robust_arch.interop.sizes import require_weights
 from robust_arch.interop.strict import load_strictly
@@ -21,23 +22,8 @@ from robust_arch.interop.strict import load_strictly
 log = logging.getLogger(__name__)
 
 _WRAPPERS = re.compile(r"^(?:(?:model|module|_orig_mod|1)\.)+")  # 1: behind a normalisation in a Sequential
-_NARROW = 64  # channels of the network whose keys are looked for
-_SIDE = 32  # of the images for which a network is laid out; no weight depends on it
-
-
-@dataclass(frozen=True)
-class Published:
-    """A network with what its file holds besides the weights.
-
-    Attributes:
-        net: in evaluation mode, behind the normalisation that the file carries.
-        layout: name of the layout that the file had, of the family's `published_keys`.
-        carried: the normalisation in the file, or None.
-    """
-
-    net: Classifier
-    layout: str
-    carried: Normalisation | None
+_NARROW = 64  # channels of the network from which a layout's keys are taken
+_SIDE = 32  # of the images for which a network is built; no weight depends on it
 
 
 def load_published(source: str | Path | Mapping[str, Any], spec: ArchSpec) -> Classifier:
@@ -45,20 +31,20 @@ def load_published(source: str | Path | Mapping[str, Any], spec: ArchSpec) -> Cl
 
     source: a torch file, or a state dict; keys as in one of the family's published layouts, also under
     `model_state_dict` or `state_dict` and behind `module.`, `model.` or `_orig_mod.`. spec: the architecture; every
-    key and shape must match it. Classes and channels are those of the weights. Images in [0, 1] enter through the
-    normalisation that the file carries as `mu` and `sigma` or as mean and std of `normalize`, else without one. Half
-    precision becomes float32, exactly.
+    key and shape must match it. Classes and channels are those of the weights. Images in [0, 1] pass through the
+    normalisation that the file carries as `mu` and `sigma` or as mean and std of `normalize`, if any. Half precision
+    becomes float32, exactly.
 
     Raises:
         InputError: for a missing file, a file that holds more than data, weights of another architecture, or weights
             that are not finite.
     """
     content = source if isinstance(source, Mapping) else read_weights_only(source)
-    return read_published(content, spec).net
+    return read_published(content, spec)[0].net
 
 
-def read_published(content: Mapping[str, Any], spec: ArchSpec) -> Published:
-    """The network in a published file's content, and the layout it was recognised by; as `load_published`."""
+def read_published(content: Mapping[str, Any], spec: ArchSpec) -> tuple[LoadedCheckpoint, str]:
+    """The network in a published file's content, without a card, and the name of its layout; as `load_published`."""
     tensors, parts = _tensors(content)
     layout, names = _layout_of(tensors, spec)
     kept = {name: value for name, value in tensors.items() if not name.startswith(names.unused)}
@@ -71,64 +57,52 @@ def read_published(content: Mapping[str, Any], spec: ArchSpec) -> Published:
     require_weights(spec, num_classes, image_shape, kept)
     net = build(spec, num_classes, image_shape, seed=0)
     load_strictly(net.network, kept, spec, names)
-    return Published(net.eval() if carried is None else carried.applied_to(net), layout, carried)
+    net = net.eval() if carried is None else carried.applied_to(net)
+    return LoadedCheckpoint(net, spec, {}, carried), layout
 
 
 def published_state(net: Classifier, spec: ArchSpec, layout: str | None = None) -> dict[str, Tensor]:
     """The weights of `net` under the names of a layout, by default the family's usual one.
 
     Raises:
-        InputError: for a family without layouts, an unknown layout, or a network that normalises its
-            input, which no layout has a place for.
+        InputError: for a family without layouts, an unknown layout, or a network that normalises its input.
     """
-    names = _names(spec, layout)
+    layouts = _layouts(spec)
+    layout = next(iter(layouts)) if layout is None else layout
+    if layout not in layouts:
+        raise invalid("layout", layout, f"for family {spec.family} one of {', '.join(layouts)}")
     if bool((net.normalize.mean != 0).any()) or bool((net.normalize.std != 1).any()):
         raise InputError(
             "format = 'published': the checkpoint normalises its input, and published files have no place for that; "
             "safetensors and onnx have"
         )
-    return {names(key): value.contiguous() for key, value in net.network.state_dict().items()}
+    return {layouts[layout](key): value.contiguous() for key, value in net.network.state_dict().items()}
 
 
 def _layouts(spec: ArchSpec) -> Mapping[str, KeyNames]:
     if layouts := get_family(spec.family).published_keys:
         return layouts
-    known = [name for name in family_names() if get_family(name).published_keys]
-    raise invalid(
-        "arch.family", spec.family, f"one of {', '.join(known)}; published key names are not available for this family"
-    )
-
-
-def _names(spec: ArchSpec, layout: str | None) -> KeyNames:
-    layouts = _layouts(spec)
-    layout = next(iter(layouts)) if layout is None else layout
-    if layout not in layouts:
-        raise invalid("layout", layout, f"for family {spec.family} one of {', '.join(layouts)}")
-    return layouts[layout]
+    known = ", ".join(name for name in family_names() if get_family(name).published_keys)
+    raise invalid("arch.family", spec.family, f"one of {known}; published key names are not available for this family")
 
 
 def _tensors(content: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
-    """The published keys and their tensors, and by `mean` and `std` what the file holds of a normalisation.
-
-    The wrappers that training code leaves around keys are taken off.
-
-    Raises:
-        InputError: for keys that are no text, or two that name the same tensor.
-    """
-    tensors: dict[str, Any] = {}
+    """A file's tensors by published name; and for `mean` and `std` the entries of a normalisation by key."""
     parts: dict[str, dict[str, Any]] = {"mean": {}, "std": {}}
     for wrapper in ("model_state_dict", "state_dict"):
         if isinstance(inner := content.get(wrapper), Mapping):
-            _take_apart(content if is_pair(content) else {}, {}, parts)
+            if {part_of_normalisation(key) for key in content if isinstance(key, str)} >= set(parts):
+                _unwrapped(content, parts)  # something else may be called mean, but not beside a std
             content = inner
-    _take_apart(content, tensors, parts)
+    tensors = _unwrapped(content, parts)
     if tensors.pop("n_averaged", None) is not None:
         log.info("n_averaged: left out, the number of networks that were averaged")
     return tensors, parts
 
 
-def _take_apart(content: Mapping[str, Any], tensors: dict[str, Any], parts: dict[str, dict[str, Any]]) -> None:
-    """Add the content to both."""
+def _unwrapped(content: Mapping[str, Any], parts: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """The entries without the prefixes of wrappers around a network; those of a normalisation go to `parts`."""
+    tensors: dict[str, Any] = {}
     for key, value in content.items():
         if not isinstance(key, str):
             raise InputError("checkpoint: the keys of a state dict are text")
@@ -139,13 +113,18 @@ def _take_apart(content: Mapping[str, Any], tensors: dict[str, Any], parts: dict
             raise InputError(f"checkpoint: two keys name the same tensor {name!r}, one of them {key!r}")
         else:
             tensors[name] = value
+    return tensors
 
 
 def _layout_of(tensors: Mapping[str, Any], spec: ArchSpec) -> tuple[str, KeyNames]:
-    """The layout of the family that most of its keys are found by; raises InputError where none is."""
-    keys = _network_keys(spec)
+    """The layout of the family that finds most of its keys; raises InputError if none finds any."""
+    # one small block per stage tells layouts apart as well as the whole network does; meta takes no memory
+    widths = tuple(min(width, _NARROW) for width in spec.widths)
+    small = replace(spec, depths=(1,) * len(spec.depths), widths=widths, stem_width=min(spec.stem_width, _NARROW))
+    with torch.device("meta"):
+        network: nn.Module = get_family(spec.family).build(small, 10, 3)
     layouts = _layouts(spec)
-    found = {layout: sum(names(key) in tensors for key in keys) for layout, names in layouts.items()}
+    found = {layout: sum(names(key) in tensors for key in network.state_dict()) for layout, names in layouts.items()}
     best = max(found, key=lambda layout: found[layout])
     if not found[best]:
         stems = ", ".join(f"{names('stem.weight')} ({layout})" for layout, names in layouts.items())
@@ -154,15 +133,6 @@ def _layout_of(tensors: Mapping[str, Any], spec: ArchSpec) -> tuple[str, KeyName
             f"the first keys are {list(tensors)[:3]}"
         )
     return best, layouts[best]
-
-
-def _network_keys(spec: ArchSpec) -> list[str]:
-    """Keys of the family's network with one small block per stage, which tell layouts apart as well as all keys do."""
-    widths = tuple(min(width, _NARROW) for width in spec.widths)
-    small = replace(spec, depths=(1,) * len(spec.depths), widths=widths, stem_width=min(spec.stem_width, _NARROW))
-    with torch.device("meta"):  # where no memory is taken
-        network: nn.Module = get_family(spec.family).build(small, 10, 3)
-    return list(network.state_dict())
 
 
 def _size(tensors: Mapping[str, Any], name: str, dimensions: int, dimension: int) -> int:

@@ -9,7 +9,7 @@ import torch
 from robust_arch.errors import InputError, invalid
 from robust_arch.interop.foreign import describe_endless, describe_foreign, describe_refused
 
-# the published cosine rule leaves numpy scalars in optimizer states; these types and no others are let in
+# the published cosine rule leaves numpy scalars in optimizer states; these types and no others are allowed
 _NUMPY_TYPES: list[Any] = [
     np._core.multiarray.scalar,  # type: ignore[attr-defined]
     (np._core.multiarray.scalar, "numpy.core.multiarray.scalar"),  # type: ignore[attr-defined]  # before numpy 2
@@ -35,24 +35,21 @@ def read_weights_only(path: str | Path) -> dict[str, Any]:
     """
     path = Path(path)
     require_file(path)
-    if what := describe_foreign(path) or describe_endless(path):
-        raise _no_torch_file(path, what)
-    try:
-        with torch.serialization.safe_globals(_NUMPY_TYPES):
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception:  # whatever a broken file makes the reader trip over; its message advises to trust the file
-        raise _no_torch_file(path, describe_refused(path)) from None
+    if not (fault := describe_foreign(path) or describe_endless(path)):
+        try:
+            with torch.serialization.safe_globals(_NUMPY_TYPES):
+                content = torch.load(path, map_location="cpu", weights_only=True)
+        except Exception:  # a damaged file can raise anything; torch's message recommends to trust the file
+            fault = describe_refused(path)
+    if fault:
+        raise invalid("checkpoint", str(path), f"a torch file of tensors and plain values; this one {fault}")
     if not isinstance(content, dict):
         raise invalid("checkpoint", str(path), f"a dictionary of tensors; found {type(content).__name__}")
     return content
 
 
-def _no_torch_file(path: Path, what: str) -> InputError:
-    return invalid("checkpoint", str(path), f"a torch file of tensors and plain values; this one {what}")
-
-
 def require_free(out: Path, source: Path, *, force: bool) -> None:
-    """Raise InputError if writing `out` would replace a file unasked, or the file that is being read."""
+    """Raise InputError if writing `out` would replace the file that is read, or without `force` any file."""
     if out.exists() and source.exists() and out.samefile(source):
         raise invalid("out", str(out), "another file than the one that is read")
     if out.is_dir():

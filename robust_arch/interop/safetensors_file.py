@@ -12,17 +12,13 @@ from robust_arch.interop.foreign import CUT_OFF
 
 
 def write_safetensors(loaded: LoadedCheckpoint, path: Path) -> None:
-    """Write the network, its normalisation included; nothing in the file can be executed."""
+    """Write the network with its normalisation; nothing in the file can be executed."""
     weights = {key: value.contiguous() for key, value in loaded.net.state_dict().items()}
     path.write_bytes(save(weights, metadata={METADATA_KEY: to_json(loaded.card), "format": "pt"}))
 
 
 def read_safetensors(path: Path) -> LoadedCheckpoint:
-    """The network in a file of `write_safetensors`.
-
-    Raises:
-        InputError: for a file that is cut off, was not exported by this project, or whose weights do not fit its card.
-    """
+    """The network in a file of `write_safetensors`; raises InputError for any other file."""
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
             metadata = file.metadata() or {}

@@ -1,4 +1,4 @@
-"""Weights into a network with every tensor accounted for."""
+"""Loading weights into a network with every tensor accounted for."""
 
 import logging
 from collections.abc import Callable, Mapping
@@ -9,42 +9,17 @@ from torch import Tensor, nn
 
 from robust_arch.architectures import ArchSpec
 from robust_arch.errors import InputError
+from robust_arch.interop.sizes import misfit
 
 log = logging.getLogger(__name__)
 
-_SHOWN = 3  # differences that an error names: the first say what is wrong, all of them would be pages
-
-
-def _is_count(key: str) -> bool:
-    """Whether the tensor counts batches: evaluation does not read it, and files of early torch do not hold it."""
-    return key.endswith(".num_batches_tracked")
-
-
-def _wrong_tensor(name: str, value: Any, expected: Tensor) -> str:
-    """What is wrong with a file's tensor; empty if nothing is. expected: of the shape and kind it must have."""
-    if not isinstance(value, Tensor) or value.layout != torch.strided or value.is_quantized or value.is_meta:
-        return f"{name!r} is no plain tensor"
-    if _is_count(name):  # averaged weights come with averaged counts
-        return "" if value.numel() == 1 and not value.is_complex() else f"{name!r} is no single number"
-    if value.shape != expected.shape:
-        return f"{name!r} has shape {tuple(value.shape)}, not {tuple(expected.shape)}"
-    if value.is_floating_point() != expected.is_floating_point() or value.is_complex():
-        return f"{name!r} holds {value.dtype}, not {expected.dtype}"
-    return ""
-
-
-def _differences(expected: Mapping[str, Tensor], found: Mapping[str, Any]) -> list[str]:
-    """How a file's tensors differ from what a network needs, both under the file's names."""
-    missing = [f"missing key {name!r}" for name in expected if name not in found and not _is_count(name)]
-    unknown = [f"unknown key {name!r}" for name in found if name not in expected]
-    wrong = [_wrong_tensor(name, found[name], expected[name]) for name in expected if name in found]
-    return [*missing, *unknown, *filter(None, wrong)]
+_SHOWN = 3  # differences that an error names: the first show what is wrong, all of them would fill pages
 
 
 def load_strictly(
     network: nn.Module, found: Mapping[str, Any], spec: ArchSpec, name: Callable[[str], str] = str
 ) -> None:
-    """Give `network` the tensors of a file: all its own, and no others, in float32.
+    """Load a file's tensors into `network`, in float32: all of its own, and no others.
 
     found: tensors under the file's names. name: from a key of the network to the file's. Other floating-point types
     are converted. Counts of batches, which evaluation does not read, may be missing.
@@ -54,19 +29,39 @@ def load_strictly(
     """
     state = network.state_dict()
     names = {name(key): key for key in state}
-    if differences := _differences({file: state[key] for file, key in names.items()}, found):
-        raise InputError(
-            f"checkpoint: the weights are not of the architecture {spec.family}, depths {spec.depths}, widths "
-            f"{spec.widths}, stem_width {spec.stem_width}: {'; '.join(differences[:_SHOWN])}"
-            + (f"; and {len(differences) - _SHOWN} more" if len(differences) > _SHOWN else "")
-        )
+    missing = [f"missing key {file!r}" for file in names if file not in found and not _is_count(file)]
+    unknown = [f"unknown key {file!r}" for file in found if file not in names]
+    wrong = [_difference(file, found[file], state[key]) for file, key in names.items() if file in found]
+    if differences := [*missing, *unknown, *filter(None, wrong)]:
+        more = f"; and {len(differences) - _SHOWN} more" if len(differences) > _SHOWN else ""
+        raise InputError(f"{misfit(spec)}: {'; '.join(differences[:_SHOWN])}{more}")
+    converted = set()
     for file, key in names.items():
         if file in found:
             value = found[file].detach().to("cpu")
             state[key] = value.reshape(state[key].shape).to(state[key].dtype)
             if not bool(torch.isfinite(value.float()).all()):
                 raise InputError(f"checkpoint: {file!r} is not finite in float32; such weights have no logits")
-    others = {str(found[file].dtype) for file, key in names.items() if file in found and not _is_count(key)}
-    if others - {"torch.float32"}:
-        log.info("weights in %s are read as float32", ", ".join(sorted(others - {"torch.float32"})))
+            if value.dtype != torch.float32 and not _is_count(file):
+                converted.add(str(value.dtype))
+    if converted:
+        log.info("weights in %s are read as float32", ", ".join(sorted(converted)))
     network.load_state_dict(state, strict=True)
+
+
+def _is_count(key: str) -> bool:
+    """Whether the tensor counts batches: evaluation does not read it, and files of early torch do not hold it."""
+    return key.endswith(".num_batches_tracked")
+
+
+def _difference(name: str, value: Any, expected: Tensor) -> str:
+    """How a file's tensor differs from the shape and kind that it must have; empty if it does not."""
+    if not isinstance(value, Tensor) or value.layout != torch.strided or value.is_quantized or value.is_meta:
+        return f"{name!r} is no plain tensor"
+    if _is_count(name):  # averaged weights come with averaged counts
+        return "" if value.numel() == 1 and not value.is_complex() else f"{name!r} is no single number"
+    if value.shape != expected.shape:
+        return f"{name!r} has shape {tuple(value.shape)}, not {tuple(expected.shape)}"
+    if value.is_floating_point() != expected.is_floating_point() or value.is_complex():
+        return f"{name!r} holds {value.dtype}, not {expected.dtype}"
+    return ""

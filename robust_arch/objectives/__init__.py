@@ -1,4 +1,4 @@
-"""Training objectives; each is one file and one YAML in conf/objective."""
+"""Training objectives, each one file here and one YAML file in conf/objective."""
 
 from robust_arch.objectives.base import Loss, Objective
 

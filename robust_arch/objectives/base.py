@@ -12,9 +12,12 @@ from robust_arch.errors import invalid
 
 @dataclass(frozen=True)
 class Loss:
-    """The loss to descend, its logged terms, and the logits that training accuracy is counted on.
+    """The loss of one batch.
 
-    total: scalar float32, with gradient. logits: (B, K), detached. terms: detached scalars by name.
+    Attributes:
+        total: scalar float32 to descend, with gradient.
+        logits: (B, K), detached, by which training accuracy is counted.
+        terms: detached scalars by name, for the log.
     """
 
     total: Tensor
@@ -27,6 +30,11 @@ class Objective(ABC):
     """What a training step descends. name: label in the records."""
 
     name: str
+
+    @property
+    def is_adversarial(self) -> bool:
+        """Whether training attacks its images; natural training does not."""
+        return True
 
     @abstractmethod
     def __call__(self, net: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, seed: int, index: Tensor) -> Loss:

@@ -1,4 +1,4 @@
-"""MART (Wang et al. 2020): misclassified examples weigh more."""
+"""MART (Wang et al. 2020): misclassified examples have larger weights."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ from robust_arch.objectives.base import Loss, RegularizedObjective
 
 
 def boosted_cross_entropy(logits_adv: Tensor, y: Tensor) -> Tensor:
-    """CE(f(x'), y) - log(1.0001 - p_j(x')) for the most likely wrong class j, each example: (B,)."""
+    """CE(f(x'), y) - log(1.0001 - p_j(x')) for the most likely wrong class j, per example: (B,)."""
     wrong = torch.softmax(logits_adv, dim=1).scatter(1, y[:, None], 0.0).amax(dim=1)
     return F.cross_entropy(logits_adv, y, reduction="none") - torch.log(1.0001 - wrong)
 

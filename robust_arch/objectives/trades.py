@@ -8,17 +8,22 @@ from torch.nn import functional as F
 from robust_arch.attacks import ThreatModel
 from robust_arch.attacks.losses import kl_divergence
 from robust_arch.objectives.base import Loss, RegularizedObjective
+from robust_arch.objectives.natural import Natural
 
 
 @dataclass(frozen=True, kw_only=True)
 class TRADES(RegularizedObjective):
     """CE(f(x), y) + beta * mean KL(p(x) || p(x')), gradient through both terms and both passes."""
 
+    @property
+    def is_adversarial(self) -> bool:
+        """False for a beta of 0, which is natural training."""
+        return self.beta > 0
+
     def __call__(self, net: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, seed: int, index: Tensor) -> Loss:
         """Natural pass first, then the adversarial one."""
-        if self.beta == 0:  # natural training: no attack, and BatchNorm sees clean images alone
-            logits = net(x).float()
-            return Loss(F.cross_entropy(logits, y), logits.detach())
+        if not self.is_adversarial:  # BatchNorm sees clean images alone
+            return Natural(name=self.name)(net, x, y, threat, seed, index)
         x_adv = self.attack(net, x, y, threat, seed=seed, index=index, check=False)
         logits = net(x).float()
         logits_adv = net(x_adv).float()

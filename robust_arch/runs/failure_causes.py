@@ -1,4 +1,4 @@
-"""How an attempt of a run ended, beyond its state: what a user does next depends on it."""
+"""Why an attempt of a run ended."""
 
 import errno
 
@@ -7,13 +7,13 @@ from robust_arch.errors import DivergedError
 ENDS = ("completed", "error", "out_of_memory", "not_finite", "disk_full", "killed", "interrupted")
 
 _DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-# what torch says where it raises a plain RuntimeError; its writer of checkpoints hides the error number
+# in the texts of torch's plain RuntimeErrors; its checkpoint writer hides the error number
 _MEMORY_WORDS = ("out of memory", "can't allocate memory", "cannot allocate memory")
 _DISK_WORDS = ("no space left on device", "disk quota exceeded", "file write failed", "iostream error")
 
 
 def how_it_ended(error: BaseException | None) -> str:
-    """One of ENDS; `killed` is never seen by the process itself, but derived by whoever reads its record."""
+    """One of ENDS; `killed` is derived later by readers of the record."""
     if error is None:
         return "completed"
     if not isinstance(error, Exception):
@@ -37,7 +37,7 @@ def _says(error: BaseException, words: tuple[str, ...]) -> bool:
 
 
 def _chain(error: BaseException) -> list[BaseException]:
-    """The error and what it was raised from, or while."""
+    """The error and its causes and contexts."""
     chain: list[BaseException] = []
     current: BaseException | None = error
     while current is not None and current not in chain:

@@ -1,4 +1,4 @@
-"""One run on disk: its state, its records, its checkpoints."""
+"""One run on disk: its state, records and checkpoints."""
 
 import contextlib
 import os
@@ -8,119 +8,92 @@ import time
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, TypeVar
 
 import yaml
 
 from robust_arch import __version__
 from robust_arch.common.files import read_json, write_json
 from robust_arch.common.plain import is_bounded
-from robust_arch.errors import invalid
-from robust_arch.runs import lock, schema
-from robust_arch.runs.schema import Check, MisfitError
+from robust_arch.errors import InputError
+from robust_arch.runs import lock
+from robust_arch.runs.fields import Fields, MisfitError
+from robust_arch.runs.records import ELSEWHERE, Evaluation, RunFacts, RunResult, Status
 
 SCHEMA = 1
 STATES = ("planned", "running", "completed", "failed", "diverged")
 _ROOM = 16 * 1024
 _POLL_SECONDS = 2.0
-ELSEWHERE = "elsewhere"
-"""What status.json of a merged run says of its weights."""
+NO_OBJECT = "expected one whole JSON object"
+Kind = TypeVar("Kind", bound=Fields)
 
 
-@dataclass(frozen=True, kw_only=True)
-class RunFacts:
-    """The columns of results.csv that are known before a run starts; depths and widths like `5-5-5`.
+@dataclass(frozen=True)
+class RecordedRun:
+    """What is recorded of a run, each file read at most once.
 
-    None: how a checkpoint from elsewhere was trained.
+    Attributes:
+        folder: the run's folder.
+        status: status.json; None if it is missing or does not fit.
+        state: one of STATES.
+        end: how the last attempt ended, if it did, like `out_of_memory`.
+        result: result.json of a finished training.
     """
 
-    run_id: str
-    study: str
-    arch: str
-    family: str
-    depths: str
-    widths: str
-    params: int
-    macs: int
-    objective: str | None
-    recipe: str | None
-    train_threat: str | None
-    data: str
-    seed: int | None
-    epochs: int | None
+    folder: "RunFolder"
+    status: Status | None
+    state: str
+    end: str | None
+    result: RunResult | None
 
+    @property
+    def run_id(self) -> str:
+        """The name of the run's folder."""
+        return self.folder.run_id
 
-class HeldOut(NamedTuple):
-    """Robust accuracy on held-out images of the best epoch, in percent, and the number of these images."""
+    @property
+    def facts(self) -> RunFacts | None:
+        """What is known of the run before it starts."""
+        return self.status.run if self.status else None
 
-    percent: float
-    images: int
+    @property
+    def error(self) -> str:
+        """The last line of the recorded error, or nothing."""
+        return last_line(self.status.error) if self.status else ""
 
-    @classmethod
-    def of(cls, result: Mapping[str, Any]) -> "HeldOut":
-        """From the content of result.json."""
-        return cls(float(result["best_val_robust_acc"]), int(result["selection_images"]))
+    @cached_property
+    def evaluations(self) -> list[Evaluation]:
+        """Every evaluation record that fits."""
+        return list(self.folder.evaluation_records())
 
 
 class RunFolder:
     """results/<study>/runs/<run_id>; reading never creates or changes anything.
 
-    A file that is torn, or one of whose fields does not fit, counts as not there.
+    A file that is incomplete or has a field that does not fit counts as missing.
 
     Attributes:
-        path: The folder.
-        left_out: The files that were read and do not fit, like `runs/<run_id>/result.json`, to why; shared by the runs
-            that a `StudyFolder` hands out.
+        path: the folder.
+        left_out: files that were read and do not fit, like `runs/<run_id>/result.json`, to the reason; shared by the
+            runs of a `StudyFolder`.
+        checkpoints: the folder of best.ckpt and last.ckpt.
+        evaluations: the folder of the evaluation records.
+        config: the complete configuration of the run.
+        metrics: one row per epoch.
+        log: everything that was logged.
     """
 
     def __init__(self, path: Path, left_out: dict[str, str] | None = None) -> None:
         self.path = path
         self.left_out = {} if left_out is None else left_out
-
-    # paths are made when they are asked for: of thousands of runs that are read, most never are
-    @property
-    def checkpoints(self) -> Path:
-        """The folder of best.ckpt and last.ckpt."""
-        return self.path / "checkpoints"
-
-    @property
-    def evaluations(self) -> Path:
-        """The folder of the evaluation records."""
-        return self.path / "evaluations"
-
-    @property
-    def config(self) -> Path:
-        """The whole configuration as it was used."""
-        return self.path / "config.yaml"
-
-    @property
-    def metrics(self) -> Path:
-        """One row an epoch."""
-        return self.path / "metrics.csv"
-
-    @property
-    def log(self) -> Path:
-        """Everything that was logged."""
-        return self.path / "train.log"
-
-    @property
-    def _status(self) -> Path:
-        return self.path / "status.json"
-
-    @property
-    def _result(self) -> Path:
-        return self.path / "result.json"
-
-    @property
-    def _reserve(self) -> Path:
-        return self.path / ".reserve"
-
-    @property
-    def _lock(self) -> Path:
-        return self.path / ".lock"
+        self.checkpoints, self.evaluations = path / "checkpoints", path / "evaluations"
+        self.config, self.metrics, self.log = path / "config.yaml", path / "metrics.csv", path / "train.log"
+        self._status, self._result = path / "status.json", path / "result.json"
+        self._reserve, self._lock = path / ".reserve", path / ".lock"
 
     @property
     def run_id(self) -> str:
@@ -128,72 +101,57 @@ class RunFolder:
         return self.path.name
 
     def lock(self) -> AbstractContextManager[bool]:
-        """Claim the run for this process; yields False if another process has it."""
+        """Claim the run for this process; yields False if another process holds it."""
         return lock.held(self._lock)
 
     @property
     def is_locked(self) -> bool:
-        """Whether some process works on the run, this one included."""
+        """Whether a process is working on the run, this one included."""
         return lock.is_held(self._lock)
 
-    @property
-    def status(self) -> dict[str, Any]:
-        """What status.json says, or nothing if there is none or it does not fit."""
-        if (content := self._read("status.json", schema.status)) is None:
-            return {}
-        return {**content, "run": {**schema.UNRECORDED_FACTS, **content["run"]}}
+    def read(self) -> RecordedRun:
+        """What is recorded now.
 
-    def _read(self, name: str, check: Check) -> dict[str, Any] | None:
-        """What the file holds, checked; None if there is none or it does not fit."""
-        content = read_json(path := f"{self.path}/{name}")
-        try:
-            if content is not None:
-                check(content)
-            elif os.path.lexists(path):
-                raise MisfitError("what it holds", "one whole JSON object")
-        except MisfitError as misfit:
-            self.left_out[f"runs/{self.run_id}/{name}"] = str(misfit)
+        A run that is recorded as running while no process holds its lock was killed, and is planned again.
+        """
+        status = self.status
+        state, end = (status.state, status.end) if status else ("planned", None)
+        if state == "running":
+            state, end = ("running", None) if self.is_locked else ("planned", "killed")
+        return RecordedRun(self, status, state if state in STATES else "planned", end, self.result if status else None)
+
+    @property
+    def status(self) -> Status | None:
+        """status.json; None if it is missing or does not fit."""
+        return self._read(Status, "status.json")
+
+    def _read(self, kind: type[Kind], name: str) -> Kind | None:
+        """The checked content of a file; None if it is missing or does not fit."""
+        path, what = f"{self.path}/{name}", f"runs/{self.run_id}/{name}"
+        self.left_out.pop(what, None)
+        if (content := read_json(path)) is None:
+            if os.path.lexists(path):
+                self.left_out[what] = NO_OBJECT
             return None
-        if self.left_out:
-            self.left_out.pop(f"runs/{self.run_id}/{name}", None)
-        return content
-
-    @property
-    def last_error(self) -> str:
-        """The last line of the error that status.json holds, or nothing."""
-        return last_line(self.status.get("error"))
+        try:
+            return kind.read(content)
+        except MisfitError as misfit:
+            self.left_out[what] = str(misfit)
+            return None
 
     @property
     def state(self) -> str:
-        """One of STATES; a run that says running while no process holds its lock was cut off and is planned again."""
-        return self.state_in(self.status)
-
-    def state_in(self, status: Mapping[str, Any]) -> str:
-        """The state that follows from `status`, which was read from status.json; one of STATES."""
-        state = status.get("state", "planned")
-        if state == "running" and not self.is_locked:
-            return "planned"
-        return str(state) if state in STATES else "planned"
+        """One of STATES."""
+        return self.read().state
 
     @property
     def end(self) -> str | None:
-        """How the last attempt ended, like `out_of_memory`; None if it goes on or that is not recorded."""
-        return self.end_in(self.status)
-
-    def end_in(self, status: Mapping[str, Any]) -> str | None:
-        """The end that follows from `status`; `killed` where it says running and no process holds the lock."""
-        if status.get("state") == "running":
-            return None if self.is_locked else "killed"
-        return status.get("end")
-
-    @property
-    def launcher(self) -> str | None:
-        """What started the last attempt, like `joblib`; None if that is not recorded."""
-        return self.status.get("launcher")
+        """How the last attempt ended, like `out_of_memory`; `killed` if its process is gone and left no record."""
+        return self.read().end
 
     @property
     def stamp(self) -> int:
-        """Another number after every write of status.json, by whatever process."""
+        """A number that changes with every write of status.json, by any process."""
         try:
             return self._status.stat().st_mtime_ns
         except OSError:
@@ -209,11 +167,17 @@ class RunFolder:
         end: str | None = None,
         notes: Mapping[str, str | None] | None = None,
     ) -> None:
-        """Replace status.json; `attempt` counts one more.
+        """Replace status.json.
 
-        end: how the attempt ended, one of ENDS. notes: further facts, like the launcher; None leaves one out.
+        Args:
+            state: one of STATES.
+            facts: what is known of the run before it starts.
+            attempt: whether a new attempt begins.
+            error: traceback of the attempt.
+            end: how the attempt ended, one of ENDS.
+            notes: further fields, like the launcher; None omits one.
         """
-        attempts = int(self.status.get("attempts", 0)) + int(attempt)
+        attempts = (self.status.attempts if self.status else 0) + int(attempt)
         write_json(
             self._status,
             {
@@ -226,15 +190,15 @@ class RunFolder:
                 **{key: value for key, value in (notes or {}).items() if value is not None},
                 "error": error,
                 "updated": datetime.now(UTC).isoformat(timespec="seconds"),
-                "run": asdict(facts),
+                "run": facts.plain(),
             },
         )
 
     @property
     def recorded_config(self) -> dict[str, Any]:
-        """What config.yaml holds as plain data, or nothing if there is none or it cannot be read.
+        """The content of config.yaml as plain data; empty if it is missing or cannot be read.
 
-        Another machine may have written it: no interpolation in it is resolved, and nothing that it names is called.
+        The file may come from another machine: no interpolation is resolved, and nothing that it names is called.
         """
         try:
             content = yaml.safe_load(self.config.read_text(encoding="utf-8"))
@@ -243,65 +207,58 @@ class RunFolder:
         return content if isinstance(content, dict) and is_bounded(content) else {}
 
     def recorded_group(self, name: str) -> dict[str, Any]:
-        """The group of that name in config.yaml, or nothing."""
+        """A group of config.yaml; empty without one."""
         group = self.recorded_config.get(name)
         return group if isinstance(group, dict) else {}
 
     @property
-    def result(self) -> dict[str, Any] | None:
-        """What result.json says of a finished training, or None."""
-        return self._read("result.json", schema.result)
-
-    @property
-    def held_out(self) -> HeldOut | None:
-        """What a finished training reached on held-out images; None before it is finished."""
-        result = self.result
-        return HeldOut.of(result) if result is not None else None
+    def result(self) -> RunResult | None:
+        """result.json of a finished training."""
+        return self._read(RunResult, "result.json")
 
     def write_result(self, result: Mapping[str, Any]) -> None:
-        """Replace result.json, with schema and package version in front."""
+        """Replace result.json, headed by schema and package version."""
         write_json(self._result, {"schema": SCHEMA, "package_version": __version__, **result})
 
     @property
     def trained(self) -> bool:
-        """Whether training is over, and both checkpoints are whole or on the machine that the run was merged from."""
+        """Whether training is finished, with both checkpoints here or on the machine that the run was merged from."""
         if self.result is None:
             return False
-        return self._has_weights or self.status.get("weights") == ELSEWHERE
+        return self._has_weights or (self.status is not None and self.status.weights == ELSEWHERE)
 
     @property
     def _has_weights(self) -> bool:
         return self.has_checkpoint("best") and self.has_checkpoint("last")
 
     def require_weights(self) -> None:
-        """Ask before the checkpoints of a trained run are needed.
+        """Check that the checkpoints of a trained run are here.
 
         Raises:
-            InputError: if the run was merged without them; it names the machine that has them.
+            InputError: if the run was merged without them; names the machine that has them.
         """
         status = self.status
-        if status.get("weights") == ELSEWHERE and not self._has_weights:
-            host = status.get("host", "another machine")
-            allowed = f"only its records were merged; its weights are on {host}: evaluate there and merge again"
-            raise invalid("checkpoint", str(self.checkpoint("best")), allowed)
+        if status and status.weights == ELSEWHERE and not self._has_weights:
+            place = f"its weights are on {status.host}: evaluate there and merge again"
+            raise InputError(f"checkpoint = {str(self.checkpoint('best'))!r}: only its records were merged; {place}")
 
     def has_checkpoint(self, which: str) -> bool:
-        """Whether the file of `best` or `last` is there as a whole."""
-        # a checkpoint is a zip file, whose end is its table of contents: one that was cut short has none
+        """Whether the checkpoint `best` or `last` exists and is complete."""
+        # a checkpoint is a zip file, and a truncated one lacks the table of contents at its end
         return zipfile.is_zipfile(self.checkpoint(which))
 
     def checkpoint(self, which: str) -> Path:
-        """The file of `best` or `last`."""
+        """The file of the checkpoint `best` or `last`."""
         return self.checkpoints / f"{which}.ckpt"
 
-    def evaluation_records(self) -> Iterator[dict[str, Any]]:
+    def evaluation_records(self) -> Iterator[Evaluation]:
         """Every evaluation record that fits."""
         for eval_id in self.evaluation_ids():
             if (record := self.evaluation(eval_id)) is not None:
                 yield record
 
     def evaluation_ids(self) -> list[str]:
-        """The names of the evaluation records, in order, without their endings."""
+        """The names of the evaluation records without suffix, sorted."""
         try:
             with os.scandir(self.evaluations) as entries:
                 names = sorted(entry.name for entry in entries if entry.name.endswith(".json"))
@@ -309,27 +266,27 @@ class RunFolder:
             return []
         return [name.removesuffix(".json") for name in names]
 
-    def evaluation(self, eval_id: str, check: Check = schema.evaluation) -> dict[str, Any] | None:
-        """An evaluation record, or None if there is none or it does not fit."""
-        return self._read(f"evaluations/{eval_id}.json", check)
+    def evaluation(self, eval_id: str, kind: type[Evaluation] = Evaluation) -> Evaluation | None:
+        """An evaluation record, or one of a stricter `kind`; None if it is missing or does not fit."""
+        return self._read(kind, f"evaluations/{eval_id}.json")
 
     def reserve_room(self) -> None:
-        """Keep some kilobytes of the disk for telling how the run ended, should it be full by then."""
+        """Reserve some kilobytes, so that the end of the run can be recorded on a full disk."""
         self._reserve.write_bytes(bytes(_ROOM))
 
     def release_room(self) -> None:
-        """Give them back."""
+        """Free the reserve."""
         self._reserve.unlink(missing_ok=True)
 
     def sweep_up(self) -> None:
-        """Remove what a killed process left half-written; only for who holds the lock."""
+        """Remove files that a killed process left incomplete; requires the lock."""
         for folder in (self.path, self.checkpoints, self.evaluations):
             for left in folder.glob("*.tmp"):
                 left.unlink(missing_ok=True)
 
     def clear(self) -> None:
-        """Remove everything but the lock, for a run that is done again."""
-        # checkpoints first: killed in between, what is left cannot be taken for a run to resume
+        """Remove everything but the lock, so that the run starts again."""
+        # checkpoints first: if this is interrupted, the rest cannot be mistaken for a run to resume
         for path in sorted(self.path.iterdir(), key=lambda path: path != self.checkpoints):
             if path == self._lock:
                 continue
@@ -341,12 +298,12 @@ class RunFolder:
 
 
 def wait_while_locked(folders: Sequence[RunFolder]) -> None:
-    """Wait until no process works on any of these runs."""
+    """Wait until no process is working on any of these runs."""
     while any(folder.is_locked for folder in folders):
         time.sleep(_POLL_SECONDS)
 
 
 def last_line(error: str | None) -> str:
-    """The last line of a traceback, or nothing; a control character in it becomes a question mark."""
+    """The last line of a traceback, or an empty string; control characters become question marks."""
     lines = (error or "").strip().splitlines()
     return "".join(letter if letter.isprintable() else "?" for letter in lines[-1]) if lines else ""

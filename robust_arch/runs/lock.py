@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-_PATIENCE = 1.0  # seconds; longer than `is_held` keeps a lock, far shorter than a run does
+_PATIENCE = 1.0  # seconds; `is_held` keeps a lock for less, a run for far longer
 
 
 @contextmanager
@@ -34,7 +34,7 @@ def _take(descriptor: int, deadline: float) -> bool:
 
 
 def is_held(path: Path) -> bool:
-    """Whether some process holds the lock; never creates the file."""
+    """Whether a process holds the lock; never creates the file."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:

@@ -1,4 +1,4 @@
-"""metrics.csv: one row an epoch, appended; cut back to the checkpoint when a run is resumed."""
+"""metrics.csv: one row per epoch, cut back to the checkpoint when a run is resumed."""
 
 import contextlib
 import csv
@@ -11,9 +11,9 @@ from robust_arch.common.files import write_text
 
 
 def append_row(path: Path, row: dict[str, float]) -> None:
-    """Append a row, with a header if the file is new; columns that an older header lacks are left out.
+    """Append a row, with a header if the file is new; columns that an older header lacks are omitted.
 
-    The file is replaced as a whole: where the disk is full, the rows before it stay.
+    The file is replaced atomically, so that earlier rows survive a full disk.
     """
     lines = _whole_lines(path)
     columns = lines[0].split(",") if lines else list(row)
@@ -26,7 +26,7 @@ def append_row(path: Path, row: dict[str, float]) -> None:
 
 
 def _whole_lines(path: Path) -> list[str]:
-    """The lines without their ends; one that a killed process left half-written is none."""
+    """The lines, without one that a killed process left incomplete."""
     if not path.is_file():
         return []
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
@@ -34,14 +34,14 @@ def _whole_lines(path: Path) -> list[str]:
 
 
 def read_rows(path: Path) -> list[dict[str, float]]:
-    """The whole rows, in order; a line that a killed process left half-written is not one."""
+    """The complete rows, in order."""
     return [row for _, row in _numbered_rows(_whole_lines(path))]
 
 
 def keep_epochs_before(path: Path, epoch: int) -> list[dict[str, float]]:
-    """Drop the rows of `epoch` and later, which a resumed run writes again; returns what is kept.
+    """Drop the rows of `epoch` and later, which a resumed run writes again, and return the others.
 
-    The lines that are kept stay as they were written, byte for byte.
+    The remaining lines keep their bytes.
     """
     lines = _whole_lines(path)
     kept = [(place, row) for place, row in _numbered_rows(lines) if row.get("epoch", math.inf) < epoch]
@@ -52,7 +52,7 @@ def keep_epochs_before(path: Path, epoch: int) -> list[dict[str, float]]:
 
 
 def _numbered_rows(lines: Sequence[str]) -> Iterator[tuple[int, dict[str, float]]]:
-    """Each row of numbers with the place of its line, counted from 0 for the header."""
+    """Each row of numbers with its line number, counted from 0 for the header."""
     columns = lines[0].split(",") if lines else []
     for place, line in enumerate(lines[1:], start=1):
         cells = line.split(",")

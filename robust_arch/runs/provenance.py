@@ -1,4 +1,4 @@
-"""On what, and with what, a number was computed."""
+"""Which commit, versions and hardware computed a number."""
 
 import os
 import platform
@@ -11,14 +11,14 @@ import torch
 
 
 def _commit() -> str | None:
-    """The source tree's commit, with `-dirty` where files differ; None outside a git checkout."""
+    """The commit of the source tree, with `-dirty` if files differ; None outside a git checkout."""
     root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
         return None
     try:
         head = subprocess.run(["git", "-C", root, "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
         status = subprocess.run(
-            # no lock on the index: killed at this moment, this would leave it behind, and git would refuse to commit
+            # without a lock on the index, which would stay behind if this process were killed
             ["git", "--no-optional-locks", "-C", root, "status", "--porcelain", "-uno"],
             capture_output=True,
             text=True,
@@ -39,7 +39,7 @@ def _processor() -> str:
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that decide numbers."""
+    """Versions of Python and of the packages that affect numbers."""
     packages = ("torch", "torchvision", "pytorch-lightning", "numpy", "pyautoattack")
     return {"python": platform.python_version(), **{name: version(name) for name in packages}}
 

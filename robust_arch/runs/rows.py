@@ -1,4 +1,4 @@
-"""The rows of plan.csv and results.csv, every cell checked once; an empty cell is a number that was not computed."""
+"""The rows of plan.csv and results.csv, each cell checked once; an empty cell is a number that was not computed."""
 
 import csv
 import re
@@ -6,82 +6,89 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from robust_arch.runs import schema
-from robust_arch.runs.schema import Check, MisfitError
+from pydantic import Field
 
-_INTEGER = re.compile(r"-?[0-9]{1,19}(\.0*)?")
+from robust_arch.runs.fields import (
+    Fields,
+    Identifier,
+    Measure,
+    MisfitError,
+    Name,
+    Percent,
+    PerStage,
+    Positive,
+    Seconds,
+    Seed,
+)  # fmt: skip
+
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+_INTEGER = re.compile(r"(-?[0-9]{1,19})(\.0*)?")
 _LONGEST = 100_000  # characters of a line; the csv module refuses longer cells
 
-Cell = Callable[[str], Any]
-"""From a cell's text to its value; raises MisfitError."""
+
+class PlanRow(Fields):
+    """A row of plan.csv."""
+
+    run_id: Identifier
+    arch: Name
+    params: Positive
+    macs: Positive
+    seed: Seed
 
 
-def _text(check: Check) -> Cell:
-    def read(cell: str) -> str:
-        if "\ufffd" in cell:
-            raise MisfitError(cell, "UTF-8 text")
-        check(cell)
-        return cell
+class ResultsRow(Fields):
+    """A row of results.csv; that of a failed or diverged run has no numbers.
 
-    return read
+    A published table may name an architecture without its stages and costs.
+    """
 
-
-def _integer(check: Check) -> Cell:
-    def read(cell: str) -> int:
-        value = int(cell.partition(".")[0]) if _INTEGER.fullmatch(cell) else cell
-        _check(check, value, cell)
-        return int(value)
-
-    return read
-
-
-def _number(check: Check) -> Cell:
-    def read(cell: str) -> float:
-        value = float(cell) if _NUMBER.fullmatch(cell) else cell
-        _check(check, value, cell)
-        return float(value)
-
-    return read
-
-
-def _check(check: Check, value: Any, cell: str) -> None:
-    """A misfit names the cell as it stands in the file."""
-    try:
-        check(value)
-    except MisfitError as misfit:
-        raise MisfitError(cell, misfit.expected) from None
+    run_id: Identifier
+    study: Name
+    arch: Name
+    family: Name
+    depths: PerStage | None = None
+    widths: PerStage | None = None
+    params: Positive | None = None
+    macs: Positive | None = None
+    objective: Name | None = None
+    recipe: Name | None = None
+    train_threat: Name | None = None
+    data: Name
+    seed: Seed | None = None
+    epochs: Positive | None = None
+    checkpoint: Name | None = None
+    weights: Name | None = None
+    threat: Name | None = None
+    n_test: Positive | None = None
+    stability: Percent | None = None
+    lipschitz: Measure | None = None
+    train_seconds: Seconds | None = None
+    status: Name
 
 
-_RUN_ID, _NAME, _PER_STAGE = (_text(check) for check in (schema.identifier, schema.name, schema.per_stage))
-_POSITIVE, _SEED, _PERCENT = _integer(schema.positive), _integer(schema.any_integer), _number(schema.percent)
-PLAN: Mapping[str, Cell] = {
-    "run_id": _RUN_ID, "arch": _NAME, "params": _POSITIVE, "macs": _POSITIVE, "seed": _SEED,
-}  # fmt: skip
-"""The columns of plan.csv, all of them filled."""
-_OF_A_RUN: Mapping[str, Cell] = {
-    "run_id": _RUN_ID, "study": _NAME, "arch": _NAME, "family": _NAME, "depths": _PER_STAGE, "widths": _PER_STAGE,
-    "params": _POSITIVE, "macs": _POSITIVE, "data": _NAME, "status": _NAME,
-}  # fmt: skip
-_OF_AN_EVALUATION: Mapping[str, Cell] = {
-    "checkpoint": _NAME, "weights": _NAME, "threat": _NAME, "n_test": _POSITIVE, "clean_acc": _PERCENT,
-}  # fmt: skip
-_FURTHER: Mapping[str, Cell] = {
-    "objective": _NAME, "recipe": _NAME, "train_threat": _NAME, "seed": _SEED, "epochs": _POSITIVE,
-    "stability": _PERCENT, "lipschitz": _number(schema.measure), "train_seconds": _number(schema.seconds),
-}  # fmt: skip
-_RESULTS: Mapping[str, Cell] = {**_OF_A_RUN, **_OF_AN_EVALUATION, **_FURTHER}
+class ScoredRow(ResultsRow):
+    """A row of results.csv with accuracies; further ones are columns `<attack>_acc`."""
+
+    __pydantic_extra__: dict[str, Percent] = Field(init=False)
+    checkpoint: Name
+    weights: Name
+    threat: Name
+    n_test: Positive
+    clean_acc: Percent
+
+
+_WHOLE = frozenset({"params", "macs", "seed", "epochs", "n_test"})
+_TEXT = frozenset(ResultsRow.model_fields) - _WHOLE - {"stability", "lipschitz", "train_seconds"}
 
 
 def plan_row(cells: Mapping[str, str]) -> dict[str, str]:
-    """A row of plan.csv as text, without columns that are not in PLAN.
+    """A row of plan.csv as text, without further columns.
 
     Raises:
         MisfitError: for a cell that does not fit.
     """
-    for column, read in PLAN.items():
-        _read(column, read, cells[column], needed=True)
-    return {column: cells[column] for column in PLAN}
+    _read(PlanRow, {column: cells[column] for column in PlanRow.model_fields})
+    return {column: cells[column] for column in PlanRow.model_fields}
 
 
 def results_row(cells: Mapping[str, str]) -> dict[str, Any]:
@@ -90,46 +97,49 @@ def results_row(cells: Mapping[str, str]) -> dict[str, Any]:
     Raises:
         MisfitError: for a cell that does not fit.
     """
-    row = {}
-    scored = any(cell for column, cell in cells.items() if column.endswith("_acc"))
-    for column, cell in cells.items():
-        read = _PERCENT if column.endswith("_acc") else _RESULTS.get(column)
-        if read is None:
-            continue
-        needed = column in _OF_A_RUN or (scored and column in _OF_AN_EVALUATION)
-        if (value := _read(column, read, cell, needed=needed)) is not None:
-            row[column] = value
-    return row
+    accuracies = {column: cell for column, cell in cells.items() if column.endswith("_acc") and cell}
+    known = {column: cell for column in ResultsRow.model_fields if (cell := cells[column])}
+    return _read(ScoredRow if accuracies else ResultsRow, {**known, **accuracies})
 
 
-def _read(column: str, read: Cell, cell: str, *, needed: bool) -> Any:
+def _read(kind: type[Fields], cells: Mapping[str, str]) -> dict[str, Any]:
+    """The cells as values; a misfit names the cell as the file has it."""
     try:
-        return read(cell) if cell or needed else None
+        return kind.read({column: _value(column, cell) for column, cell in cells.items()}).plain()
     except MisfitError as misfit:
-        raise misfit.inside(column) from None
+        raise MisfitError(misfit.field, ascii(cells.get(misfit.field, "")), misfit.allowed) from None
+
+
+def _value(column: str, cell: str) -> Any:
+    """The number in a cell; text that is none stays text, which no column of numbers takes."""
+    if column in _TEXT:
+        return None if "\ufffd" in cell else cell  # bytes that are no UTF-8
+    if column in _WHOLE:
+        return int(whole[1]) if (whole := _INTEGER.fullmatch(cell)) else cell
+    return float(cell) if _NUMBER.fullmatch(cell) else cell
 
 
 def read_table(
     path: Path, columns: Sequence[str], read: Callable[[Mapping[str, str]], dict[str, Any]]
 ) -> Iterator[tuple[int, dict[str, Any] | MisfitError]]:
-    """Every row with its line, counted from 1 for the header, as `read` makes it of the cells, or why it does not fit.
+    """Each row as `read` returns it, or why it does not fit, with its line number, counted from 1 for the header.
 
     Raises:
         MisfitError: if the header lacks one of `columns`.
         OSError: if the file cannot be read.
     """
-    # the package writes no cell of several lines: a quotation mark that is never closed spoils one row, not the rest
+    # no cell has several lines, so that an unclosed quotation mark damages one row only
     lines = path.read_text(encoding="utf-8-sig", errors="replace").split("\n")
     header = _cells(lines[0])
     if missing := [column for column in columns if column not in header]:
-        raise MisfitError(", ".join(header), f"the columns {', '.join(missing)}").inside("header")
+        raise MisfitError("header", ", ".join(header), f"the columns {', '.join(missing)}")
     for number, line in enumerate(lines[1:], start=2):
         if not line.rstrip("\r"):
             continue
         try:
             cells = _cells(line)
             if len(cells) != len(header):
-                raise MisfitError(f"{len(cells)} cells", f"{len(header)}, one per column").inside("row")
+                raise MisfitError("row", f"{len(cells)} cells", f"{len(header)}, one per column")
             yield number, read(dict(zip(header, cells, strict=True)))
         except MisfitError as misfit:
             yield number, misfit
@@ -137,5 +147,5 @@ def read_table(
 
 def _cells(line: str) -> list[str]:
     if len(line) > _LONGEST:
-        raise MisfitError(line, f"at most {_LONGEST} characters").inside("row")
+        raise MisfitError("row", ascii(line[:_LONGEST]), f"at most {_LONGEST} characters")
     return next(csv.reader([line.rstrip("\r")]), [])

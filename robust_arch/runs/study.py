@@ -1,20 +1,20 @@
-"""Many runs: what a study's folder holds, as one table."""
+"""A study on disk: its plan, its runs and their results as one table."""
 
 import logging
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from robust_arch.common.files import read_json, write_json, write_rows, write_text
-from robust_arch.errors import InputError
-from robust_arch.runs import schema
-from robust_arch.runs.folder import RunFolder
-from robust_arch.runs.rows import plan_row, read_table
-from robust_arch.runs.schema import MisfitError
+from robust_arch.errors import InputError, invalid
+from robust_arch.runs.fields import MisfitError
+from robust_arch.runs.folder import NO_OBJECT, RecordedRun, RunFolder
+from robust_arch.runs.records import Evaluation, RunFacts, StudyFacts
+from robust_arch.runs.rows import PlanRow, plan_row, read_table
 
 log = logging.getLogger(__name__)
 
@@ -29,17 +29,17 @@ TEXT_COLUMNS = frozenset(
         "checkpoint", "weights", "threat", "status",
     }
 )  # fmt: skip
-_REBUILD_SHARE = 20  # a rebuild by a job waits until this many times what the last one took has passed
-PLAN_COLUMNS = ("run_id", "arch", "params", "macs", "seed")
+_REBUILD_SHARE = 20  # jobs spend at most one part in 20 of the time on rebuilding results.csv
+PLAN_COLUMNS = tuple(PlanRow.model_fields)
 
 
 class StudyFolder:
     """results/<study>.
 
     Attributes:
-        path: The folder.
-        left_out: Files, and rows of plan.csv, that were read and do not fit, to why, like
-            `runs/<run_id>/result.json` to `best_epoch = null: expected an integer of at least 0`.
+        path: the folder.
+        left_out: files, and rows of plan.csv, that were read and do not fit, to the reason, like
+            `runs/<run_id>/result.json` to `best_epoch = None: expected an integer of at least 0`.
     """
 
     def __init__(self, path: Path) -> None:
@@ -74,38 +74,37 @@ class StudyFolder:
 
     @property
     def is_stopped(self) -> bool:
-        """Whether a run failed in a study that is stopped on failure: what has not begun does not begin."""
+        """Whether a run failed in a study with `study.stop_on_failure`: no further run starts."""
         return self._stop.is_file()
 
     def stop(self) -> None:
-        """Let no further run begin, until the next sweep."""
+        """Start no further run until the next sweep."""
         self._stop.touch()
 
     def go_on(self) -> None:
-        """Take `stop` back."""
+        """Undo `stop`."""
         if self.is_stopped:
             self._stop.unlink()
 
     def write_plan(self, rows: Sequence[Mapping[str, Any]], about: Mapping[str, Any]) -> None:
-        """Replace plan.csv, and study.json with what the plan rests on."""
+        """Replace plan.csv and study.json."""
         write_rows(self.plan_path, PLAN_COLUMNS, rows)
         write_json(self.about_path, about)
 
     @property
-    def about(self) -> dict[str, Any]:
-        """What the plan rests on: command, budget, number of architectures considered; nothing without a plan."""
+    def about(self) -> StudyFacts:
+        """study.json; without one, its defaults."""
         content = read_json(self.about_path)
+        if content is None and os.path.lexists(self.about_path):
+            self.left_out[self.about_path.name] = NO_OBJECT
         try:
-            if content is None and os.path.lexists(self.about_path):
-                raise MisfitError("what it holds", "one whole JSON object")
-            schema.about(content or {})
+            return StudyFacts.read(content or {})
         except MisfitError as misfit:
             self.left_out[self.about_path.name] = str(misfit)
-            return {}
-        return content or {}
+            return StudyFacts()
 
     def read_plan(self) -> list[dict[str, str]]:
-        """The rows of plan.csv that fit; none if there is no plan."""
+        """The rows of plan.csv that fit; none without a plan."""
         if not self.plan_path.is_file():
             return []
         rows = []
@@ -120,23 +119,23 @@ class StudyFolder:
         return rows
 
     def tell_left_out(self) -> None:
-        """Name in the log, once each, the files and rows that were read and do not fit."""
+        """Log the files and rows that were read and do not fit."""
         for what, why in self.left_out.items():
             log.warning("left out: %s: %s", what, why)
 
     @property
     def is_only_a_table(self) -> bool:
-        """Whether results.csv is here without the records that it was made from."""
+        """Whether results.csv exists without the records that it was made from."""
         return self.results_path.is_file() and not (self.path / "runs").is_dir()
 
     def rows(self) -> list[dict[str, Any]]:
-        """One row an evaluation record, one empty row for a failed or diverged run."""
-        return [row for run in self.runs() for row in run_rows(run)]
+        """One row per evaluation record, and one without numbers per failed or diverged run."""
+        return [row for run in self.runs() for row in run_rows(run.read())]
 
     def write_results(self, frame: pd.DataFrame | None = None) -> Path:
         """Rebuild results.csv from the records, or from the `frame` that they were just read into.
 
-        A results.csv that travels without its records stays as it is.
+        Without records, an existing results.csv is left unchanged.
         """
         if self.is_only_a_table:
             return self.results_path
@@ -151,10 +150,9 @@ class StudyFolder:
         return self.results_path
 
     def refresh_results(self) -> None:
-        """Rebuild results.csv, unless the last rebuild took more than a twentieth of the time that has passed since.
+        """Rebuild results.csv, unless the last rebuild took more than a twentieth of the time since then.
 
-        For each of many jobs, which together spend at most that share of their time on it; who starts them calls
-        `write_results` at the end.
+        Called by each of many jobs; whoever launched them calls `write_results` at the end.
         """
         try:
             passed = time.time() - self._rebuilt_path.stat().st_mtime
@@ -165,38 +163,30 @@ class StudyFolder:
             self.write_results()
 
 
-def run_rows(run: RunFolder) -> list[dict[str, Any]]:
-    """The rows of results.csv that one run gives."""
-    status = run.status
-    return recorded_rows(status, run.state_in(status), run.result if status else None, run.evaluation_records())
-
-
-def recorded_rows(
-    status: Mapping[str, Any], state: str, result: Mapping[str, Any] | None, records: Iterable[Mapping[str, Any]]
-) -> list[dict[str, Any]]:
-    """The same of what was read of a run: status.json and the state that follows, result.json, evaluation records."""
-    facts = status.get("run")
-    if facts is None:
+def run_rows(run: RecordedRun) -> list[dict[str, Any]]:
+    """The rows of results.csv that one run gives; none for a run without facts."""
+    if run.facts is None:
         return []
-    shared = {**facts, "train_seconds": (result or {}).get("train_seconds"), "status": state}
-    if state in ("failed", "diverged"):
+    facts = run.facts.model_dump(include=set(RunFacts.model_fields))
+    shared = {**facts, "train_seconds": run.result.train_seconds if run.result else None, "status": run.state}
+    if run.state in ("failed", "diverged"):
         return [shared]
-    return [{**shared, **_numbers(record)} for record in records]
+    return [{**shared, **_numbers(record)} for record in run.evaluations]
 
 
-def _numbers(record: Mapping[str, Any]) -> dict[str, Any]:
-    """An evaluation record as columns; what was not computed is absent, as are numbers that a failed check voids."""
-    columns = {key: record[key] for key in ("checkpoint", "weights", "threat", "data", "n_test")}
-    if record.get("invalid"):
+def _numbers(record: Evaluation) -> dict[str, Any]:
+    """An evaluation record as columns, without numbers that were not computed or that a failed check voids."""
+    columns = {name: getattr(record, name) for name in ("checkpoint", "weights", "threat", "data", "n_test")}
+    if record.invalid:
         return {**columns, "status": "invalid"}
-    columns["clean_acc"] = record["clean"]["percent"]
-    columns |= {f"{name}_acc": attack["percent"] for name, attack in record["attacks"].items()}
-    if "worst_case" in record:
-        columns["worst_case_acc"] = record["worst_case"]["percent"]
-    if "stability" in record:
-        columns["stability"] = record["stability"]["percent"]
-    if "lipschitz" in record:
-        columns["lipschitz"] = record["lipschitz"]["mean"]
+    columns["clean_acc"] = record.clean.percent
+    columns |= {f"{name}_acc": attack.percent for name, attack in record.attacks.items()}
+    if record.worst_case:
+        columns["worst_case_acc"] = record.worst_case.percent
+    if record.stability:
+        columns["stability"] = record.stability.percent
+    if record.lipschitz:
+        columns["lipschitz"] = record.lipschitz.mean
     return columns
 
 
@@ -205,7 +195,7 @@ def to_frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     further = sorted({key for row in rows for key in row} - set(COLUMNS))
     frame = pd.DataFrame(list(rows), columns=[*COLUMNS, *further])
     numbers = [name for name in frame.columns if name not in TEXT_COLUMNS]
-    frame[numbers] = frame[numbers].apply(pd.to_numeric)  # what is absent is NaN, also in a column of absent numbers
+    frame[numbers] = frame[numbers].apply(pd.to_numeric)  # missing numbers are NaN, also in an empty column
     return frame
 
 
@@ -225,20 +215,17 @@ def open_study(path: str | Path) -> StudyFolder:
     """The study in the folder `path`, which must be one.
 
     Raises:
-        InputError: if there is no such folder, or only the table that was made from one.
+        InputError: if there is no such folder, or only its results.csv.
     """
     folder, study = Path(path), StudyFolder(Path(path))
     if study.is_only_a_table:
         raise InputError(
-            f"study = {str(path)!r}: a study's folder, with runs/ inside; here is only {study.results_path.name}, "
-            "which `robust-arch results`, `report` and `claims` read"
+            f"study = {str(path)!r}: expected a study's folder with runs/ inside; this one has only "
+            f"{study.results_path.name}, which `robust-arch results`, `report` and `claims` can read"
         )
     if not (folder / "runs").is_dir() and not study.plan_path.is_file():
-        raise InputError(f"study = {str(path)!r}: a study's folder, with runs/ inside; {_studies_beside(folder)}")
+        found = sorted(path.parent.name for path in folder.parent.glob("*/runs") if path.is_dir())
+        raise invalid(
+            "study", str(path), f"a study's folder with runs/ inside; {folder.parent} has {', '.join(found) or 'none'}"
+        )
     return study
-
-
-def _studies_beside(folder: Path) -> str:
-    """What a user may have meant."""
-    found = sorted(path.parent.name for path in folder.parent.glob("*/runs") if path.is_dir())
-    return f"{folder.parent} holds {', '.join(found)}" if found else f"{folder.parent} holds no study"

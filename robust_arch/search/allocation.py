@@ -1,53 +1,21 @@
-"""From shares of a budget to widths, and from independent numbers to shares, so that any optimiser can suggest them."""
+"""From shares of a budget to widths, and from independent numbers to shares, which any optimiser can suggest."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from robust_arch.architectures import ArchSpec, ImageShape
-from robust_arch.architectures.family import DEFAULT_FAMILY, CostTerms, Family, family_of
+from robust_arch.architectures.cost import cost_terms
+from robust_arch.architectures.family import DEFAULT_FAMILY, CostTerms
 from robust_arch.errors import InputError, invalid
 from robust_arch.search.budget import Budget
-from robust_arch.search.grid import MAX_VALUE, check_value
+from robust_arch.search.grid import MAX_VALUE, check_value, is_number
 
+Terms = Callable[[Sequence[Any]], CostTerms]
 _SPREADS = (0.002, 0.01, 0.05, 0.2, 1.0)  # how far a share may deviate, tried in turn: most searches end at the first
-
-
-@dataclass(frozen=True)
-class _Stages:
-    """Costs of a family's stages at fixed depths, for arrays of widths."""
-
-    family: Family
-    depths: tuple[int, ...]
-    stem_width: int
-    num_classes: int
-    image_shape: ImageShape
-    resource: str
-
-    def terms(self, widths: Sequence[Any]) -> CostTerms:
-        """Cost terms at these widths."""
-        return self.family.cost_terms(self.depths, widths, self.stem_width, self.num_classes, self.image_shape)
-
-    def parts(self, widths: Sequence[Any]) -> tuple[Any, ...]:
-        """Cost of each stage in the resource that is divided."""
-        return self.terms(widths).stages(self.resource)
-
-    def outside(self, last_width: int) -> int:
-        """Cost of stem and head behind a last stage of this width."""
-        terms = self.terms([last_width] * len(self.depths))
-        return int(terms.outside_params if self.resource == "params" else terms.outside_macs)
-
-    def axis(self, stage: int, step: int, limit: int) -> np.ndarray:
-        """The grid widths of a stage up to the first at which it alone costs more than `limit`."""
-        top = step
-        while self.parts([step] * stage + [top] * (len(self.depths) - stage))[stage] <= limit:
-            top *= 2
-            if top > MAX_VALUE:
-                raise InputError(f"search.budget: a cost of {limit:,} needs a stage wider than {MAX_VALUE:,}")
-        return np.arange(step, top + 1, step, dtype=np.int64)
 
 
 def check_shares(shares: Sequence[float], stages: int) -> tuple[float, ...]:
@@ -65,8 +33,7 @@ def check_shares(shares: Sequence[float], stages: int) -> tuple[float, ...]:
 def check_cuts(cuts: Any, stages: int) -> tuple[float, ...]:
     """Cuts as floats; raises InputError unless there is one per stage except the last, all strictly between 0 and 1."""
     is_list = isinstance(cuts, list | tuple) and len(cuts) == stages - 1
-    numbers = is_list and all(isinstance(cut, int | float) and not isinstance(cut, bool) for cut in cuts)
-    if not numbers or not all(0 < cut < 1 for cut in cuts):
+    if not is_list or not all(is_number(cut) and 0 < cut < 1 for cut in cuts):
         raise invalid("search.allocation.cuts", cuts, f"{stages - 1} numbers strictly between 0 and 1")
     return tuple(float(cut) for cut in cuts)
 
@@ -103,7 +70,7 @@ def allocate(
     Share i is the cost of stage i, its shortcut included, over the sum of the stages; stem and head are left out.
     Cost is parameters if the budget sets them, else MACs. Widths are multiples of `width_step`. Among all such
     widths inside the budget the largest deviation of a share is smallest; ties go to the nearer total.
-    template: the architecture whose settings other than depths and widths are taken, instead of family and stem_width.
+    template: the architecture whose settings, except depths and widths, replace family and stem_width.
 
     Raises:
         InputError: if no such widths meet the budget.
@@ -111,59 +78,69 @@ def allocate(
     if not budget.resources:
         raise invalid("search.budget", str(budget), "params or macs")
     check_value("search.space.width_step", width_step)
-    ones = (1,) * len(tuple(depths))
+    depths = tuple(depths)
+    ones = (1,) * len(depths)
     if template is None:
-        template = ArchSpec(family, tuple(depths), ones, stem_width=stem_width)
-    template = replace(template, depths=tuple(depths), widths=ones)
+        template = ArchSpec(family, depths, ones, stem_width=stem_width)
+    template = replace(template, depths=depths, widths=ones)
     for key, values in (("depths", template.depths), ("arch.stem_width", (template.stem_width,))):
         check_value(key, max(values))
     shares = check_shares(shares, len(template.depths))
-    resource = budget.resources[0]
-    stages = _Stages(family_of(template), template.depths, template.stem_width, num_classes, image_shape, resource)
-    best = None
+
+    def terms(widths: Sequence[Any]) -> CostTerms:
+        return cost_terms(template, template.depths, widths, num_classes, image_shape)
+
     for spread in _SPREADS:
-        widths = _candidates(stages, shares, budget, width_step, spread)
-        best = _nearest(stages, widths, shares, budget, spread)
-        if best is not None:
-            break
-    if best is None:
-        raise InputError(
-            f"search.budget = {budget}: no widths in steps of {width_step} at depths {template.depths} meet it "
-            f"with shares {shares}; a smaller step or a larger tolerance may"
-        )
-    return replace(template, widths=best)
+        widths = _nearest(terms, _candidates(terms, shares, budget, width_step, spread), shares, budget, spread)
+        if widths is not None:
+            return replace(template, widths=widths)
+    raise InputError(
+        f"search.budget = {budget}: no widths in steps of {width_step} at depths {template.depths} meet it "
+        f"with shares {shares}; a smaller step or a larger tolerance may"
+    )
 
 
-def _candidates(stages: _Stages, shares: Sequence[float], budget: Budget, step: int, spread: float) -> list[np.ndarray]:
+def _candidates(terms: Terms, shares: Sequence[float], budget: Budget, step: int, spread: float) -> list[np.ndarray]:
     """Grid widths, one array per stage, among them all inside the budget whose shares deviate by at most `spread`.
 
     Built stage by stage: the cost of a stage follows from its width and the one before, and must lie between
     (share - spread) of the least and (share + spread) of the most that all stages may cost together.
     """
-    low, high = budget.bounds(stages.resource)
-    axes = [stages.axis(stage, step, high) for stage in range(len(shares))]
-    least = max(0, low - stages.outside(int(axes[-1][-1])))
-    most = high - stages.outside(step)
+    resource, stages = budget.resources[0], len(shares)
+    low, high = budget.bounds(resource)
+
+    def axis(stage: int) -> np.ndarray:
+        """The grid widths of a stage up to the first at which it alone costs more than the budget."""
+        top = step
+        while terms([step] * stage + [top] * (stages - stage)).stages(resource)[stage] <= high:
+            top *= 2
+            if top > MAX_VALUE:
+                raise InputError(f"search.budget: a cost of {high:,} needs a stage wider than {MAX_VALUE:,}")
+        return np.arange(step, top + 1, step, dtype=np.int64)
+
+    axes = [axis(stage) for stage in range(stages)]
+    least = max(0, low - terms([int(axes[-1][-1])] * stages).outside(resource))
+    most = high - terms([step] * stages).outside(resource)
     widths: list[np.ndarray] = []
-    for stage, (axis, share) in enumerate(zip(axes, shares, strict=True)):
-        points = [width[:, None] for width in widths] + [axis[None, :]] * (len(shares) - stage)
-        part = np.broadcast_to(stages.parts(points)[stage], (len(widths[0]) if widths else 1, len(axis)))
+    for stage, (choices, share) in enumerate(zip(axes, shares, strict=True)):
+        points = [width[:, None] for width in widths] + [choices[None, :]] * (stages - stage)
+        part = terms(points).stages(resource)[stage]
+        part = np.broadcast_to(part, (len(widths[0]) if widths else 1, len(choices)))
         kept = np.nonzero((part >= (share - spread) * least - 1) & (part <= (share + spread) * most + 1))
-        widths = [*(width[kept[0]] for width in widths), axis[kept[1]]]
+        widths = [*(width[kept[0]] for width in widths), choices[kept[1]]]
     return widths
 
 
 def _nearest(
-    stages: _Stages, widths: list[np.ndarray], shares: Sequence[float], budget: Budget, spread: float
+    terms: Terms, widths: list[np.ndarray], shares: Sequence[float], budget: Budget, spread: float
 ) -> tuple[int, ...] | None:
     """Of the widths inside the budget those nearest to the shares; None if even they deviate by more than `spread`."""
-    terms = stages.terms(widths)
-    inside = np.flatnonzero(np.broadcast_to(budget.contains(terms.params, terms.macs), terms.params.shape))
+    resource, found = budget.resources[0], terms(widths)
+    inside = np.flatnonzero(np.broadcast_to(budget.contains(found.params, found.macs), found.params.shape))
     if not len(inside):
         return None
-    parts = np.stack(stages.parts(widths))[:, inside]
+    parts = np.stack(found.stages(resource))[:, inside]
     deviation = np.abs(parts / parts.sum(axis=0) - np.asarray(shares)[:, None]).max(axis=0)
-    total = getattr(terms, stages.resource)[inside]
-    distance = np.abs(total / getattr(budget, stages.resource) - 1)
+    distance = np.abs(getattr(found, resource)[inside] / getattr(budget, resource) - 1)
     first = np.lexsort((distance, deviation))[0]
     return tuple(int(axis[inside[first]]) for axis in widths) if deviation[first] <= spread else None

@@ -10,7 +10,10 @@ import numpy as np
 from robust_arch.architectures import ArchSpec, Cost, ImageShape, cost
 from robust_arch.architectures.family import CostTerms
 from robust_arch.errors import InputError, invalid
+from robust_arch.search.grid import is_number
 
+Task = tuple[int, ImageShape]
+"""Number of classes, and (C, H, W) of the images."""
 MAX_COST = 10**17  # sums of several such costs still fit into 64 bits
 
 
@@ -33,10 +36,9 @@ class Budget:
             value = getattr(self, key)
             if value is None:
                 continue
-            if isinstance(value, bool) or not isinstance(value, int | float) or not 1 <= value == value // 1:
-                raise invalid(
-                    f"search.budget.{key}", value, "an integer of at least 1, null, arch, or the name of a preset"
-                )
+            if not is_number(value) or not 1 <= value == value // 1:
+                allowed = "an integer of at least 1, null, arch, or the name of a preset"
+                raise invalid(f"search.budget.{key}", value, allowed)
             if value > MAX_COST:
                 raise invalid(f"search.budget.{key}", value, f"at most {MAX_COST:,}")
             object.__setattr__(self, key, int(value))
@@ -87,19 +89,15 @@ class Budget:
 def check_last_share(bounds: Any) -> tuple[float, float]:
     """Bounds as floats; raises InputError unless they are two numbers of which the first is smaller, in [0, 1]."""
     allowed = "[low, high] with 0 <= low < high <= 1, or null"
-    if not isinstance(bounds, list | tuple) or len(bounds) != 2:
+    is_pair = isinstance(bounds, list | tuple) and len(bounds) == 2 and all(map(is_number, bounds))
+    if not is_pair or not 0 <= bounds[0] < bounds[1] <= 1:
         raise invalid("search.space.last_share", bounds, allowed)
-    if not all(isinstance(bound, int | float) and not isinstance(bound, bool) for bound in bounds):
-        raise invalid("search.space.last_share", bounds, allowed)
-    low, high = (float(bound) for bound in bounds)
-    if not 0 <= low < high <= 1:
-        raise invalid("search.space.last_share", bounds, allowed)
-    return low, high
+    return float(bounds[0]), float(bounds[1])
 
 
-def require_countable(largest: ArchSpec, num_classes: int, image_shape: ImageShape) -> None:
+def require_countable(largest: ArchSpec, task: Task) -> None:
     """Raise InputError where costs up to those of `largest` may not fit into 64 bits, in which many are counted."""
-    found = cost(largest, num_classes, image_shape)  # of Python's integers, which have no end
+    found = cost(largest, *task)  # in Python's integers, which do not overflow
     # twice: a stage without a projection costs less than a narrower one with it, which adds less than the rest
     if (most := 2 * max(found.params, found.macs)) >= 2**63:
         raise InputError(
@@ -114,10 +112,12 @@ class Limits:
 
     Attributes:
         budget: of the whole network.
+        task: that the costs are of.
         last_share: bounds of the last stage's part of the stages' sum, both included; None for no bounds.
     """
 
     budget: Budget
+    task: Task
     last_share: tuple[float, float] | None = None
 
     def judge(self, terms: CostTerms) -> tuple[np.ndarray, np.ndarray]:
@@ -136,12 +136,13 @@ class Limits:
             miss = np.maximum(miss, np.maximum(low - share, share - high))
         return inside, miss
 
-    def reason(self, cost: Cost) -> str:
-        """Each limit that a cost misses, like "macs 12.3% over, last stage 62.0% of params, above 50%"; else empty."""
-        reasons = [self.budget.reason(cost)]
+    def reason(self, spec: ArchSpec) -> str:
+        """Each limit that it misses, like "macs 12.3% over, last stage 62.0% of params, above 50%"; else empty."""
+        found = cost(spec, *self.task)
+        reasons = [self.budget.reason(found)]
         if self.last_share is not None:
             resource = self.budget.counted
-            share, (low, high) = cost.shares(resource)[-1], self.last_share
+            share, (low, high) = found.shares(resource)[-1], self.last_share
             side = f"below {100 * low:g}%" if share < low else f"above {100 * high:g}%" if share > high else ""
             reasons.append(side and f"last stage {share:.1%} of {resource}, {side}")
         return ", ".join(filter(None, reasons))

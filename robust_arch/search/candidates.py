@@ -1,6 +1,6 @@
 """The architectures of a space that a plan may hold, and those that were left out."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import overload
 
@@ -13,14 +13,14 @@ MAX_RUNS = 100_000  # of one plan
 
 
 class Specs(Sequence[ArchSpec]):
-    """Many architectures as numbers, (M, 2 * stages): depths, then widths; each is built when it is asked for."""
+    """Many architectures as an array (M, 2 * stages) of depths, then widths; each spec is made on access."""
 
     def __init__(self, template: ArchSpec, points: np.ndarray) -> None:
         self.template, self.points = template, points
 
     @classmethod
     def of(cls, template: ArchSpec, specs: Sequence[ArchSpec]) -> "Specs":
-        """Those of a list."""
+        """From a list of architectures."""
         rows = [[*spec.depths, *spec.widths] for spec in specs]
         return cls(template, np.array(rows, dtype=np.int32).reshape(len(rows), 2 * len(template.depths)))
 
@@ -35,9 +35,6 @@ class Specs(Sequence[ArchSpec]):
         if isinstance(index, slice):
             return Specs(self.template, self.points[index])
         return spec_at(self.template, self.points[index])
-
-    def __iter__(self) -> Iterator[ArchSpec]:
-        return (spec_at(self.template, point) for point in self.points)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Sequence):
@@ -84,7 +81,7 @@ class Candidates:
     not_sampled: int = 0
 
     def require_plannable(self, seeds: int) -> None:
-        """Raise InputError where there are more runs than a plan can hold. seeds: runs an architecture."""
+        """Raise InputError where there are more runs than a plan can hold. seeds: runs per architecture."""
         if (runs := len(self.specs) * seeds) > MAX_RUNS:
             raise InputError(
                 f"search.space: {runs:,} runs ({len(self.specs):,} architectures, {seeds} seeds each), at most "

@@ -17,17 +17,17 @@ MAX_VALUE = 2**24  # of a depth or a width: far beyond what fits into memory, an
 def stage_choices(key: str, stages: Any, step: int = 1) -> tuple[tuple[int, ...], ...]:
     """For each stage a tuple of distinct integers of at least 1, from a list or from {min, max, step} with both ends.
 
-    step: of a range that names none.
+    step: of a range that has none.
     """
+    allowed = "for each stage a list of integers, like [[1,2],[1,2],[1]], or {min, max, step}"
     if isinstance(stages, str | Mapping) or not hasattr(stages, "__iter__"):
-        raise invalid(key, stages, "for each stage a list of integers, like [[1,2],[1,2],[1]], or {min, max, step}")
+        raise invalid(key, stages, allowed)
     stages = [_range(key, stage, step) if isinstance(stage, Mapping) else stage for stage in stages]
     if not all(isinstance(stage, list | tuple) for stage in stages):
-        raise invalid(key, stages, "for each stage a list of integers, like [[1,2],[1,2],[1]], or {min, max, step}")
+        raise invalid(key, stages, allowed)
     for stage in stages:
         if not stage or not all(is_count(value) for value in stage) or len(set(stage)) != len(stage):
             raise invalid(key, [list(each) for each in stages], "distinct integers of at least 1 for each stage")
-    for stage in stages:
         if max(stage) > MAX_VALUE:
             raise invalid(key, max(stage), f"integers of at most {MAX_VALUE:,}")
     return tuple(tuple(stage) for stage in stages)
@@ -52,6 +52,11 @@ def is_count(value: object, least: int = 1) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
+def is_number(value: object) -> bool:
+    """Whether a value is an integer or a floating-point number."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def check_value(key: str, value: int) -> int:
     """A depth, a width or a step of one; raises InputError unless it is an integer from 1 to the largest allowed."""
     if not is_count(value):
@@ -73,30 +78,28 @@ class Tie:
 
     def __post_init__(self) -> None:
         for name in ("depths", "widths"):
-            groups = getattr(self, name)
-            groups = () if groups is None else groups
+            groups = () if getattr(self, name) is None else getattr(self, name)
             key, allowed = f"search.space.tie.{name}", "groups of stages counted from 1, each in one, like [[1,2,3]]"
-            is_list = isinstance(groups, list | tuple)
-            if not is_list or not all(isinstance(group, list | tuple) and group for group in groups):
+            if not isinstance(groups, list | tuple) or not all(isinstance(g, list | tuple) and g for g in groups):
                 raise invalid(key, groups, allowed)
             members = [stage for group in groups for stage in group]
-            if not all(is_count(stage) for stage in members) or len(set(members)) != len(members):
+            if not all(map(is_count, members)) or len(set(members)) != len(members):
                 raise invalid(key, groups, allowed)
             object.__setattr__(self, name, tuple(tuple(group) for group in groups))
 
     def dimensions(self, name: str, lists: Sequence[Sequence[int]]) -> list[int]:
-        """For the list of each stage the first stage, counted from 0, that moves with it.
+        """For each stage's list the first stage, counted from 0, that moves with it.
 
         Raises:
-            InputError: for a stage that is not there, and for lists of one group that differ in length.
+            InputError: for a stage that does not exist, or lists of one group that differ in length.
         """
         leaders = list(range(len(lists)))
         for group in getattr(self, name):
             key = f"search.space.tie.{name}"
             if max(group) > len(lists):
                 raise invalid(key, list(group), f"stages from 1 to {len(lists)}")
-            if len({len(lists[stage - 1]) for stage in group}) > 1:
-                lengths = [len(lists[stage - 1]) for stage in group]
+            lengths = [len(lists[stage - 1]) for stage in group]
+            if len(set(lengths)) > 1:
                 raise invalid(key, list(group), f"stages with equally many choices; these have {lengths}")
             for stage in group:
                 leaders[stage - 1] = min(group) - 1
@@ -120,16 +123,12 @@ class Grid:
                 "(search.space.tie) makes them fewer"
             )
 
-    @property
-    def _moving(self) -> list[int]:
-        return sorted(set(self.leaders))
-
     def __len__(self) -> int:
-        return math.prod(len(self.lists[leader]) for leader in self._moving)
+        return math.prod(len(self.lists[leader]) for leader in set(self.leaders))
 
     def points(self, start: int, stop: int) -> np.ndarray:
         """The points from `start` to before `stop`, the last list moving fastest: (lists, points) int64."""
-        moving = self._moving
+        moving = sorted(set(self.leaders))
         shape = tuple(len(self.lists[leader]) for leader in moving)
         positions = dict(zip(moving, np.unravel_index(np.arange(start, stop), shape), strict=True))
         choices = zip(self.lists, self.leaders, strict=True)

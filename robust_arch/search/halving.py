@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from robust_arch.errors import InputError, invalid
-from robust_arch.search.grid import is_count
+from robust_arch.search.grid import is_count, is_number
 
 _DIGITS = 4  # of percent; accuracies are recorded in single precision, in which equal counts of images can differ
 RESOURCES = ("trainer.max_epochs", "trainer.limit_train_batches")
@@ -16,12 +16,15 @@ RESOURCES = ("trainer.max_epochs", "trainer.limit_train_batches")
 class Halving:
     """The keys of `hydra/sweeper=halving`, checked.
 
-    resource: the key whose values the rungs are. rungs: its values, increasing; if None they follow from min, max
-    and eta. eta: of n architectures ceil(n / eta) are promoted. tie_points: architectures whose held-out robust
-    accuracy lies at most so many points from the nearest rival across the cut are tied with it. tie_seeds: further
-    seeds that break ties.
-
-    Raises InputError on construction for a value that is not allowed.
+    Attributes:
+        resource: the key whose values the rungs are.
+        rungs: its values, increasing; if None they follow from min, max and eta.
+        min: lower bound of the first rung.
+        max: the last rung.
+        eta: of n architectures ceil(n / eta) are promoted.
+        tie_points: architectures whose held-out robust accuracy is at most this many points from the nearest rival
+            across the cut are tied with it.
+        tie_seeds: further seeds that break ties.
     """
 
     resource: str = "trainer.max_epochs"
@@ -37,25 +40,21 @@ class Halving:
             raise invalid("hydra.sweeper.resource", self.resource, f"one of {', '.join(RESOURCES)}")
         if not is_count(self.eta, 2):
             raise invalid("hydra.sweeper.eta", self.eta, "an integer of at least 2")
-        points = self.tie_points
-        if isinstance(points, bool) or not isinstance(points, int | float) or not 0 <= points <= 100:
-            raise invalid("hydra.sweeper.tie_points", points, "percentage points, from 0 to 100")
-        self._check_tie_seeds()
-        object.__setattr__(self, "rungs", self._checked_rungs())
-
-    def _check_tie_seeds(self) -> None:
+        if not is_number(self.tie_points) or not 0 <= self.tie_points <= 100:
+            raise invalid("hydra.sweeper.tie_points", self.tie_points, "percentage points, from 0 to 100")
         seeds = self.tie_seeds
         if not isinstance(seeds, list | tuple) or not all(is_count(seed, 0) for seed in seeds):
             raise invalid("hydra.sweeper.tie_seeds", seeds, "a list of integers of at least 0, or an empty one")
         if len(set(seeds)) != len(seeds):
             raise invalid("hydra.sweeper.tie_seeds", seeds, "different integers")
+        object.__setattr__(self, "rungs", self._checked_rungs())
 
     def _checked_rungs(self) -> tuple[int, ...]:
         if self.rungs is None:
             return geometric_rungs(self.min, self.max, self.eta)
         if self.min is not None or self.max is not None:
             raise InputError("hydra.sweeper: set either rungs, or min and max from which they follow")
-        is_list = isinstance(self.rungs, list | tuple) and all(is_count(value) for value in self.rungs)
+        is_list = isinstance(self.rungs, list | tuple) and all(map(is_count, self.rungs))
         if not is_list or not self.rungs or list(self.rungs) != sorted(set(self.rungs)):
             raise invalid("hydra.sweeper.rungs", self.rungs, "an increasing list of integers, like [3,9,27]")
         return tuple(self.rungs)
@@ -68,9 +67,8 @@ class Halving:
     def require_other_seeds(self, seeds: Sequence[int]) -> None:
         """Raise InputError if a seed that breaks ties is one of the study's `seeds`."""
         if set(self.tie_seeds) & set(seeds):
-            raise invalid(
-                "hydra.sweeper.tie_seeds", list(self.tie_seeds), f"other seeds than the study's {list(seeds)}"
-            )
+            allowed = f"other seeds than the study's {list(seeds)}"
+            raise invalid("hydra.sweeper.tie_seeds", list(self.tie_seeds), allowed)
 
     def schedule(self, architectures: int) -> tuple[int, ...]:
         """How many architectures each rung has if none fails."""
@@ -113,13 +111,14 @@ def tied(values: Sequence[float | None], keep: int, tie_points: float) -> tuple[
     values: in plan order, in percent, None for a failed one. Tied are those above the cut at most `tie_points` better
     than the best below it, and those below at most `tie_points` worse than the worst above.
     """
-    order = _by_value(values)
+    numbers = {i: value for i, value in enumerate(values) if value is not None}
+    order = sorted(numbers, key=lambda i: -numbers[i])
     above, below = order[:keep], order[keep:]
     if not above or not below:
         return ()
-    worst, best = _value(values, above[-1]), _value(values, below[0])
-    near_above = [i for i in above if round(_value(values, i) - best, _DIGITS) <= tie_points]
-    near_below = [i for i in below if round(worst - _value(values, i), _DIGITS) <= tie_points]
+    worst, best = numbers[above[-1]], numbers[below[0]]
+    near_above = [i for i in above if round(numbers[i] - best, _DIGITS) <= tie_points]
+    near_below = [i for i in below if round(worst - numbers[i], _DIGITS) <= tie_points]
     return tuple(sorted([*near_above, *near_below]))
 
 
@@ -129,24 +128,13 @@ def ranking(
     """Positions of the architectures, best first; failed ones come last, equal ones in plan order.
 
     with_ties: the value of each tied one averaged over all its seeds, which decides among them; None if one of those
-    runs failed. Without it they stand by `values`, as do those that no tie concerns.
+    runs failed. Architectures that are not tied, or not in it, are ordered by `values`.
     """
-    failed = {i for i, value in enumerate(values) if value is None or with_ties.get(i, value) is None}
-    block = [i for i in tied(values, keep, tie_points) if i in with_ties and i not in failed]
-    order = [i for i in _by_value(values) if i not in failed]
-    if block:
-        first = min(order.index(i) for i in block)
+    numbers = {i: value for i, value in enumerate(values) if value is not None and with_ties.get(i, value) is not None}
+    order = sorted(numbers, key=lambda i: -numbers[i])
+    decided = {i: value for i, value in with_ties.items() if i in numbers and value is not None}
+    if block := [i for i in tied(values, keep, tie_points) if i in decided]:
+        first = min(map(order.index, block))
         rest = [i for i in order if i not in block]
-        block.sort(key=lambda i: (-_value(with_ties, i), i))
-        order = [*rest[:first], *block, *rest[first:]]
-    return (*order, *sorted(failed))
-
-
-def _by_value(values: Sequence[float | None]) -> list[int]:
-    """Positions of those that have a value, best first, equal ones in plan order."""
-    there = [i for i, value in enumerate(values) if value is not None]
-    return sorted(there, key=lambda i: (-_value(values, i), i))
-
-
-def _value(values: Any, position: int) -> float:
-    return float(values[position])
+        order = [*rest[:first], *sorted(block, key=lambda i: -decided[i]), *rest[first:]]
+    return (*order, *(i for i in range(len(values)) if i not in numbers))

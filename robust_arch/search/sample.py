@@ -5,14 +5,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from robust_arch.architectures import ImageShape
-from robust_arch.architectures.family import family_of
+from robust_arch.architectures.cost import cost_terms
 from robust_arch.errors import invalid, require_integer
 from robust_arch.search.candidates import Candidates, Specs
 from robust_arch.search.grid import is_count
 
 BINS = 4  # quartiles of each coordinate; their combinations are the strata
 _CHUNK = 250_000  # members whose cost is computed at once
-_POOL = 5_000  # of a stratum: so many at random cover it as well as all of them, and distances to them take no time
+_POOL = 5_000  # of a stratum: this many at random cover it as well as all of them, and their distances take no time
 
 
 @dataclass(frozen=True)
@@ -30,9 +30,9 @@ class Sample:
     def of(self, members: Candidates, num_classes: int, image_shape: ImageShape, resource: str) -> Candidates:
         """The chosen members, in the order of the space.
 
-        Strata are quartiles of the last stage's share of `resource` times quartiles of depth against width. Each
-        is represented before one is a second time; within that rule the member farthest from all chosen ones
-        (in ranks) comes next, so that what is chosen covers the space.
+        Strata are quartiles of the last stage's share of `resource` times quartiles of depth against width. Every
+        stratum is drawn from once before any is drawn from twice; within that rule the member farthest from all chosen
+        ones (in ranks) comes next, so that the sample covers the space.
         """
         if self.count is None or len(members.specs) <= self.count:
             return members
@@ -47,23 +47,17 @@ class Sample:
 
 def coordinates(specs: Specs, num_classes: int, image_shape: ImageShape, resource: str) -> np.ndarray:
     """Ranks, in [0, 1], of the last stage's share and of log(sum of depths / sum of widths): (M, 2)."""
+    from scipy.stats import rankdata
+
     stages = len(specs.template.depths)
-    family = family_of(specs.template)
     values = np.empty((2, len(specs)))
     for start in range(0, len(specs), _CHUNK):
         columns = specs.points[start : start + _CHUNK].T.astype(np.int64)
         depths, widths = list(columns[:stages]), list(columns[stages:])
-        terms = family.cost_terms(depths, widths, specs.template.stem_width, num_classes, image_shape)
+        terms = cost_terms(specs.template, depths, widths, num_classes, image_shape)
         values[0, start : start + _CHUNK] = terms.last_share(resource)
         values[1, start : start + _CHUNK] = np.log(sum(depths) / sum(widths))
-    return np.stack([_ranks(axis) for axis in values], axis=1)
-
-
-def _ranks(values: np.ndarray) -> np.ndarray:
-    """Ranks in [0, 1], equal values at the middle of theirs; 0.5 where there is one value only."""
-    _, position, counts = np.unique(values, return_inverse=True, return_counts=True)
-    middle = np.cumsum(counts) - (counts + 1) / 2
-    return np.asarray(middle[position] / (len(values) - 1)) if len(values) > 1 else np.full(1, 0.5)
+    return np.asarray((rankdata(values, axis=1).T - 1) / (len(specs) - 1))
 
 
 def strata(ranks: np.ndarray) -> np.ndarray:

@@ -5,11 +5,13 @@ result has.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from robust_arch.architectures import ArchSpec, ImageShape
-from robust_arch.architectures.family import DEFAULT_FAMILY, family_of
+from robust_arch.architectures.cost import cost_terms
+from robust_arch.architectures.family import DEFAULT_FAMILY
 from robust_arch.errors import InputError, invalid, require_integer
 from robust_arch.search.budget import Budget
 
@@ -130,8 +132,8 @@ def _nearest(
     if template is None:
         template = ArchSpec(DEFAULT_FAMILY, (1, 1, 1), BASE_WIDTHS)
     if len(template.depths) != len(BASE_WIDTHS):
-        raise invalid("arch.family", template.family, f"a family of {len(BASE_WIDTHS)} stages, for which the rules are")
-    terms = family_of(template).cost_terms(depths, widths, template.stem_width, num_classes, image_shape)
+        raise invalid("arch.family", template.family, f"a family of {len(BASE_WIDTHS)} stages, as the rules need")
+    terms = cost_terms(template, depths, widths, num_classes, image_shape)
     resource = budget.resources[0]
     distance = np.abs(getattr(terms, resource) / getattr(budget, resource) - 1)
     inside = np.flatnonzero(budget.contains(terms.params, terms.macs))
@@ -141,6 +143,5 @@ def _nearest(
             f"search.budget = {budget}: no network of this rule meets it; the nearest has {nearest:,} {resource}"
         )
     best = inside[np.lexsort((distance[inside], misfit[inside]))[0]]
-    points = (tuple(int(axis[best]) for axis in axes) for axes in (depths, widths))
-    values = {**template.to_dict(), **dict(zip(("depths", "widths"), points, strict=True))}
-    return ArchSpec.from_dict(values)
+    chosen_depths, chosen_widths = (tuple(int(axis[best]) for axis in axes) for axes in (depths, widths))
+    return replace(template, depths=chosen_depths, widths=chosen_widths)

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from robust_arch.architectures import ArchSpec, ImageShape, cost, numbers_text
-from robust_arch.architectures.family import family_of
+from robust_arch.architectures import ArchSpec, ImageShape, numbers_text
+from robust_arch.architectures.cost import cost_terms
 from robust_arch.errors import InputError, invalid
 from robust_arch.search.allocation import allocate, check_shares
 from robust_arch.search.budget import Budget, Limits, check_last_share, require_countable
@@ -98,78 +98,67 @@ class Space:
 
     def members(self, budget: Budget, num_classes: int, image_shape: ImageShape) -> Candidates:
         """What of the space is inside the budget, and inside last_share, for this task."""
+        limits = Limits(budget, (num_classes, image_shape), self.last_share)
         if self.vary is not None:
-            points = self._variants(self.vary, budget, num_classes, image_shape)
-        elif self.shares is not None:
-            points = self._allocations(self.shares, budget, num_classes, image_shape)
-        else:
-            return self._grid_members(Limits(budget, self.last_share), num_classes, image_shape)
-        return self._listed_members(points, Limits(budget, self.last_share), num_classes, image_shape)
+            return self._listed_members(self._variants(self.vary, limits), limits)
+        if self.shares is not None:
+            return self._listed_members(self._allocations(self.shares, limits), limits)
+        return self._grid_members(limits)
 
-    def _listed_members(
-        self, points: Iterator[Point], limits: Limits, num_classes: int, image_shape: ImageShape
-    ) -> Candidates:
+    def _listed_members(self, points: Iterator[Point], limits: Limits) -> Candidates:
         """The candidates of a space whose points are listed one by one; equal architectures count once."""
         specs: dict[ArchSpec, str] = {}
         rejected = []
-        count = 0
         for description, spec in points:
-            count += 1
-            if isinstance(spec, ArchSpec):
-                require_countable(spec, num_classes, image_shape)
-            reason = str(spec) if isinstance(spec, InputError) else ""
-            if not isinstance(spec, InputError):
-                if spec in specs:
-                    reason = f"the same {'network' if self.vary else 'widths'} as {specs[spec]}"
-                else:
-                    reason = limits.reason(cost(spec, num_classes, image_shape))
-                if not reason:
-                    specs[spec] = description
-            if reason:
-                rejected.append(Rejected(description, reason))
-        return Candidates(Specs.of(self.template, list(specs)), count, tuple(rejected), len(rejected))
-
-    def _variants(self, vary: Variants, budget: Budget, num_classes: int, image_shape: ImageShape) -> Iterator[Point]:
-        for variant in vary.variants(self.template, self.width_step):
-            if not (vary.refill and variant.changed):
-                yield f"{variant.description}: {_describe(variant.spec)}", variant.spec
+            if isinstance(spec, InputError):
+                rejected.append(Rejected(description, str(spec)))
                 continue
-            try:
-                spec = refilled(variant, self.template, budget, self.width_step, num_classes, image_shape)
-            except InputError as error:
-                yield f"{variant.description}: {_describe(variant.spec)}", error
+            require_countable(spec, limits.task)
+            same = f"the same {'network' if self.vary else 'widths'} as {specs[spec]}" if spec in specs else ""
+            if reason := same or limits.reason(spec):
+                rejected.append(Rejected(description, reason))
             else:
-                yield f"{variant.description}: {_describe(spec)}", spec
+                specs[spec] = description
+        considered = len(specs) + len(rejected)
+        return Candidates(Specs.of(self.template, list(specs)), considered, tuple(rejected), len(rejected))
 
-    def _allocations(
-        self, shares: Sequence[Sequence[float]], budget: Budget, num_classes: int, image_shape: ImageShape
-    ) -> Iterator[Point]:
+    def _variants(self, vary: Variants, limits: Limits) -> Iterator[Point]:
+        for variant in vary.variants(self.template, self.width_step):
+            spec: ArchSpec | InputError = variant.spec
+            if vary.refill and variant.changed:
+                try:
+                    spec = refilled(variant, self.template, limits.budget, self.width_step, limits.task)
+                except InputError as error:
+                    spec = error
+            shown = spec if isinstance(spec, ArchSpec) else variant.spec
+            yield f"{variant.description}: {_describe(shown)}", spec
+
+    def _allocations(self, shares: Sequence[Sequence[float]], limits: Limits) -> Iterator[Point]:
         grid = Grid(self._depths, tuple(self.tie.dimensions("depths", self._depths)))
-        depth_choices = [tuple(int(depth) for depth in point) for point in grid.points(0, len(grid)).T]
-        for depths, division in itertools.product(depth_choices, shares):
+        template = self.template
+        num_classes, image_shape = limits.task
+        task: dict[str, Any] = {"num_classes": num_classes, "image_shape": image_shape, "template": template}
+        for depths, division in itertools.product(grid.points(0, len(grid)).T.tolist(), shares):
             description = f"depths {numbers_text(depths)}, shares {numbers_text(division)}"
             try:
-                allocated = allocate(
-                    budget,
-                    division,
-                    depths,
-                    self.width_step,
-                    num_classes=num_classes,
-                    image_shape=image_shape,
-                    template=self.template,
-                )
+                allocated = allocate(limits.budget, division, depths, self.width_step, **task)
             except InputError as error:
                 yield description, error
             else:
                 yield description, allocated
 
-    def _grid_members(self, limits: Limits, num_classes: int, image_shape: ImageShape) -> Candidates:
+    def _grid_members(self, limits: Limits) -> Candidates:
+        stages, widths = len(self._depths), self.widths or ()
+        leaders = self.tie.dimensions("depths", self._depths)
+        leaders += [stages + leader for leader in self.tie.dimensions("widths", widths)]
+        grid = Grid((*self._depths, *widths), tuple(leaders))
+        require_countable(spec_at(self.template, np.array([max(values) for values in grid.lists])), limits.task)
         inside_points = []
         outside: list[tuple[float, tuple[int, ...]]] = []
-        grid = self._grid()
-        largest = spec_at(self.template, np.array([max(values) for values in grid.lists]))
-        require_countable(largest, num_classes, image_shape)
-        for points, inside, miss in self._judged(grid, limits, num_classes, image_shape):
+        for start in range(0, len(grid), _CHUNK):
+            points = grid.points(start, min(start + _CHUNK, len(grid)))
+            costs = cost_terms(self.template, list(points[:stages]), list(points[stages:]), *limits.task)
+            inside, miss = limits.judge(costs)
             inside_points.append(points[:, inside].T.astype(np.int32))
             nearest = np.flatnonzero(~inside)
             if len(nearest) > _NEAREST:  # ties to the earlier point, as a stable sort of all would have it
@@ -179,31 +168,9 @@ class Space:
             outside += [(float(miss[i]), tuple(points[:, i].tolist())) for i in nearest]
             outside = sorted(outside, key=lambda item: item[0])[:_NEAREST]
         specs = Specs(self.template, np.concatenate(inside_points))
-        rejected = []
-        for _, point in outside:
-            spec = spec_at(self.template, np.asarray(point))
-            rejected.append(Rejected(_describe(spec), limits.reason(cost(spec, num_classes, image_shape))))
-        return Candidates(specs, len(grid), tuple(rejected), len(grid) - len(specs))
-
-    def _grid(self) -> Grid:
-        widths = self.widths or ()
-        stages = len(self._depths)
-        leaders = self.tie.dimensions("depths", self._depths)
-        leaders += [stages + leader for leader in self.tie.dimensions("widths", widths)]
-        return Grid((*self._depths, *widths), tuple(leaders))
-
-    def _judged(
-        self, grid: Grid, limits: Limits, num_classes: int, image_shape: ImageShape
-    ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        """Chunks of the grid: points (2 * stages, M), whether inside (M,), by how much a limit is missed (M,)."""
-        stages = len(self._depths)
-        family = family_of(self.template)
-        for start in range(0, len(grid), _CHUNK):
-            points = grid.points(start, min(start + _CHUNK, len(grid)))
-            terms = family.cost_terms(
-                list(points[:stages]), list(points[stages:]), self.template.stem_width, num_classes, image_shape
-            )
-            yield points, *limits.judge(terms)
+        left_out = [spec_at(self.template, np.asarray(point)) for _, point in outside]
+        rejected = tuple(Rejected(_describe(spec), limits.reason(spec)) for spec in left_out)
+        return Candidates(specs, len(grid), rejected, len(grid) - len(specs))
 
 
 def _describe(spec: ArchSpec) -> str:

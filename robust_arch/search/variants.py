@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from robust_arch.architectures import ArchSpec, ImageShape
-from robust_arch.architectures.family import CostTerms, family_of
+from robust_arch.architectures import ArchSpec
+from robust_arch.architectures.cost import cost_terms
+from robust_arch.architectures.family import CostTerms
 from robust_arch.errors import InputError, invalid, require_flag
-from robust_arch.search.budget import Budget, require_countable
-from robust_arch.search.grid import MAX_VALUE, is_count
+from robust_arch.search.budget import Budget, Task, require_countable
+from robust_arch.search.grid import MAX_VALUE, is_count, is_number
 
 _AROUND = 4  # steps that a refilled stage may deviate from the common factor, to come inside the budget
 
@@ -66,7 +67,7 @@ class Variants:
             object.__setattr__(self, "stages", tuple(self.stages))
 
     def positions(self, count: int) -> tuple[int, ...]:
-        """The stages that change, counted from 0, of `count` there are."""
+        """The stages that change, counted from 0, out of `count`."""
         if self.stages is None:
             return tuple(range(count))
         numbers = [count if stage == "last" else int(stage) for stage in self.stages]
@@ -92,29 +93,22 @@ class Variants:
 
 def _factors(key: str, factors: Any) -> tuple[float, ...]:
     factors = () if factors is None else factors
-    allowed = "different factors greater than 0, like [0.5,2]"
-    if not isinstance(factors, list | tuple):
-        raise invalid(key, factors, allowed)
-    for factor in factors:
-        if isinstance(factor, bool) or not isinstance(factor, int | float) or not 0 < factor < math.inf:
-            raise invalid(key, list(factors), allowed)
-    if len(set(factors)) != len(factors):
-        raise invalid(key, list(factors), allowed)
+    is_list = isinstance(factors, list | tuple)
+    positive = is_list and all(is_number(factor) and 0 < factor < math.inf for factor in factors)
+    if not positive or len(set(factors)) != len(factors):
+        raise invalid(key, list(factors) if is_list else factors, "different factors greater than 0, like [0.5,2]")
     return tuple(float(factor) for factor in factors)
 
 
 def _scaled(name: str, value: int, factor: float, step: int) -> int:
     """The multiple of `step` nearest to value * factor, at least one step; halves go up."""
     if factor > MAX_VALUE / value:
-        raise invalid(
-            f"search.space.vary.{name}", factor, f"factors that lead to at most {MAX_VALUE:,}, not {value} x it"
-        )
+        allowed = f"factors that lead to at most {MAX_VALUE:,}, not {value} x it"
+        raise invalid(f"search.space.vary.{name}", factor, allowed)
     return step * max(1, math.floor(value * factor / step + 0.5))
 
 
-def refilled(
-    variant: Variant, base: ArchSpec, budget: Budget, width_step: int, num_classes: int, image_shape: ImageShape
-) -> ArchSpec:
+def refilled(variant: Variant, base: ArchSpec, budget: Budget, width_step: int, task: Task) -> ArchSpec:
     """The variant with its unchanged stages widened or narrowed by one factor, so that it is inside the budget.
 
     Of all widths on the grid near a common factor those inside are taken whose factors differ least, then those
@@ -126,20 +120,18 @@ def refilled(
     others = [stage for stage in range(len(base.widths)) if stage not in variant.changed]
     if not others or not budget.resources:
         return variant.spec
-    require_countable(variant.spec, num_classes, image_shape)
-    family = family_of(base)
+    require_countable(variant.spec, task)
+
+    def completed(columns: Sequence[Any]) -> tuple[Any, ...]:
+        """Widths of all stages, the unchanged ones replaced by these."""
+        new = dict(zip(others, columns, strict=True))
+        return tuple(new.get(stage, width) for stage, width in enumerate(variant.spec.widths))
 
     def totals(columns: Sequence[np.ndarray]) -> CostTerms:
-        widths: list[Any] = list(variant.spec.widths)
-        for stage, column in zip(others, columns, strict=True):
-            widths[stage] = column
-        return family.cost_terms(variant.spec.depths, widths, base.stem_width, num_classes, image_shape)
+        return cost_terms(base, variant.spec.depths, completed(columns), *task)
 
     columns = _near_a_common_factor([base.widths[stage] for stage in others], width_step, totals, budget)
-    largest = list(variant.spec.widths)
-    for stage, column in zip(others, columns, strict=True):
-        largest[stage] = int(column.max())
-    require_countable(replace(variant.spec, widths=tuple(largest)), num_classes, image_shape)
+    require_countable(replace(variant.spec, widths=completed([int(column.max()) for column in columns])), task)
     costs = totals(columns)
     inside = np.flatnonzero(budget.contains(costs.params, costs.macs))
     if not len(inside):
@@ -147,11 +139,8 @@ def refilled(
     factors = np.log(np.stack([column[inside] / base.widths[s] for column, s in zip(columns, others, strict=True)]))
     resource = budget.resources[0]
     distance = np.abs(getattr(costs, resource)[inside] / getattr(budget, resource) - 1)
-    best = inside[np.lexsort((distance, np.round(factors.max(axis=0) - factors.min(axis=0), 9)))[0]]
-    widths = list(variant.spec.widths)
-    for stage, column in zip(others, columns, strict=True):
-        widths[stage] = int(column[best])
-    return replace(variant.spec, widths=tuple(widths))
+    best = inside[np.lexsort((distance, np.round(np.ptp(factors, axis=0), 9)))[0]]
+    return replace(variant.spec, widths=completed([int(column[best]) for column in columns]))
 
 
 def _near_a_common_factor(base: Sequence[int], step: int, totals: Any, budget: Budget) -> list[np.ndarray]:

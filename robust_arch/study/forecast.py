@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from robust_arch.execution.run import Run
-from robust_arch.runs import RunFolder, StudyFolder
+from robust_arch.runs import RecordedRun, StudyFolder
 from robust_arch.runs.provenance import hardware
 from robust_arch.study.speed import Speed
 from robust_arch.training.settings import TrainerSettings
@@ -19,23 +19,22 @@ def recorded_speed(planned: Run, study: StudyFolder) -> Speed | None:
 
     Only the newest 200 runs that were trained on this machine are read; None where none of them is such a run.
     """
-    newest = itertools.islice(_finished_here(study), _READ)
+    alike = (run for run in itertools.islice(_finished_here(study), _READ) if _trains_alike(run, planned))
     return Speed.of(
-        (float(result["train_seconds"]), int(folder.status["run"]["macs"]), int(result["last_epoch"]) + 1)
-        for folder, result in newest
-        if _trains_alike(folder, result, planned)
+        (run.result.train_seconds, run.facts.macs, run.result.last_epoch + 1)
+        for run in alike
+        if run.result and run.facts
     )
 
 
-def _finished_here(study: StudyFolder) -> Iterator[tuple[RunFolder, dict[str, Any]]]:
-    """The runs that were trained on this machine, with their results, the newest first."""
+def _finished_here(study: StudyFolder) -> Iterator[RecordedRun]:
+    """The runs that were trained on this machine, the newest first."""
     host, here = socket.gethostname(), _without_threads(hardware())
     for folder in sorted(study.runs(), key=lambda folder: folder.stamp, reverse=True):
-        if folder.status.get("host") != host:
-            continue
-        result = folder.result
-        if result is not None and _without_threads(result.get("hardware", {})) == here:
-            yield folder, result
+        run = folder.read()
+        recorded = run.result.hardware if run.result and run.status and run.status.host == host else None
+        if recorded and _without_threads(recorded.plain()) == here:
+            yield run
 
 
 def _without_threads(facts: dict[str, Any]) -> dict[str, Any]:
@@ -43,13 +42,14 @@ def _without_threads(facts: dict[str, Any]) -> dict[str, Any]:
     return {**facts, "threads": None}
 
 
-def _trains_alike(folder: RunFolder, result: dict[str, Any], planned: Run) -> bool:
+def _trains_alike(run: RecordedRun, planned: Run) -> bool:
     """Whether a recorded epoch did what an epoch of the planned run does, on the same images and as fast.
 
     Another machine may have written the record, so nothing that it names is built.
     """
-    data, config, expected = result.get("data"), folder.recorded_config, planned.settings.resolved
-    if not isinstance(data, dict) or data.get("fingerprint") != planned.training_fingerprint:
+    config, expected = run.folder.recorded_config, planned.settings.resolved
+    data = run.result.data if run.result else None
+    if data is None or data.fingerprint != planned.training_fingerprint:
         return False
     try:
         trainer = {key: value for key, value in config["trainer"].items() if key != "_target_"}

@@ -26,8 +26,8 @@ from robust_arch.runs import StudyFolder
 from robust_arch.search import Halving
 from robust_arch.search.halving import kept, mean_or_none, ranking, tied
 from robust_arch.study.composition import configurations
-from robust_arch.study.launch import PlannedRun, launch_until_settled
-from robust_arch.study.sweep import StudyPlan, checked_finalists, finalist_runs, plan_study
+from robust_arch.study.launch import launch_until_settled
+from robust_arch.study.plan import PlannedRun, StudyPlan, checked_finalists, finalist_runs, plan_study
 
 log = logging.getLogger(__name__)
 
@@ -225,8 +225,8 @@ class _Search:
     def _tell(self, decision: Decision) -> None:
         rung, specs = decision.rung, decision.specs
         done = [planned for planned in decision.runs if decision.values[planned.run.run_id] is not None]
-        held_out = done[0].run.folder.held_out if done else None
-        images = held_out.images if held_out else None
+        result = done[0].run.folder.result if done else None
+        images = result.selection_images if result else None
         described = "; ".join(_described(decision, position) for position in decision.order)
         ended = "finished" if rung is self.plan.rungs[-1] else "promoted"
         log.info(
@@ -256,8 +256,8 @@ def _require_ended(runs: Sequence[PlannedRun]) -> None:
 
 
 def _held_out(planned: PlannedRun) -> float | None:
-    held_out = planned.run.folder.held_out
-    return held_out.percent if planned.run.is_done() and held_out else None
+    result = planned.run.folder.result
+    return result.best_val_robust_acc if planned.run.is_done() and result else None
 
 
 def _of(runs: Sequence[PlannedRun], values: Mapping[str, float | None], spec: ArchSpec) -> list[float | None]:

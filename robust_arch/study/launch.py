@@ -2,76 +2,16 @@
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Sequence
 
 from hydra.core.utils import JobStatus
 from hydra.plugins.launcher import Launcher
 
-from robust_arch.configuration.evaluation import evaluation_keys
-from robust_arch.configuration.nodes import as_override
-from robust_arch.configuration.settings import Settings
 from robust_arch.execution.execute import warn_of_other_version
-from robust_arch.execution.run import Run
 from robust_arch.runs.folder import wait_while_locked
-from robust_arch.runs.study import PLAN_COLUMNS
+from robust_arch.study.plan import PlannedRun
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class PlannedRun:
-    """A run of the plan, with the overrides that a job composes its settings from.
-
-    Attributes:
-        run: The run as it is planned.
-        overrides: Hydra overrides; `changed` keeps them in step with the run.
-    """
-
-    run: Run
-    overrides: tuple[str, ...]
-
-    @classmethod
-    def composed(cls, run: Run, overrides: Sequence[str]) -> "PlannedRun":
-        """A run that was composed with `overrides`; its jobs get the precision that was resolved for the plan."""
-        precision = as_override("trainer.precision", run.settings.trainer.precision)
-        return cls(run, (*overrides, precision))
-
-    def changed(self, **changes: Any) -> "PlannedRun":
-        """A copy of the run with other settings.
-
-        changes: Fields of `Settings`: `spec` (of the same family and stem), `seed`, `evaluation` or `rerun`.
-        """
-        before = self.run.settings
-        settings = replace(before, **changes)
-        keys = {key: value for name in changes for key, value in _KEYS[name](before, settings).items()}
-        overrides = (as_override(key, value) for key, value in keys.items())
-        return PlannedRun(replace(self.run, settings=settings), (*self.overrides, *overrides))
-
-    def row(self) -> dict[str, Any]:
-        """A row of plan.csv."""
-        facts = self.run.facts
-        return {key: getattr(facts, key) for key in PLAN_COLUMNS}
-
-    @property
-    def is_settled(self) -> bool:
-        """Whether nothing is left to try: the run is done, or it diverged, which it would do again."""
-        return self.run.is_done() or self.run.folder.state == "diverged"
-
-
-def _changed_evaluation(before: Settings, after: Settings) -> dict[str, Any]:
-    old = evaluation_keys(before.evaluation)
-    return {key: value for key, value in evaluation_keys(after.evaluation).items() if value != old[key]}
-
-
-_KEYS: Mapping[str, Callable[[Settings, Settings], Mapping[str, Any]]] = {
-    "spec": lambda _, after: {"arch.depths": after.spec.depths, "arch.widths": after.spec.widths},
-    "seed": lambda _, after: {"seed": after.seed},
-    "evaluation": _changed_evaluation,
-    "rerun": lambda _, after: {"rerun": after.rerun},
-}
-"""By field of `Settings` that a study changes: the configuration's keys with their values, from before and after."""
 
 
 def launch_until_settled(launcher: Launcher, runs: Sequence[PlannedRun], called: str = "runs") -> None:

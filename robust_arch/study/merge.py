@@ -2,8 +2,8 @@
 
 import filecmp
 import json
-import secrets
 import shutil
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,10 +14,9 @@ import numpy as np
 from robust_arch.analysis.report.card import write_card
 from robust_arch.common.files import read_arrays
 from robust_arch.errors import InputError, invalid
-from robust_arch.evaluation.record import SCHEMA, write_pair
-from robust_arch.runs import RunFolder, StudyFolder, lock, open_study
-from robust_arch.runs.folder import ELSEWHERE
-from robust_arch.runs.schema import evaluation, extensible_evaluation, is_whole_pair, plain
+from robust_arch.evaluation.record import ExtensibleEvaluation, write_pair
+from robust_arch.runs import RecordedRun, RunFolder, StudyFolder, lock, open_study
+from robust_arch.runs.records import ELSEWHERE, PlanFacts, Status
 
 _FILES = ("config.yaml", "result.json", "metrics.csv", "train.log")  # status.json is written anew
 _RANKS = {"completed": 3, "diverged": 2, "failed": 1}
@@ -30,9 +29,6 @@ _CIRCUMSTANCES = frozenset(
 )  # fmt: skip
 _DERIVED = frozenset({"worst_case", "invalid", "warnings"})  # of an evaluation: they follow from the rest
 _SHOWN = 3  # differences of a file
-_BEFORE = "before"  # inside a run that was replaced: what the target had of it
-# a file where a folder belongs, or the other way round, and what is removed while it is read; not a full disk
-_MISSHAPEN = (FileExistsError, FileNotFoundError, IsADirectoryError, NotADirectoryError)
 
 Pair = tuple[dict[str, Any], Mapping[str, np.ndarray]]  # an evaluation record: its JSON and its arrays
 
@@ -103,16 +99,11 @@ def _merge(studies: Sequence[StudyFolder], target: StudyFolder) -> MergeOutcome:
     outcome = MergeOutcome()
     (target.path / "runs").mkdir(exist_ok=True)
     for left in target.path.glob(".merging-*"):  # by a merge that was killed
-        _clean_up(left, target)
-    scratch = target.path / f".merging-{secrets.token_hex(4)}"
-    scratch.mkdir()
-    try:
+        shutil.rmtree(left)
+    with tempfile.TemporaryDirectory(prefix=".merging-", dir=target.path) as scratch:
         for study in studies:
-            outcome.skipped.extend((name, study.path, "it is no folder") for name in _no_folders(study))
             for run in study.runs():
-                _merge_run(run, study, target, scratch, outcome)
-    finally:
-        _clean_up(scratch, target)
+                _merge_run(run, study, target, Path(scratch), outcome)
     _merge_plans(studies, target)
     if outcome.changed or not target.results_path.is_file():
         target.write_results()
@@ -121,77 +112,47 @@ def _merge(studies: Sequence[StudyFolder], target: StudyFolder) -> MergeOutcome:
     return outcome
 
 
-def _clean_up(scratch: Path, target: StudyFolder) -> None:
-    """Remove the scratch folder, once the runs of the target that were moved there are back."""
-    for before in scratch.glob(f"*.{_BEFORE}"):
-        own = target.run(before.name.removesuffix(f".{_BEFORE}"))
-        if own.path.exists():
-            _keep(before, own)
-        else:
-            before.rename(own.path)
-    shutil.rmtree(scratch)
-
-
-def _no_folders(study: StudyFolder) -> list[str]:
-    """What stands where a run's folder belongs, like a link into a disk that is not there."""
-    entries = (path for path in (study.path / "runs").glob("*") if not path.name.startswith("."))
-    return sorted(path.name for path in entries if not path.is_dir())
-
-
 def _merge_run(run: RunFolder, study: StudyFolder, target: StudyFolder, scratch: Path, outcome: MergeOutcome) -> None:
-    own, status = target.run(run.run_id), run.status
+    own, recorded = target.run(run.run_id), run.read()
     try:
         if run.is_locked:
             raise _SkippedError(f"a process works on it in {study.path}")
-        if isinstance(status.get("run"), dict):
-            _merge_recorded(run, status, own, scratch, study.path, outcome)
+        if recorded.status:
+            _merge_recorded(recorded, recorded.status, own, scratch, study.path, outcome)
         elif any(path.name != ".lock" for path in run.path.iterdir()):
             raise _SkippedError("its status.json cannot be read")
-    except (_SkippedError, *_MISSHAPEN) as error:
+    except _SkippedError as error:
         outcome.skipped.append((run.run_id, study.path, str(error)))
 
 
 def _merge_recorded(
-    run: RunFolder, status: Mapping[str, Any], own: RunFolder, scratch: Path, source: Path, outcome: MergeOutcome
+    run: RecordedRun, status: Status, own: RunFolder, scratch: Path, source: Path, outcome: MergeOutcome
 ) -> None:
-    recorded, works = bool(own.status.get("run")), _holds_work(own.path)
-    state, own_state = _state(run, status), _state(own, own.status)
+    ours = own.read()
+    recorded = ours.status is not None
+    state, own_state = _state(run), _state(ours)
     if recorded and state == own_state == "completed":
-        _unite(run, own, source, outcome)
+        _unite(run, ours, source, outcome)
     elif recorded and _RANKS.get(state, 0) <= _RANKS.get(own_state, 0):
         outcome.same.append(run.run_id)
-    elif works and state != "completed":
-        raise _SkippedError(f"it is not completed there, and {own.path} holds checkpoints or evaluations of it")
     else:
         _copy_in(run, status, own, scratch)
-        (outcome.replaced if recorded or works else outcome.added).append(run.run_id)
+        (outcome.replaced if recorded else outcome.added).append(run.run_id)
 
 
-def _state(run: RunFolder, status: Mapping[str, Any]) -> str:
-    """The run's state; a training that says completed while its result cannot be read has to be done again."""
-    state = run.state_in(status)
+def _state(run: RecordedRun) -> str:
+    """The run's state; a training that is recorded as completed without a readable result has to be done again."""
     # a checkpoint from elsewhere was only evaluated: it has no objective, and no result
-    lacks_result = (status.get("run") or {}).get("objective") is not None and run.result is None
-    return "planned" if state == "completed" and lacks_result else state
+    trained = run.facts is not None and run.facts.objective is not None
+    return "planned" if run.state == "completed" and trained and run.result is None else run.state
 
 
-def _holds_work(path: Path) -> bool:
-    """Whether a run's folder holds what only computing brings back: weights, or evaluations."""
-    run = RunFolder(path)
-    if run.checkpoints.is_symlink() or any(path.glob(f"{_BEFORE}*")):  # a link: to weights on another disk
-        return True
-    return any(run.checkpoints.glob("*.ckpt")) or any(run.evaluations.glob("*.json"))
-
-
-def _copy_in(run: RunFolder, status: Mapping[str, Any], own: RunFolder, scratch: Path) -> None:
-    """Put a copy of the run's records where `own` is, as a whole."""
-    if own.path.is_symlink() and not own.path.exists():
-        raise _SkippedError(f"{own.path} is a link to nothing")
-    copied = RunFolder(scratch / "new" / run.run_id)
-    if copied.path.exists():  # from a source in which it could not be copied whole
-        shutil.rmtree(copied.path)
+def _copy_in(run: RecordedRun, status: Status, own: RunFolder, scratch: Path) -> None:
+    """Put a complete copy of the run's records where `own` is."""
+    place = Path(tempfile.mkdtemp(dir=scratch))
+    copied = RunFolder(place / run.run_id)
     _copy(run, status, copied)
-    if run.is_locked or run.status != status:
+    if run.folder.is_locked or run.folder.status != status:
         raise _SkippedError("a process has begun to work on it")
     if not own.path.exists():
         copied.path.rename(own.path)
@@ -199,46 +160,40 @@ def _copy_in(run: RunFolder, status: Mapping[str, Any], own: RunFolder, scratch:
     with own.lock() as mine:
         if not mine:
             raise _SkippedError(f"a process works on it in {own.path.parents[1]}")
-        before = scratch / f"{run.run_id}.{_BEFORE}"
-        own.path.rename(before)
+        if any(own.checkpoints.glob("*.ckpt")) or any(own.evaluations.glob("*.json")):
+            raise _SkippedError(f"{own.path} holds its checkpoints or evaluations; move that folder away to replace it")
+        own.path.rename(place / "replaced")
         copied.path.rename(own.path)
-        _keep(before, own)
 
 
-def _keep(before: Path, own: RunFolder) -> None:
-    """Move what the target had of a run into the run's new folder, if it holds work.
-
-    Not its checkpoints alone, to where checkpoints are: they are of another training than the records.
-    """
-    if _holds_work(before):
-        name = f"{_BEFORE}-{secrets.token_hex(4)}" if (own.path / _BEFORE).exists() else _BEFORE
-        before.rename(own.path / name)
-
-
-def _copy(run: RunFolder, status: Mapping[str, Any], copied: RunFolder) -> None:
+def _copy(run: RecordedRun, status: Status, copied: RunFolder) -> None:
     copied.evaluations.mkdir(parents=True)
-    result, whole = run.result, {eval_id for eval_id in run.evaluation_ids() if run.evaluation(eval_id)}
+    folder = run.folder
+    whole = {eval_id for eval_id in folder.evaluation_ids() if folder.evaluation(eval_id)}
     for name in _FILES:
-        if (run.path / name).is_file() and (name != "result.json" or result is not None):
-            shutil.copyfile(run.path / name, copied.path / name)
-    if run.evaluations.is_dir():
-        for path in run.evaluations.iterdir():
+        if (folder.path / name).is_file() and (name != "result.json" or run.result):
+            shutil.copyfile(folder.path / name, copied.path / name)
+    if folder.evaluations.is_dir():
+        for path in folder.evaluations.iterdir():
             kept = path.name == "card.md" or (path.suffix in (".json", ".npz") and path.stem in whole)
             if kept and path.is_file():
                 shutil.copyfile(path, copied.evaluations / path.name)
     # a run that has to be done again is done from its start, so only a completed one needs weights
-    mark = {"weights": ELSEWHERE} if run.state_in(status) == "completed" and result is not None else {}
-    (copied.path / "status.json").write_text(json.dumps({**status, **mark}, indent=2) + "\n", encoding="utf-8")
+    mark = {"weights": ELSEWHERE} if run.state == "completed" and run.result else {}
+    content = {**status.plain(), **mark}
+    (copied.path / "status.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
-def _unite(run: RunFolder, own: RunFolder, source: Path, outcome: MergeOutcome) -> None:
-    """Add the evaluations that `own` lacks, if both completed records agree in every number they share."""
-    found = list(_different(_without(run.result or {}), _without(own.result or {})))
+def _unite(theirs_run: RecordedRun, own_run: RecordedRun, source: Path, outcome: MergeOutcome) -> None:
+    """Add the evaluations that the target lacks, if both completed records agree in every number they share."""
+    run, own = theirs_run.folder, own_run.folder
+    results = [_without(each.result.plain()) if each.result else {} for each in (theirs_run, own_run)]
+    found = list(_different(*results))
     conflicts = [Conflict(run.run_id, source, "result.json", _told(found))] if found else []
     additions = []
     for path in sorted(run.evaluations.glob("*.json")):
         mine = own.evaluations / path.name
-        if _is_settled(path, mine) or (theirs := _pair(path, run)) is None:
+        if _same_files(path, mine) or (theirs := _pair(path, run)) is None:
             continue
         if (ours := _pair(mine, own)) is None:
             additions.append((mine, theirs))
@@ -265,11 +220,6 @@ def _add_evaluations(own: RunFolder, additions: Sequence[tuple[Path, Pair]]) -> 
             write_card(own)
 
 
-def _is_settled(path: Path, mine: Path) -> bool:
-    """Whether nothing can be added: the records are the same, or a folder stands where `mine` would be written."""
-    return mine.is_dir() or mine.with_suffix(".npz").is_dir() or _same_files(path, mine)
-
-
 def _same_files(path: Path, other: Path) -> bool:
     """Whether both records are the same to the byte, which spares reading them."""
     pairs = ((path, other), (path.with_suffix(".npz"), other.with_suffix(".npz")))
@@ -278,16 +228,8 @@ def _same_files(path: Path, other: Path) -> bool:
 
 def _pair(path: Path, run: RunFolder) -> Pair | None:
     """An evaluation record of a run, or None if one of its files is missing or does not fit."""
-    content, arrays = run.evaluation(path.stem, _united_evaluation), read_arrays(path.with_suffix(".npz"))
-    if content is None or arrays is None or content.get("schema") != SCHEMA:
-        return None
-    return (content, arrays) if is_whole_pair(content, arrays) else None
-
-
-def _united_evaluation(content: Any) -> None:
-    """Raise MisfitError unless both what is known here and what a later version may have added can be written again."""
-    for check in (evaluation, extensible_evaluation, plain):
-        check(content)
+    record, arrays = run.evaluation(path.stem, ExtensibleEvaluation), read_arrays(path.with_suffix(".npz"))
+    return (record.plain(), arrays) if record and arrays and record.is_whole_with(arrays) else None
 
 
 def _disagreements(theirs: Pair, ours: Pair) -> Iterator[str]:
@@ -335,27 +277,27 @@ def _told(found: Sequence[str]) -> str:
 def _merge_plans(studies: Sequence[StudyFolder], target: StudyFolder) -> None:
     """plan.csv is the union in order of first appearance; study.json keeps what each plan rests on."""
     planned: dict[str, dict[str, str]] = {}
-    parts: list[dict[str, Any]] = []
+    parts: list[PlanFacts] = []
     for study in (target, *studies):
         for row in study.read_plan():
             planned.setdefault(row["run_id"], row)
         about = study.about
-        for part in about.get("merged", [about] if about else []):
+        for part in about.merged or ([PlanFacts.read(about.plain())] if about.plain() else []):
             if part not in parts:
                 parts.append(part)
-    about = _about(parts)
-    if planned and (list(planned.values()) != target.read_plan() or about != target.about):
-        target.write_plan(list(planned.values()), about)
+    facts = _about(parts)
+    if planned and (list(planned.values()) != target.read_plan() or facts != target.about.plain()):
+        target.write_plan(list(planned.values()), facts)
 
 
-def _about(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def _about(parts: Sequence[PlanFacts]) -> dict[str, Any]:
     """study.json of several plans; of one its own."""
     if len(parts) < 2:
-        return dict(*parts)
+        return parts[0].plain() if parts else {}
     return {
-        "command": "\n".join(dict.fromkeys(part["command"] for part in parts if part.get("command"))),
-        "budgets": sorted({budget for part in parts for budget in part.get("budgets", [])}),
-        "considered": sum(part.get("considered", 0) for part in parts),
-        "rejected": sum(part.get("rejected", 0) for part in parts),
-        "merged": list(parts),
+        "command": "\n".join(dict.fromkeys(part.command for part in parts if part.command)),
+        "budgets": sorted({budget for part in parts for budget in part.budgets}),
+        "considered": sum(part.considered for part in parts),
+        "rejected": sum(part.rejected for part in parts),
+        "merged": [part.plain() for part in parts],
     }

@@ -20,9 +20,9 @@ from robust_arch.search.allocation import check_cuts, stick_breaking
 
 
 def _held_out_percent(run: Run) -> float:
-    if (held_out := run.folder.held_out) is None:
+    if (result := run.folder.result) is None:
         raise InputError(f"{run.folder.path}: result.json is missing or does not fit")
-    return held_out.percent
+    return result.best_val_robust_acc
 
 
 OBJECTIVES: dict[str, Callable[[Run], float]] = {

@@ -22,8 +22,8 @@ from robust_arch.search import Candidates, Halving
 from robust_arch.study.composition import sweep_configuration
 from robust_arch.study.forecast import recorded_speed
 from robust_arch.study.halving import plan_halving
+from robust_arch.study.plan import StudyPlan, plan_all
 from robust_arch.study.speed import Speed
-from robust_arch.study.sweep import StudyPlan, plan_all
 
 
 def plans_from_command(arguments: Sequence[str]) -> list[StudyPlan]:

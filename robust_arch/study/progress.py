@@ -8,8 +8,9 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
 
-from robust_arch.runs.folder import ELSEWHERE, HeldOut, RunFolder, last_line
+from robust_arch.runs import RecordedRun, RunResult
 from robust_arch.runs.metrics import read_rows
+from robust_arch.runs.records import ELSEWHERE
 from robust_arch.runs.study import StudyFolder
 from robust_arch.study.speed import Speed
 
@@ -18,68 +19,55 @@ ENDED = ("completed", "failed", "diverged")
 
 @dataclass(frozen=True)
 class RunProgress:
-    """One run, each of its files read at most once.
+    """One run.
 
     Attributes:
-        run: Its folder.
-        planned: Its row of plan.csv, empty for a run outside the plan.
-        status: The content of status.json.
-        result: The content of result.json, once it is trained.
-        state: One of STATES.
-        end: How the last attempt ended, if it did.
+        record: what is recorded of it.
+        planned: its row of plan.csv; empty for a run outside the plan.
     """
 
-    run: RunFolder
+    record: RecordedRun
     planned: Mapping[str, str]
-    status: Mapping[str, Any]
-    result: Mapping[str, Any] | None
-    state: str
-    end: str | None
-
-    @classmethod
-    def read(cls, run: RunFolder, planned: Mapping[str, str]) -> "RunProgress":
-        """As the run is now."""
-        status = run.status
-        result = run.result if status else None
-        return cls(run, planned, status, result, run.state_in(status), run.end_in(status))
 
     @property
+    def run_id(self) -> str:
+        """The run's name."""
+        return self.record.run_id
+
+    @property
+    def state(self) -> str:
+        """One of STATES."""
+        return self.record.state
+
+    @cached_property
     def facts(self) -> Mapping[str, Any]:
         """What is known of the run before it starts; before its first attempt, its row of the plan."""
-        return self.status.get("run") or self.planned
+        return dict(self.record.facts or self.planned)
 
     @property
     def lost(self) -> bool:
         """Whether the last attempt failed, diverged or was killed."""
-        return self.state in ("failed", "diverged") or self.end == "killed"
+        return self.state in ("failed", "diverged") or self.record.end == "killed"
 
     @cached_property
     def epochs_done(self) -> int:
         """Completed epochs of the training; from metrics.csv while it is running."""
-        if self.result is not None:
-            return int(self.result["last_epoch"]) + 1
-        return len(read_rows(self.run.metrics)) if self.status else 0
+        if self.record.result:
+            return self.record.result.last_epoch + 1
+        return len(read_rows(self.record.folder.metrics)) if self.record.status else 0
 
     def seconds_since_start(self, now: datetime) -> float | None:
         """Seconds since the current attempt of a running run started; None for any other run."""
-        if self.state != "running" or "updated" not in self.status:
+        status = self.record.status
+        if self.state != "running" or status is None or status.updated is None:
             return None
-        return (now - datetime.fromisoformat(self.status["updated"])).total_seconds()
-
-    @property
-    def held_out(self) -> HeldOut | None:
-        """What a finished training reached on held-out images."""
-        return HeldOut.of(self.result) if self.result is not None else None
-
-    @property
-    def error(self) -> str:
-        """The last line of the recorded error, or nothing."""
-        return last_line(self.status.get("error"))
+        return (now - datetime.fromisoformat(status.updated)).total_seconds()
 
     @property
     def weights_at(self) -> str | None:
         """The machine that has the weights of a merged run; None for any other run."""
-        return self.status.get("host") if self.status.get("weights") == ELSEWHERE else None
+        status = self.record.status
+        return status.host if status and status.weights == ELSEWHERE else None
 
     @property
     def macs(self) -> int:
@@ -87,8 +75,8 @@ class RunProgress:
         return int(self.facts.get("macs") or 0)
 
     def seconds_left(self, speed: Speed, epochs: int) -> float:
-        """Of training. epochs: where the run does not tell how many it has."""
-        if self.state in ENDED or self.result is not None:
+        """Seconds of training left; `epochs`: of a run whose number of epochs is not recorded."""
+        if self.state in ENDED or self.record.result:
             return 0.0
         left = int(self.facts.get("epochs") or epochs) - self.epochs_done
         return speed.seconds(self.macs, max(0, left))
@@ -126,7 +114,7 @@ class StudyProgress:
         rows: dict[str, Mapping[str, str]] = dict(planned)
         for run in study.runs():
             rows.setdefault(run.run_id, {})
-        runs = [RunProgress.read(study.run(run_id), row) for run_id, row in rows.items()]
+        runs = [RunProgress(study.run(run_id).read(), row) for run_id, row in rows.items()]
         return cls(study.name, runs, datetime.now(UTC), study.left_out)
 
     @cached_property
@@ -137,12 +125,13 @@ class StudyProgress:
     @cached_property
     def killed(self) -> int:
         """Runs that count as planned because their process was killed."""
-        return sum(run.end == "killed" for run in self.runs)
+        return sum(run.record.end == "killed" for run in self.runs)
 
     @cached_property
     def launchers(self) -> Counter[str]:
         """Runs by what started their last attempt, where that is recorded."""
-        return Counter(name for run in self.runs if (name := run.status.get("launcher")))
+        statuses = (run.record.status for run in self.runs)
+        return Counter(status.launcher for status in statuses if status and status.launcher)
 
     @property
     def ended(self) -> bool:
@@ -152,14 +141,19 @@ class StudyProgress:
     @property
     def best(self) -> RunProgress | None:
         """The completed run of highest held-out robust accuracy; of equals the first."""
-        completed = [run for run in self.runs if run.state == "completed" and run.held_out]
-        return max(completed, key=lambda run: run.held_out or HeldOut(0.0, 0), default=None)
+        best = max(self._trained, key=lambda pair: pair[1].best_val_robust_acc, default=None)
+        return best[0] if best else None
+
+    @cached_property
+    def _trained(self) -> list[tuple[RunProgress, RunResult]]:
+        """The completed runs with their results."""
+        return [(run, run.record.result) for run in self.runs if run.state == "completed" and run.record.result]
 
     @cached_property
     def time_left(self) -> TimeLeft | None:
         """By the median speed of the completed runs; None without one, or with nothing left."""
-        trained = [(run, run.result) for run in self.runs if run.state == "completed" and run.result is not None]
-        speed = Speed.of((float(result["train_seconds"]), run.macs, run.epochs_done) for run, result in trained)
+        trained = self._trained
+        speed = Speed.of((result.train_seconds, run.macs, run.epochs_done) for run, result in trained)
         if speed is None:
             return None
         epochs = statistics.mode(int(run.facts.get("epochs") or run.epochs_done) for run, _ in trained)

@@ -78,9 +78,9 @@ def _summary(progress: StudyProgress) -> Iterator[str]:
     if progress.launchers:
         yield "by launcher: " + ", ".join(f"{count} {name}" for name, count in progress.launchers.items())
     best = progress.best
-    if best is not None and best.held_out:
-        percent, n = best.held_out
-        run = f"{best.facts.get('arch')}, seed {best.facts.get('seed')}, run {best.run.run_id}"
+    if best is not None and (result := best.record.result):
+        run = f"{best.facts['arch']}, seed {best.facts['seed']}, run {best.run_id}"
+        percent, n = result.best_val_robust_acc, result.selection_images
         yield f"best so far: {percent:.1f}% robust on held-out images (n={n}), {run}"
 
 
@@ -102,15 +102,15 @@ def _table(progress: StudyProgress, listed: Sequence[RunProgress]) -> Table:
 
 
 def _row(run: RunProgress, progress: StudyProgress) -> tuple[str, ...]:
-    held_out = f"{run.held_out.percent:.1f}% of {run.held_out.images}" if run.held_out else ""
+    status, result = run.record.status, run.record.result
     return (
-        run.run.run_id,
+        run.run_id,
         str(run.facts.get("arch", "")),
         str(run.facts.get("seed", "")),
         run.state,
         _epochs(run, progress),
-        str(run.status.get("attempts", 0)),
-        held_out,
+        str(status.attempts if status else 0),
+        f"{result.best_val_robust_acc:.1f}% of {result.selection_images}" if result else "",
         "; ".join(filter(None, _notes(run))),
     )
 
@@ -126,12 +126,13 @@ def _epochs(run: RunProgress, progress: StudyProgress) -> str:
 
 def _notes(run: RunProgress) -> Iterator[str]:
     """How the run ended, the last line of its error, and warnings about its numbers."""
-    if run.lost and run.end:
-        yield run.end.replace("_", " ")
-    yield run.error
-    yield from (run.result or {}).get("flags", [])
-    for evaluation in run.run.evaluation_records():
-        yield from (f"invalid evaluation: {why}" for why in evaluation.get("invalid", []))
+    record = run.record
+    if run.lost and record.end:
+        yield record.end.replace("_", " ")
+    yield record.error
+    yield from record.result.flags if record.result else ()
+    for evaluation in record.evaluations:
+        yield from (f"invalid evaluation: {why}" for why in evaluation.invalid)
     if run.weights_at:
         yield f"weights on {run.weights_at}"
     if not run.planned:

@@ -3,92 +3,18 @@
 import logging
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from hydra.core.config_loader import ConfigLoader
-from hydra.core.hydra_config import HydraConfig
 from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig
 
-from robust_arch.configuration.evaluation import Finalists, read_finalists, read_threat
-from robust_arch.configuration.search import read_budget, read_sample, read_seeds, read_space
-from robust_arch.configuration.settings import read_settings, study_command
-from robust_arch.data import ImageSet
-from robust_arch.errors import InputError, invalid
-from robust_arch.execution.run import Run
+from robust_arch.configuration.settings import study_command
+from robust_arch.errors import InputError
 from robust_arch.runs import StudyFolder
-from robust_arch.search import Budget, Candidates, Halving
-from robust_arch.study.composition import configurations
-from robust_arch.study.launch import PlannedRun, launch_until_settled
-from robust_arch.study.optimiser import read_objectives, refuse_allocation
+from robust_arch.study.launch import launch_until_settled
+from robust_arch.study.plan import PlannedRun, StudyPlan, finalist_runs, plan_all
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class StudyPlan:
-    """The plan of one configuration.
-
-    Attributes:
-        runs: One per architecture inside the budget and seed.
-        members: The architectures of the space inside the budget, and what was rejected.
-        budget: The budget.
-        study: The study's folder.
-        halving: The rungs of which these runs are the first, in successive halving.
-    """
-
-    runs: tuple[PlannedRun, ...]
-    members: Candidates
-    budget: Budget
-    study: StudyFolder
-    halving: Halving | None = None
-
-
-def plan_study(cfg: DictConfig, overrides: Sequence[str]) -> StudyPlan:
-    """Check everything and plan; trains and writes nothing.
-
-    cfg: a composed configuration. overrides: those it was composed with, which are passed to every job.
-
-    Raises:
-        InputError: if a value is not allowed, or no architecture of the space meets the budget.
-    """
-    settings = read_settings(cfg)
-    refuse_allocation(cfg)
-    read_objectives(cfg)
-    require_jobs()
-    base = Run.load(settings)
-    train = base.splits.train
-    task = (train.num_classes, train.image_shape)
-    space, budget, seeds = read_space(cfg), read_budget(cfg, *task), read_seeds(cfg)
-    members = read_sample(cfg).of(space.members(budget, *task), *task, budget.counted)
-    if not members.specs:
-        nearest = f"; nearest: {members.rejected[0].description}: {members.rejected[0].reason}" * bool(members.rejected)
-        raise InputError(
-            f"search.budget = {budget}: none of the {members.considered} points of search.space meets it{nearest}"
-        )
-    members.require_plannable(len(seeds))
-    template = PlannedRun.composed(base, overrides)
-    runs = [template.changed(spec=spec, seed=seed) for spec in members.specs for seed in seeds]
-    return StudyPlan(tuple(runs), members, budget, StudyFolder(base.settings.study_path))
-
-
-def require_jobs() -> None:
-    """Raise InputError for a number of simultaneous jobs that joblib would refuse in the middle of the sweep."""
-    jobs = HydraConfig.get().launcher.get("n_jobs", 1) if HydraConfig.initialized() else 1
-    if jobs is not None and (isinstance(jobs, bool) or not isinstance(jobs, int) or not jobs):
-        raise invalid("hydra.launcher.n_jobs", jobs, "an integer of at least 1, or -1 for as many as there are cores")
-
-
-def plan_all(
-    config: DictConfig, loader: ConfigLoader, arguments: Sequence[str]
-) -> tuple[list[StudyPlan], Finalists | None]:
-    """The plan per combination of swept values, and the finalists' evaluation, all checked."""
-    plans = []
-    finalists = None
-    for composed, combination in configurations(config, loader, arguments):
-        plans.append(plan_study(composed, combination))
-        finalists = checked_finalists(composed, plans[-1].runs[0].run.splits.test)
-    return plans, finalists
 
 
 def sweep(config: DictConfig, loader: ConfigLoader, launcher: Launcher, arguments: Sequence[str]) -> None:
@@ -124,14 +50,6 @@ def sweep(config: DictConfig, loader: ConfigLoader, launcher: Launcher, argument
         sys.exit(1)
 
 
-def checked_finalists(cfg: DictConfig, test: ImageSet) -> Finalists | None:
-    """`study.finalists`, or None; raises InputError where it does not fit these test images."""
-    finalists = read_finalists(cfg)
-    if finalists is not None:
-        finalists.evaluation.require_fits(len(test), test.num_classes, read_threat(cfg.threat).eps)
-    return finalists
-
-
 def _record_plan(study: StudyFolder, plans: Sequence[StudyPlan], runs: Sequence[PlannedRun], command: str) -> None:
     about = {
         "command": command,
@@ -148,14 +66,3 @@ def _distinct(plans: Sequence[StudyPlan]) -> list[PlannedRun]:
     if len({plan.study.path for plan in plans}) > 1:
         raise InputError("study.name: one study at a time; it cannot be swept over")
     return list({planned.run.run_id: planned for plan in plans for planned in plan.runs}.values())
-
-
-def finalist_runs(trained: Sequence[PlannedRun], finalists: Finalists) -> list[PlannedRun]:
-    """The best runs by robust accuracy on held-out images, with the evaluation of finalists."""
-
-    def held_out(planned: PlannedRun) -> float:
-        found = planned.run.folder.held_out
-        return found.percent if found is not None else -1.0
-
-    best = sorted(trained, key=held_out, reverse=True)[: finalists.top]
-    return [planned.changed(evaluation=finalists.evaluation, rerun=False) for planned in best]

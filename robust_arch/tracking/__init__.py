@@ -1,1 +1,1 @@
-"""What wandb holds of a run and a study."""
+"""Runs and studies on wandb."""

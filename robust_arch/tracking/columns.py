@@ -1,14 +1,14 @@
-"""What wandb holds of a run, and under which names: the columns that its pages can plot, sort and group by."""
+"""The columns of a run on wandb, which its pages can plot, sort and group by."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from robust_arch.architectures import ArchSpec, Cost
-from robust_arch.runs import RunFacts, RunFolder
+from robust_arch.runs import RecordedRun, RunFacts, RunFolder
 from robust_arch.runs.study import run_rows
 
 ARCH = "arch_name"
-# with _name where the bare word is a group of keys of the configuration
+# with the suffix _name where the word alone is a configuration group
 QUESTION = {
     "objective": "objective_name",
     "recipe": "recipe_name",
@@ -16,38 +16,38 @@ QUESTION = {
     "train_threat": "train_threat",
     "epochs": "epochs",
 }
-"""Columns of results.csv to those on wandb: runs that differ in one of them are not comparable."""
+"""Columns of results.csv to those on wandb. Runs that differ in one of them are not comparable."""
 RESOURCES = ("params", "macs")
-_LONGEST_TAG = 64  # characters: wandb refuses a run with a longer one
-_RESULT = ("train_seconds", "best_epoch", "best_val_robust_acc", "robust_overfitting")
+_LONGEST_TAG = 64  # characters; wandb refuses longer tags
+_RESULT = {"train_seconds", "best_epoch", "best_val_robust_acc", "robust_overfitting"}
 _NOT_ACCURACIES = ("n_test", "stability", "lipschitz")
 
 
 def run_name(facts: RunFacts) -> str:
-    """Architecture, objective, epochs and seed: `wrn_34_r-sat-e100-s0`; runs of one study seldom differ in more."""
+    """Architecture, objective, epochs and seed, like `wrn_34_r-sat-e100-s0`."""
     return f"{facts.arch}-{facts.objective}-e{facts.epochs}-s{facts.seed}"
 
 
 def run_tags(facts: RunFacts) -> list[str]:
-    """Family, objective, recipe, data and threat model, each once; a name too long for a tag is left out."""
+    """Family, objective, recipe, data and threat model, without duplicates and names that are too long."""
     names = (facts.family, facts.objective, facts.recipe, facts.data, facts.train_threat)
     return [name for name in dict.fromkeys(names) if name and len(name) <= _LONGEST_TAG]
 
 
 def stage_column(stage: int, what: str) -> str:
-    """The column of one stage, counted from 1: `stage1_width`."""
+    """The column of one stage, counted from 1, like `stage1_width`."""
     return f"stage{stage}_{what}"
 
 
 def last_share_column(resource: str) -> str:
-    """The column of the last stage's share, whichever number that stage has: `last_params_share`."""
+    """The column of the last stage's share, like `last_params_share`."""
     return f"last_{resource}_share"
 
 
 def run_columns(facts: RunFacts, spec: ArchSpec, cost: Cost, eps: float) -> dict[str, Any]:
-    """What the configuration says of a run in lists, in groups of keys or not at all, as columns of one value each.
+    """The run's facts with one value per column, as panels, filters and groupings need them.
 
-    Panels, filters and groupings take nothing else. Shares are parts, in [0, 1], of the sum over the stages.
+    Shares are fractions, in [0, 1], of the sum over the stages.
     """
     question = {column: getattr(facts, name) for name, column in QUESTION.items()}
     named = {ARCH: facts.arch, **question, "eps": eps}
@@ -74,20 +74,22 @@ def summary_column(checkpoint: str, n_test: int, whole: int, number: str) -> str
 def run_summary(folder: RunFolder, state: str) -> dict[str, Any]:
     """How the run ended, and the final numbers of its checkpoints."""
     summary: dict[str, Any] = {"state": state}
-    result = folder.result
-    if result is None:
+    run = folder.read()
+    if run.result is None:
         return summary
-    summary |= {key: result[key] for key in _RESULT if key in result}  # earlier versions recorded fewer
-    for row in logged_rows(folder) if "data" in result else ():
-        summary |= _numbers(row, result["data"]["test"])
+    summary |= run.result.model_dump(include=_RESULT, exclude_unset=True)  # earlier versions recorded fewer
+    if data := run.result.data:
+        for row in logged_rows(run):
+            summary |= _numbers(row, data.test)
     return summary
 
 
-def logged_rows(folder: RunFolder) -> list[dict[str, Any]]:
-    """The rows of results.csv whose numbers wandb holds: evaluations under the threat and on the data of training."""
-    facts = folder.status.get("run", {})
-    trained = (facts.get("train_threat"), facts.get("data"))
-    return [row for row in run_rows(folder) if "checkpoint" in row and (row["threat"], row["data"]) == trained]
+def logged_rows(run: RecordedRun) -> list[dict[str, Any]]:
+    """The rows of results.csv that go to wandb: evaluations under the threat model and on the data of training."""
+    if run.facts is None:
+        return []
+    trained = (run.facts.train_threat, run.facts.data)
+    return [row for row in run_rows(run) if "checkpoint" in row and (row["threat"], row["data"]) == trained]
 
 
 def _numbers(row: Mapping[str, Any], whole: int) -> dict[str, Any]:

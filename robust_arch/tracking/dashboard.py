@@ -1,4 +1,4 @@
-"""From a study's folder to its page on wandb: what the page shows, as a file or published."""
+"""The wandb page of a study, as a file or published."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ def build_dashboard(path: Path, *, project: str | None = None, entity: str | Non
 
     Args:
         path: the study's folder.
-        project: on wandb; the one that the study's runs were logged to unless given.
-        entity: user or team on wandb; the account's own, known once it is published, unless given.
+        project: on wandb; by default the one that the study's runs were logged to.
+        entity: user or team on wandb; by default the account's own, which is known once the page is published.
 
     Raises:
-        InputError: if `path` is no study, if nothing of it can be shown yet, or if the extra `dashboard` is missing.
+        InputError: if `path` is no study, if it has no results yet, or if the extra `dashboard` is missing.
     """
     try:
         from robust_arch.tracking import panels
@@ -40,12 +40,12 @@ def build_dashboard(path: Path, *, project: str | None = None, entity: str | Non
             "pip install 'robust-arch[dashboard]'"
         ) from None
     study = open_study(path)
-    group = main_group(to_frame([row for run in study.runs() for row in logged_rows(run)]))
+    group = main_group(to_frame([row for run in study.runs() for row in logged_rows(run.read())]))
     runs = [] if group is None else [study.run(str(run_id)) for run_id in group.rows["run_id"]]
-    sizes = [result["data"]["test"] for run in runs if (result := run.result) is not None and "data" in result]
+    sizes = [result.data.test for run in runs if (result := run.result) and result.data]
     study.tell_left_out()
     if group is None or not sizes:
-        raise invalid("study", str(path), "a study with a run that is trained and attacked")
+        raise invalid("study", str(path), "a study with at least one trained and attacked run")
     shown = panels.Shown(**_shown(group, sizes[0]))
     return panels.workspace(shown, entity or "", project or _logged_project(path, runs))
 
@@ -53,7 +53,7 @@ def build_dashboard(path: Path, *, project: str | None = None, entity: str | Non
 def _shown(group: Group, whole: int) -> dict[str, Any]:
     """The group as the fields of `panels.Shown`; `whole` is the size of the test set."""
     rows = group.rows.to_dict("records")
-    question = {name: rows[0][name] for name in ("study", *QUESTION)}  # as it was logged, wherever the folder is now
+    question = {name: rows[0][name] for name in ("study", *QUESTION)}  # as it was logged: the folder may have moved
     question["epochs"] = int(question["epochs"])
     _require_readable(question)
     measured = [name for name in _SMOOTHNESS if group.rows[name].notna().all()]
@@ -72,7 +72,9 @@ def _shown(group: Group, whole: int) -> dict[str, Any]:
 def _require_readable(names: Mapping[str, Any]) -> None:
     for key, value in names.items():
         if set(str(value)) & set(_MISREAD):
-            raise invalid(key, value, f"a dashboard finds runs by names without {' '.join(_MISREAD)}")
+            raise invalid(
+                key, value, f"a name without {' '.join(_MISREAD)}, which filters of the dashboard cannot express"
+            )
 
 
 def _logged_project(path: Path, runs: Sequence[RunFolder]) -> str:
@@ -84,24 +86,24 @@ def _logged_project(path: Path, runs: Sequence[RunFolder]) -> str:
 
 
 def write_definition(page: Workspace, path: Path) -> None:
-    """What the page is, as JSON; the same study gives the same file."""
+    """Write the page's definition as JSON; the same study gives the same file."""
     # the package offers no public way to the definition that its `save` sends
     content = page._to_model().model_dump(mode="json", by_alias=True, exclude_none=True)
     write_json(path, {key: _without_ids(content[key]) for key in ("entity", "project", "displayName", "spec")})
 
 
 def _without_ids(content: Any) -> Any:
-    """Plain data without the random ids that panels get each time."""
+    """Plain data without the random ids of panels."""
     if isinstance(content, dict):
         return {key: _without_ids(value) for key, value in content.items() if key != "__id__"}
     return [_without_ids(each) for each in content] if isinstance(content, list) else content
 
 
 def publish(page: Workspace) -> str:
-    """Put the page online as a new saved view of its project and return its address.
+    """Save the page as a new view of its wandb project and return its address.
 
     Raises:
-        InputError: without an account, a network or the project; nothing on this machine is changed then.
+        InputError: without an account, a network or the project.
     """
     import wandb
 
@@ -109,8 +111,8 @@ def publish(page: Workspace) -> str:
         if not page.entity:
             page.entity = wandb.Api().default_entity or ""
         return str(page.save().url)
-    except Exception as error:  # those of wandb and of its transport share no base class
+    except Exception as error:  # the errors of wandb and its transport have no common base class
         raise InputError(
-            f"--publish: wandb did not take the dashboard ({type(error).__name__}: {error}); it needs a network, an "
+            f"--publish: wandb did not accept the dashboard ({type(error).__name__}: {error}); it needs a network, an "
             f"account (`wandb login`) and the project {page.project}, which `wandb sync` of a run creates"
         ) from None

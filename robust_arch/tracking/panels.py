@@ -1,7 +1,4 @@
-"""The panels of a study's wandb workspace; importing this needs the optional dependencies of the extra `dashboard`.
-
-Panels come from wandb_workspaces, whose pages are built on this machine; only its `save` needs an account and network.
-"""
+"""The panels of a study's wandb workspace; importing this module needs the extra `dashboard`."""
 
 import re
 from collections.abc import Mapping
@@ -14,7 +11,7 @@ from wandb_workspaces.reports.v2.interface import Panel
 from robust_arch.tracking.columns import ARCH, RESOURCES, last_share_column, stage_column
 
 _LABELS = {"params": "parameters", "macs": "multiply-accumulates"}
-_MOST_LINES = 100  # of a panel; wandb shows 10 unless told
+_MOST_LINES = 100  # per panel; the default of wandb is 10
 _CURVES = {
     "Held-out accuracy under the selection attack": "val_robust_acc",
     "Held-out clean accuracy": "val_clean_acc",
@@ -25,10 +22,15 @@ _CURVES = {
 
 @dataclass(frozen=True)
 class Shown:
-    """What panels can show of a study: comparable runs, and the columns that all of them have.
+    """What the panels show of a study.
 
-    name: the study's. runs: columns of the configuration and the value that the runs share. clean, worst: columns of
-    the summary. numbers: further ones, for the table of runs. stages: how many of them every architecture has.
+    Attributes:
+        name: of the study.
+        runs: columns of the configuration to the value that the comparable runs share.
+        clean: column of clean accuracy in the summary.
+        worst: column of worst-case accuracy in the summary.
+        numbers: further columns of the summary, for the table of runs.
+        stages: number of stages that every architecture has.
     """
 
     name: str
@@ -40,7 +42,7 @@ class Shown:
 
 
 def workspace(shown: Shown, entity: str, project: str) -> ws.Workspace:
-    """The page of one study: sections from the question to the curves behind it, over comparable runs alone."""
+    """The page of one study, over its comparable runs."""
     sections = {
         "Accuracy against cost": _pareto(shown),
         "The last stage's share": _last_share(shown),
@@ -51,7 +53,7 @@ def workspace(shown: Shown, entity: str, project: str) -> ws.Workspace:
     return ws.Workspace(
         entity=entity,
         project=project,
-        name=re.sub(r"[^\w .-]", "-", f"robust-arch {shown.name}"),  # signs like + are refused, as emojis are
+        name=re.sub(r"[^\w .-]", "-", f"robust-arch {shown.name}"),  # wandb refuses other characters
         sections=[_section(name, panels) for name, panels in sections.items()],
         settings=ws.WorkspaceSettings(x_axis="epoch", max_runs=_MOST_LINES),
         runset_settings=ws.RunsetSettings(
@@ -83,7 +85,7 @@ def _table(shown: Shown) -> list[str]:
 
 
 def _pareto(shown: Shown) -> list[Panel]:
-    # the greatest accuracy so far, from left to right, is the Pareto front of few parameters or MACs and high accuracy
+    # the running maximum from left to right is the Pareto front of low cost and high accuracy
     return [
         wr.ScatterPlot(
             title=f"Worst-case accuracy against {_LABELS[resource]}, coloured by the last stage's share",

@@ -1,4 +1,4 @@
-"""wandb for one run: whatever goes wrong with it, the run goes on."""
+"""wandb for one run; its failures never stop the run."""
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -9,28 +9,28 @@ log = logging.getLogger(__name__)
 
 
 class Tracker:
-    """Takes rows and a summary and does nothing with them: `logger=csv`, where metrics.csv is the record.
+    """A tracker that ignores rows and summary, for `logger=csv`: metrics.csv is the record.
 
-    problem: what went wrong with tracking, for the run's record.
+    Attributes:
+        problem: what went wrong with tracking, for the run's record.
     """
 
     problem: str | None = None
 
     def start(self, rows: Sequence[Mapping[str, float]]) -> None:
-        """Open, and take over the rows of the epochs that an interrupted attempt already did."""
+        """Open, with the rows of the epochs that an interrupted attempt completed."""
 
     def log(self, row: Mapping[str, float]) -> None:
-        """One epoch."""
+        """Track one epoch."""
 
     def finish(self, summary: Mapping[str, Any], *, failed: bool) -> None:
-        """Final numbers, and close."""
+        """Track the final numbers and close."""
 
 
 class WandbTracker(Tracker):
-    """One wandb run a run, offline by default; after a resume the newest offline run is complete in itself.
+    """One wandb run per run, offline by default; after a resume, the newest offline run has all rows.
 
-    Rows carry the trainer's step as a metric of their own rather than as wandb's step, which drops rows that are
-    logged again after a resume.
+    The trainer's step is a metric of its own, because wandb drops rows whose step it has already seen.
     """
 
     def __init__(
@@ -50,23 +50,23 @@ class WandbTracker(Tracker):
         self._run: Any = None
 
     def __getstate__(self) -> dict[str, Any]:
-        # processes of a multi-device run get a tracker that is not open: the parent replays metrics.csv
+        # worker processes of a multi-device run get a closed tracker: the parent replays metrics.csv
         return {**self.__dict__, "_run": None}
 
     def start(self, rows: Sequence[Mapping[str, float]]) -> None:
-        """Open, and replay `rows`; what cannot be uploaded is recorded offline."""
+        """Open and replay `rows`; without a connection, record offline."""
         self._guarded("start", self._open)
         if self._run is None and self.mode == "online":
             self.mode = "offline"
             self._guarded("start", self._open)
             self.problem = f"{self.problem}; recorded offline, `wandb sync` uploads it"
-        if getattr(self._run, "resumed", False):  # online, the rows are there already
+        if getattr(self._run, "resumed", False):  # online, wandb has the rows already
             return
         for row in rows:
             self.log(row)
 
     def _open(self) -> None:
-        import wandb  # takes seconds to import, and csv runs never need it
+        import wandb  # imported here because it takes seconds, and logger=csv does not need it
 
         self._set_aside_interrupted()
         self._run = wandb.init(
@@ -87,19 +87,19 @@ class WandbTracker(Tracker):
         self._run.define_metric("*", step_metric="trainer/global_step")
 
     def _set_aside_interrupted(self) -> None:
-        """Rename this run's earlier offline runs: `wandb sync` of all that are left uploads each run once, complete."""
+        """Rename earlier offline runs of this run, so that `wandb sync` uploads only the complete one."""
         for earlier in sorted((self.folder / "wandb").glob("offline-run-*")):
             earlier.rename(earlier.with_name(earlier.name.replace("offline-run", "superseded-run", 1)))
 
     def log(self, row: Mapping[str, float]) -> None:
-        """One epoch, against the trainer's step."""
+        """Track one epoch against the trainer's step."""
         if self._run is not None:
             values = {**row, "trainer/global_step": row["step"]}
             del values["step"]
             self._guarded("log", lambda: self._run.log(values))
 
     def finish(self, summary: Mapping[str, Any], *, failed: bool) -> None:
-        """Final numbers into the summary, then close, with exit code 1 if the run failed."""
+        """Write the final numbers to the summary and close, with exit code 1 if the run failed."""
         if self._run is not None:
             self._guarded("summary", lambda: self._run.summary.update(dict(summary)))
             self._guarded("finish", lambda: self._run.finish(exit_code=int(failed)))
@@ -108,7 +108,7 @@ class WandbTracker(Tracker):
     def _guarded(self, what: str, action: Callable[[], Any]) -> None:
         try:
             action()
-        except Exception as error:  # wandb is never a reason for a run to fail
+        except Exception as error:  # tracking must never fail a run
             self.problem = f"wandb {what} failed: {type(error).__name__}: {error}"
-            log.warning("%s; the run goes on without", self.problem)
+            log.warning("%s; the run continues without wandb", self.problem)
             self._run = None

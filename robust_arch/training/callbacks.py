@@ -1,4 +1,4 @@
-"""What happens at the end of an epoch: select, save, record, tell."""
+"""What happens at the end of an epoch: check that training has not diverged, save, select, record."""
 
 import logging
 import shutil
@@ -9,29 +9,50 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 from pytorch_lightning.callbacks import Callback
+from torch import Tensor
 
 from robust_arch.common.files import replacing
+from robust_arch.errors import DivergedError
 
 log = logging.getLogger(__name__)
+
+
+def require_finite(value: Tensor, what: str) -> None:
+    """Raise DivergedError unless every entry is finite; `what` names the value."""
+    if not bool(torch.isfinite(value).all()):
+        raise DivergedError(f"{what} is not finite; a lower learning rate or gradient clipping may help")
+
+
+class FiniteGuard(Callback):
+    """Ends a diverged run before anything of the epoch is saved.
+
+    A loss that was not finite at any step shows in the epoch's mean. All ranks see the same values.
+    """
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Check the mean loss, then every weight."""
+        require_finite(trainer.callback_metrics["train_loss"], f"the mean loss of epoch {trainer.current_epoch}")
+        for name, parameter in pl_module.named_parameters():
+            require_finite(parameter.detach(), f"{name} after epoch {trainer.current_epoch}")
 
 
 class BestAndLast(Callback):
     """`last.ckpt` after every epoch and `best.ckpt` at the highest robust count on held-out data, ties to the earlier.
 
-    Each file is replaced in one step, best before last: a process killed in between repeats the epoch and decides
-    the same again.
+    Each file is replaced in one step, best before last: a process that is killed in between repeats the epoch and
+    decides the same again.
 
     patience: epochs without a better count after which training ends, None for never.
     """
 
     def __init__(self, folder: Path, patience: int | None = None) -> None:
-        self.folder = folder
-        self.patience = patience
+        self.folder, self.patience = folder, patience
         self.best: dict[str, float] = {}
 
     def state_dict(self) -> dict[str, Any]:
-        """Saved inside the checkpoint, so that a resumed run knows the best so far."""
+        """Saved inside the checkpoint, so that a resumed run knows the best epoch so far."""
         return {"best": self.best}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -52,7 +73,7 @@ class BestAndLast(Callback):
                     with replacing(self.folder / "best.ckpt") as copy:
                         shutil.copyfile(temporary, copy)
                 temporary.replace(self.folder / "last.ckpt")
-                (self.folder / "interrupted.ckpt").unlink(missing_ok=True)  # of this epoch, which is whole now
+                (self.folder / "interrupted.ckpt").unlink(missing_ok=True)  # of this epoch, which is complete now
         finally:
             if trainer.is_global_zero:  # on a full disk its room is needed to record what happened
                 temporary.unlink(missing_ok=True)
@@ -69,17 +90,14 @@ class BestAndLast(Callback):
 
 
 class EpochRecorder(Callback):
-    """Hands one row an epoch to `record`, on rank 0, and logs a line with the rate and the time left."""
+    """Hands one row per epoch to `record`, on rank 0, and logs a line with the speed and the time left."""
 
     def __init__(self, record: Callable[[dict[str, float]], None], images_per_epoch: int, held_out: int) -> None:
-        self.record = record
-        self.images_per_epoch = images_per_epoch
-        self.held_out = held_out
-        self.started = self.trained = self.earlier = 0.0
-        self.lr = 0.0
+        self.record, self.images_per_epoch, self.held_out = record, images_per_epoch, held_out
+        self.started = self.trained = self.earlier = self.lr = 0.0
 
     def state_dict(self) -> dict[str, Any]:
-        """Of an epoch that is saved in the middle, the seconds so far and the rate at its start."""
+        """Of an epoch that is saved in the middle: the seconds so far and its first learning rate."""
         return {"seconds": time.perf_counter() - self.started if self.started else 0.0, "lr": self.lr}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -87,36 +105,30 @@ class EpochRecorder(Callback):
         self.earlier, self.lr = float(state_dict["seconds"]), float(state_dict["lr"])
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:  # noqa: ARG002
-        """Lightning calls no `on_train_epoch_start` for an epoch that was cut off and goes on."""
+        """For an epoch that is resumed in the middle Lightning does not call `on_train_epoch_start`."""
         self.started = time.perf_counter() - self.earlier
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:  # noqa: ARG002
-        """The rate of this epoch; at its end the schedule has already moved on."""
+        """Note the learning rate; at the end of the epoch the schedule has already moved on."""
         self.started = time.perf_counter()
         self.lr = trainer.optimizers[0].param_groups[0]["lr"]
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:  # noqa: ARG002
-        """The epoch's last step is done; what follows does not count into the rate."""
+        """The epoch's last step is done; validation does not count towards the speed."""
         self.trained = time.perf_counter()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:  # noqa: ARG002
-        """Training and validation of the epoch are over."""
+        """Record the epoch's metrics."""
         if not trainer.is_global_zero:
             return
         seconds = time.perf_counter() - self.started
-        rate = self.images_per_epoch / (self.trained - self.started)
+        images_per_second = self.images_per_epoch / (self.trained - self.started)
         self.started = 0.0
         metrics = {name: float(value) for name, value in sorted(trainer.callback_metrics.items())}
         epoch, epochs = trainer.current_epoch, trainer.max_epochs or 0
         self.record({"epoch": epoch, "step": trainer.global_step, "lr": self.lr, "seconds": seconds, **metrics})
         log.info(
-            "epoch %d/%d  loss %.3f  held-out: clean %.1f%%, robust %.1f%% (n=%d)  %.0f images/s, %s left",
-            epoch + 1,
-            epochs,
-            metrics["train_loss"],
-            metrics["val_clean_acc"],
-            metrics["val_robust_acc"],
-            self.held_out,
-            rate,
-            timedelta(seconds=round(seconds * (epochs - epoch - 1))),
+            f"epoch {epoch + 1}/{epochs}  loss {metrics['train_loss']:.3f}  held-out: clean "
+            f"{metrics['val_clean_acc']:.1f}%, robust {metrics['val_robust_acc']:.1f}% (n={self.held_out})  "
+            f"{images_per_second:.0f} images/s, {timedelta(seconds=round(seconds * (epochs - epoch - 1)))} left"
         )

@@ -1,4 +1,4 @@
-"""The loaders of a run, each rank's share of every global batch."""
+"""The data loaders of a run, with each rank's share of every global batch."""
 
 import pytorch_lightning as pl
 from torch.utils.data import DataLoader
@@ -8,9 +8,9 @@ from robust_arch.data.batches import Batch, GlobalBatches, loader
 
 
 class StudyData(pl.LightningDataModule):
-    """Training batches in an order that (seed, epoch) decides; validation on at most `val_images` of the held-out.
+    """Training batches in an order decided by (seed, epoch); validation on at most `val_images` held-out images.
 
-    place: where the images lie, as of `trainer.data`.
+    place: where the images are kept, as in `trainer.data`.
     """
 
     def __init__(
@@ -19,8 +19,7 @@ class StudyData(pl.LightningDataModule):
         super().__init__()
         self.train, self.batch_size, self.drop_last, self.seed = splits.train, batch_size, drop_last, seed
         self.place = place
-        count = min(val_images, len(splits.val))
-        self.val = splits.val.subset(stratified(splits.val.labels, count, seed=0))
+        self.val = splits.val.subset(stratified(splits.val.labels, min(val_images, len(splits.val)), seed=0))
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Shuffled anew each epoch."""
@@ -31,16 +30,9 @@ class StudyData(pl.LightningDataModule):
         return self._loader(self.val, shuffle=False, drop_last=False)
 
     def _loader(self, images: ImageSet, *, shuffle: bool, drop_last: bool) -> DataLoader[Batch]:
-        assigned = self.trainer
-        rank, world_size = (assigned.global_rank, assigned.world_size) if assigned else (0, 1)
+        trainer = self.trainer
+        ranks = {"rank": trainer.global_rank, "world_size": trainer.world_size} if trainer else {}
         batches = GlobalBatches(
-            len(images),
-            self.batch_size,
-            shuffle=shuffle,
-            drop_last=drop_last,
-            seed=self.seed,
-            rank=rank,
-            world_size=world_size,
+            len(images), self.batch_size, shuffle=shuffle, drop_last=drop_last, seed=self.seed, **ranks
         )
-        device = assigned.strategy.root_device if assigned else None
-        return loader(images, batches, device, self.place)
+        return loader(images, batches, trainer.strategy.root_device if trainer else None, self.place)

@@ -1,4 +1,4 @@
-"""Train one network: the Lightning trainer with this project's choices, on one device or several."""
+"""Train one network with a Lightning trainer set up for this project, on one device or several."""
 
 import logging
 import sys
@@ -11,9 +11,8 @@ from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from torch.multiprocessing.spawn import ProcessRaisedException
 
 from robust_arch.errors import DivergedError, invalid
-from robust_arch.training.callbacks import BestAndLast, EpochRecorder
+from robust_arch.training.callbacks import BestAndLast, EpochRecorder, FiniteGuard
 from robust_arch.training.datamodule import StudyData
-from robust_arch.training.finite import FiniteGuard
 from robust_arch.training.interruption import SaveOnSignal
 from robust_arch.training.module import AdversarialTraining
 from robust_arch.training.recipe import Recipe
@@ -36,18 +35,18 @@ def fit(
     folder: Path,
     record: Callable[[dict[str, float]], None],
 ) -> None:
-    """Train; leaves best.ckpt and last.ckpt in `folder`.
+    """Train, and leave best.ckpt and last.ckpt in `folder`.
 
-    Goes on from the middle of an epoch, `folder`/interrupted.ckpt, or else from the last whole one, last.ckpt.
+    Resumes in the middle of an epoch from `folder`/interrupted.ckpt, or else after the last complete one, last.ckpt.
 
     Raises:
         DivergedError: if the loss or a weight is no longer finite.
         InputError: if the devices' shares of a batch would differ.
     """
     require_equal_shares(module.recipe, settings.devices)
-    quiet_lightning()
+    _quiet_lightning()
     folder.mkdir(parents=True, exist_ok=True)
-    steps = module.steps_per_epoch
+    images_per_epoch = module.steps_per_epoch * module.recipe.batch_size
     trainer = pl.Trainer(
         max_epochs=settings.max_epochs,
         accelerator="gpu" if settings.device.type == "cuda" else "cpu",
@@ -59,11 +58,11 @@ def fit(
         limit_train_batches=settings.limit_train_batches,
         callbacks=[
             FiniteGuard(),
-            EpochRecorder(record, images_per_epoch=steps * module.recipe.batch_size, held_out=len(data.val)),
+            EpochRecorder(record, images_per_epoch=images_per_epoch, held_out=len(data.val)),
             BestAndLast(folder, module.recipe.early_stopping),
             SaveOnSignal(folder / "interrupted.ckpt"),
         ],
-        # one run is one job, whatever a cluster's variables say of the allocation in which it was started
+        # a run is one job, whatever a cluster's environment variables say about the allocation it was started in
         plugins=[LightningEnvironment()],
         logger=False,
         enable_checkpointing=False,
@@ -76,20 +75,23 @@ def fit(
     saved = [path for path in (folder / "interrupted.ckpt", folder / "last.ckpt") if path.is_file()]
     try:
         trainer.fit(module, data, ckpt_path=saved[0] if saved else None, weights_only=True)
-    except FloatingPointError as error:  # what an attack raises that meets a network of NaN
+    except FloatingPointError as error:  # an attack met a network of NaN
         raise DivergedError(str(error)) from error
-    except ProcessRaisedException as error:
-        if DivergedError.__name__ in str(error) or FloatingPointError.__name__ in str(error):
+    except ProcessRaisedException as error:  # holds only the text of what a process raised
+        if any(kind.__name__ in str(error) for kind in (DivergedError, FloatingPointError)):
             raise DivergedError(str(error)) from error
         raise
 
 
-def quiet_lightning() -> None:
+def _quiet_lightning() -> None:
     """Silence Lightning's notes that do not concern the user of this package."""
     for name in ("pytorch_lightning", "lightning_fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-    warnings.filterwarnings("ignore", message=".*GPU available but not used.*")
-    warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")
-    warnings.filterwarnings("ignore", message=".*LeafSpec.*")
-    warnings.filterwarnings("ignore", message=".*your dataloader is not resumable.*")  # its sampler is
+    for text in (
+        "does not have many workers",
+        "GPU available but not used",
+        "Checkpoint directory .* exists and is not empty",
+        "LeafSpec",
+        "your dataloader is not resumable",  # its sampler is
+    ):
+        warnings.filterwarnings("ignore", message=f".*{text}")

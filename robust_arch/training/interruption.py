@@ -1,4 +1,4 @@
-"""Told to stop in the middle of an epoch, a run saves where it is before it obeys."""
+"""A run that is told to stop in the middle of an epoch saves its state before it obeys."""
 
 import logging
 import signal
@@ -13,7 +13,7 @@ from pytorch_lightning.callbacks import Callback
 from torch.utils.data import DataLoader
 
 from robust_arch.common.files import replacing
-from robust_arch.common.signals import exit_now
+from robust_arch.common.process import exit_now
 from robust_arch.data.batches import GlobalBatches
 
 log = logging.getLogger(__name__)
@@ -23,11 +23,11 @@ Handler = Callable[[int, FrameType | None], Any] | int | None
 
 
 class SaveOnSignal(Callback):
-    """Finishes the batch when a signal asks the process to stop, writes `path`, and hands the signal on.
+    """On a signal that asks the process to stop, finishes the batch, writes `path`, and passes the signal on.
 
-    After the last batch of an epoch that is validation and the epoch's own checkpoint. A second signal is handed on at
-    once. Made before Lightning takes over signals; one that nobody handles, SIGTERM apart, is left alone, and so are
-    runs on several devices, whose processes would have to agree on the batch.
+    After the last batch of an epoch, validation and the epoch's own checkpoint come first. A second signal is passed on
+    at once. It must be made before Lightning takes over signals. A signal other than SIGTERM that nobody handles is
+    left alone; so are runs on several devices, whose processes would have to agree on the batch.
     """
 
     def __init__(self, path: Path) -> None:
@@ -37,7 +37,7 @@ class SaveOnSignal(Callback):
         self._replaced: dict[int, Handler] = {}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:  # noqa: ARG002
-        """Let an epoch that was cut off go on with the batch after the last one that is saved; listen."""
+        """Start a resumed epoch after its last saved batch, and listen for signals."""
         if isinstance(loader := trainer.train_dataloader, DataLoader) and isinstance(loader.sampler, GlobalBatches):
             loader.sampler.skip(trainer.global_step - trainer.current_epoch * int(trainer.num_training_batches))
         if trainer.world_size > 1 or threading.current_thread() is not threading.main_thread():
@@ -49,7 +49,7 @@ class SaveOnSignal(Callback):
     def _receive(self, signum: int, frame: FrameType | None) -> None:
         again, self.received = self.received is not None, signum
         if again:
-            self._hand_on(frame)
+            self._obey(frame)
 
     def on_train_batch_end(
         self,
@@ -66,41 +66,34 @@ class SaveOnSignal(Callback):
             with replacing(self.path) as temporary:
                 trainer.save_checkpoint(temporary)
             log.info("stopped by signal %d after step %d, which is saved", self.received, trainer.global_step)
-        except (OSError, RuntimeError) as error:  # no room, say: the epoch is lost, but not the signal
+        except (OSError, RuntimeError) as error:  # such as a full disk: the epoch is lost, but not the signal
             log.error("step %d cannot be saved: %s", trainer.global_step, error)
-        self._hand_on(None)
+        self._obey()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:  # noqa: ARG002
-        """Obey, as the epoch's checkpoint is written; this callback comes after the one that does it."""
+        """Obey: this callback runs after the one that writes the epoch's checkpoint."""
         self._obey()
 
-    def _hand_on(self, frame: FrameType | None) -> None:
-        """Do what would have been done; a handler that returns lets training go on."""
-        signum, self.received = self.received or signal.SIGTERM, None
-        outer = self._outer[signum]
-        if callable(outer):
-            outer(signum, frame)
-        else:
-            exit_now(signum, frame)
+    def _obey(self, frame: FrameType | None = None) -> None:
+        """Call the handler of a received signal; if it returns, training continues."""
+        if self.received is not None:
+            signum, self.received = self.received, None
+            outer = self._outer[signum]
+            (outer if callable(outer) else exit_now)(signum, frame)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:  # noqa: ARG002
-        """Stop listening, before Lightning gives the signals back that it took over."""
-        self._restore()
-        self._obey()
+        """Stop listening, before Lightning restores the signal handlers that it replaced."""
+        self._stop_listening()
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:  # noqa: ARG002
-        """Stop listening; a signal that came before is obeyed all the same."""
-        self._restore()
-        self._obey()
+        """Stop listening; a signal that came before the exception is still obeyed."""
+        self._stop_listening()
 
-    def _obey(self) -> None:
-        if self.received is not None:
-            self._hand_on(None)
-
-    def _restore(self) -> None:
+    def _stop_listening(self) -> None:
         for number, handler in self._replaced.items():
             signal.signal(number, handler)
         self._replaced = {}
+        self._obey()
 
     def __getstate__(self) -> dict[str, Any]:
         # handlers of this process mean nothing in the processes of a run on several devices

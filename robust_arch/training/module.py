@@ -1,6 +1,7 @@
 """One adversarial training run as a LightningModule; it receives objects and knows no configuration."""
 
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any
 
 import pytorch_lightning as pl
@@ -16,19 +17,20 @@ from robust_arch.common.randomness import derive, example_keys
 from robust_arch.data.batches import Batch
 from robust_arch.engine import AttackableNetwork
 from robust_arch.objectives import Objective
-from robust_arch.training.finite import require_finite
+from robust_arch.training.callbacks import require_finite
 from robust_arch.training.recipe import Recipe
 
 ONE_STEP = PGD(steps=1, rel_step_size=1.0, start=Clean())
-"""FGSM: where held-out accuracy under it stays high while it falls under more steps, training has overfitted to it."""
+"""FGSM: training has overfitted to it if held-out accuracy stays high under it while it falls under more steps."""
+_CHECK_EVERY = 50  # steps between two looks at the loss, for which the host waits for the device
 
 
 class AdversarialTraining(pl.LightningModule):
-    """Descends `objective` on augmented images; validates clean and under `selection_attack`.
+    """Descends `objective` on augmented images; validates on clean images and under `selection_attack`.
 
     max_value: of the uint8 images. seed: with epoch, step and example it decides every random number.
-    attackable: from `net`, once on its device, to what objectives and selection are given. prepare: called in each
-    process before it computes. card: plain facts saved in every checkpoint, so that it can be evaluated by itself.
+    attackable: from `net`, once on its device, to the network that objectives and selection are given. prepare: called
+    in each process before it computes. card: plain facts saved in every checkpoint, with which it can be evaluated.
     """
 
     val_counts: Tensor
@@ -48,19 +50,16 @@ class AdversarialTraining(pl.LightningModule):
         attackable: Callable[[Classifier], nn.Module] = AttackableNetwork,
         channels_last: bool = True,
         prepare: Callable[[], None] | None = None,
-        check_every: int = 50,
         card: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
         # channels last: the layout in which convolutions are fastest, on CPUs and GPUs
         self.net = net.to(memory_format=torch.channels_last) if channels_last else net
         self.objective, self.threat, self.recipe = objective, threat, recipe
-        self.selection_attack = selection_attack
+        self.selection_attack, self.attackable, self.prepare = selection_attack, attackable, prepare
         self.epochs, self.steps_per_epoch, self.max_value = epochs, steps_per_epoch, max_value
-        self.seed, self.prepare, self.check_every, self.card = seed, prepare, check_every, card or {}
-        self.attackable = attackable
-        self._attacked_net: tuple[nn.Module] | None = None  # in a tuple, where torch does not see a module
-        self._sums: dict[str, Tensor] = {}  # of the epoch's batches: each metric times examples, and examples
+        self.seed, self.card = seed, card or {}
+        self._sums: dict[str, Tensor] = {}  # over the epoch's batches: each metric times examples, and examples
         self.register_buffer("val_counts", torch.zeros(4, dtype=torch.int64), persistent=False)
 
     def setup(self, stage: str) -> None:  # noqa: ARG002
@@ -68,24 +67,16 @@ class AdversarialTraining(pl.LightningModule):
         if self.prepare is not None:
             self.prepare()
 
-    @property
+    @cached_property
     def attacked_net(self) -> nn.Module:
-        """The network with what attacks see of it; not a part of this module, whose weights would count twice."""
-        if self._attacked_net is None:
-            self._attacked_net = (self.attackable(self.net),)
-        return self._attacked_net[0]
+        """The network as attacks see it; cached outside torch's modules, so that its weights do not count twice."""
+        return self.attackable(self.net)
 
     def configure_optimizers(self) -> Any:
         """The recipe's optimizer; its schedule advances by steps and is a pure function of the step."""
         optimizer = self.recipe.optimizer(self.recipe.parameter_groups(self.net))
-
-        def factor(step: int) -> float:
-            return self.recipe.schedule(step / self.steps_per_epoch, self.epochs)
-
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": LambdaLR(optimizer, factor), "interval": "step"},
-        }
+        schedule = LambdaLR(optimizer, lambda step: self.recipe.schedule(step / self.steps_per_epoch, self.epochs))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Augment, maximise, descend. batch: images (B, C, H, W) uint8, labels (B,), positions (B,)."""
@@ -101,17 +92,16 @@ class AdversarialTraining(pl.LightningModule):
         network = getattr(self.net, "network", None)
         auxiliary = network.take_auxiliary_logits() if isinstance(network, AuxiliaryNetwork) else None
         total = loss.total if auxiliary is None else loss.total + AUXILIARY_WEIGHT * F.cross_entropy(auxiliary, y)
-        if batch_idx % self.check_every == 0:
+        if batch_idx % _CHECK_EVERY == 0:
             require_finite(total.detach(), f"the loss at step {step}")
         correct = (loss.logits.argmax(dim=1) == y).float().mean() * 100
-        metrics = {"train_loss": total.detach(), "train_acc": correct}
-        metrics |= {f"train_{name}": value for name, value in loss.terms.items()}
-        for name, value in {**metrics, "examples": torch.ones_like(correct)}.items():
+        metrics = {"train_loss": total.detach(), "train_acc": correct, "examples": torch.ones_like(correct)}
+        for name, value in {**metrics, **{f"train_{name}": value for name, value in loss.terms.items()}}.items():
             self._sums[name] = self._sums.get(name, 0) + value * len(y)
         return total
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002
-        """After the epoch's last batch its means, kept here so that an epoch which is resumed has the same ones."""
+        """Log the epoch's means after its last batch; summed here, so that a resumed epoch has the same means."""
         if batch_idx + 1 < self.trainer.num_training_batches:
             return
         sums = {name: self.trainer.strategy.reduce(value, reduce_op="sum") for name, value in self._sums.items()}
@@ -120,7 +110,7 @@ class AdversarialTraining(pl.LightningModule):
         self.log_dict({name: value / examples for name, value in sums.items()}, on_step=False, on_epoch=True)
 
     def on_validation_epoch_start(self) -> None:
-        """Counts of this rank: examples, correct, robust, correct under one step."""
+        """Reset this rank's counts: examples, correct, robust, correct under one step."""
         self.val_counts.zero_()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002
@@ -138,17 +128,16 @@ class AdversarialTraining(pl.LightningModule):
         self.val_counts += torch.stack(counts)
 
     def on_validation_epoch_end(self) -> None:
-        """Sum over ranks; accuracies in percent and the robust count, on which checkpoints are selected."""
+        """Sum over ranks; log accuracies in percent and the robust count, by which checkpoints are selected."""
         counts = self.trainer.strategy.reduce(self.val_counts.clone(), reduce_op="sum")
         size, correct, robust, fgsm = (float(count) for count in counts)
         accuracies = {"val_clean_acc": correct, "val_robust_acc": robust, "val_fgsm_acc": fgsm}
         self.log_dict({name: 100 * count / size for name, count in accuracies.items()} | {"val_robust_count": robust})
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the card, and in the middle of an epoch its sums so far."""
-        checkpoint["card"] = self.card
-        checkpoint["sums"] = dict(self._sums)
+        """Add the card and, in the middle of an epoch, its sums so far."""
+        checkpoint |= {"card": self.card, "sums": dict(self._sums)}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take the sums back; checkpoints of earlier versions, all of whole epochs, have none."""
+        """Restore the sums; checkpoints of earlier versions, which were saved between epochs, have none."""
         self._sums = {name: value.to(self.device) for name, value in checkpoint.get("sums", {}).items()}

@@ -11,19 +11,27 @@ from torch.optim import Optimizer
 
 from robust_arch.attacks import ThreatModel
 from robust_arch.data.augment import CropFlip
-from robust_arch.errors import invalid, require_flag, require_integer, require_name
+from robust_arch.errors import invalid, require_choice, require_integer, require_name
 from robust_arch.training.schedule import Schedule
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """name: label in the records. batch_size: global, divided over devices. optimizer: from parameters to Optimizer.
+    """How a network is optimised.
 
-    epochs: unless trainer.max_epochs says otherwise. gradient_clip: largest global norm of the gradient, None for
-    no clipping. normalize: the network's first layer, "identity" or "dataset" (the training set's mean and std).
-    decay_all: False keeps weight decay off BatchNorm and biases. early_stopping: epochs without a better held-out
-    robust accuracy after which training ends, None for never. eps_warmup: epochs in which the radius of the inner
-    maximisation rises linearly to eps.
+    Attributes:
+        name: label in the records.
+        epochs: used unless trainer.max_epochs is set.
+        batch_size: global, divided over devices.
+        optimizer: from parameters to an Optimizer.
+        schedule: of the learning rate.
+        augment: of the training images.
+        gradient_clip: largest global norm of the gradient, None for no clipping.
+        normalize: the network's first layer: "identity", or "dataset" for the training set's mean and std.
+        drop_last: whether an incomplete last batch is left out.
+        decay_all: False keeps weight decay off BatchNorm and biases.
+        early_stopping: epochs without a better held-out robust accuracy after which training ends, None for never.
+        eps_warmup: epochs in which the radius of the inner maximisation rises linearly to eps.
     """
 
     name: str
@@ -41,19 +49,15 @@ class Recipe:
 
     def __post_init__(self) -> None:
         require_name("recipe.name", self.name)
-        for flag in ("drop_last", "decay_all"):
-            require_flag(f"recipe.{flag}", getattr(self, flag))
         for key, least in (("epochs", 1), ("batch_size", 1), ("early_stopping", 1), ("eps_warmup", 0)):
             require_integer(f"recipe.{key}", getattr(self, key), least, optional=key == "early_stopping")
         if self.gradient_clip is not None and not 0 < self.gradient_clip < math.inf:
-            raise invalid(
-                "recipe.gradient_clip", self.gradient_clip, "a finite number greater than 0, or null for none"
-            )
-        if self.normalize not in ("identity", "dataset"):
-            raise invalid("recipe.normalize", self.normalize, "identity or dataset")
+            allowed = "a finite number greater than 0, or null for none"
+            raise invalid("recipe.gradient_clip", self.gradient_clip, allowed)
+        require_choice("recipe.normalize", self.normalize, ("identity", "dataset"))
 
     def parameter_groups(self, net: nn.Module) -> list[dict[str, Any]]:
-        """What the optimizer is given: all parameters, or those of one dimension apart, without weight decay."""
+        """The optimizer's parameter groups: all parameters, or one-dimensional ones apart, without weight decay."""
         parameters = list(net.parameters())
         if self.decay_all:
             return [{"params": parameters}]
@@ -63,7 +67,7 @@ class Recipe:
         ]
 
     def threat_at(self, threat: ThreatModel, epoch: int) -> ThreatModel:
-        """The threat model of an epoch, counted from 0: eps (epoch + 1) / (eps_warmup + 1) while it warms up."""
+        """The threat model of an epoch, counted from 0: eps (epoch + 1) / (eps_warmup + 1) during the warm-up."""
         if epoch >= self.eps_warmup:
             return threat
         return threat.scaled(Fraction(epoch + 1, self.eps_warmup + 1))

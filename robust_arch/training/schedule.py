@@ -1,4 +1,4 @@
-"""Learning-rate rules: a factor on the base rate as a function of training time in epochs."""
+"""Learning-rate schedules: a factor on the base rate as a function of training time in epochs."""
 
 import math
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from robust_arch.errors import invalid
 
 
 class Schedule(Protocol):
-    """A rule; `epoch` counts from 0 and has a fractional part inside an epoch."""
+    """A schedule; `epoch` counts from 0 and has a fractional part inside an epoch."""
 
     def __call__(self, epoch: float, epochs: int) -> float:
         """The factor on the base learning rate at time `epoch` of `epochs`."""
@@ -17,9 +17,9 @@ class Schedule(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Steps:
-    """Times `factor` from each milestone on; a milestone is a fraction of all epochs.
+    """A multiplication by `factor` at each milestone; a milestone is a fraction of all epochs.
 
-    With milestones 0.75 and 0.9 and factor 0.1: the rule of Huang et al. 2021, lr x 0.1 from epoch e >= 0.75 E and
+    With milestones 0.75 and 0.9 and factor 0.1 it is the rule of Huang et al. 2021: lr x 0.1 from epoch e >= 0.75 E and
     x 0.01 from e >= 0.9 E, constant within an epoch.
     """
 
@@ -31,7 +31,7 @@ class Steps:
         if not all(0 < milestone < 1 for milestone in self.milestones):
             raise invalid("recipe.schedule.milestones", self.milestones, "fractions of all epochs, in (0, 1)")
         if not self.factor > 0:
-            raise invalid("recipe.schedule.factor", self.factor, "greater than 0")
+            raise invalid("recipe.schedule.factor", self.factor, "a number greater than 0")
 
     def __call__(self, epoch: float, epochs: int) -> float:
         """Factor ** (milestones passed by the start of this epoch)."""
@@ -41,7 +41,7 @@ class Steps:
 
 @dataclass(frozen=True, kw_only=True)
 class Cosine:
-    """(1 + cos(pi t / epochs)) / 2; t is the time in epochs, or with `by_epochs` the number of whole epochs done.
+    """(1 + cos(pi t / epochs)) / 2; t is the time in epochs, or with `by_epochs` the number of complete epochs.
 
     `lag` is subtracted from t. By epochs with a lag of 1 it is the rule lr / 2 (1 + cos(pi (e - 1) / E)) of the
     published code of Huang et al. 2021 for 500k images, whose e counts from 0: e = 0 and e = 2 have the same rate.
@@ -55,7 +55,7 @@ class Cosine:
             raise invalid("recipe.schedule.lag", self.lag, "a whole number of epochs, at least 0")
 
     def __call__(self, epoch: float, epochs: int) -> float:
-        """1 at t = 0, towards 0 at the end."""
+        """1 at t = 0, approaching 0 at the end."""
         done = int(epoch) if self.by_epochs else epoch
         return (1 + math.cos(math.pi * (done - self.lag) / epochs)) / 2
 
@@ -78,14 +78,14 @@ class OneCycle:
 
 @dataclass(frozen=True, kw_only=True)
 class Warmup:
-    """Another rule, times a factor that rises linearly from 0 to 1 in the first `warmup_epochs` epochs."""
+    """Schedule `then`, times a factor that rises linearly from 0 to 1 in the first `warmup_epochs` epochs."""
 
     warmup_epochs: float
     then: Schedule
 
     def __post_init__(self) -> None:
         if not self.warmup_epochs > 0:
-            raise invalid("recipe.schedule.warmup_epochs", self.warmup_epochs, "greater than 0")
+            raise invalid("recipe.schedule.warmup_epochs", self.warmup_epochs, "a number greater than 0")
 
     def __call__(self, epoch: float, epochs: int) -> float:
         """The product."""

@@ -95,7 +95,7 @@ def test_one_seed_is_too_few_for_everything() -> None:
     assert all("2 seeds" in findings[key].why for key in ALL)
 
 
-def test_another_kind_of_network_is_asked_by_itself() -> None:
+def test_each_kind_of_network_is_tested_by_itself() -> None:
     silu = [ArchSpec("wide_resnet", spec.depths, spec.widths, activation="silu") for spec in WIDER]
     # each kind falls with cost, but the other kind is 30 points better: mixed, tau would not show it
     truth: Truth = lambda spec, _: by_params(-5)(spec, _) + 30 * (spec.activation == "silu")  # noqa: E731

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from robust_arch.analysis.claims.concordance import architectures_for, concordance
+from robust_arch.analysis.claims.concordance import Concordance, architectures_for, concordance
 from robust_arch.analysis.claims.differences import Contrast, Largest, Pairs
 from robust_arch.analysis.claims.measured import Measured
 from robust_arch.analysis.claims.seed_model import fit, noisy, unequal
@@ -30,18 +30,14 @@ def rising(count: int) -> np.ndarray:
     return np.triu(np.ones((count, count), dtype=bool), 1)
 
 
-@pytest.mark.parametrize("count", [5, 7, 20])
-def test_tau_is_kendalls(count: int) -> None:
+@pytest.mark.parametrize("count", [5, 6, 7, 20])
+def test_tau_is_kendalls_and_its_test_exact_where_there_are_few(count: int) -> None:
     accuracy = np.random.default_rng(count).normal(size=count)
-    expected = stats.kendalltau(np.arange(count), accuracy)
-    assert concordance(rising(count), accuracy).tau == pytest.approx(expected.statistic)
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_the_permutation_test_is_the_exact_one_where_there_are_few(seed: int) -> None:
-    accuracy = np.random.default_rng(seed).normal(size=6)
-    expected = stats.kendalltau(np.arange(6), accuracy, method="exact", alternative="less")
-    assert concordance(rising(6), accuracy).p_falls == pytest.approx(expected.pvalue)
+    expected = stats.kendalltau(np.arange(count), accuracy, method="exact", alternative="less")
+    found = concordance(rising(count), accuracy)
+    assert found.tau == pytest.approx(expected.statistic)
+    if count <= 7:
+        assert found.p_falls == pytest.approx(expected.pvalue)
 
 
 def test_random_orders_agree_with_the_exact_test_within_their_own_noise() -> None:
@@ -63,35 +59,34 @@ def test_pairs_of_equal_cost_do_not_count() -> None:
     assert found.p_falls == pytest.approx(4 / 6)
 
 
+def assert_exact(found: Concordance, tau: float, taus: list[float]) -> None:
+    """The interval leaves out zero just where the permutation test rejects; taus: of every order."""
+    assert found.tau == pytest.approx(tau)
+    as_high, as_low = np.mean(np.array(taus) >= tau - 1e-9), np.mean(np.array(taus) <= tau + 1e-9)
+    assert found.p_falls == pytest.approx(as_low)
+    assert (found.low > 1e-9) == (as_high <= 0.025)
+    assert (found.high < -1e-9) == (as_low <= 0.025)
+
+
 @pytest.mark.parametrize("count", [2, 3, 4, 5, 6])
-def test_the_interval_of_tau_leaves_out_zero_just_where_the_test_calls_it(count: int) -> None:
+def test_the_interval_of_tau_leaves_out_zero_just_where_the_test_rejects(count: int) -> None:
     orders = [np.array(order) for order in permutations(range(count))]
-    taus = [stats.kendalltau(np.arange(count), order).statistic for order in orders]
+    taus = [float(stats.kendalltau(np.arange(count), order).statistic) for order in orders]
     for order, tau in zip(orders, taus, strict=True):
-        found = concordance(rising(count), order)
-        as_high = sum(other >= tau - 1e-9 for other in taus) / len(taus)
-        as_low = sum(other <= tau + 1e-9 for other in taus) / len(taus)
-        assert (found.low > 1e-9) == (as_high <= 0.025)
-        assert (found.high < -1e-9) == (as_low <= 0.025)
+        assert_exact(concordance(rising(count), order), tau, taus)
 
 
 @pytest.mark.parametrize("seed", range(40))
 def test_the_same_where_costs_and_accuracies_tie(seed: int) -> None:
     generator = np.random.default_rng(seed)
     cost, accuracy = generator.integers(0, 3, 6), generator.integers(0, 3, 6)
-    more = cost[None, :] > cost[:, None]
 
-    def tau(order: np.ndarray) -> float:
+    def tau(order: np.ndarray | tuple[int, ...]) -> float:
         signs = [np.sign(order[j] - order[i]) for i in range(6) for j in range(6) if cost[j] > cost[i]]
         return float(np.mean(signs))
 
-    found, taus = concordance(more, accuracy), [tau(np.array(order)) for order in permutations(accuracy)]
-    assert found.tau == pytest.approx(tau(accuracy))
-    as_high = sum(other >= found.tau - 1e-9 for other in taus) / len(taus)
-    as_low = sum(other <= found.tau + 1e-9 for other in taus) / len(taus)
-    assert found.p_falls == pytest.approx(as_low)
-    assert (found.low > 1e-9) == (as_high <= 0.025)
-    assert (found.high < -1e-9) == (as_low <= 0.025)
+    found = concordance(cost[None, :] > cost[:, None], accuracy)
+    assert_exact(found, tau(accuracy), [tau(order) for order in permutations(accuracy)])
 
 
 def test_how_many_architectures_is_kendalls_variance() -> None:
@@ -145,12 +140,9 @@ def test_without_a_common_seed_runs_scatter_about_their_mean() -> None:
     assert (found.sigma, found.degrees) == (pytest.approx(math.sqrt(3.25)), 2)
 
 
-def test_one_run_each_gives_no_noise() -> None:
+def test_noise_is_unknown_from_one_run_each_and_at_least_that_of_counting_images() -> None:
     found = fit(np.array([[1.0], [2.0], [4.0]]))
     assert (found.sigma, found.degrees) == (None, 0)
-
-
-def test_noise_is_not_taken_to_be_below_that_of_counting_images() -> None:
     # 50 images: steps of 2 points, uniform rounding has a standard deviation of 2 / sqrt(12)
     assert fit(np.full((3, 2), 50.0), step=2.0).sigma == pytest.approx(2 / math.sqrt(12))
 
@@ -257,34 +249,36 @@ def test_all_against_all_is_tukeys_test() -> None:
     assert found.p_value == pytest.approx(expected.pvalue.min(), abs=0.012)
 
 
-@pytest.mark.parametrize("kind", [Contrast, Largest])
-def test_as_many_seeds_as_it_says_find_the_effect_with_the_stated_power(kind: type[Contrast] | type[Largest]) -> None:
-    against = pairs(*((other, 0) for other in range(1, 6)))
+AGAINST = pairs(*((other, 0) for other in range(1, 6)))
+
+
+def unit_noise(kind: type[Contrast] | type[Largest]) -> Contrast | Largest:
     two_seeds = study(np.random.default_rng(7).normal(size=(6, 2)))
-    seeds = kind(replace(two_seeds, model=replace(two_seeds.model, sigma=1.0)), against).seeds_to_show(1.0)
+    return kind(replace(two_seeds, model=replace(two_seeds.model, sigma=1.0)), AGAINST)
+
+
+@pytest.mark.parametrize("kind", [Contrast, Largest])
+def test_the_number_of_seeds_shows_the_effect_with_the_stated_power(kind: type[Contrast] | type[Largest]) -> None:
+    seeds = unit_noise(kind).seeds_to_show(1.0)
     assert seeds is not None
     truth = np.zeros((6, 1))
     truth[1 if kind is Largest else slice(1, None)] = 1.0
-    generator, tries = np.random.default_rng(8), 400
-    found = sum(
-        kind(study(truth + generator.normal(size=(6, seeds))), against).difference().low > 0 for _ in range(tries)
-    )
+    draws = truth + np.random.default_rng(8).normal(size=(400, 6, seeds))
+    found = np.mean([kind(study(runs), AGAINST).difference().low > 0 for runs in draws])
     # one of 400 tries scatters by 2 points of power; a seed more or less moves it by up to 4
-    assert 0.74 < found / tries < 0.9
+    assert 0.74 < found < 0.9
 
 
 @pytest.mark.parametrize("kind", [Contrast, Largest])
-def test_as_many_seeds_as_it_says_exclude_the_effect_where_there_is_none(kind: type[Contrast] | type[Largest]) -> None:
-    against = pairs(*((other, 0) for other in range(1, 6)))
-    two_seeds = study(np.random.default_rng(7).normal(size=(6, 2)))
-    unit = kind(replace(two_seeds, model=replace(two_seeds.model, sigma=1.0)), against)
-    seeds, to_show = unit.seeds_to_settle(1.0), unit.seeds_to_show(1.0)
+def test_the_number_of_seeds_excludes_an_absent_effect_with_the_stated_power(
+    kind: type[Contrast] | type[Largest],
+) -> None:
+    seeds = unit_noise(kind).seeds_to_settle(1.0)
     assert seeds is not None
-    assert to_show is not None
-    assert seeds >= to_show
-    generator, tries = np.random.default_rng(9), 400
-    excluded = sum(kind(study(generator.normal(size=(6, seeds))), against).bound() < 1.0 for _ in range(tries))
-    assert 0.74 < excluded / tries < 0.9
+    assert seeds >= (unit_noise(kind).seeds_to_show(1.0) or np.inf)
+    draws = np.random.default_rng(9).normal(size=(400, 6, seeds))
+    excluded = np.mean([kind(study(runs), AGAINST).difference().bound < 1.0 for runs in draws])
+    assert 0.74 < excluded < 0.9
 
 
 def test_equal_means_are_tied_though_floating_point_tells_them_apart() -> None:
@@ -299,7 +293,7 @@ def test_without_two_accuracies_there_is_no_order() -> None:
         concordance(rising(3), np.full(3, 50.0))
 
 
-def test_more_seeds_than_there_are() -> None:
+def test_the_number_of_seeds_is_at_least_what_the_others_have() -> None:
     runs = np.random.default_rng(10).normal(size=(6, 5))
     runs[0, 1:] = np.nan
     needed = Contrast(study(runs), pairs((1, 2))).seeds_to_show(5.0)

@@ -24,13 +24,10 @@ def test_the_runs_files_and_their_record_are_the_same(tmp_path: Path) -> None:
     pd.testing.assert_frame_equal(from_record, planted[list(COLUMNS)])
 
 
-def test_a_study_without_epochs_is_refused(tmp_path: Path) -> None:
+def test_no_epochs_and_another_file_of_that_name_are_refused(tmp_path: Path) -> None:
     (tmp_path / "runs").mkdir()
     with pytest.raises(InputError, match="trained epoch"):
         read_epochs(tmp_path)
-
-
-def test_another_file_of_that_name_is_refused(tmp_path: Path) -> None:
     (tmp_path / "metrics.csv").write_text("epoch,loss\n0,1\n")
     with pytest.raises(InputError, match="run_id, lr"):
         read_epochs(tmp_path)

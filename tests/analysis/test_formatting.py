@@ -2,24 +2,14 @@
 
 import math
 
-import pytest
-
 from robust_arch.analysis.formatting import accuracy, counted, decimal_prefix, number, operations
 
 
-@pytest.mark.parametrize(
-    ("count", "text"), [(0, "0 runs"), (1, "1 run"), (2, "2 runs"), (1000, "1,000 runs"), (55_611, "55,611 runs")]
-)
-def test_counts(count: int, text: str) -> None:
-    assert counted(count, "run") == text
-
-
-@pytest.mark.parametrize(
-    ("macs", "text"),
-    [(19_132_765_184, "19.13 G"), (2_450_000, "2.45 M"), (1000, "1.00 k"), (999, "999"), (math.nan, "-")],
-)
-def test_costs(macs: float, text: str) -> None:
-    assert operations(macs) == text
+def test_counts_and_costs() -> None:
+    counts = {0: "0 runs", 1: "1 run", 2: "2 runs", 1000: "1,000 runs", 55_611: "55,611 runs"}
+    assert {count: counted(count, "run") for count in counts} == counts
+    costs = {19_132_765_184: "19.13 G", 2_450_000: "2.45 M", 1000: "1.00 k", 999: "999", math.nan: "-"}
+    assert {macs: operations(macs) for macs in costs} == costs
 
 
 def test_accuracies_have_the_decimals_that_their_images_fill() -> None:

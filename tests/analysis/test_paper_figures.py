@@ -93,7 +93,7 @@ def test_the_check_of_legibility_can_fail(legible):
             legible(figure)
 
 
-def test_turned_texts_are_compared_as_they_stand():
+def test_rotated_texts_are_compared_as_drawn():
     square = np.array([(0.0, 0.0), (1.0, 0.0), (1.0, 1.0), (0.0, 1.0)])
     diamond = np.array([(0.0, -1.0), (1.0, 0.0), (0.0, 1.0), (-1.0, 0.0)])
     # their corners at 45 degrees: the diamond ends sqrt(1/2) from its middle, the square begins sqrt(2) * 0.6 from it
@@ -111,7 +111,7 @@ def test_no_legend_lies_where_data_is_drawn(studies, item):
 
 
 @pytest.mark.parametrize("item", FIGURES)
-def test_every_figure_says_what_its_numbers_are_of(studies, item):
+def test_every_figure_names_data_threat_images_and_seeds(studies, item):
     words = " ".join(text.get_text() for text in drawn(item, studies).findobj(Text))
     for part in ("digits", r"$\epsilon$=0.2", "360 test images", "seed"):
         assert part in words, f"{part!r} is missing"
@@ -160,7 +160,7 @@ def test_axes_have_units(studies, item, units):
     assert {axes.get_xlabel().split()[-1] for axes in drawn(item, studies).axes} == units
 
 
-def test_ranking_tells_intervals_from_standard_deviations(studies):
+def test_ranking_distinguishes_intervals_from_standard_deviations(studies):
     (legend,) = drawn("ranking", studies).findobj(Legend)
     left, stages = legend.get_title().get_text().split("By stage: ")
     assert "interval" in left

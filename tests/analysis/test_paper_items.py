@@ -46,7 +46,10 @@ def test_what_is_not_recorded_is_skipped_in_one_line(tmp_path, capsys):
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
-    [(["nothing"], "item = 'nothing': one of capacity"), (["ranking", "no/such/study"], "STUDY = 'no/such/study'")],
+    [
+        (["nothing"], "item = 'nothing': expected one of"),
+        (["ranking", "no/such/study"], "STUDY = 'no/such/study'"),
+    ],
 )
 def test_a_wrong_name_is_one_clear_error(monkeypatch, arguments, words):
     monkeypatch.setattr(sys, "argv", ["experiments", *arguments])
@@ -65,7 +68,7 @@ def test_a_study_of_ones_own_is_drawn_beside_its_results(studies, tmp_path):
     assert {path.name for path in (tmp_path / "figures").iterdir()} == {"simplex.pdf", "simplex.png"}
 
 
-def test_families_stand_apart_most_robust_first(studies):
+def test_families_are_separated_most_robust_first(studies):
     grid = command.import_module("experiments.families.table").tabulate([studies / "families"])
     assert [(row[0], row[2], row[8]) for row in grid.rows] == [
         ("resnet", "16-16-16-32", "70.0 [65.0, 75.0]"),
@@ -77,7 +80,7 @@ def test_families_stand_apart_most_robust_first(studies):
     assert grid.rules == {2}
 
 
-def test_published_figures_stand_beside_ours(tmp_path):
+def test_published_numbers_are_beside_ours(tmp_path):
     names = [heading.text for heading in wrn34.HEAD]
     (row,) = [row for row in wrn34.tabulate([]).rows if row[:3] == ["cifar10", "trades", "WRN-34-R"] and row[6] != "0"]
     # Huang et al. 2023, Table 2, and the exact costs of published.json

@@ -13,11 +13,8 @@ def test_a_front_by_hand() -> None:
     assert pareto_front([20, 10, 20, 40, 30], [50, 40, 45, 60, 50]) == [1, 0, 3]
 
 
-def test_equal_points_are_all_on_the_front() -> None:
+def test_equal_points_are_all_on_the_front_and_no_points_have_none() -> None:
     assert pareto_front([1, 1, 2], [5, 5, 4]) == [0, 1]
-
-
-def test_no_points_have_no_front() -> None:
     assert pareto_front([], []) == []
 
 

@@ -1,4 +1,4 @@
-"""What each figure hands to its axes, against values worked out by hand; bytes that are the same each time."""
+"""What each figure passes to its axes, against values worked out by hand; bytes that are the same each time."""
 
 import math
 from pathlib import Path
@@ -12,7 +12,7 @@ from robust_arch.analysis.groups import Group, main_group
 from robust_arch.analysis.networks import networks
 from robust_arch.analysis.plots.by_stage import against_stage
 from robust_arch.analysis.plots.captions import attack_text, conditions, conditions_without_bars, threat_text
-from robust_arch.analysis.plots.cost_front import Series, draw_costs, prefixed
+from robust_arch.analysis.plots.cost_front import Series, draw_costs
 from robust_arch.analysis.plots.curves import curves, training_curves
 from robust_arch.analysis.plots.marks import Mark, write_labels
 from robust_arch.analysis.plots.ranking import best_against_worst
@@ -35,6 +35,12 @@ def planted_group(specs: list[ArchSpec]) -> Group:
     return group_of(frame(rows(specs, spread(specs))))
 
 
+@pytest.fixture
+def runs() -> pd.DataFrame:
+    """Three seeds of one network."""
+    return frame(rows([wide(*BASE)], spread([wide(*BASE)])))
+
+
 def drawn(axes: Axes) -> list[Points]:
     """The points of each set of error bars, in the order of drawing."""
     return [[(float(x), float(y)) for x, y in bars.lines[0].get_xydata()] for bars in axes.containers]
@@ -49,13 +55,10 @@ def test_each_panel_changes_one_stage() -> None:
         [[(16, 72), (64, 74)], [(32, 62)]],
     ]
     assert [axes.get_xlabel() for axes in figure.axes] == [f"Width of stage {i} (channels)" for i in (1, 2, 3)]
-
-
-def test_depths_are_drawn_like_widths() -> None:
-    figure = against_stage(planted_group(stage_changes("depths")), "depths")
-    assert drawn(figure.axes[2]) == [[(1, 72), (4, 74)], [(2, 62)]]
+    group = planted_group(stage_changes("depths"))
+    assert drawn(against_stage(group, "depths").axes[2]) == [[(1, 72), (4, 74)], [(2, 62)]]
     with pytest.raises(InputError, match="widths of one stage"):
-        against_stage(planted_group(stage_changes("depths")), "widths")
+        against_stage(group, "widths")
 
 
 def test_the_front_is_drawn_through_what_nothing_dominates() -> None:
@@ -71,17 +74,19 @@ def test_the_front_is_drawn_through_what_nothing_dominates() -> None:
     assert drawn(axes) == [[(1, 50), (10, 49)], [(100, 60), (1000, 55)]]
 
 
-@pytest.mark.parametrize(("value", "text"), [(500, "500"), (20_000, "20k"), (1.5e6, "1.5M"), (1e10, "10G")])
-def test_costs_have_a_prefix(value: float, text: str) -> None:
-    assert prefixed(value) == text
+def test_costs_have_a_prefix() -> None:
+    axes = new_figure(3, 3).add_subplot()
+    draw_costs(axes, [Series("a", [Mark(500, 50, 50, 50), Mark(2e10, 60, 60, 60)], "blue", "o")], "Parameters")
+    texts = [axes.xaxis.get_major_formatter()(value) for value in (500, 20_000, 1.5e6, 1e10)]
+    assert texts == ["500", "20k", "1.5M", "10G"]
 
 
 def test_places_in_the_triangle() -> None:
     height = math.sqrt(3) / 2
     assert [position(corner) for corner in ((1, 0, 0), (0, 1, 0), (0, 0, 1))] == [(0, 0), (0.5, height), (1, 0)]
     assert position((1 / 3, 1 / 3, 1 / 3)) == pytest.approx((0.5, height / 3))
-    with pytest.raises(InputError, match="3"):
-        position((0.25, 0.25, 0.25, 0.25))
+    with pytest.raises(InputError, match="stages = 4"):
+        on_simplex(planted_group([ArchSpec("resnet", (1, 1, 1, 1), (8, 8, 8, 8))]), {})
 
 
 def test_the_simplex_shows_shares_and_accuracies() -> None:
@@ -111,11 +116,6 @@ def test_each_scale_of_the_triangle_gives_the_share_of_the_stage_it_names() -> N
             titles[stage] = text.get_text().strip("\N{LEFTWARDS ARROW}\N{RIGHTWARDS ARROW} ")
     assert titles == {stage: f"share of stage {stage + 1} (%)" for stage in range(3)}
     assert list(scales.values()) == [[("25", 25), ("50", 50), ("75", 75)]] * 3
-
-
-def test_four_stages_are_refused_on_the_simplex() -> None:
-    with pytest.raises(InputError, match="stages = 4"):
-        on_simplex(planted_group([ArchSpec("resnet", (1, 1, 1, 1), (8, 8, 8, 8))]), {})
 
 
 def test_quarters_by_stage_are_means_and_standard_deviations() -> None:
@@ -161,12 +161,11 @@ def test_the_rank_correlation_of_the_title_by_hand() -> None:
     assert rank_title(found, "worst_case_acc", "lipschitz") == r"Kendall's $\tau$ = -0.67, 4 networks"
 
 
-def test_best_is_the_first_epoch_with_most_robust_images() -> None:
-    planted = frame(rows([wide(*BASE)], spread([wide(*BASE)])))
-    found = curves(planted, epochs())
+def test_best_is_the_first_epoch_with_most_robust_images(runs: pd.DataFrame) -> None:
+    found = curves(runs, epochs())
     assert [(curve.seed, curve.best, curve.drops) for curve in found] == [(seed, 2, [3, 4]) for seed in range(3)]
     assert [curve.test for curve in found] == [(60, 59), (62, 61), (64, 63)]
-    left, right = training_curves(planted, epochs()).axes
+    left, right = training_curves(runs, epochs()).axes
     lines = {line.get_label(): line.get_xydata().tolist() for line in left.lines}
     assert lines["held-out images, seed 1"] == [[1, 20], [2, 40], [3, 50], [4, 50], [5, 30]]
     assert [lines[f"best, seed {seed}"] for seed in range(3)] == [[[3, 50]]] * 3
@@ -174,9 +173,8 @@ def test_best_is_the_first_epoch_with_most_robust_images() -> None:
     assert [[y for _, y in run] for run in drawn(right)] == [[60, 59], [62, 61], [64, 63]]
 
 
-def test_both_panels_code_seeds_and_checkpoints_alike() -> None:
-    planted = frame(rows([wide(*BASE)], spread([wide(*BASE)])))
-    left, right = training_curves(planted, epochs()).axes
+def test_both_panels_code_seeds_and_checkpoints_alike(runs: pd.DataFrame) -> None:
+    left, right = training_curves(runs, epochs()).axes
     code = {str(line.get_label()): (line.get_marker(), line.get_markerfacecolor()) for line in left.lines}
     seeds = [[code[f"{name}, seed {seed}"] for name in ("best", "last")] for seed in range(3)]
     # test accuracies planted for the seeds, at best and one point lower at last
@@ -189,15 +187,14 @@ def test_both_panels_code_seeds_and_checkpoints_alike() -> None:
     assert len({styles[f"held-out images, seed {seed}"] for seed in range(3)}) == 3
 
 
-def test_curves_without_one_robust_image_are_drawn_too() -> None:
-    planted = frame(rows([wide(*BASE)], spread([wide(*BASE)])))
-    assert "; 120 held-out images, 360 test images" in training_curves(planted, epochs()).get_suptitle()
+def test_curves_without_one_robust_image_are_drawn_too(runs: pd.DataFrame) -> None:
+    assert "; 120 held-out images, 360 test images" in training_curves(runs, epochs()).get_suptitle()
     lost = epochs()
     lost.loc[lost["run_id"] == "wrn_16_half-0", ["val_robust_acc", "val_robust_count"]] = 0.0
-    assert [curve.held_out_images for curve in curves(planted, lost)] == [None, 120, 120]
-    assert "; 120 held-out images" in training_curves(planted, lost).get_suptitle()
+    assert [curve.held_out_images for curve in curves(runs, lost)] == [None, 120, 120]
+    assert "; 120 held-out images" in training_curves(runs, lost).get_suptitle()
     lost[["val_robust_acc", "val_robust_count"]] = 0.0
-    assert "; held-out images, 360 test images" in training_curves(planted, lost).get_suptitle()
+    assert "; held-out images, 360 test images" in training_curves(runs, lost).get_suptitle()
 
 
 def test_curves_of_runs_that_differ_are_refused() -> None:
@@ -211,7 +208,7 @@ def test_curves_of_runs_that_differ_are_refused() -> None:
         curves(one, epochs().query("run_id != 'wrn_16_half-2'"))
 
 
-def test_what_a_figure_says_of_its_numbers() -> None:
+def test_captions_describe_the_numbers() -> None:
     group = planted_group(divisions())
     assert conditions(group, networks(group)).splitlines() == [
         r"digits, $\ell_\infty$ $\epsilon$=0.2, worst case over FGSM, PGD-20, CW-40",
@@ -240,7 +237,7 @@ def test_files_are_the_same_each_time_and_fonts_are_inside(tmp_path: Path) -> No
     assert width == 990  # 3.3 inches at 300 dots
 
 
-def test_a_label_stands_nearest_to_its_own_mark() -> None:
+def test_a_label_is_nearest_to_its_own_mark() -> None:
     axes = new_figure(3, 3).add_subplot()
     marks = [Mark(x, 0.5, 0.5, 0.5, text) for x, text in ((0.4, "left"), (0.42, "middle"), (0.44, "right"), (0.9, ""))]
     axes.set_xlim(0, 1)
@@ -264,6 +261,6 @@ def test_a_label_that_could_be_anothers_has_a_line_to_its_mark() -> None:
     written = {text.get_text(): text for text in axes.texts}
     assert written.keys() == {mark.label for mark in marks}
     assert written["far"].arrow_patch is None
-    for mark in marks[1:3]:  # both neighbours are as near as a label can stand
+    for mark in marks[1:3]:  # both neighbours are as near as a label can be
         assert written[mark.label].xy == (mark.x, mark.y)
         assert written[mark.label].arrow_patch is not None

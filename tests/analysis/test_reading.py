@@ -21,7 +21,7 @@ SPECS = [
 
 
 @pytest.mark.parametrize("spec", SPECS, ids=arch_name)
-def test_a_name_says_the_whole_architecture(spec: ArchSpec) -> None:
+def test_a_name_describes_the_whole_architecture(spec: ArchSpec) -> None:
     assert named_spec(arch_name(spec)) == spec
 
 
@@ -42,7 +42,7 @@ def test_a_file_of_something_else_is_refused(tmp_path: Path) -> None:
 
 
 def test_shares_are_those_of_a_hand_count() -> None:
-    # stem 16; blocks 16->4, 4->8, 8->16 with one block a stage: 2 c_in + 9 c_in c + 2 c + 9 c^2 + c_in c
+    # stem 16; blocks 16->4, 4->8, 8->16 with one block per stage: 2 c_in + 9 c_in c + 2 c + 9 c^2 + c_in c
     parts = [2 * i + 9 * i * c + 2 * c + 9 * c * c + i * c for i, c in ((16, 4), (4, 8), (8, 16))]
     row = {"arch": "mine", "family": "wide_resnet", "depths": "1-1-1", "widths": "4-8-16"}
     assert spec_of(row) == ArchSpec("wide_resnet", (1, 1, 1), (4, 8, 16))

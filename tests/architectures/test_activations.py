@@ -64,7 +64,7 @@ def test_the_hooks_see_a_known_network():
 
 
 def test_by_hand():
-    # WRN of one block a stage, all widths 16, 4x4 images: the image 48; the stages' blocks keep 2 * 16 numbers at
+    # WRN of one block per stage, all widths 16, 4x4 images: the image 48; the stages' blocks keep 2 * 16 numbers at
     # each position before and 2 * 16 behind them: 16 + 16, 16 + 4, 4 + 1 positions; the end 2 * 16 at 1, and 16
     spec = ArchSpec("wide_resnet", (1, 1, 1), (16, 16, 16))
     assert activation_bytes(spec, (3, 4, 4)) == 4 * (48 + 32 * (32 + 20 + 5) + 32 + 16)

@@ -3,9 +3,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.utils.flop_counter import FlopCounterMode
+from networks import counted, counted_spec
+from pyautoattack.examples.resnet import ResNet18
 
-from robust_arch.architectures import ArchSpec, build, cost
+from robust_arch.architectures import PRESETS, ArchSpec, build, cost
 from robust_arch.architectures.family import get_family
 from robust_arch.errors import InputError
 
@@ -18,17 +19,6 @@ tasks = st.tuples(st.integers(2, 20), st.tuples(st.integers(1, 4), st.integers(1
 
 def three_digits(value):
     return float(f"{value:.3g}")
-
-
-def counted(spec, num_classes, image_shape):
-    """Parameters and MACs of the built network, counted by torch; no memory is allocated on the meta device."""
-    with torch.device("meta"):
-        net = build(spec, num_classes, image_shape).eval()
-        image = torch.empty(1, *image_shape)
-    with FlopCounterMode(display=False) as counter:
-        net(image)
-    # torch counts a multiply-accumulate as two operations
-    return sum(parameter.numel() for parameter in net.parameters()), counter.get_total_flops() / 2
 
 
 def test_exact_published_totals(published):
@@ -62,12 +52,22 @@ def test_hand_computed_network():
     assert result.stage_macs == (356 * 16, 76 * 4, 141)
     assert result.params == 392 + 84 + 151 + 144 + 14
     assert result.macs == 5696 + 304 + 141 + 144 * 16 + 6
-
-
-def test_shares_are_stage_costs_over_the_sum_of_the_stages():
-    result = cost(ArchSpec("wide_resnet", (1, 1, 1), (2, 2, 3)), num_classes=2, image_shape=(1, 4, 4))
+    # shares are over the sum of the stages
     assert result.shares() == pytest.approx((392 / 627, 84 / 627, 151 / 627))
     assert result.shares("macs") == pytest.approx((5696 / 6141, 304 / 6141, 141 / 6141))
+
+
+def test_hand_computed_network_of_four_stages():
+    # 1x8x8 images, 2 classes, stem 2. Stage 1 (2 to 2, 8x8): convolutions 36 + 36, BN 4 + 4.
+    # Stage 2 (2 to 2 at stride 2, 4x4): the same, and a projection 4 with BN 4.
+    # Stage 3 (2 to 3, 2x2): convolutions 54 + 81, BN 6 + 6, projection 6 with BN 6.
+    # Stage 4 (3 to 1, 1x1): convolutions 27 + 9, BN 2 + 2, projection 3 with BN 2.
+    # Outside: stem 18 weights at 64 positions, BN 4; linear 2 + 2.
+    result = cost(ArchSpec("resnet", (1, 1, 1, 1), (2, 2, 3, 1), stem_width=2), 2, (1, 8, 8))
+    assert result.stage_params == (80, 88, 159, 45)
+    assert result.stage_macs == (72 * 64, 76 * 16, 141 * 4, 39)
+    assert result.params == 80 + 88 + 159 + 45 + 18 + 4 + 4
+    assert result.macs == 4608 + 1216 + 564 + 39 + 18 * 64 + 2
 
 
 def test_shares_of_an_unknown_resource_are_an_error():
@@ -80,34 +80,43 @@ def test_shares_of_an_unknown_resource_are_an_error():
 def test_formula_equals_what_torch_counts_in_the_built_network(depths, widths, task, stem_width):
     spec = ArchSpec("wide_resnet", depths, widths, stem_width=stem_width)
     result = cost(spec, *task)
-    assert (result.params, result.macs) == counted(spec, *task)
+    assert (result.params, result.macs) == counted_spec(spec, *task)
+
+
+@settings(max_examples=25)
+@given(depths, st.integers(1, 3), widths, st.sampled_from([1, 8, 33]), tasks, st.sampled_from([1, 8, 24]))
+def test_the_same_for_four_stages(depths, last_depth, widths, last_width, task, stem_width):
+    spec = ArchSpec("resnet", (*depths, last_depth), (*widths, last_width), stem_width=stem_width)
+    result = cost(spec, *task)
+    assert (result.params, result.macs) == counted_spec(spec, *task)
+
+
+def test_the_preset_resnet18_costs_what_published_code_does():
+    with torch.device("meta"):
+        net = ResNet18().eval()
+    result = cost(PRESETS["resnet18"])
+    assert result.params == 11_173_962
+    assert (result.params, result.macs) == counted(net, (3, 32, 32))
 
 
 @pytest.mark.parametrize("widths", [(16, 16, 16), (32, 32, 8), (8, 32, 32)], ids=str)
 def test_formula_where_adjacent_widths_are_equal_at_stride_2(widths):
     spec = ArchSpec("wide_resnet", (2, 1, 2), widths)
     result = cost(spec, 10, (3, 9, 6))
-    assert (result.params, result.macs) == counted(spec, 10, (3, 9, 6))
+    assert (result.params, result.macs) == counted_spec(spec, 10, (3, 9, 6))
 
 
-@given(depths, widths, tasks)
-def test_shares_sum_to_one(depths, widths, task):
-    result = cost(ArchSpec("wide_resnet", depths, widths), *task)
-    assert sum(result.shares("params")) == pytest.approx(1, abs=1e-12)
-    assert sum(result.shares("macs")) == pytest.approx(1, abs=1e-12)
-
-
-def test_arrays_of_architectures_cost_what_each_costs_alone():
+@pytest.mark.parametrize(("name", "stages", "stem_width"), [("wide_resnet", 3, 16), ("resnet", 4, 64)])
+def test_arrays_of_architectures_cost_what_each_costs_alone(name, stages, stem_width):
     rng = np.random.default_rng(0)
-    many_depths = rng.integers(1, 30, size=(3, 200))
-    many_widths = rng.choice([16, 160, 640, 2048], size=(3, 200))  # equal adjacent widths are among them
-    family = get_family("wide_resnet")
-    terms = family.cost_terms(tuple(many_depths), tuple(many_widths), 16, 10, (3, 32, 31))
+    many_depths = rng.integers(1, 30, size=(stages, 200))
+    many_widths = rng.choice([16, 64, 160, 640, 2048], size=(stages, 200))  # equal adjacent widths are among them
+    terms = get_family(name).cost_terms(tuple(many_depths), tuple(many_widths), stem_width, 10, (3, 32, 31))
     params = sum(terms.stage_params) + terms.outside_params
     macs = sum(terms.stage_macs) + terms.outside_macs
     assert params.dtype == macs.dtype == np.int64
     for i in range(200):
-        spec = ArchSpec("wide_resnet", many_depths[:, i].tolist(), many_widths[:, i].tolist())
+        spec = ArchSpec(name, many_depths[:, i].tolist(), many_widths[:, i].tolist(), stem_width=stem_width)
         alone = cost(spec, 10, (3, 32, 31))
         assert (params[i], macs[i]) == (alone.params, alone.macs)
         assert tuple(stage[i] for stage in terms.stage_params) == alone.stage_params

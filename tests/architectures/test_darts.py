@@ -131,7 +131,7 @@ def test_the_auxiliary_head_counts_and_acts_in_training_only():
     net.train()(x)
     assert net.network.take_auxiliary_logits().shape == (4, 7)
     assert net.network.take_auxiliary_logits() is None
-    with pytest.raises(InputError, match=r"image_shape = \(3, 16, 32\): at least 17 pixels a side"):
+    with pytest.raises(InputError, match=r"image_shape = \(3, 16, 32\): expected at least 17 pixels a side"):
         build(spec, 7, (3, 16, 32))
 
 
@@ -180,14 +180,20 @@ def test_drop_path_leaves_operations_out_in_training():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"normal": ["sep_conv_3x3:1"]}, r"arch\.options\.normal = \('sep_conv_3x3:1',\): pairs of edges"),
+        ({"normal": ["sep_conv_3x3:1"]}, r"arch\.options\.normal = \('sep_conv_3x3:1',\): expected pairs of edges"),
         (
             {"normal": ["conv_9x9:1", "skip_connect:0"]},
-            r"arch\.options\.normal = 'conv_9x9:1': an operation of",
+            r"arch\.options\.normal = 'conv_9x9:1': expected an operation of",
         ),
-        ({"reduce": ["skip_connect:1", "skip_connect:2"]}, r"arch\.options\.reduce = 'skip_connect:2': pairs of edges"),
-        ({"reduce": ["skip_connect:0", "skip_connect:0"]}, r"arch\.options\.reduce = .*: a cell that reads input 1"),
-        ({"auxiliary": "yes"}, r"arch\.options\.auxiliary = 'yes': true or false"),
+        (
+            {"reduce": ["skip_connect:1", "skip_connect:2"]},
+            r"arch\.options\.reduce = 'skip_connect:2': expected pairs of edges",
+        ),
+        (
+            {"reduce": ["skip_connect:0", "skip_connect:0"]},
+            r"arch\.options\.reduce = .*: expected a cell that reads input 1",
+        ),
+        ({"auxiliary": "yes"}, r"arch\.options\.auxiliary = 'yes': expected true or false"),
     ],
 )
 def test_bad_options_are_named(options, message):

@@ -56,9 +56,9 @@ def test_each_layer_reads_all_before_it():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"transition_widths": [3, 2]}, r"arch\.options\.transition_widths = \(3, 2\): a list of 3 integers"),
-        ({"transition_widths": [3, 2, 0]}, r"arch\.options\.transition_widths = 0: an integer of at least 1"),
-        ({"transition_widths": 8}, r"arch\.options\.transition_widths = 8: a list"),
+        ({"transition_widths": [3, 2]}, r"arch\.options\.transition_widths = \(3, 2\): expected a list of 3 integers"),
+        ({"transition_widths": [3, 2, 0]}, r"arch\.options\.transition_widths = 0: expected an integer of at least 1"),
+        ({"transition_widths": 8}, r"arch\.options\.transition_widths = 8: expected a list"),
         ({"expansion": 0}, r"arch\.options\.expansion = 0"),
     ],
 )

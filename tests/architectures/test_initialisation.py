@@ -46,5 +46,5 @@ def test_another_one_is_another_architecture():
     spec = ArchSpec(**BASE, initialisation="he")
     assert spec.to_dict()["initialisation"] == "he"
     assert spec != ArchSpec(**BASE)
-    with pytest.raises(InputError, match=r"arch\.initialisation = 'xavier': one of published, he, lecun, ntk"):
+    with pytest.raises(InputError, match=r"arch\.initialisation = 'xavier': expected one of published, he, lecun, ntk"):
         ArchSpec(**BASE, initialisation="xavier")

@@ -76,5 +76,5 @@ def test_weights_of_published_code_load():
 
 
 def test_three_stages_are_refused():
-    with pytest.raises(InputError, match=r"arch\.depths = \(1, 1, 1\): family preact_resnet has 4 stages"):
+    with pytest.raises(InputError, match=r"arch\.depths = \(1, 1, 1\): expected 4 stages, as family preact_resnet has"):
         ArchSpec("preact_resnet", (1, 1, 1), (8, 8, 8))

@@ -31,7 +31,7 @@ def test_jointly_scaled_presets_are_the_published_depths_and_widening_factors(pu
     for name, row in zip(("wrn_a1", "wrn_a2", "wrn_a3"), rows, strict=True):
         widths = tuple(base * factor for base, factor in zip((16, 32, 64), row["widen"], strict=True))
         assert PRESETS[name] == ArchSpec("wide_resnet", row["depths"], widths)
-        # the published budgets are nominal: the dearest of these networks stands at 10.8 of "10"
+        # the published budgets are nominal: the most expensive of these networks costs 10.8 of "10"
         assert cost(PRESETS[name]).macs / 1e9 == pytest.approx(row["budget_gmacs"], rel=0.1)
 
 
@@ -53,18 +53,13 @@ def test_resnet18_is_the_one_of_small_images():
 def test_an_unknown_preset_is_named_with_the_known_ones():
     with pytest.raises(InputError, match=r"arch = 'wrn_34_11': .*wrn_34_10.*wrn_34_12"):
         PRESETS["wrn_34_11"]
-
-
-def test_presets_behave_like_any_mapping_where_a_name_is_absent():
+    # as in any mapping
     assert "wrn_34_11" not in PRESETS
     assert PRESETS.get("wrn_34_11") is None
 
 
-def test_a_spec_is_named_by_its_preset():
+def test_a_spec_is_named_by_its_preset_or_its_stages():
     assert arch_name(ArchSpec("wide_resnet", [5, 5, 5], [320, 640, 512])) == "wrn_34_r"
-
-
-def test_a_spec_without_preset_is_named_by_its_stages():
     assert arch_name(ArchSpec("wide_resnet", (2, 2, 2), (16, 32, 63))) == "wide_resnet-d2-2-2-w16-32-63"
 
 

@@ -122,9 +122,9 @@ def test_weights_of_published_code_load_without_what_it_never_uses():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"options": {"scales": 1}}, r"arch\.options\.scales = 1: an integer of at least 2"),
-        ({"options": {"preactivated": 1}}, r"arch\.options\.preactivated = 1: true or false"),
-        ({"dropout": 0.1}, r"arch\.dropout = 0\.1: 0, as family robust_resnet"),
+        ({"options": {"scales": 1}}, r"arch\.options\.scales = 1: expected an integer of at least 2"),
+        ({"options": {"preactivated": 1}}, r"arch\.options\.preactivated = 1: expected true or false"),
+        ({"dropout": 0.1}, r"arch\.dropout = 0\.1: expected 0, as family robust_resnet"),
     ],
 )
 def test_what_the_family_does_not_have_is_named(change, message):

@@ -48,10 +48,13 @@ def test_pooling_reads_the_border():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"depths": (1,) * 4, "widths": (8,) * 4}, r"arch\.depths = \(1, 1, 1, 1\): family vgg has 5 stages"),
-        ({"dropout": 0.1}, r"arch\.dropout = 0\.1: 0, as"),
-        ({"stem_width": 64}, r"arch\.stem_width = 64: 16, the default, as family vgg has no stem"),
-        ({"options": {"stem": "imagenet"}}, r"arch\.options = \{'stem': 'imagenet'\}: nothing"),
+        (
+            {"depths": (1,) * 4, "widths": (8,) * 4},
+            r"arch\.depths = \(1, 1, 1, 1\): expected 5 stages, as family vgg has",
+        ),
+        ({"dropout": 0.1}, r"arch\.dropout = 0\.1: expected 0, as"),
+        ({"stem_width": 64}, r"arch\.stem_width = 64: expected 16, the default, as family vgg has no stem"),
+        ({"options": {"stem": "imagenet"}}, r"arch\.options = \{'stem': 'imagenet'\}: expected nothing"),
     ],
 )
 def test_what_the_family_does_not_have_is_named(change, message):

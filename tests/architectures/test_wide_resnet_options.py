@@ -127,16 +127,16 @@ def test_a_bottleneck_network_stretches_no_change_by_more_than_its_bound():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"block": "wide"}, r"arch\.options\.block = 'wide': one of basic, bottleneck"),
+        ({"block": "wide"}, r"arch\.options\.block = 'wide': expected one of basic, bottleneck"),
         ({"block": ["basic", "basic"]}, r"arch\.options\.block = \['basic', 'basic'\]: .* 3, one per stage"),
-        ({"activation": ["relu", "relu", "swish"]}, r"arch\.options\.activation = 'swish': one of relu"),
+        ({"activation": ["relu", "relu", "swish"]}, r"arch\.options\.activation = 'swish': expected one of relu"),
         ({"dropout": [0, 0, 1]}, r"arch\.options\.dropout = 1: .*below 1"),
         ({"se_ratio": -1}, r"arch\.options\.se_ratio = -1"),
-        ({"stem": "mnist"}, r"arch\.options\.stem = 'mnist': one of cifar, imagenet"),
+        ({"stem": "mnist"}, r"arch\.options\.stem = 'mnist': expected one of cifar, imagenet"),
         ({"blok": "basic"}, r"arch\.options\.blok: unknown key; did you mean block"),
-        (3, r"arch\.options = 3: a mapping"),
-        ({"block": [["basic"], "basic", "basic"]}, r"arch\.options\.block = .*: text, a number"),
-        ({"dropout": [0, None, float("nan")]}, r"arch\.options\.dropout = nan: a number"),
+        (3, r"arch\.options = 3: expected a mapping"),
+        ({"block": [["basic"], "basic", "basic"]}, r"arch\.options\.block = .*: expected text, a number"),
+        ({"dropout": [0, None, float("nan")]}, r"arch\.options\.dropout = nan: expected a number"),
     ],
 )
 def test_bad_options_are_named(options, message):

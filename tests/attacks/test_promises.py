@@ -7,15 +7,17 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import torch
+from evaluations import shorten_square
 from torch import nn
 
-from robust_arch.attacks import PGD, Attack, Clean, Margin, ThreatModel
+from robust_arch.attacks import NFGSM, PGD, Attack, Bernoulli, Clean, GuidedMargin, Margin, ThreatModel
 from robust_arch.attacks.autoattack import AutoAttack
 from robust_arch.errors import InputError
 
 THREAT = ThreatModel("linf", 0.2)
 FGSM = PGD(steps=1, rel_step_size=1.0, start=Clean())
 PGD5 = PGD(steps=5, rel_step_size=0.25)
+GAMA = PGD(steps=100, rel_step_size=2.0, drops=(60, 85), start=Bernoulli(), loss=GuidedMargin())
 CW5 = PGD(steps=5, rel_step_size=0.25, loss=Margin())
 
 
@@ -36,9 +38,9 @@ class Rogue(Attack):
 
 
 GRADIENT_ATTACKS = pytest.mark.parametrize("attack", [FGSM, PGD5, CW5], ids=["fgsm", "pgd", "cw"])
-ATTACKS = pytest.mark.parametrize(
-    "attack", [FGSM, PGD5, CW5, AutoAttack(), Rogue()], ids=["fgsm", "pgd", "cw", "autoattack", "rogue"]
-)
+ALL = {"fgsm": FGSM, "pgd": PGD5, "cw": CW5, "autoattack": AutoAttack(), "rogue": Rogue()}
+ATTACKS = pytest.mark.parametrize("attack", ALL.values(), ids=ALL)
+L2 = ThreatModel("l2", 0.3)
 
 
 @pytest.fixture
@@ -91,18 +93,17 @@ def tracing():
     sys.settrace(before)
 
 
-@ATTACKS
-def test_the_network_and_the_random_states_are_left_as_they_were(attack, net):
+# the library's Square attack needs larger images under l2
+@pytest.mark.parametrize(
+    ("attack", "threat"),
+    [*((attack, THREAT) for attack in ALL.values()), (PGD5, L2), (CW5, L2), (Rogue(unfreeze=True), L2)],
+)
+def test_the_network_and_the_random_states_are_left_as_they_were(attack, threat, net, monkeypatch):
+    shorten_square(monkeypatch)
     x, y = batch(4)
     before = state_of(net), random_state()
-    attack(net, x, y, THREAT)
+    attack(net, x, y, threat)
     assert (state_of(net), random_state()) == before
-
-
-def test_parameters_that_an_attack_unfroze_are_frozen_again(net):
-    before = state_of(net)
-    Rogue(unfreeze=True)(net, *batch(4), THREAT)
-    assert state_of(net) == before
 
 
 @pytest.mark.parametrize("attack", [FGSM, PGD5, CW5, AutoAttack()], ids=["fgsm", "pgd", "cw", "autoattack"])
@@ -136,23 +137,40 @@ def test_the_network_is_attacked_in_evaluation_mode(attack, net):
     assert not any(any(modes) for modes in seen)
 
 
+@pytest.mark.parametrize("threat", [THREAT, L2], ids=str)
 @pytest.mark.parametrize("attack", [FGSM, PGD5, CW5, Rogue()], ids=["fgsm", "pgd", "cw", "rogue"])
-def test_the_result_lies_in_ball_and_box_and_is_a_tensor_of_its_own(attack, net):
+def test_the_result_lies_in_ball_and_box_and_is_a_tensor_of_its_own(attack, threat, net):
     x, y = batch(4)
-    clean = x.clone()
-    x_adv = attack(net, x, y, THREAT)
+    x.requires_grad_(True)
+    clean = x.detach().clone()
+    x_adv = attack(net, x, y, threat)
     assert torch.equal(x, clean)
+    assert x.grad is None
     assert x_adv.data_ptr() != x.data_ptr()
     assert not x_adv.requires_grad
     assert x_adv.dtype == x.dtype
-    assert ((x_adv.double() - x.double()).abs() <= THREAT.eps).all()
+    offset = (x_adv.double() - clean.double()).flatten(1)
+    assert (offset.norm(dim=1, p=torch.inf if threat is THREAT else 2) <= threat.eps).all()
     assert ((x_adv >= 0) & (x_adv <= 1)).all()
+    if threat is THREAT and isinstance(attack, Rogue):  # whatever an attack returns is projected
+        np.testing.assert_allclose(x_adv, np.minimum(clean.numpy() + 0.2, 1), rtol=0, atol=2.0**-23)
 
 
-def test_whatever_an_attack_returns_is_projected(net):
-    x, y = batch(4)
-    x_adv = Rogue(shift=7.0)(net, x, y, THREAT)
-    np.testing.assert_allclose(x_adv, np.minimum(x.numpy() + 0.2, 1), rtol=0, atol=2.0**-23)
+class Detached(nn.Sequential):
+    def forward(self, x):
+        return super().forward(x).detach()
+
+
+class Classes(nn.Sequential):
+    def forward(self, x):
+        return nn.functional.one_hot(super().forward(x).argmax(dim=1), 5).float()
+
+
+@pytest.mark.parametrize("attack", [FGSM, CW5, NFGSM(), AutoAttack()], ids=["fgsm", "cw", "n_fgsm", "autoattack"])
+@pytest.mark.parametrize("kind", [Detached, Classes])
+def test_a_network_without_a_gradient_is_named(kind, attack, net):
+    with pytest.raises(InputError, match=r"net = 'logits without a gradient': .*differentiable"):
+        attack(kind(net), *batch(2), THREAT)
 
 
 @pytest.mark.parametrize("shift", [float("nan"), float("inf")])
@@ -172,15 +190,6 @@ def test_the_caller_may_have_switched_gradients_off(context, attack, net):
 
 
 @GRADIENT_ATTACKS
-def test_images_that_carry_gradients_gain_none(attack, net):
-    x, y = batch(4)
-    x.requires_grad_(True)
-    attack(net, x, y, THREAT)
-    assert x.grad is None
-    assert x.requires_grad
-
-
-@GRADIENT_ATTACKS
 @pytest.mark.parametrize("size", [0, 1])
 def test_small_batches(size, attack, net):
     x, y = batch(size)
@@ -195,41 +204,38 @@ def flat(linear):
     return linear(torch.zeros(5, 9))
 
 
-def test_the_start_of_an_example_follows_from_seed_and_index_alone(flat):
+@pytest.mark.parametrize(
+    ("attack", "threat"), [(PGD5, THREAT), (PGD5, L2), (PGD(steps=3, rel_step_size=2.0, start=Bernoulli()), THREAT)]
+)
+def test_the_start_of_an_example_follows_from_seed_and_index_alone(attack, threat, flat):
     x, y = batch(8)
     index = torch.tensor([40, 7, 0, 3, 1000, 2, 11, 5])
-    starts = PGD5(flat, x, y, THREAT, seed=3, index=index)
+    starts = attack(flat, x, y, threat, seed=3, index=index)
     order = torch.tensor([5, 0, 7])
-    assert torch.equal(PGD5(flat, x[order], y[order], THREAT, seed=3, index=index[order]), starts[order])
+    assert torch.equal(attack(flat, x[order], y[order], threat, seed=3, index=index[order]), starts[order])
     for i in range(8):
-        alone = PGD5(flat, x[i : i + 1], y[i : i + 1], THREAT, seed=3, index=index[i : i + 1])
+        alone = attack(flat, x[i : i + 1], y[i : i + 1], threat, seed=3, index=index[i : i + 1])
         assert torch.equal(alone[0], starts[i])
+    # seeds and indices give different starts; calls are stateless and default to seed 0 and positions
+    grey = torch.full_like(x, 0.5)
+    starts = torch.cat([attack(flat, grey, y, threat, seed=seed) for seed in (0, 1, 2)])
+    # of 2^9 corners a few may be drawn twice
+    assert len(starts.unique(dim=0)) >= (20 if isinstance(attack.start, Bernoulli) else 24)
+    for _ in range(2):
+        assert torch.equal(attack(flat, grey, y, threat, seed=0, index=torch.arange(8)), starts[:8])
 
 
-def test_seeds_and_indices_give_different_starts(flat):
-    x = torch.full((6, 1, 3, 3), 0.5)
-    y = torch.zeros(6, dtype=torch.int64)
-    starts = torch.cat([PGD5(flat, x, y, THREAT, seed=seed) for seed in (0, 1, 2)])
-    assert len(starts.unique(dim=0)) == 18
-
-
-def test_calls_are_stateless_and_default_to_seed_0_and_positions(flat):
-    x, y = batch(6)
-    expected = PGD5(flat, x, y, THREAT, seed=0, index=torch.arange(6))
-    assert torch.equal(PGD5(flat, x, y, THREAT), expected)
-    assert torch.equal(PGD5(flat, x, y, THREAT), expected)
-
-
-@pytest.mark.parametrize("attack", [PGD5, CW5], ids=["pgd", "cw"])
-def test_an_attack_does_not_depend_on_the_company_of_an_example(attack, net):
+@pytest.mark.parametrize(("attack", "threat"), [(PGD5, THREAT), (CW5, THREAT), (GAMA, THREAT), (GAMA, L2)])
+def test_an_attack_does_not_depend_on_the_company_of_an_example(attack, threat, net):
     # in float64, so that the order of sums in a batch of another size decides no sign
-    net, (x, y) = net.double(), batch(8)
+    net, (x, y) = net.double(), batch(4)
     x = x.double()
-    together = attack(net, x, y, THREAT, seed=1)
+    together = attack(net, x, y, threat, seed=1)
     alone = [
-        attack(net, x[i : i + 1], y[i : i + 1], THREAT, seed=1, index=torch.tensor([i])) for i in reversed(range(8))
+        attack(net, x[i : i + 1], y[i : i + 1], threat, seed=1, index=torch.tensor([i])) for i in reversed(range(4))
     ]
-    torch.testing.assert_close(torch.cat(alone[::-1]), together, rtol=0, atol=1e-12)
+    # such sums change the last bits of a step that is not a sign
+    torch.testing.assert_close(torch.cat(alone[::-1]), together, rtol=0, atol=1e-12 if threat is THREAT else 1e-9)
 
 
 X, Y = batch(2)
@@ -239,15 +245,15 @@ X, Y = batch(2)
 @pytest.mark.parametrize(
     ("x", "y", "message"),
     [
-        (X + 0.5, Y, r"x = .*: images in \[0, 1\]"),
-        (X - 0.5, Y, r"x = .*: images in \[0, 1\]"),
-        (X * float("nan"), Y, r"x = .*nan.*: images in \[0, 1\]"),
-        ((X * 255).byte(), Y, r"x = .*uint8.*: float32 or float64 images of shape"),
-        (X[0], Y, r"x = .*\(1, 3, 3\).*: float32 or float64 images of shape"),
-        (X, torch.tensor([0, -1]), "y = -1: labels of at least 0"),
-        (X, Y.float(), r"y = .*float32.*: int64 labels of shape \(2,\)"),
-        (X, Y[:1], r"y = .*\(1,\).*: int64 labels of shape \(2,\)"),
-        (X, Y[:, None], r"y = .*\(2, 1\).*: int64 labels of shape \(2,\)"),
+        (X + 0.5, Y, r"x = .*: expected images in \[0, 1\]"),
+        (X - 0.5, Y, r"x = .*: expected images in \[0, 1\]"),
+        (X * float("nan"), Y, r"x = .*nan.*: expected images in \[0, 1\]"),
+        ((X * 255).byte(), Y, r"x = .*uint8.*: expected float32 or float64 images of shape"),
+        (X[0], Y, r"x = .*\(1, 3, 3\).*: expected float32 or float64 images of shape"),
+        (X, torch.tensor([0, -1]), "y = -1: expected labels of at least 0"),
+        (X, Y.float(), r"y = .*float32.*: expected int64 labels of shape \(2,\)"),
+        (X, Y[:1], r"y = .*\(1,\).*: expected int64 labels of shape \(2,\)"),
+        (X, Y[:, None], r"y = .*\(2, 1\).*: expected int64 labels of shape \(2,\)"),
     ],
 )
 def test_bad_input_is_named_and_changes_nothing(x, y, message, attack, net):

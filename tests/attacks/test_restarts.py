@@ -78,6 +78,9 @@ def test_of_several_attempts_the_first_success_is_kept_else_the_largest_margin(a
     attempts = single_attempts(attack, hills, x, y, threat, 7, index, 4)
     expected, numbers, margins = kept_of(hills, y, attempts)
     found = dataclasses.replace(attack, restarts=4)(hills, x, y, threat, seed=7, index=index)
+    offset = (found - x).flatten(1)
+    assert (offset.norm(dim=1, p=torch.inf if threat is LINF else 2) <= threat.eps).all()
+    assert ((found >= 0) & (found <= 1)).all()
     # Euclidean steps carry the last bits of sums whose order follows the size of the batch
     torch.testing.assert_close(found, expected, rtol=0, atol=0 if threat.norm == "linf" else 1e-9)
     fell = (margins > 0).any(axis=0)
@@ -108,18 +111,19 @@ def test_one_attempt_is_the_loop_without_more(attack, hills):
 
 
 @THREATS
-@ATTACKS
-def test_another_attempt_loses_nothing(attack, threat, hills):
+def test_another_attempt_loses_nothing(threat, hills):
     x, y, index = lot(hills)
     before, best = None, None
-    for restarts in (1, 2, 3, 5):
-        found = dataclasses.replace(attack, restarts=restarts)(hills, x, y, threat, seed=2, index=index)
+    for restarts in (1, 2, 4):
+        found = dataclasses.replace(GAMA12, restarts=restarts)(hills, x, y, threat, seed=2, index=index)
         margin = leads(hills, found, y)
-        if before is not None:
+        if before is None:
+            first = margin
+        else:
             assert torch.equal(found[best > 0], before[best > 0])  # what fell stays as it fell
             assert (margin >= best).all()
         before, best = found, margin
-    assert (leads(hills, attack(hills, x, y, threat, seed=2, index=index), y) > 0).sum() < (best > 0).sum()
+    assert (first > 0).sum() < (best > 0).sum()
 
 
 def test_later_attempts_see_only_the_examples_that_stand(hills):
@@ -201,15 +205,6 @@ def test_with_restarts_a_batch_of_one_gives_what_all_at_once_give(attack, hills)
     assert torch.equal(attack(hills, x[order], y[order], LINF, seed=1, index=index[order]), together[order])
 
 
-@THREATS
-def test_every_attempt_ends_inside_ball_and_box(threat, hills):
-    x, y, index = lot(hills)
-    x_adv = dataclasses.replace(PGD8, restarts=4)(hills, x, y, threat, index=index)
-    offset = (x_adv - x).flatten(1)
-    assert (offset.norm(dim=1, p=torch.inf if threat is LINF else 2) <= threat.eps).all()
-    assert ((x_adv >= 0) & (x_adv <= 1)).all()
-
-
 # ---- settings
 
 
@@ -219,19 +214,10 @@ def test_the_named_attack_is_fifty_steps_from_ten_starts():
     assert attack == PGD(steps=50, rel_step_size=0.1, restarts=10)
 
 
-@pytest.mark.parametrize(
-    ("given", "message"),
-    [
-        ({"restarts": 2, "start": Clean()}, r"attack\.restarts = 2: 1 where every attempt starts from the clean image"),
-        ({"restarts": 0}, r"attack\.restarts = 0: an integer of at least 1"),
-        ({"restarts": True}, r"attack\.restarts = True: an integer of at least 1"),
-        ({"restarts": 2.0}, r"attack\.restarts = 2\.0: an integer of at least 1"),
-    ],
-)
-def test_bad_numbers_of_restarts_are_named(given, message):
-    with pytest.raises(InputError, match=message):
-        PGD(**{"steps": 20, "rel_step_size": 0.1, **given})
-
-
-def test_one_attempt_from_the_clean_image_is_allowed():
+def test_bad_numbers_of_restarts_are_named():
+    for restarts in (0, True, 2.0):
+        with pytest.raises(InputError, match=rf"attack\.restarts = {restarts}: .*an integer of at least 1"):
+            PGD(steps=20, rel_step_size=0.1, restarts=restarts)
+    with pytest.raises(InputError, match=r"attack\.restarts = 2: .*1 where every attempt starts from the clean image"):
+        PGD(steps=20, rel_step_size=0.1, restarts=2, start=Clean())
     assert PGD(steps=1, rel_step_size=1.0, start=Clean(), restarts=1).restarts == 1

@@ -151,10 +151,6 @@ def natural(text: str) -> list[tuple[int, Any]]:
     return [(0, int(part)) if part.isdigit() else (1, part) for part in re.split(r"(\d+)", text) if part]
 
 
-def test_a_report_of_1000_runs_is_small(study: Study) -> None:
-    assert study.path.stat().st_size < 8_000_000
-
-
 @pytest.mark.parametrize(
     ("heading", "column"),
     [("params", "params"), ("MACs", "macs"), ("worst case (%)", "worst_case_acc"), ("local Lipschitz", "lipschitz")],
@@ -199,13 +195,6 @@ def test_the_filter_keeps_what_pandas_keeps(page: Any, study: Study) -> None:
     assert "Nothing to draw" in page.inner_text("#legend")
 
 
-def test_the_page_opens_on_the_main_group(page: Any, study: Study) -> None:
-    assert count(page) == len(study.main)
-    assert len(shown_runs(page)) == 100
-    page.click("#more")
-    assert shown_runs(page) == list(study.main["run_id"][:200])
-
-
 def test_rows_of_two_groups_are_never_in_one_ranking(page: Any, study: Study) -> None:
     page.select_option("#objective", "trades")  # which the main group does not hold
     assert page.input_value("#group") == "-1"
@@ -227,13 +216,6 @@ def test_rows_of_two_groups_are_never_in_one_ranking(page: Any, study: Study) ->
         accuracies = rows.loc[list(block[1:]), "clean_acc"]
         assert len(accuracies) == len(rows)
         assert accuracies.is_monotonic_increasing
-
-
-def test_failed_runs_are_found_by_their_status(page: Any) -> None:
-    page.select_option("#status", "failed")
-    assert count(page) == 20
-    page.locator("#rows [data-open]").first.click()
-    assert "failed" in page.inner_text("#card-body")
 
 
 def test_a_facet_taken_back_restores_the_group(page: Any, study: Study) -> None:
@@ -359,13 +341,6 @@ def test_a_phone_scrolls_in_one_direction(page: Any) -> None:
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
 
 
-def test_a_phone_shows_verdicts_whole(page: Any) -> None:
-    page.set_viewport_size({"width": 375, "height": 800})
-    cells = page.locator(".verdicts table th, .verdicts table td")
-    assert cells.count() > 20
-    assert max(right_ends(page, ".verdicts table th, .verdicts table td")) <= 375
-
-
 def right_ends(page: Any, selector: str) -> list[float]:
     ends: list[float] = page.eval_on_selector_all(
         selector, "all => all.map(node => node.getBoundingClientRect()).filter(box => box.width).map(box => box.right)"
@@ -381,25 +356,6 @@ def test_the_star_is_explained_where_it_stands(page: Any, study: Study, unit: st
     assert "highest held-out robust accuracy" in page.inner_text("#legend")
     page.fill("#filter", "no such network")
     assert "★" not in page.inner_text("#legend")
-
-
-def test_the_plot_begins_on_the_second_screen_at_the_latest(page: Any) -> None:
-    page.set_viewport_size({"width": 1366, "height": 900})
-    assert page.locator(".verdicts tbody tr").count() >= 10
-    assert page.evaluate("document.getElementById('plot').getBoundingClientRect().top + scrollY") < 1.3 * 900
-
-
-def test_axes_of_a_phone_have_three_numbers(page: Any) -> None:
-    page.set_viewport_size({"width": 375, "height": 800})
-    for cost in ("params", "macs", "share"):
-        page.select_option("#cost", cost)
-        for anchor in ("end", "middle"):
-            places = page.eval_on_selector_all(
-                f"#chart text[text-anchor={anchor}]:not(.title)",
-                "all => all.map(node => Number(node.getAttribute('x')) + Number(node.getAttribute('y')))",
-            )
-            assert len(places) >= 3, (cost, anchor)
-            assert min(abs(np.diff(places))) >= 40
 
 
 def test_ranges_of_every_size_have_three_round_numbers_with_room(browser: Any) -> None:

@@ -1,7 +1,5 @@
 import functools
 import json
-import subprocess
-import sys
 from dataclasses import dataclass, field
 from fractions import Fraction
 
@@ -17,6 +15,11 @@ class Inner:
     rate: float = 0.1
 
 
+class Plain:
+    def __init__(self):
+        self.steps, self.rel = 10, 0.25
+
+
 @dataclass(frozen=True)
 class Outer:
     name: str
@@ -25,7 +28,7 @@ class Outer:
 
 
 def build(*positional, **named):
-    """Stands for something that a configuration gives only some arguments of."""
+    """Something that a configuration gives only some arguments of."""
 
 
 def other(*positional, **named):
@@ -47,39 +50,25 @@ def other(*positional, **named):
         ((1, (2.0, "a")), [1, [2, "a"]]),
         ({"b": (1,), 2: None}, {"b": [1], "2": None}),
         (Outer("a"), {"class": "Outer", "name": "a", "inner": {"class": "Inner", "rate": 0.1}, "factor": 2}),
+        (Plain(), {"class": "Plain", "steps": 10, "rel": 0.25}),
+        # defaults are part of it: written out or left out, it is the same question
+        (
+            PGD(steps=20, rel_step_size=0.1),
+            {"class": "PGD", "steps": 20, "rel_step_size": 0.1, "start": {"class": "Uniform"},
+             "loss": {"class": "CrossEntropy"}, "drops": [], "restarts": 1},
+        ),
+        (ThreatModel("linf", "8/255"), {"class": "ThreatModel", "norm": "linf", "eps_fraction": "8/255"}),
         (
             functools.partial(build, lr=0.1, inner=Inner(2.0)),
             {"class": "build", "lr": 0.1, "inner": {"class": "Inner", "rate": 2}},
         ),
     ],
-)
+)  # fmt: skip
 def test_descriptions(value, expected):
     described = describe(value)
     assert described == expected
     # 1 == 1.0 == True in Python, but not in JSON
     assert json.dumps(described) == json.dumps(expected)
-
-
-def test_an_ordinary_object_is_told_by_its_attributes():
-    class Plain:
-        def __init__(self):
-            self.steps, self.rel = 10, 0.25
-
-    assert describe(Plain()) == {"class": "Plain", "steps": 10, "rel": 0.25}
-
-
-def test_defaults_are_part_of_a_description():
-    # written out or left out, it is the same question
-    assert describe(PGD(steps=20, rel_step_size=0.1)) == {
-        "class": "PGD",
-        "steps": 20,
-        "rel_step_size": 0.1,
-        "start": {"class": "Uniform"},
-        "loss": {"class": "CrossEntropy"},
-        "drops": [],
-        "restarts": 1,
-    }
-    assert describe(ThreatModel("linf", "8/255")) == {"class": "ThreatModel", "norm": "linf", "eps_fraction": "8/255"}
 
 
 def hashed(value):
@@ -107,51 +96,36 @@ def test_different_questions_have_different_hashes(first, second):
     assert hashed(first) != hashed(second)
 
 
-def test_one_radius_written_in_two_ways_is_one_question():
-    assert (
-        hashed(ThreatModel("linf", "0.2")) == hashed(ThreatModel("linf", "51/255")) == hashed(ThreatModel("linf", 0.2))
-    )
-
-
-def test_an_integer_and_the_equal_float_are_one_question():
-    # YAML writes either: weight_decay: 0 and 0.0, gamma: 1 and 1.0
-    assert hashed({"gamma": 1.0, "decay": 0}) == hashed({"gamma": 1, "decay": -0.0})
-
-
-def test_moving_code_does_not_change_who_a_run_is():
-    elsewhere = type("Inner", (), {"__module__": "somewhere.else.entirely"})()
-    elsewhere.rate = 0.1
-    assert hashed(elsewhere) == hashed(Inner())
-
-
-def test_the_order_of_keys_does_not_matter():
-    first = {"a": 1, "b": {"c": 2, "d": [3, 4]}}
-    second = {"b": {"d": [3, 4], "c": 2}, "a": 1}
-    assert short_hash(first) == short_hash(second)
-
-
 @pytest.mark.parametrize(
-    ("content", "digest"),
+    "ways",
     [
-        # printf '%s' '{"a":[1,0.1,"\u03b5",null,true],"b":{}}' | sha256sum
-        ({"b": {}, "a": [1, 0.1, "ε", None, True]}, "e4c4d1b4c5cb"),
-        # printf '%s' '{}' | sha256sum
-        ({}, "44136fa355b3"),
+        [ThreatModel("linf", radius) for radius in ("0.2", "51/255", 0.2)],
+        # YAML writes either: weight_decay: 0 and 0.0, gamma: 1 and 1.0
+        [{"gamma": 1.0, "decay": 0}, {"gamma": 1, "decay": -0.0}],
+        # the order of keys does not matter
+        [{"a": 1, "b": {"c": 2, "d": [3, 4]}}, {"b": {"d": [3, 4], "c": 2}, "a": 1}],
+        # code may move to another module
+        [Inner(), dataclass(type("Inner", (), {"__annotations__": {"rate": float}, "__module__": "elsewhere"}))(0.1)],
     ],
+    ids=["radius", "integer and float", "order", "module"],
 )
-def test_the_hash_is_that_of_the_canonical_text(content, digest):
-    # a changed hash would orphan every run that is recorded
-    assert short_hash(content) == digest
+def test_one_question_written_in_different_ways_has_one_hash(ways):
+    assert len(set(map(hashed, ways))) == 1
 
 
-def test_the_hash_is_the_same_in_another_process():
-    content = {"names": ["a", "b"], "rate": 0.1}
-    code = f"from robust_arch.common.identity import short_hash; print(short_hash({content!r}))"
-    outputs = {
-        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment).stdout
-        for environment in ({"PYTHONHASHSEED": "1"}, {"PYTHONHASHSEED": "2"})
-    }
-    assert outputs == {short_hash(content) + "\n"}
+def test_defaults_may_be_left_out_so_that_a_later_field_changes_nothing():
+    assert describe(Outer("a"), defaults=False) == {"class": "Outer", "name": "a"}
+    changed = Outer("a", inner=Inner(0.2), factor=3)
+    expected = {"class": "Outer", "name": "a", "inner": {"class": "Inner", "rate": 0.2}, "factor": 3}
+    assert describe(changed, defaults=False) == expected
+
+
+def test_the_hash_is_that_of_the_canonical_text():
+    """A changed hash would orphan every run that is recorded."""
+    # printf '%s' '{"a":[1,0.1,"\u03b5",null,true],"b":{}}' | sha256sum
+    assert short_hash({"b": {}, "a": [1, 0.1, "ε", None, True]}) == "e4c4d1b4c5cb"
+    # printf '%s' '{}' | sha256sum
+    assert short_hash({}) == "44136fa355b3"
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

@@ -92,7 +92,7 @@ def test_no_images_stay_no_images():
 
 
 def test_negative_padding_is_named():
-    with pytest.raises(InputError, match=r"padding = -1: an integer of at least 0"):
+    with pytest.raises(InputError, match=r"padding = -1: expected an integer of at least 0"):
         CropFlip(padding=-1)
 
 

@@ -1,4 +1,4 @@
-"""What becomes of the pixels of one file: each conversion has the right result and a name, the rest is refused."""
+"""The pixels of one file: each conversion has the right result and a name, everything else is refused."""
 
 import struct
 import zlib
@@ -58,29 +58,42 @@ def tiff(path, pixels):
     return path
 
 
-@pytest.mark.parametrize("suffix", ["png", "bmp", "ppm", "tif", "PNG", "apng", "pnm"])
+def rows(pixels):
+    return [row.tobytes() for row in pixels]
+
+
+def alpha_of(*values):
+    """An opaque alpha channel, but for these values at the beginning of its first row."""
+    alpha = np.full((4, 6), 255, dtype=np.uint8)
+    alpha[0, : len(values)] = values
+    return alpha
+
+
+def palette_image():
+    image = Image.fromarray(np.arange(24, dtype=np.uint8).reshape(4, 6), mode="P")
+    image.putpalette(RGB.tobytes())
+    return image
+
+
+def turned(orientation):
+    exif = Image.Exif()
+    exif[274] = orientation
+    return {"exif": exif}
+
+
+EXACT = {"png": {}, "bmp": {}, "ppm": {}, "tif": {}, "PNG": {}, "apng": {"format": "PNG"}, "pnm": {"format": "PPM"}}
+JPEG = {"format": "JPEG", "quality": 100, "subsampling": 0}
+ROUNDED = {  # some of the colour spaces round
+    "jp2": {"irreversible": False}, "j2k": {"irreversible": False}, "avif": {"quality": 100, "subsampling": "4:4:4"},
+    "webp": {"lossless": True}, "jfif": JPEG, "jpe": JPEG,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("suffix", [*EXACT, *ROUNDED])
 def test_colours_of_8_bits_are_taken_as_they_are(suffix, tmp_path):
-    image = Image.fromarray(RGB)
-    kind = {"apng": "PNG", "pnm": "PPM"}.get(suffix)
-    pixels, conversions = decoded(saved(tmp_path / f"x.{suffix}", image, format=kind))
-    np.testing.assert_array_equal(pixels, RGB)
-    assert conversions == []
-
-
-@pytest.mark.parametrize(
-    ("suffix", "options"),
-    [
-        ("jp2", {"irreversible": False}),
-        ("j2k", {"irreversible": False}),
-        ("avif", {"quality": 100, "subsampling": "4:4:4"}),
-        ("webp", {"lossless": True}),
-        ("jfif", {"format": "JPEG", "quality": 100, "subsampling": 0}),
-        ("jpe", {"format": "JPEG", "quality": 100, "subsampling": 0}),
-    ],
-)
-def test_formats_of_other_suffixes_are_read(suffix, options, tmp_path):
+    options = {**EXACT, **ROUNDED}[suffix]
     pixels, conversions = decoded(saved(tmp_path / f"x.{suffix}", Image.fromarray(RGB), **options))
-    np.testing.assert_allclose(pixels.astype(int), RGB, atol=6)  # some of the colour spaces round
+    np.testing.assert_allclose(pixels.astype(int), RGB, atol=0 if suffix in EXACT else 6)
     assert conversions == []
 
 
@@ -92,17 +105,87 @@ def test_the_content_decides_the_format_and_nothing_but_images_is_opened(tmp_pat
         decoded(saved(tmp_path / "y.png", Image.fromarray(RGB), format="EPS"))
 
 
-@pytest.mark.parametrize(("channels", "conversions"), [(1, []), (3, ["grey to RGB"])])
-def test_grey(channels, conversions, tmp_path):
-    pixels, done = decoded(saved(tmp_path / "x.png", Image.fromarray(GREY)), channels)
-    np.testing.assert_array_equal(pixels, np.stack([GREY] * channels, axis=-1))
-    assert done == conversions
+PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R 601-2
+SHARES = alpha_of(0, 128, 51)[..., None] / 255
+INK = RNG.integers(0, 256, (4, 6, 4), dtype=np.uint8)
+GREY_RGB = np.stack([GREY] * 3, axis=-1)
+WHITE = "transparency laid over white"
 
 
-def test_colours_become_grey_by_luma(tmp_path):
-    pixels, done = decoded(saved(tmp_path / "x.png", Image.fromarray(RGB)), 1)
-    np.testing.assert_allclose(pixels[..., 0], RGB @ [0.299, 0.587, 0.114], atol=0.51)  # ITU-R 601-2
-    assert done == ["RGB to grey"]
+def with_white(pixels, row, column):
+    changed = pixels.copy()
+    changed[row, column] = 255
+    return changed
+
+
+def saver(image, name="x.png", **options):
+    return lambda folder: saved(folder / name, image, **options)
+
+
+def png_with_gamma(gamma):
+    return lambda folder: png(folder / "x.png", 2, 8, rows(RGB), (b"gAMA", struct.pack(">I", gamma)))
+
+
+# how the file is made; channels that are read; the pixels and how far they may be off; names of the conversions
+CONVERSIONS = {
+    "grey": (saver(Image.fromarray(GREY)), 1, GREY[..., None], 0, []),
+    "grey as colours": (saver(Image.fromarray(GREY)), 3, GREY_RGB, 0, ["grey to RGB"]),
+    "colours as grey": (saver(Image.fromarray(RGB)), 1, (RGB @ LUMA)[..., None], 0.51, ["RGB to grey"]),
+    **{
+        f"a palette in {suffix}": (saver(palette_image(), f"x.{suffix}"), 3, RGB, 0, ["palette to RGB"])
+        for suffix in ("png", "gif", "bmp")
+    },
+    "a transparent entry of a palette": (
+        saver(palette_image(), transparency=7), 3, with_white(RGB, 1, 1), 0, [WHITE, "palette to RGB"],
+    ),
+    **{
+        f"transparent colours in {suffix}": (
+            saver(Image.fromarray(np.dstack([RGB, alpha_of(0, 128, 51)])), f"x.{suffix}", **options),
+            3, RGB * SHARES + 255 * (1 - SHARES), SHARES % 1 > 0, [WHITE],
+        )
+        for suffix, options in {"png": {}, "webp": {"lossless": True}, "tif": {}}.items()
+    },
+    **{
+        f"transparent grey as {channels}": (
+            saver(Image.merge("LA", [Image.fromarray(GREY), Image.fromarray(alpha_of(0))])),
+            channels, np.stack([with_white(GREY, 0, 0)] * channels, axis=-1), 0,
+            [WHITE, *(["grey to RGB"] if channels == 3 else [])],
+        )
+        for channels in (1, 3)
+    },
+    "a transparent colour": (
+        saver(Image.fromarray(RGB), transparency=tuple(map(int, RGB[3, 4]))), 3, with_white(RGB, 3, 4), 0, [WHITE],
+    ),
+    "a transparent grey": (
+        saver(Image.fromarray(GREY), transparency=int(GREY[3, 4])),
+        3, np.where(np.equal(GREY_RGB, GREY[3, 4]), 255, GREY_RGB), 0, [WHITE, "grey to RGB"],
+    ),
+    "opaque": (
+        saver(Image.fromarray(np.dstack([RGB, alpha_of()]))), 3, RGB, 0, ["alpha of fully opaque pixels dropped"],
+    ),
+    "printing colours": (
+        saver(Image.fromarray(INK, mode="CMYK"), "x.tif"),
+        3, 255 * (1 - INK[..., :3] / 255) * (1 - INK[..., 3:] / 255), 1.01, ["CMYK to RGB"],
+    ),
+    "a colour profile": (
+        saver(Image.fromarray(RGB), icc_profile=PROFILE), 3, RGB, 0, ["colour profile or gamma not applied"],
+    ),
+    "the usual gamma": (png_with_gamma(45455), 3, RGB, 0, []),
+    "another gamma": (png_with_gamma(100_000), 3, RGB, 0, ["colour profile or gamma not applied"]),
+    "channels beyond the colours": (
+        lambda folder: tiff(folder / "x.tif", np.dstack([RGB, GREY, GREY])),
+        3, RGB, 0, ["further channels of a TIFF dropped"],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("make", "channels", "expected", "atol", "names"), CONVERSIONS.values(), ids=CONVERSIONS)
+def test_every_conversion_has_the_right_result_and_a_name(make, channels, expected, atol, names, tmp_path):
+    pixels, conversions = decoded(make(tmp_path), channels)
+    assert pixels.shape == expected.shape
+    assert (np.abs(pixels - expected.astype(float)) <= np.add(atol, 1e-6)).all()
+    assert conversions == names
 
 
 @pytest.mark.parametrize("suffix", ["png", "pbm", "bmp", "tif"])
@@ -113,79 +196,9 @@ def test_one_bit_is_black_and_white(suffix, tmp_path):
     assert done in (["black and white to RGB"], ["palette to RGB"])  # a BMP of 1 bit has a palette
 
 
-def palette_image():
-    image = Image.fromarray(np.arange(24, dtype=np.uint8).reshape(4, 6), mode="P")
-    image.putpalette(RGB.tobytes())
-    return image
-
-
-@pytest.mark.parametrize("suffix", ["png", "gif", "bmp"])
-def test_a_palette_gives_its_colours(suffix, tmp_path):
-    pixels, done = decoded(saved(tmp_path / f"x.{suffix}", palette_image()))
-    np.testing.assert_array_equal(pixels, RGB)
-    assert done == ["palette to RGB"]
-
-
-def test_a_transparent_entry_of_a_palette_is_white_and_not_its_hidden_colour(tmp_path):
-    path = saved(tmp_path / "x.png", palette_image(), transparency=7)
-    pixels, done = decoded(path)
-    expected = RGB.copy()
-    expected[1, 1] = 255
-    np.testing.assert_array_equal(pixels, expected)
-    assert done == ["transparency laid over white", "palette to RGB"]
-
-
-@pytest.mark.parametrize("suffix", ["png", "webp", "tif"])
-def test_transparent_colours_are_laid_over_white(suffix, tmp_path):
-    alpha = np.full((4, 6), 255, dtype=np.uint8)
-    alpha[0, :3] = 0, 128, 51
-    image = Image.fromarray(np.dstack([RGB, alpha]))
-    pixels, done = decoded(saved(tmp_path / f"x.{suffix}", image, **({"lossless": True} if suffix == "webp" else {})))
-    share = alpha[..., None] / 255
-    np.testing.assert_allclose(pixels, RGB * share + 255 * (1 - share), atol=1)
-    assert pixels[0, 0].tolist() == [255, 255, 255]
-    np.testing.assert_array_equal(pixels[1:], RGB[1:])
-    assert done == ["transparency laid over white"]
-
-
-@pytest.mark.parametrize("channels", [1, 3])
-def test_transparent_grey_is_laid_over_white(channels, tmp_path):
-    alpha = np.full((4, 6), 255, dtype=np.uint8)
-    alpha[2, 2] = 0
-    image = Image.merge("LA", [Image.fromarray(GREY), Image.fromarray(alpha)])
-    pixels, done = decoded(saved(tmp_path / "x.png", image), channels)
-    expected = GREY.copy()
-    expected[2, 2] = 255
-    np.testing.assert_array_equal(pixels, np.stack([expected] * channels, axis=-1))
-    assert done == ["transparency laid over white", *(["grey to RGB"] if channels == 3 else [])]
-
-
-@pytest.mark.parametrize("kind", ["RGB", "L"])
-def test_a_colour_that_stands_for_transparent_is_white(kind, tmp_path):
-    content = RGB if kind == "RGB" else GREY
-    key = tuple(map(int, RGB[3, 4])) if kind == "RGB" else int(GREY[3, 4])
-    pixels, done = decoded(saved(tmp_path / "x.png", Image.fromarray(content), transparency=key))
-    assert pixels[3, 4].tolist() == [255, 255, 255]
-    assert done[0] == "transparency laid over white"
-
-
-def test_an_alpha_channel_without_effect_changes_no_pixel_and_is_counted(tmp_path):
-    image = Image.fromarray(np.dstack([RGB, np.full((4, 6), 255, dtype=np.uint8)]))
-    pixels, done = decoded(saved(tmp_path / "x.png", image))
-    np.testing.assert_array_equal(pixels, RGB)
-    assert done == ["alpha of fully opaque pixels dropped"]
-
-
-def test_printing_colours_are_converted(tmp_path):
-    ink = RNG.integers(0, 256, (4, 6, 4), dtype=np.uint8)
-    pixels, done = decoded(saved(tmp_path / "x.tif", Image.fromarray(ink, mode="CMYK")))
-    paper = 1 - ink / 255
-    np.testing.assert_allclose(pixels, 255 * paper[..., :3] * paper[..., 3:], atol=1.01)
-    assert done == ["CMYK to RGB"]
-
-
-# EXIF 2.3, tag 274: what is to be done to the stored rows to see the scene
+# EXIF 2.3, tag 274: how to turn the stored rows to see the scene
 UPRIGHT = {
+    **dict.fromkeys((0, 1, 9), lambda stored: stored),
     2: lambda stored: stored[:, ::-1],
     3: lambda stored: stored[::-1, ::-1],
     4: lambda stored: stored[::-1],
@@ -199,62 +212,27 @@ UPRIGHT = {
 @pytest.mark.parametrize("orientation", sorted(UPRIGHT))
 @pytest.mark.parametrize("suffix", ["png", "tif"])
 def test_an_image_is_turned_upright(suffix, orientation, tmp_path):
-    exif = Image.Exif()
-    exif[274] = orientation
-    pixels, done = decoded(saved(tmp_path / f"x.{suffix}", Image.fromarray(RGB), exif=exif))
+    pixels, done = decoded(saved(tmp_path / f"x.{suffix}", Image.fromarray(RGB), **turned(orientation)))
     np.testing.assert_array_equal(pixels, UPRIGHT[orientation](RGB))
-    assert done == ["turned upright by EXIF orientation"]
+    assert done == (["turned upright by EXIF orientation"] if 2 <= orientation <= 8 else [])
 
 
 def test_a_photograph_is_turned_upright(tmp_path):
-    exif = Image.Exif()
-    exif[274] = 6
     halves = np.zeros((16, 32, 3), dtype=np.uint8)
     halves[:, :16] = 255  # stored with the bright half on the left: turned clockwise it is on top
-    pixels, done = decoded(saved(tmp_path / "x.jpg", Image.fromarray(halves), exif=exif, quality=100))
+    pixels, done = decoded(saved(tmp_path / "x.jpg", Image.fromarray(halves), quality=100, **turned(6)))
     assert pixels.shape == (32, 16, 3)
     assert pixels[:14].min() > 200
     assert pixels[18:].max() < 55
     assert done == ["turned upright by EXIF orientation"]
 
 
-@pytest.mark.parametrize("orientation", [0, 1, 9])
-def test_an_orientation_that_turns_nothing_is_not_counted(orientation, tmp_path):
-    exif = Image.Exif()
-    exif[274] = orientation
-    pixels, done = decoded(saved(tmp_path / "x.png", Image.fromarray(RGB), exif=exif))
-    np.testing.assert_array_equal(pixels, RGB)
-    assert done == []
-
-
 @pytest.mark.parametrize("suffix", ["gif", "webp", "png", "tif"])
 def test_of_several_frames_the_first_is_taken_and_counted(suffix, tmp_path):
     frames = [Image.fromarray(np.full((4, 6, 3), colour, dtype=np.uint8)) for colour in (0, 255)]
-    path = saved(tmp_path / f"x.{suffix}", frames[0], save_all=True, append_images=frames[1:])
-    pixels, done = decoded(path)
+    pixels, done = decoded(saved(tmp_path / f"x.{suffix}", frames[0], save_all=True, append_images=frames[1:]))
     assert pixels.max() == 0
     assert "first of several frames" in done
-
-
-def test_a_colour_profile_changes_no_pixel_and_is_counted(tmp_path):
-    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-    pixels, done = decoded(saved(tmp_path / "x.png", Image.fromarray(RGB), icc_profile=profile))
-    np.testing.assert_array_equal(pixels, RGB)
-    assert done == ["colour profile or gamma not applied"]
-
-
-@pytest.mark.parametrize(("gamma", "conversions"), [(45455, []), (100_000, ["colour profile or gamma not applied"])])
-def test_a_gamma_changes_no_pixel_and_is_counted_where_it_is_unusual(gamma, conversions, tmp_path):
-    rows = [row.tobytes() for row in RGB]
-    pixels, done = decoded(png(tmp_path / "x.png", 2, 8, rows, (b"gAMA", struct.pack(">I", gamma))))
-    np.testing.assert_array_equal(pixels, RGB)
-    assert done == conversions
-
-
-def test_channels_beyond_the_colours_are_counted(tmp_path):
-    pixels, done = decoded(tiff(tmp_path / "x.tif", np.dstack([RGB, GREY, GREY])))
-    np.testing.assert_array_equal(pixels, RGB)
-    assert done == ["further channels of a TIFF dropped"]
 
 
 def test_resizing_is_counted_with_its_method(tmp_path):
@@ -265,9 +243,7 @@ def test_resizing_is_counted_with_its_method(tmp_path):
 
 
 def test_every_conversion_of_a_file_is_counted(tmp_path):
-    exif = Image.Exif()
-    exif[274] = 3
-    path = saved(tmp_path / "x.png", palette_image(), transparency=0, exif=exif)
+    path = saved(tmp_path / "x.png", palette_image(), transparency=0, **turned(3))
     pixels, done = decoded(path, image_size=4)
     assert done == [
         "turned upright by EXIF orientation",
@@ -279,29 +255,31 @@ def test_every_conversion_of_a_file_is_counted(tmp_path):
 
 
 SIXTEEN = RNG.integers(0, 2**16, (4, 24), dtype=np.uint16)
+BIG_ENDIAN = SIXTEEN.astype(">u2")
+P6 = b"P6 # a comment with 255\n6 4\n65535\n"
 
 
-MORE_THAN_8_BITS = {
-    "grey PNG": lambda folder: png(folder / "x.png", 0, 16, [row[:6].astype(">u2").tobytes() for row in SIXTEEN]),
-    "RGB PNG": lambda folder: png(folder / "x.png", 2, 16, [row[:18].astype(">u2").tobytes() for row in SIXTEEN]),
-    "LA PNG": lambda folder: png(folder / "x.png", 4, 16, [row[:12].astype(">u2").tobytes() for row in SIXTEEN]),
-    "RGBA PNG": lambda folder: png(folder / "x.png", 6, 16, [row.astype(">u2").tobytes() for row in SIXTEEN]),
-    "RGB TIFF": lambda folder: tiff(folder / "x.tif", SIXTEEN[:, :18].reshape(4, 6, 3)),
-    "grey TIFF": lambda folder: saved(folder / "x.tif", Image.fromarray(SIXTEEN)),
-    "float TIFF": lambda folder: saved(folder / "x.tif", Image.fromarray(SIXTEEN.astype(np.float32))),
-    "32-bit TIFF": lambda folder: saved(folder / "x.tif", Image.fromarray(SIXTEEN.astype(np.int32))),
-    "grey PGM": lambda folder: saved(folder / "x.pgm", Image.fromarray(SIXTEEN)),
-    "grey JPEG 2000": lambda folder: saved(folder / "x.jp2", Image.fromarray(SIXTEEN)),
-}
-
-
-def ppm_of_16_bits(folder):
-    path = folder / "x.ppm"
-    path.write_bytes(b"P6 # a comment with 255\n6 4\n65535\n" + SIXTEEN[:, :18].astype(">u2").tobytes())
+def write(path, content):
+    path.write_bytes(content)
     return path
 
 
-@pytest.mark.parametrize("make", [*MORE_THAN_8_BITS.values(), ppm_of_16_bits], ids=[*MORE_THAN_8_BITS, "RGB PPM"])
+MORE_THAN_8_BITS = {
+    "grey PNG": lambda folder: png(folder / "x.png", 0, 16, rows(BIG_ENDIAN[:, :6])),
+    "RGB PNG": lambda folder: png(folder / "x.png", 2, 16, rows(BIG_ENDIAN[:, :18])),
+    "LA PNG": lambda folder: png(folder / "x.png", 4, 16, rows(BIG_ENDIAN[:, :12])),
+    "RGBA PNG": lambda folder: png(folder / "x.png", 6, 16, rows(BIG_ENDIAN)),
+    "RGB TIFF": lambda folder: tiff(folder / "x.tif", SIXTEEN[:, :18].reshape(4, 6, 3)),
+    "grey TIFF": saver(Image.fromarray(SIXTEEN), "x.tif"),
+    "float TIFF": saver(Image.fromarray(SIXTEEN.astype(np.float32)), "x.tif"),
+    "32-bit TIFF": saver(Image.fromarray(SIXTEEN.astype(np.int32)), "x.tif"),
+    "grey PGM": saver(Image.fromarray(SIXTEEN), "x.pgm"),
+    "grey JPEG 2000": saver(Image.fromarray(SIXTEEN), "x.jp2"),
+    "RGB PPM": lambda folder: write(folder / "x.ppm", P6 + BIG_ENDIAN[:, :18].tobytes()),
+}
+
+
+@pytest.mark.parametrize("make", MORE_THAN_8_BITS.values(), ids=MORE_THAN_8_BITS)
 @pytest.mark.parametrize("channels", [1, 3])
 def test_more_than_8_bits_per_channel_are_refused_in_every_format(make, channels, tmp_path):
     path = make(tmp_path)
@@ -310,11 +288,6 @@ def test_more_than_8_bits_per_channel_are_refused_in_every_format(make, channels
     with pytest.raises(InputError, match=r"data\.root: .* more than 8 bits per channel") as caught:
         decoded(path, channels)
     assert str(path) in str(caught.value)
-
-
-def test_colours_of_8_bits_written_in_the_same_way_are_read(tmp_path):
-    path = png(tmp_path / "x.png", 2, 8, [row.tobytes() for row in RGB])
-    np.testing.assert_array_equal(decoded(path)[0], RGB)
 
 
 @pytest.mark.parametrize(("flags", "bits"), [(0x40, 10), (0x60, 12)])
@@ -339,34 +312,25 @@ def test_a_colour_space_that_cannot_be_converted_is_refused(tmp_path):
         decoded(path)
 
 
-def empty(path):
-    path.write_bytes(b"")
+DAMAGES = {
+    "empty": lambda content: b"",
+    "cut in half": lambda content: content[: len(content) // 2],
+    "cut at the end": lambda content: content[:-40],
+    "garbage": lambda content: bytes(range(256)),
+}
 
 
-def cut_in_half(path):
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-
-
-def cut_at_the_end(path):
-    path.write_bytes(path.read_bytes()[:-40])
-
-
-def garbage(path):
-    path.write_bytes(bytes(range(256)))
-
-
-@pytest.mark.parametrize("damage", [empty, cut_in_half, cut_at_the_end, garbage])
+@pytest.mark.parametrize("damage", DAMAGES)
 @pytest.mark.parametrize("suffix", ["jpg", "png", "bmp", "gif", "webp", "ppm", "tif", "jp2", "avif"])
 def test_a_damaged_file_of_every_format_is_named(suffix, damage, tmp_path):
     image = Image.fromarray(RNG.integers(0, 256, (64, 64, 3), dtype=np.uint8))
     path = saved(tmp_path / f"x.{suffix}", image)
     decoded(path)
-    damage(path)
+    path.write_bytes(DAMAGES[damage](path.read_bytes()))
     with pytest.raises(InputError, match=r"data\.root: .*cannot be read as an image: ") as caught:
         decoded(path)
     assert str(path) in str(caught.value)
-    if damage is empty:
-        assert "the file is empty" in str(caught.value)
+    assert damage != "empty" or "the file is empty" in str(caught.value)
 
 
 def test_a_small_file_of_a_huge_image_is_refused_before_it_is_unpacked(tmp_path):

@@ -72,7 +72,7 @@ def test_every_member_of_a_class_can_be_drawn():
 
 @pytest.mark.parametrize("count", [0, -1, 6])
 def test_impossible_counts_are_named(count):
-    with pytest.raises(InputError, match=rf"count = {count}: between 1 and the 5 examples"):
+    with pytest.raises(InputError, match=rf"count = {count}: .*between 1 and the 5 examples"):
         stratified(labels_of_sizes(3, 2), count, seed=0)
 
 
@@ -168,16 +168,13 @@ def test_the_fingerprint_follows_from_the_contents_and_not_from_their_layout():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"images": torch.zeros(2, 2, 2, 3)}, r"images = .*float32.*: uint8 of shape"),
-        (
-            {"images": torch.zeros(2, 2, 3, dtype=torch.uint8)},
-            r"images = \(\(2, 2, 3\).*: uint8 of shape \(N, C, H, W\)",
-        ),
-        ({"labels": torch.tensor([0])}, r"labels = \(\(1,\).*: one int64 an image"),
-        ({"labels": torch.tensor([0, 1], dtype=torch.int32)}, r"labels = .*int32.*: one int64 an image"),
-        ({"labels": torch.tensor([0, 3])}, r"labels = \(0, 3\): in 0\.\.2"),
-        ({"labels": torch.tensor([-1, 0])}, r"labels = \(-1, 0\): in 0\.\.2"),
-        ({"max_value": 16}, r"images = 23: at most max_value = 16"),
+        ({"images": torch.zeros(2, 2, 2, 3)}, r"images = .*float32.*uint8 of shape"),
+        ({"images": torch.zeros(2, 2, 3, dtype=torch.uint8)}, r"images = \(\(2, 2, 3\).*uint8 of shape \(N, C, H, W\)"),
+        ({"labels": torch.tensor([0])}, r"labels = \(\(1,\).*.*one int64 per image"),
+        ({"labels": torch.tensor([0, 1], dtype=torch.int32)}, r"labels = .*int32.*.*one int64 per image"),
+        ({"labels": torch.tensor([0, 3])}, r"labels = \(0, 3\): .*in 0\.\.2"),
+        ({"labels": torch.tensor([-1, 0])}, r"labels = \(-1, 0\): .*in 0\.\.2"),
+        ({"max_value": 16}, r"images = 23: .*at most max_value = 16"),
     ],
 )
 def test_impossible_sets_are_named(changes, message):

@@ -5,6 +5,7 @@ from fractions import Fraction
 
 import pytest
 import torch
+from evaluations import CPU, random_images
 from torch import nn
 
 from robust_arch.attacks import ThreatModel
@@ -13,7 +14,6 @@ from robust_arch.evaluation import select_examples
 from robust_arch.evaluation.checks import TOLERANCE, above_chance, after_attack, logits_agree, preflight
 from robust_arch.evaluation.scoring import clean_logits
 
-CPU = torch.device("cpu")
 THREAT = ThreatModel("linf", "1/8")
 IMAGES, MODE, PRECISION, AGAIN, ORDER, BATCH, GRADIENTS, CHANCE = (
     "images in [0, 1]",
@@ -34,15 +34,8 @@ def sound(linear):
     return linear(torch.randint(-16, 17, (5, 16), generator=generator) / 8)
 
 
-def images_for(net, n=64, wrong_every=4, level=128):
-    """Random images with 129 grey levels, labelled as `net` says but for each `wrong_every`-th."""
-    generator = torch.Generator().manual_seed(0)
-    pixels = torch.randint(0, level + 1, (n, 1, 4, 4), generator=generator, dtype=torch.uint8)
-    with torch.no_grad():
-        labels = net(pixels.float() / 128).argmax(dim=1)
-    if wrong_every:
-        labels[::wrong_every] = (labels[::wrong_every] + 1) % 5
-    return ImageSet(pixels, labels, 5, max_value=128)
+def images_for(net, n=64, wrong_every=4):
+    return random_images(net, n, wrong_every)
 
 
 def checked(net, images, threat=THREAT):
@@ -99,64 +92,58 @@ def test_a_trained_convolutional_network_passes_every_check():
     assert not_ok(net, ImageSet(x, labels, 5, max_value=128)) == {}
 
 
-def test_checking_leaves_the_network_as_it_was():
-    net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(8, 5))
-    net[0].weight.requires_grad_(False)
-    before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
-    checked(net, images_for(net.eval()))
-    assert not any(module.training for module in net.modules())
-    assert [parameter.requires_grad for parameter in net.parameters()] == [False] + [True] * 5
-    assert all(parameter.grad is None for parameter in net.parameters())
-    assert all(torch.equal(tensor, before[name]) for name, tensor in net.state_dict().items())
-
-
-class StuckMixin:
+class StuckIdentity(nn.Identity):
     """Cannot be brought into evaluation mode."""
 
     def train(self, mode=True):
         return super().train(True)
 
 
-class StuckIdentity(StuckMixin, nn.Identity):
-    pass
-
-
-class StuckBatchNorm(StuckMixin, nn.BatchNorm2d):
-    pass
+class StuckBatchNorm(nn.BatchNorm2d):
+    def train(self, mode=True):
+        return super().train(True)
 
 
 def test_a_module_that_stays_in_training_mode_is_named(sound):
     net = nn.Sequential(StuckIdentity(), sound)
-    check = checked(net, images_for(sound))[MODE]
     assert not_ok(net, images_for(sound)) == {MODE: "failed"}
-    assert check.detail == "in training mode: 0"
+    assert checked(net, images_for(sound))[MODE].detail == "in training mode: 0"
 
 
 def test_batch_norm_that_stays_in_training_mode_fails_by_its_mode_and_by_its_logits(sound):
-    net = nn.Sequential(StuckBatchNorm(1), sound)
-    images = images_for(nn.Sequential(nn.BatchNorm2d(1, track_running_stats=False), sound))
-    assert not_ok(net, images) == {MODE: "failed", BATCH: "failed"}
-
-
-def test_statistics_of_the_batch_fail_at_another_batch_size_alone(sound):
     # the mean over a batch is the same in another order
     net = nn.Sequential(nn.BatchNorm2d(1, track_running_stats=False), sound)
     assert not_ok(net, images_for(net)) == {BATCH: "failed"}
+    assert not_ok(nn.Sequential(StuckBatchNorm(1), sound), images_for(net)) == {MODE: "failed", BATCH: "failed"}
 
 
-def test_noise_in_the_forward_pass_fails_however_it_is_asked(sound):
-    net = Changed(sound, after=lambda logits: logits + 0.1 * torch.randn_like(logits))
-    assert not_ok(net, images_for(sound)) == {AGAIN: "failed", ORDER: "failed", BATCH: "failed"}
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_logits_that_are_not_finite_fail_alone_with_the_number_of_images(value, sound):
+    # argmax of NaN is some class, and would count as right or wrong
+    images = images_for(sound, 100)
+    images.images[:, 0, 0, 0] = 0
+    images.images[[3, 50, 99], 0, 0, 0] = 128
+    net = Changed(sound, before=lambda x: torch.where(x[:, :1, :1, :1] > 0.5, value, x))
+    checks = checked(net, images)
+    assert {name: check.state for name, check in checks.items()} == {"finite logits": "failed"}
+    assert checks["finite logits"].detail == "the logits of 3 of 100 images are NaN or infinite"
 
 
-def test_logits_that_depend_on_the_position_in_the_batch_fail(sound):
+POSITION = 0.1 * torch.arange(64)[:, None] * torch.arange(5)
+UNSTEADY = {
+    "noise": (lambda logits: logits + 0.1 * torch.randn_like(logits), {AGAIN, ORDER, BATCH}),
     # asked again in the same order they are the same
-    net = Changed(sound, after=lambda logits: logits + 0.1 * torch.arange(len(logits))[:, None] * torch.arange(5))
-    assert not_ok(net, images_for(sound)) == {ORDER: "failed", BATCH: "failed"}
+    "position in the batch": (lambda logits: logits + POSITION[: len(logits)], {ORDER, BATCH}),
+}
+
+
+@pytest.mark.parametrize(("after", "failed"), UNSTEADY.values(), ids=UNSTEADY)
+def test_logits_that_change_with_the_call_or_the_position_fail(after, failed, sound):
+    assert not_ok(Changed(sound, after=after), images_for(sound)) == dict.fromkeys(failed, "failed")
 
 
 NO_GRADIENT = {
-    "detached": lambda x: x.detach(),
+    "detached": torch.Tensor.detach,
     "rounded": lambda x: (x * 128).round() / 128,  # changes no image of 129 levels
     "infinite": lambda x: x + 0 * (x - x).sqrt(),  # the derivative of the root at 0 is infinite, times 0 not a number
 }
@@ -175,6 +162,8 @@ def test_a_cut_input_fails_also_where_unregistered_weights_have_gradients(sound)
             return sound(x.detach())
 
     assert not_ok(Wrapper(), images_for(sound)) == {GRADIENTS: "failed"}
+    # where nothing may be changed, no gradient is needed
+    assert not_ok(Wrapper(), images_for(sound), ThreatModel("linf", 0)) == {GRADIENTS: "warning"}
 
 
 def test_a_network_of_constant_logits_fails_by_its_gradients(linear):
@@ -183,11 +172,6 @@ def test_a_network_of_constant_logits_fails_by_its_gradients(linear):
     images = images_for(net, 100, wrong_every=0)
     images.labels[60:] = 1
     assert not_ok(net, images) == {GRADIENTS: "failed"}
-
-
-def test_where_nothing_may_be_changed_no_gradient_is_needed(sound):
-    net = Changed(sound, before=torch.Tensor.detach)
-    assert not_ok(net, images_for(sound), ThreatModel("linf", 0)) == {GRADIENTS: "warning"}
 
 
 @pytest.mark.parametrize(("n", "dead", "state"), [(64, 3, "ok"), (64, 4, "warning"), (20, 1, "ok"), (20, 2, "warning")])
@@ -201,37 +185,25 @@ def test_more_than_one_gradient_in_twenty_of_no_use_is_a_warning(n, dead, state,
     assert (check.state, check.detail.split(" examples")[0]) == (state, f"{dead} of {n}")
 
 
-def saturated_and_right(net, images):
-    """Right answers whose margin leaves no other class a probability in float32, 2^-149 = e^-103.3: by float64."""
-    logits = net.double()(images.images.double() / 128)
+def test_saturated_logits_are_a_warning_where_some_gradients_are_left_and_fail_where_none_is(sound):
+    net, images = Changed(sound, after=lambda logits: 1e5 * logits), images_for(sound)
+    # by float64: right answers whose margin leaves no other class a probability in float32, 2^-149 = e^-103.3
+    with torch.no_grad():
+        logits = net.double()(images.images.double() / 128)
     net.float()
     others = logits.scatter(1, images.labels[:, None], -math.inf)
-    return int((logits.gather(1, images.labels[:, None])[:, 0] - others.amax(dim=1) > 104).sum())
-
-
-def test_saturated_logits_are_a_warning_where_some_gradients_are_left(sound):
-    net, images = Changed(sound, after=lambda logits: 1e5 * logits), images_for(sound)
-    with torch.no_grad():
-        expected = saturated_and_right(net, images)
+    expected = int((logits.gather(1, images.labels[:, None])[:, 0] - others.amax(dim=1) > 104).sum())
     assert expected == 48  # each right answer; the cross-entropy of a wrong one has a gradient
     assert not_ok(net, images) == {GRADIENTS: "warning"}
     assert checked(net, images)[GRADIENTS].detail.startswith("48 of 64 examples")
-
-
-def test_saturated_logits_fail_where_no_gradient_is_left(sound):
-    net = Changed(sound, after=lambda logits: 1e5 * logits)
     assert not_ok(net, images_for(sound, wrong_every=0)) == {GRADIENTS: "failed"}
 
 
-def with_random_labels(images, seed=5):
-    generator = torch.Generator().manual_seed(seed)
-    labels = torch.randint(0, images.num_classes, (len(images),), generator=generator)
-    return ImageSet(images.images, labels, images.num_classes, images.max_value)
-
-
 def test_guessing_fails_on_many_images_and_is_a_warning_on_few(sound):
-    assert not_ok(sound, with_random_labels(images_for(sound, 1000))) == {CHANCE: "failed"}
-    assert not_ok(sound, with_random_labels(images_for(sound, 12))) == {CHANCE: "warning"}
+    for n, state in ((1000, "failed"), (12, "warning")):
+        images = images_for(sound, n)
+        images.labels[:] = torch.randint(0, 5, (n,), generator=torch.Generator().manual_seed(5))
+        assert not_ok(sound, images) == {CHANCE: state}
 
 
 # By the score test that Wilson's interval inverts: its lower end lies above p where k - n p > z sqrt(n p (1 - p)), its
@@ -265,10 +237,9 @@ def test_the_borders_of_chance_are_those_of_the_score_test(n, classes, fails, pa
     assert states.count("failed") == min(fails + 1, passes)
 
 
-def test_what_is_found_is_told_in_percent_of_n():
-    check = above_chance(torch.arange(100) < 16, 10)
+def test_accuracy_is_given_in_percent_of_n():
     # 16 of 100: (0.16 + z^2/200 -+ z sqrt(0.1344/100 + z^2/40000)) / (1 + z^2/100) = 10.1, 24.4
-    assert check.detail == "16.0% [10.1, 24.4] of 100, chance 10.0%"
+    assert above_chance(torch.arange(100) < 16, 10).detail == "16.0% [10.1, 24.4] of 100, chance 10.0%"
 
 
 class Scaled(ImageSet):
@@ -292,21 +263,15 @@ OUTSIDE = {
 @pytest.mark.parametrize("to_unit", OUTSIDE.values(), ids=OUTSIDE)
 def test_images_outside_the_box_fail(to_unit, sound):
     images = images_for(sound)
-    images.images[5, 0, 0, 0] = 128
-    images.images[6, 0, 0, 0] = 0
+    images.images[5, 0, 0, 0], images.images[6, 0, 0, 0] = 128, 0
+    inside = checked(sound, images)[IMAGES]
+    assert (inside.state, inside.detail) == ("ok", "from 0.0000 to 1.0000")
     net = Changed(sound, before=lambda x: x / 128)  # grey levels would saturate the logits
     scaled = Scaled(images, to_unit)
     with torch.no_grad():
         right = net(to_unit(images.images.float())).argmax(dim=1)
     scaled.labels[:48] = right[:48]
     assert not_ok(net, scaled) == {IMAGES: "failed"}
-
-
-def test_images_that_reach_0_and_1_pass(sound):
-    images = images_for(sound)
-    images.images[5, 0, 0, 0], images.images[6, 0, 0, 0] = 128, 0
-    check = checked(sound, images)[IMAGES]
-    assert (check.state, check.detail) == ("ok", "from 0.0000 to 1.0000")
 
 
 @pytest.mark.parametrize(("share", "agree"), [(0.0, True), (0.9, True), (1.1, False)])
@@ -316,12 +281,9 @@ def test_logits_agree_up_to_the_tolerance_of_the_largest_one(share, agree):
     others[0, 1] += share * TOLERANCE * 200  # the largest of all examples counts, by its magnitude
     assert logits_agree(logits, others) is agree
     assert logits_agree(others, logits) is agree
-
-
-@pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_logits_that_are_not_finite_agree_with_nothing(value):
-    logits = torch.tensor([[value, 1.0]])
-    assert not logits_agree(logits, logits)
+    for value in (math.nan, math.inf):
+        others[0, 0] = value
+        assert not logits_agree(others, others)
 
 
 # rounding to the nearest moves a number in [1, 2) by half a unit in the last place at most: of bfloat16's 7 bits after
@@ -403,32 +365,26 @@ def test_a_distance_that_float32_rounds_onto_the_ball_is_a_problem(sound):
     assert problem.startswith("images left linf-0.125 (distance 0.125000004)")
 
 
-def test_one_float_beyond_the_l2_ball_is_a_problem(sound):
-    x = torch.full((2, 1, 4, 4), 0.25)
+BEYOND = {
+    # 3 - 4 - 5: length 0.625
+    "l2 ball": (ThreatModel("l2", "5/8"), 0.25, [0.375, 0.5], 1.0, "images left l2-0.625 (distance 0.625000"),
+    "above the box": (THREAT, 1.0, [0.0, 0.0], 2.0, "images left linf-0.125 (distance "),
+    "below the box": (THREAT, 0.0, [0.0, 0.0], -1.0, "images left linf-0.125 (distance "),
+}
+
+
+@pytest.mark.parametrize(("threat", "level", "offset", "towards", "message"), BEYOND.values(), ids=BEYOND)
+def test_one_float_beyond_is_a_problem(threat, level, offset, towards, message, sound):
+    x = torch.full((2, 1, 4, 4), level)
     x_adv = x.clone()
-    x_adv[1, 0, 0, :2] += torch.tensor([0.375, 0.5])  # 3 - 4 - 5: length 0.625
-    threat = ThreatModel("l2", "5/8")
+    x_adv[1, 0, 0, :2] += torch.tensor(offset)
     assert problems(sound, x, x_adv, threat) == []
-    x_adv[1, 0, 0, 0] = x_adv[1, 0, 0, 0].nextafter(torch.tensor(1.0))
+    x_adv[1, 0, 0, 0] = x_adv[1, 0, 0, 0].nextafter(torch.tensor(towards))
     (problem,) = problems(sound, x, x_adv, threat)
-    assert problem.startswith("images left l2-0.625 (distance 0.625000")
-
-
-@pytest.mark.parametrize(("value", "around"), [(1.0, 2.0), (0.0, -1.0)], ids=["above", "below"])
-def test_one_float_beyond_the_box_is_a_problem(value, around, sound):
-    x = torch.full((3, 1, 4, 4), value)
-    assert problems(sound, x, x) == []
-    x_adv = x.clone()
-    x_adv[2, 0, 3, 3] = x_adv[2, 0, 3, 3].nextafter(torch.tensor(around))
-    (problem,) = problems(sound, x, x_adv)
-    assert problem.startswith("images left linf-0.125 (distance ")
+    assert problem.startswith(message)
     assert "or the box [0, 1]" in problem
-
-
-def test_an_image_that_is_no_number_is_a_problem(grey, sound):
-    x_adv = grey.clone()
     x_adv[0, 0, 0, 0] = math.nan
-    assert problems(sound, grey, x_adv)[0].startswith("images left linf-0.125 (distance nan) or the box [0, 1] (nan")
+    assert "(distance nan) or the box [0, 1] (nan" in problems(sound, x, x_adv, threat)[0]
 
 
 @pytest.mark.parametrize(("share", "count"), [(0.9, 0), (1.1, 1)])
@@ -439,11 +395,11 @@ def test_a_second_score_that_differs_is_a_problem(share, count, grey, sound):
         first[2, 0] += share * TOLERANCE * float(first.abs().max())
         found = list(after_attack(sound, THREAT, grey, grey, first))
     assert len(found) == count
-    assert all(problem.startswith("the same images get other logits when scored again (") for problem in found)
+    assert all(problem.startswith("the same images get different logits when scored again (") for problem in found)
 
 
 def test_scores_that_depend_on_the_position_are_a_problem(grey, sound):
     # the second score is taken in the reverse order
     net = Changed(sound, after=lambda logits: logits + torch.arange(len(logits))[:, None] * torch.arange(5))
     (problem,) = problems(net, grey, grey)
-    assert problem.startswith("the same images get other logits when scored again (largest difference 8")
+    assert problem.startswith("the same images get different logits when scored again (largest difference 8")

@@ -1,84 +1,33 @@
 """A network that fails a check: no attack is run, nothing is printed as its number, and the reason is told."""
 
-import json
 import re
 from dataclasses import replace
 
-import numpy as np
 import pandas as pd
 import pytest
 import torch
 from commands import call
 from composition import configuration
+from evaluations import FACTS, SUBJECT, Forbidden, Outside, named, on_disk, random_images
+from evaluations import evaluated as evaluated_in
+from torch import nn
 from typer.testing import CliRunner
 
 from robust_arch.architectures import ArchSpec, build
-from robust_arch.attacks import PGD, Attack, Clean, ThreatModel
+from robust_arch.attacks import PGD, Clean
 from robust_arch.cli import app
-from robust_arch.data import ImageSet
 from robust_arch.evaluate import job
-from robust_arch.evaluation import (
-    EvaluationRecord,
-    EvaluationSettings,
-    NamedAttack,
-    Subject,
-    extend,
-    select_examples,
-)
+from robust_arch.evaluation import EvaluationSettings
 from robust_arch.interop.checkpoint import LoadedCheckpoint, save_checkpoint
-from robust_arch.runs import RunFacts, StudyFolder, load_study
+from robust_arch.runs import StudyFolder, load_study
 
-CPU = torch.device("cpu")
-THREAT = ThreatModel("linf", "0.1")
-FACTS = RunFacts(
-    run_id="0123456789ab",
-    study="planted",
-    arch="planted_net",
-    family="wide_resnet",
-    depths="1-1-1",
-    widths="4-8-8",
-    params=3242,
-    macs=120_000,
-    objective="sat",
-    recipe="digits",
-    train_threat="linf-0.1",
-    data="planted",
-    seed=0,
-    epochs=1,
-)
 IDENTITY = ["checkpoint", "weights", "threat", "data", "n_test"]
-NUMBERS = [
-    "clean_acc",
-    "fgsm_acc",
-    "pgd20_acc",
-    "cw40_acc",
-    "autoattack_acc",
-    "worst_case_acc",
-    "stability",
-    "lipschitz",
-]
-
-
-class Forbidden(Attack):
-    """Must not run."""
-
-    def run(self, net, x, y, threat, seed, index):
-        raise AssertionError("this attack was run")
-
-
-class Outside:
-    """Returns images outside the ball, without the wrapper that would project them."""
-
-    block_size, min_classes, implementation = None, 2, "planted"
-
-    def __call__(self, net, x, y, threat, *, seed, index):
-        return x - 0.2
-
-
-FGSM = NamedAttack("fgsm", PGD(steps=1, rel_step_size=1.0, start=Clean()), {})
-PGD20 = NamedAttack("pgd20", PGD(steps=20, rel_step_size=0.1), {})
-CHEAT = NamedAttack("cw40", Outside(), {})
-FORBIDDEN = tuple(NamedAttack(name, Forbidden(), {}) for name in ("fgsm", "pgd20"))
+ATTACKED = ["fgsm_acc", "pgd20_acc", "cw40_acc", "autoattack_acc", "worst_case_acc", "stability", "lipschitz"]
+NUMBERS = ["clean_acc", *ATTACKED]
+FGSM = named("fgsm", PGD(steps=1, rel_step_size=1.0, start=Clean()))
+PGD20 = named("pgd20", PGD(steps=20, rel_step_size=0.1))
+CHEAT = named("cw40", Outside())
+FORBIDDEN = tuple(named(name, Forbidden()) for name in ("fgsm", "pgd20"))
 NO_GRADIENT = "gradients: 40 of 40 examples have a gradient that is zero everywhere or not finite"
 
 
@@ -88,29 +37,25 @@ def sound(linear):
     return linear(torch.randint(-16, 17, (5, 16), generator=torch.Generator().manual_seed(1)) / 8)
 
 
+class Detached(nn.Module):
+    def __init__(self, net):
+        super().__init__()
+        self.net = net
+
+    def forward(self, x):
+        return self.net(x.detach())
+
+
 @pytest.fixture
 def broken(sound):
-    """Says what `sound` says, without a gradient."""
-
-    class Broken(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.sound = sound
-
-        def forward(self, x):
-            return self.sound(x.detach())
-
-    return Broken()
+    """The logits of `sound`, without a gradient."""
+    return Detached(sound)
 
 
 @pytest.fixture
 def images(sound):
     """Forty images, three of four labelled as `sound` says."""
-    generator = torch.Generator().manual_seed(0)
-    pixels = torch.randint(0, 129, (40, 1, 4, 4), generator=generator, dtype=torch.uint8)
-    labels = sound(pixels.float() / 128).argmax(dim=1)
-    labels[::4] = (labels[::4] + 1) % 5
-    return ImageSet(pixels, labels, 5, max_value=128)
+    return random_images(sound, 40)
 
 
 @pytest.fixture
@@ -118,17 +63,12 @@ def study(tmp_path):
     return StudyFolder(tmp_path / "results" / "planted")
 
 
-def evaluated(study, net, images, attacks, facts=FACTS, checkpoint="best", rerun=False, **settings):
+def evaluated(study, net, images, attacks, facts=FACTS, checkpoint="best", **settings):
     """The record of one run of the study after one evaluation, as a new process finds and extends it."""
     run = study.run(facts.run_id)
     run.write_state("completed", facts)
-    subject = Subject(facts.run_id, checkpoint, "raw", THREAT, "planted")
-    record = EvaluationRecord(run.evaluations, subject, select_examples(images, None))
-    asked = EvaluationSettings(attacks=attacks, **settings)
-    if rerun:
-        record.forget(asked)
-    extend(record, net, asked, THREAT, CPU, {"command": "planted"})
-    return record
+    subject = replace(SUBJECT, run_id=facts.run_id, checkpoint=checkpoint)
+    return evaluated_in(run.evaluations, net, images, *attacks, subject=subject, **settings)
 
 
 def invoke(*arguments):
@@ -139,21 +79,24 @@ def invoke(*arguments):
 
 def test_no_attack_is_run_after_a_failed_check(study, broken, images):
     record = evaluated(study, broken, images, FORBIDDEN, cascade=FORBIDDEN, diagnostics=5, smoothness=5)
-    content = json.loads(record.json_path.read_text())
+    content, arrays = on_disk(record)
     assert content["invalid"] == [NO_GRADIENT]
     assert content["attacks"] == {}
     assert not {"worst_case", "stability", "lipschitz", "diagnostics", "smoothness"} & set(content)
     assert record.summary() == f"invalid: {NO_GRADIENT}"
-    with np.load(record.arrays_path) as arrays:
-        assert sorted(arrays.files) == ["clean", "index"]
+    assert sorted(arrays) == ["clean", "index"]
 
 
 def test_no_further_attack_is_run_after_one_that_broke_the_rules(study, sound, images):
-    attacks = (FGSM, CHEAT, FORBIDDEN[1])
-    record = evaluated(study, sound, images, attacks)
+    record = evaluated(study, sound, images, (FGSM, CHEAT, FORBIDDEN[1]))
     (reason,) = record.invalid
     assert reason.startswith("cw40: images left linf-0.1 (distance 0.")
     assert list(record.content["attacks"]) == ["fgsm", "cw40"]
+    # numbers of attacks that ran before the failure are in no row
+    assert record.content["attacks"]["fgsm"]["count"] > 0
+    (row,) = load_study(study.path).to_dict("records")
+    assert row["status"] == "invalid"
+    assert all(pd.isna(row[name]) for name in NUMBERS)
 
 
 def test_the_row_of_an_invalid_record_says_who_and_nothing_else(study, broken, images):
@@ -161,20 +104,12 @@ def test_the_row_of_an_invalid_record_says_who_and_nothing_else(study, broken, i
     (row,) = load_study(study.path).to_dict("records")
     assert row["status"] == "invalid"
     assert [row[name] for name in IDENTITY] == ["best", "raw", "linf-0.1", "planted", 40]
-    facts = vars(FACTS)
+    facts = FACTS.plain()
     assert {name: row[name] for name in facts} == facts
     assert all(pd.isna(row[name]) for name in NUMBERS)
     written = pd.read_csv(study.write_results(), dtype=str, keep_default_na=False)
     assert written[NUMBERS].to_numpy().tolist() == [[""] * len(NUMBERS)]
     assert written["status"].tolist() == ["invalid"]
-
-
-def test_numbers_of_attacks_that_ran_before_the_failure_stand_in_no_row(study, sound, images):
-    record = evaluated(study, sound, images, (FGSM, PGD20, CHEAT))
-    assert record.content["attacks"]["fgsm"]["count"] > 0
-    (row,) = load_study(study.path).to_dict("records")
-    assert row["status"] == "invalid"
-    assert all(pd.isna(row[name]) for name in NUMBERS)
 
 
 def test_one_invalid_checkpoint_leaves_the_other_its_numbers(study, sound, broken, images):
@@ -208,8 +143,7 @@ def test_an_attack_that_broke_the_rules_is_forgotten_by_its_name(study, sound, i
     # fgsm done again leaves the other's failure where it is
     still = evaluated(study, sound, images, (FORBIDDEN[0],), rerun=True)
     assert [reason.split(":")[0] for reason in still.invalid] == ["cw40"]
-    honest = NamedAttack("cw40", PGD(steps=3, rel_step_size=0.4), {})
-    healed = evaluated(study, sound, images, (FGSM, honest), rerun=True)
+    healed = evaluated(study, sound, images, (FGSM, named("cw40", PGD(steps=3, rel_step_size=0.4))), rerun=True)
     assert healed.invalid == []
     assert healed.content["worst_case"]["attacks"] == ["cw40", "fgsm"]
 
@@ -220,22 +154,22 @@ def test_a_rerun_that_is_cut_off_leaves_no_number_of_forgotten_attacks(study, so
         evaluated(study, sound, images, FORBIDDEN, rerun=True)
     (row,) = load_study(study.path).to_dict("records")
     assert row["clean_acc"] == 75.0
-    assert all(pd.isna(row[name]) for name in NUMBERS if name != "clean_acc")
+    assert all(pd.isna(row[name]) for name in ATTACKED)
 
 
 def test_the_commands_take_a_study_with_an_invalid_evaluation(study, sound, broken, images, monkeypatch):
     monkeypatch.setenv("COLUMNS", "400")
     for number, net in enumerate((broken, sound, sound)):
-        facts = replace(FACTS, run_id=f"{number}" * 12, arch=f"net_{number}", seed=number)
+        facts = FACTS.model_copy(update={"run_id": f"{number}" * 12, "arch": f"net_{number}", "seed": number})
         evaluated(study, net, images, (FGSM, PGD20), facts)
     assert "3 completed" in invoke("status", study.path)
     listed = invoke("results", study.path)
-    without, with_numbers = listed.split("without numbers")[1], listed.split("without numbers")[0]
+    with_numbers, without = listed.split("without numbers", maxsplit=1)
     assert "000000000000" in without
     assert "invalid" in without
+    assert "222222222222" not in without
     assert "000000000000" not in with_numbers
     assert "111111111111" in with_numbers
-    assert "222222222222" not in without
     assert "invalid" in invoke("results", study.path, "--mixed")
     invoke("report", study.path)
     page = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", study.report_path.read_text()))
@@ -262,48 +196,58 @@ def test_a_study_without_invalid_evaluations_says_so(study, sound, images):
 
 # --- the command itself
 
+ARGUMENTS = ("checkpoint=net.ckpt", "data=digits", "trainer.accelerator=cpu")
 
-@pytest.fixture(scope="module")
-def zeroed(tmp_path_factory):
-    """A folder with a checkpoint whose final layer is zero, evaluated by the command; how the command ended."""
-    folder = tmp_path_factory.mktemp("zeroed")
+
+def write_checkpoint(folder, weight, bias):
+    """A checkpoint whose final layer has these weights and biases only."""
     spec = ArchSpec("wide_resnet", (1, 1, 1), (4, 8, 8))
     net = build(spec, 10, (1, 8, 8), seed=0).eval()
-    head = [module for module in net.modules() if isinstance(module, torch.nn.Linear)][-1]
-    torch.nn.init.zeros_(head.weight)
-    torch.nn.init.zeros_(head.bias)
+    nn.init.constant_(net.network.fc.weight, weight)
+    nn.init.constant_(net.network.fc.bias, bias)
     card = {"schema": 1, "arch": spec.to_dict(), "num_classes": 10, "image_shape": [1, 8, 8]}
     save_checkpoint(LoadedCheckpoint(net, spec, card), folder / "net.ckpt")
-    return folder, call("robust_arch.evaluate", *ARGUMENTS, cwd=folder)
 
 
-ARGUMENTS = ("checkpoint=net.ckpt", "data=digits", "trainer.accelerator=cpu")
 # all logits are 0: class 0 is said of every digit, 36 of the 360, which is a tenth
 ZEROED = (
     "error: invalid: gradients: 64 of 64 examples have a gradient that is zero everywhere or not finite; "
     "clean accuracy above chance: 10.0% [7.3, 13.5] of 360, chance 10.0% (rerun=true tries again)"
 )
+# all logits overflow float32, if the features are not all 0
+INFINITE = "error: invalid: finite logits: the logits of 360 of 360 images are NaN or infinite (rerun=true tries again)"
 
 
-def test_the_evaluate_command_fails_with_the_reason(zeroed):
-    folder, done = zeroed
+@pytest.mark.parametrize(("weight", "reason"), [(0.0, ZEROED), (3e38, INFINITE)], ids=["zero", "infinite"])
+def test_the_evaluate_command_fails_with_the_reason_again_and_again(weight, reason, tmp_path, monkeypatch):
+    write_checkpoint(tmp_path, weight, 0.0 if weight == 0 else 3e38)
+    done = call("robust_arch.evaluate", *ARGUMENTS, cwd=tmp_path)
     assert done.returncode == 1
-    assert done.stderr.strip().splitlines()[-1] == ZEROED
+    assert done.stderr.strip().splitlines()[-1] == reason
     assert "Traceback" not in done.stderr
-    (row,) = load_study(folder / "results" / "external").to_dict("records")
+    (row,) = load_study(tmp_path / "results" / "external").to_dict("records")
     assert (row["status"], row["checkpoint"], row["n_test"]) == ("invalid", "external", 360)
     assert all(pd.isna(row[name]) for name in NUMBERS)
-    (card,) = folder.glob("results/external/runs/*/evaluations/card.md")
+    (card,) = tmp_path.glob("results/external/runs/*/evaluations/card.md")
     assert "**Invalid: none of these numbers may be used.**" in card.read_text()
-
-
-def test_evaluating_again_fails_again_and_changes_no_record(zeroed, monkeypatch):
-    folder, _ = zeroed
-    monkeypatch.chdir(folder)
-    (path,) = folder.glob("results/external/runs/*/evaluations/*.json")
+    # evaluating again fails again and changes no record
+    monkeypatch.chdir(tmp_path)
+    (path,) = tmp_path.glob("results/external/runs/*/evaluations/*.json")
     before = path.read_bytes(), path.stat().st_mtime_ns
-    cfg = configuration(folder, *ARGUMENTS, "evaluate.attacks=[cw40]", config="evaluate")
+    cfg = configuration(tmp_path, *ARGUMENTS, "evaluate.attacks=[cw40]", config="evaluate")
     with pytest.raises(SystemExit) as stopped:
         job(cfg)
-    assert stopped.value.code == ZEROED  # a text as exit code is printed, and the status is 1
+    assert stopped.value.code == reason  # a text as exit code is printed, and the status is 1
     assert (path.read_bytes(), path.stat().st_mtime_ns) == before
+
+
+def test_attacked_images_without_finite_logits_end_the_command_with_one_line(tmp_path, monkeypatch):
+    def attack(*args, **settings):
+        raise FloatingPointError("the logits of 2 of 9 attacked images are NaN or infinite")
+
+    write_checkpoint(tmp_path, 0.0, 0.0)
+    monkeypatch.setattr("robust_arch.execution.evaluate_checkpoint.extend", attack)
+    done = call("robust_arch.evaluate", *ARGUMENTS, cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.strip().splitlines()[-1] == "error: the logits of 2 of 9 attacked images are NaN or infinite"
+    assert "Traceback" not in done.stderr

@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from experiments.scale import passes, scale
@@ -40,6 +40,7 @@ def in_order(seconds, workers):
     return max(free)
 
 
+@settings(max_examples=30)
 @given(st.lists(st.integers(1, 20), min_size=1, max_size=6), st.integers(1, 3))
 def test_every_order_ends_between_the_bounds(seconds, workers):
     least, most = scale.bounds(seconds, workers)
@@ -64,10 +65,7 @@ def test_a_sweep_that_was_run_ended_between_the_bounds():
 THREAT = ThreatModel("linf", "8/255")
 
 
-@pytest.mark.parametrize(
-    ("objective", "loss"),
-    [("sat", None), ("trades", KLToClean()), ("mart", None)],
-)
+@pytest.mark.parametrize(("objective", "loss"), [("sat", None), ("trades", KLToClean()), ("mart", None)])
 def test_passes_of_training_are_those_that_are_made(objective, loss):
     attack = PGD(steps=10, rel_step_size=0.25, **({"loss": loss} if loss else {}))
     made = {"sat": SAT, "trades": TRADES, "mart": MART}[objective](name=objective, attack=attack)

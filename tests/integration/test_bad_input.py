@@ -1,13 +1,13 @@
 """Whatever the user gets wrong is one clear error that names key, value and what is allowed, before any work."""
 
 import pytest
-from commands import SMALL, command
+from commands import SMALL, call
 
 from robust_arch.configuration.evaluation import read_finalists
 from robust_arch.configuration.settings import read_settings
 from robust_arch.errors import InputError
 from robust_arch.execution.run import Run
-from robust_arch.study.sweep import plan_study
+from robust_arch.study.plan import plan_study
 
 GRID = ("search.space.depths=[[1],[1],[1]]", "search.space.widths=[[4],[8],[8]]")
 
@@ -39,7 +39,20 @@ RUN_CASES = [
     ("data.val_fraction=1.5", ["data.val_fraction", "1.5", "between 0 and 1"]),
     ("selection.images=0", ["selection.images", "0", "at least 1"]),
     ("study.name=a/b", ["study.name", "'a/b'", "without a slash"]),
-    ("logger.mode=live", ["logger.mode", "'live'", "offline or online"]),
+    ("logger=wandb logger.mode=live", ["logger.mode", "'live'", "offline or online"]),
+    # any such word would count as true: rerun=no would clear what is recorded
+    ("rerun=no", ["rerun", "'no'", "true or false"]),
+    ("trainer.progress_bar=1", ["trainer.progress_bar", "1", "true or false"]),
+    ("trainer.devices=2 recipe.drop_last=false", ["recipe.drop_last", "False", "true where trainer.devices > 1"]),
+    ("trainer.compile=maybe", ["trainer.compile", "'maybe'", "auto, true or false"]),
+    ("trainer.compile=true trainer.fold=false", ["trainer.compile", "True", "false where trainer.fold=false"]),
+    ("trainer.data=disk", ["trainer.data", "'disk'", "auto, device or stream"]),
+    ("data.split_seed=1.5", ["data.split_seed", "1.5", "at least 0"]),
+    ("data.train_images=1e3", ["data.train_images", "1000.0", "an integer of at least 1"]),
+    ("data=image_folder", ["data.root", "None", "the folder"]),
+    ("data=image_folder data.root=/nowhere/at/all", ["data.root", "'/nowhere/at/all'", "train/<class>"]),
+    ("recipe.optimizer.lr=-1", ["recipe.optimizer", "-1"]),
+    ("threat.eps=8", ["threat.eps", "8", "at most 1 under linf"]),
 ]
 
 STUDY_CASES = [
@@ -72,9 +85,8 @@ STUDY_CASES = [
 
 @pytest.mark.parametrize(("override", "parts"), RUN_CASES, ids=[case[0] for case in RUN_CASES])
 def test_a_run_is_refused(composed, tmp_path, override, parts):
-    logger = ["logger=wandb"] if override.startswith("logger.") else []
     with pytest.raises(InputError) as error:
-        Run.load(read_settings(composed(*logger, override)))
+        Run.load(read_settings(composed(*override.split())))
     assert [part for part in parts if part not in str(error.value)] == []
     assert not (tmp_path / "results").exists()
 
@@ -87,65 +99,27 @@ def test_a_study_is_refused(composed, tmp_path, overrides, parts):
     assert not (tmp_path / "results").exists()
 
 
-def test_unequal_shares_of_devices_are_refused(composed):
-    with pytest.raises(InputError, match=r"recipe\.drop_last = False: true where trainer\.devices > 1"):
-        read_settings(composed("trainer.devices=2", "recipe.drop_last=false"))
-
-
-def test_what_would_only_fail_after_the_sweep_is_refused_before(composed):
-    with pytest.raises(InputError, match=r"recipe\.optimizer: .*-1"):
-        read_settings(composed("recipe.optimizer.lr=-1"))
+def test_finalists_are_checked_before_the_sweep(composed):
     with pytest.raises(InputError, match=r"study\.finalists"):
         read_finalists(composed("study.finalists={top: 1, attacks: [fgsm]}"))
     with pytest.raises(InputError, match=r"evaluate\.attacks = 'none'"):
         read_finalists(composed("study.finalists={top: 1, attacks: [none], n: 5}"))
-    with pytest.raises(InputError, match=r"threat\.eps = 8: at most 1 under linf"):
-        read_settings(composed("threat.eps=8"))
-
-
-FLAGS = (
-    "rerun",
-    "recipe.drop_last",
-    "recipe.decay_all",
-    "recipe.augment.flip",
-    "evaluate.save_images",
-    "trainer.progress_bar",
-)
-
-
-@pytest.mark.parametrize("key", FLAGS)
-@pytest.mark.parametrize("value", ["no", "1", "nonsense"])
-def test_what_is_neither_true_nor_false_is_refused(composed, key, value):
-    # any such word would count as true: rerun=no would clear what is recorded
-    with pytest.raises(InputError, match=rf"{key} = .*: true or false"):
-        read_settings(composed(f"{key}={value}"))
-
-
-@pytest.mark.parametrize("value", ["nonsense", "-1", "true", "1.5"])
-def test_a_split_seed_that_is_no_seed_is_refused(composed, value):
-    with pytest.raises(InputError, match=r"data\.split_seed = .*: an integer of at least 0"):
-        read_settings(composed(f"data.split_seed={value}"))
 
 
 @pytest.mark.parametrize("key", ["std", "rel_std"])
-@pytest.mark.parametrize("value", ["nonsense", "-1", "true"])
+@pytest.mark.parametrize("value", ["nonsense", "-1"])
 def test_a_start_that_cannot_be_is_refused(composed, key, value):
     start = f"+objective.attack.start={{_target_: robust_arch.attacks.Gaussian, {key}: {value}}}"
     with pytest.raises(InputError, match=rf"attack\.start\.{key} = "):
         read_settings(composed(start))
 
 
-def test_a_folder_that_is_not_there_is_named(composed):
-    with pytest.raises(InputError, match=r"data\.root = '/nowhere/at/all'.*train/<class>"):
-        Run.load(read_settings(composed("data=image_folder", "data.root=/nowhere/at/all")))
-    with pytest.raises(InputError, match=r"data\.root = None.*the folder"):
-        read_settings(composed("data=image_folder"))
-
-
-def test_the_command_says_it_in_one_line_and_fails(tmp_path):
-    done = command("robust_arch.train", *SMALL, "arch.depths=[0,1,1]", cwd=tmp_path)
+def test_the_command_reports_it_in_one_line_and_fails(tmp_path):
+    done = call("robust_arch.train", *SMALL, "arch.depths=[0,1,1]", cwd=tmp_path)
     assert done.returncode == 1
-    assert done.stderr.splitlines() == ["error: arch.depths = [0, 1, 1]: each stage needs an integer of at least 1"]
+    assert done.stderr.splitlines() == [
+        "error: arch.depths = [0, 1, 1]: expected an integer of at least 1 for each stage"
+    ]
     assert not (tmp_path / "results").exists()
 
 

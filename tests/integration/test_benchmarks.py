@@ -14,10 +14,7 @@ BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 @pytest.mark.parametrize(
     ("script", "parts"),
     [
-        (
-            "training",
-            {"throughput", "switches", "evaluation", "loading", "overhead", "batch_sizes", "two_processes"},
-        ),
+        ("training", {"throughput", "switches", "evaluation", "loading", "overhead", "batch_sizes", "two_processes"}),
         ("accuracy", {"digits"}),
         ("search", {"grid", "random_search", "halving_1-4_eta3", "halving_1-2-4_eta3_ties"}),
         ("records", {"load_study", "status", "results", "report", "merge", "merge_again", "merged_run"}),

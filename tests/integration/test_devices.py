@@ -1,11 +1,13 @@
 """Several devices, as two processes on the CPU."""
 
+import pytest
 import torch
 from commands import SMALL, call
 
 from robust_arch.runs import StudyFolder, load_study, metrics
 
 
+@pytest.mark.slow  # a second process imports torch
 def test_two_processes_train_one_run(tmp_path):
     done = call("robust_arch.train", *SMALL, "trainer.devices=2", "logger=wandb", cwd=tmp_path)
     assert done.returncode == 0, done.stderr

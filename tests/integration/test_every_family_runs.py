@@ -12,7 +12,7 @@ from robust_arch.engine.frozen import FrozenNetwork, NotFreezableError
 from robust_arch.evaluation.smoothness import stage_changes, upper_bounds
 from robust_arch.execution.execute import execute
 from robust_arch.interop import export_checkpoint, open_checkpoint
-from robust_arch.study.sweep import plan_study
+from robust_arch.study.plan import plan_study
 
 COMMON = (
     "trainer.max_epochs=1",

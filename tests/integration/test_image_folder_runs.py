@@ -45,12 +45,6 @@ def test_the_record_has_the_counts_and_is_the_same_from_the_cache(images, compos
         assert test == {"read": 8, "noted": {}, "skipped": {}, "converted": {}}
 
 
-def test_a_set_that_reads_no_files_records_no_counts(composed):
-    run = Run.load(read_settings(composed("trainer.max_epochs=1", "evaluate.attacks=[fgsm]")))
-    assert execute(run) == "completed"
-    assert "reading" not in json.loads((run.folder.path / "result.json").read_text())["data"]
-
-
 def test_a_part_of_a_folder_s_images_can_be_trained_on(images, composed):
     run = Run.load(read_settings(composed(*overrides(images, "data.train_images=8"))))
     assert run.splits.train.labels.bincount().tolist() == [4, 4]

@@ -5,8 +5,10 @@ import signal
 
 import pytest
 import torch
+from commands import SMALL
+from composition import configuration
 
-from robust_arch.common.signals import exit_now
+from robust_arch.common.process import exit_now
 from robust_arch.configuration.settings import read_settings
 from robust_arch.execution.execute import execute
 from robust_arch.execution.run import Run
@@ -15,16 +17,22 @@ from robust_arch.training.module import AdversarialTraining
 STEPS = 4
 
 
-@pytest.fixture
-def run(composed):
-    """A function from a study's name to a run of two epochs of four steps, with dropout."""
+def loaded(folder):
+    """A run of two epochs of four steps, with dropout."""
     options = (f"trainer.limit_train_batches={STEPS}", "arch.dropout=0.3", "objective=trades")
-    return lambda name: Run.load(read_settings(composed(*options, f"study.name={name}")))
+    return Run.load(read_settings(configuration(folder, *SMALL, *options)))
 
 
 @pytest.fixture
-def whole(run):
-    done = run("whole")
+def cut(tmp_path):
+    """The run that receives a signal."""
+    return loaded(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The same run, undisturbed."""
+    done = loaded(tmp_path_factory.mktemp("whole"))
     assert execute(done) == "completed"
     return done
 
@@ -66,7 +74,7 @@ def saved_step(run):
 
 def counts(run):
     return [
-        (record["clean"]["count"], {name: attack["count"] for name, attack in record["attacks"].items()})
+        (record.clean.count, {name: attack.count for name, attack in record.attacks.items()})
         for record in run.folder.evaluation_records()
     ]
 
@@ -81,9 +89,8 @@ def assert_same(first, second):
 
 
 @pytest.mark.parametrize("step", [0, 2, STEPS - 1, STEPS + 1])
-def test_it_ends_the_batch_saves_and_goes_on_from_there(run, whole, monkeypatch, handler, step):
+def test_it_ends_the_batch_saves_and_goes_on_from_there(cut, whole, monkeypatch, handler, step):
     handler(signal.SIGTERM, exit_now)
-    cut = run("cut")
     with monkeypatch.context() as patch:
         raise_at(patch, step, signal.SIGTERM)
         with pytest.raises(SystemExit) as stopped:
@@ -97,19 +104,17 @@ def test_it_ends_the_batch_saves_and_goes_on_from_there(run, whole, monkeypatch,
     assert_same(whole, cut)
 
 
-def test_a_scheduler_that_only_warns_lets_it_go_on(run, whole, monkeypatch, handler):
+def test_a_scheduler_that_only_warns_lets_it_go_on(cut, whole, monkeypatch, handler):
     heard = []
     handler(signal.SIGUSR2, lambda number, frame: heard.append(number))
-    warned = run("cut")
     raise_at(monkeypatch, 1, signal.SIGUSR2)
-    assert execute(warned) == "completed"
+    assert execute(cut) == "completed"
     assert heard == [signal.SIGUSR2]
-    assert_same(whole, warned)
+    assert_same(whole, cut)
 
 
-def test_a_torn_or_stale_checkpoint_of_half_an_epoch_is_not_used(run, whole, monkeypatch, handler):
+def test_a_torn_or_stale_checkpoint_of_half_an_epoch_is_not_used(cut, whole, monkeypatch, handler):
     handler(signal.SIGTERM, exit_now)
-    cut = run("cut")
     with monkeypatch.context() as patch:
         raise_at(patch, 1, signal.SIGTERM)
         with pytest.raises(SystemExit):

@@ -11,8 +11,8 @@ from robust_arch.architectures.family import Family, family_names, get_family
 from robust_arch.errors import InputError
 from robust_arch.execution.execute import execute
 from robust_arch.interop import export_checkpoint, import_published, open_checkpoint
+from robust_arch.study.plan import plan_study
 from robust_arch.study.plan_table import plan_tables
-from robust_arch.study.sweep import plan_study
 
 # two stages of 1x1 convolutions; Tanh is a layer whose operator norm is not known
 MODULE = """

@@ -15,37 +15,12 @@ REPOSITORY = Path(__file__).parents[2]
 def unpacked(tmp_path_factory):
     """What an installed wheel puts on the path."""
     folder = tmp_path_factory.mktemp("wheel")
-    subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "pip",
-            "wheel",
-            "--quiet",
-            "--no-deps",
-            "--no-build-isolation",
-            "-w",
-            folder,
-            REPOSITORY,
-        ],
-        check=True,
-    )
+    build = ("wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", folder, REPOSITORY)
+    subprocess.run([sys.executable, "-m", "pip", *build], check=True)
     (wheel,) = folder.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(folder / "site")
     return folder / "site"
-
-
-def python(unpacked, cwd, *arguments):
-    """Run Python with the unpacked wheel before everything else on its path."""
-    return subprocess.run(
-        [sys.executable, *arguments],
-        cwd=cwd,
-        env={**os.environ, "PYTHONPATH": str(unpacked), "COLUMNS": "200"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
 
 
 def test_the_wheel_holds_configuration_plugin_and_template(unpacked):
@@ -64,8 +39,11 @@ def test_the_wheel_holds_configuration_plugin_and_template(unpacked):
 
 
 def test_it_plans_a_study_from_another_folder(unpacked, tmp_path):
-    where = python(unpacked, tmp_path, "-c", "import robust_arch.common.paths as p; print(p.conf_dir())")
-    assert Path(where.stdout.strip()) == unpacked / "robust_arch" / "conf"
-    plan = python(unpacked, tmp_path, "-m", "robust_arch.cli", "plan", "study=demo")
+    code = "from robust_arch.common import paths; from robust_arch.cli import main; print(paths.conf_dir()); main()"
+    environment = {**os.environ, "PYTHONPATH": str(unpacked), "COLUMNS": "200"}
+    command = [sys.executable, "-c", code, "plan", "study=demo"]
+    plan = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert plan.returncode == 0, plan.stderr
+    where, *_ = plan.stdout.splitlines()
+    assert Path(where) == unpacked / "robust_arch" / "conf"
     assert "8 runs inside 60,000 parameters" in plan.stdout

@@ -27,7 +27,6 @@ STUDY_FILES = {
     "study.json": [b"", b"{}", DEEP],
     "results.csv": [b"\xff"],
 }
-CASES = [(name, content) for name, contents in FILES.items() for content in contents]
 
 
 @pytest.fixture(scope="module")
@@ -44,18 +43,6 @@ def spoil(study, case):
     run = next(iter(study.runs())).path
     for path in run.glob(name):
         path.write_bytes(content)
-
-
-@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case[0]}-{case[1][:12]!r}")
-def test_readers_do_without_it(finished, tmp_path, case):
-    study = StudyFolder(tmp_path / "tiny")
-    shutil.copytree(finished / "results" / "tiny", study.path)
-    spoil(study, case)
-    assert set(load_study(study.path)["status"]) <= {"completed"}
-    list(study.read_plan())
-    for run in study.runs():
-        assert run.state in ("completed", "planned")
-        assert run.trained in (True, False)
 
 
 SWEPT = [  # one of each file; a sweep takes seconds

@@ -66,7 +66,7 @@ def counted(spec, num_classes, image_shape):
     return {"params": sum(parameter.numel() for parameter in net.parameters()), "macs": sum(macs)}
 
 
-def test_every_study_of_several_sizes_is_spoken_of_here():
+def test_every_study_of_several_sizes_is_covered_here():
     scaled = {path.stem for path in (conf_dir() / "study").glob("*.yaml") if "/scale" in path.read_text()}
     assert scaled == set(COUNTS)
     assert {path.stem for path in (conf_dir() / "scale").glob("*.yaml")} == set(SCALES)
@@ -103,7 +103,7 @@ def test_the_size_decides_data_recipe_and_epochs(scale, images):
 
 
 @pytest.mark.parametrize("scale", ["small", "paper"])
-def test_cifar10_is_the_data_unless_said(scale, composed):
+def test_cifar10_is_the_default_data(scale, composed):
     assert composed("study=capacity", f"scale={scale}", small=False).data.source == "CIFAR10"
 
 

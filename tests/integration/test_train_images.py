@@ -5,43 +5,37 @@ import json
 import pytest
 import torch
 
-from robust_arch.configuration.settings import read_settings
 from robust_arch.errors import InputError
 from robust_arch.execution.execute import _module, execute
-from robust_arch.execution.run import Run
 from robust_arch.study.plan_table import plans_from_command
 
 SPACE = ("data=digits", "search.space.depths=[[1],[1],[1]]", "search.space.widths=[[4],[8],[8,16]]",
          "recipe.batch_size=32", "trainer.precision=32")  # fmt: skip
 
 
-def loaded(composed, *overrides):
-    return Run.load(read_settings(composed(*overrides)))
-
-
-def test_the_record_says_how_many_images_were_trained_on(composed):
-    run = loaded(composed, "data.train_images=70", "trainer.limit_train_batches=null", "evaluate.attacks=[fgsm]")
-    assert execute(run) == "completed"
-    result = json.loads((run.folder.path / "result.json").read_text())
+def test_the_record_says_how_many_images_were_trained_on(run):
+    done = run("data.train_images=70", "trainer.limit_train_batches=null", "evaluate.attacks=[fgsm]")
+    assert execute(done) == "completed"
+    result = json.loads((done.folder.path / "result.json").read_text())
     assert {key: result["data"][key] for key in ("train", "val", "test")} == {"train": 70, "val": 240, "test": 360}
-    assert result["data"]["fingerprint"] == run.training_fingerprint
-    assert run.steps_per_epoch == 2  # whole batches of 32 in 70
+    assert result["data"]["fingerprint"] == done.training_fingerprint
+    assert done.steps_per_epoch == 2  # whole batches of 32 in 70
 
 
-def test_channel_statistics_are_those_of_the_images_that_are_trained_on(composed):
-    run = loaded(composed, "data.train_images=70", "recipe.normalize=dataset")
-    pixels = run.splits.train.images.double() / 16
+def test_channel_statistics_are_those_of_the_images_that_are_trained_on(run):
+    done = run("data.train_images=70", "recipe.normalize=dataset")
+    pixels = done.splits.train.images.double() / 16
     assert len(pixels) == 70
-    buffers = {name: value.double() for name, value in _module(run).named_buffers() if value.numel() == 1}
+    buffers = {name: value.double() for name, value in _module(done).named_buffers() if value.numel() == 1}
     mean, std = (next(value for name, value in buffers.items() if name.endswith(end)) for end in ("mean", "std"))
     assert mean.item() == pytest.approx(pixels.mean().item(), rel=1e-6)
     assert std.item() == pytest.approx(pixels.std(correction=0).item(), rel=1e-6)
 
 
-def test_every_size_is_a_run_of_its_own_and_null_is_no_other_question(composed):
+def test_every_size_is_a_run_of_its_own_and_null_is_no_other_question(run):
     sizes = ("null", "1197", "1000", "100")
-    whole, all_of_them, *parts = [loaded(composed, f"data.train_images={size}").run_id for size in sizes]
-    assert whole == all_of_them == loaded(composed).run_id
+    whole, all_of_them, *parts = [run(f"data.train_images={size}").run_id for size in sizes]
+    assert whole == all_of_them == run().run_id
     assert len({whole, *parts}) == 3
 
 
@@ -59,24 +53,6 @@ def test_sizes_are_labelled_apart_as_the_docs_say(tmp_path):
     assert [plan.runs[0].run.facts.data for plan in plans] == ["digits-100", "digits-200"]
 
 
-def test_a_study_s_yaml_sets_the_size(tmp_path):
-    (tmp_path / "study").mkdir()
-    (tmp_path / "study" / "few.yaml").write_text(
-        "# @package _global_\ndefaults:\n  - override /data: digits\n  - override /hydra/sweeper: budget\n"
-        "data:\n  train_images: 150\nstudy:\n  name: few\n"
-    )
-    command = ["-m", "--config-dir", str(tmp_path), "study=few", *SPACE[1:], f"results_dir={tmp_path}"]
-    (plan,) = plans_from_command(command)
-    assert {len(planned.run.splits.train) for planned in plan.runs} == {150}
-    assert plan.study.name == "few"
-
-
-@pytest.mark.parametrize("value", ["0", "-1", "true", "1.5", "nonsense", "1e3"])
-def test_what_is_no_number_of_images_is_refused(composed, value):
-    with pytest.raises(InputError, match=r"data\.train_images = .*: an integer of at least 1"):
-        read_settings(composed(f"data.train_images={value}"))
-
-
-def test_a_batch_that_does_not_fit_the_part_is_refused(composed):
-    with pytest.raises(InputError, match=r"recipe\.batch_size = 32: at most the 20 training images"):
-        loaded(composed, "data.train_images=20")
+def test_a_batch_that_does_not_fit_the_part_is_refused(run):
+    with pytest.raises(InputError, match=r"recipe\.batch_size = 32: expected at most the 20 training images"):
+        run("data.train_images=20")

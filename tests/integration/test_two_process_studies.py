@@ -9,8 +9,8 @@ import time
 from pathlib import Path
 
 import pytest
-import torch
 from commands import SMALL, call
+from weights import same_weights, weights
 
 from robust_arch.runs import StudyFolder, load_study, metrics
 
@@ -26,15 +26,6 @@ def finished(tmp_path_factory):
 
 def study(folder):
     return StudyFolder(folder / "results" / "two")
-
-
-def weights(folder):
-    return {
-        run.run_id: {
-            which: torch.load(run.checkpoint(which), weights_only=True)["state_dict"] for which in ("best", "last")
-        }
-        for run in study(folder).runs()
-    }
 
 
 @pytest.mark.slow
@@ -101,12 +92,9 @@ def test_killed_alone_the_parent_leaves_no_process_and_the_study_is_finished_by_
 
     again = call("robust_arch.train", *TWO, cwd=tmp_path)
     assert again.returncode == 0, again.stderr
-    undisturbed, killed = weights(finished[0]), weights(tmp_path)
-    assert undisturbed.keys() == killed.keys()
-    for run_id, checkpoints in undisturbed.items():
-        for which, state in checkpoints.items():
-            assert state.keys() == killed[run_id][which].keys()
-            assert all(torch.equal(state[key], killed[run_id][which][key]) for key in state)
+    for undisturbed, killed in zip(study(finished[0]).runs(), study(tmp_path).runs(), strict=True):
+        assert undisturbed.run_id == killed.run_id
+        assert all(same_weights(weights(undisturbed, which), weights(killed, which)) for which in ("best", "last"))
     for folder in (finished[0], tmp_path):
         for run in study(folder).runs():
             assert [row["epoch"] for row in metrics.read_rows(run.metrics)] == [0, 1]

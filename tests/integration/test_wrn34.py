@@ -9,7 +9,7 @@ from robust_arch.data.torchvision_sets import TorchvisionSet
 from robust_arch.execution.execute import execute
 from robust_arch.execution.run import Run
 from robust_arch.runs import load_study
-from robust_arch.study.sweep import plan_study
+from robust_arch.study.plan import plan_study
 
 
 @pytest.fixture
@@ -29,8 +29,9 @@ def small_images(monkeypatch):
     monkeypatch.setattr(TorchvisionSet, "read", read)
 
 
-@pytest.mark.parametrize("data", ["cifar10", "cifar100"])
-@pytest.mark.parametrize("objective", ["sat", "trades", "mart"])
+@pytest.mark.parametrize(
+    ("data", "objective"), [("cifar10", "sat"), ("cifar10", "trades"), ("cifar10", "mart"), ("cifar100", "sat")]
+)
 def test_each_command_runs(composed, small_images, tmp_path, data, objective):
     plans = {}
     for arch in ("wrn_34_12", "wrn_34_r"):

@@ -1,14 +1,19 @@
-"""Checkpoints as a training leaves them."""
+"""Checkpoints as a training leaves them, and their exports."""
+
+import functools
 
 import pytest
 import torch
 from variants import VARIANTS, trained
 
+from robust_arch.interop import export_checkpoint
+
 
 @pytest.fixture(scope="session")
 def saved(tmp_path_factory):
-    """From a variant's name to its checkpoint file and its network."""
+    """From a variant's name to its checkpoint file and its network, each made once."""
 
+    @functools.cache
     def save(name):
         spec, num_classes, image_shape, normalisation, config = VARIANTS[name]
         net = trained(spec, num_classes, image_shape, normalisation)
@@ -20,3 +25,18 @@ def saved(tmp_path_factory):
         return path, net
 
     return save
+
+
+@pytest.fixture(scope="session")
+def exported(saved, tmp_path_factory):
+    """From a form, or `own`, and a variant's name to the file, each made once."""
+
+    @functools.cache
+    def export(form, name="wide_resnet"):
+        if form == "own":
+            return saved(name)[0]
+        path = tmp_path_factory.mktemp("exported") / form
+        export_checkpoint(saved(name)[0], path, form)
+        return path
+
+    return export

@@ -1,12 +1,13 @@
-"""Published checkpoints into our networks, against a network written here with the published names."""
+"""Published checkpoints loaded into our networks, against second networks with the published names."""
 
-import os
 import pickle
 import zipfile
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from altered import Hostile
 from second_networks import Published, Trades, assert_same_function, images, randomised
 
 from robust_arch.architectures import ArchSpec
@@ -31,11 +32,10 @@ SPECS = {
 
 
 @pytest.mark.parametrize(("depths", "widths", "stem_width"), SPECS.values(), ids=SPECS)
-def test_logits_are_those_of_the_published_network(depths, widths, stem_width, tmp_path):
+def test_logits_are_those_of_the_published_network(depths, widths, stem_width):
     peer = randomised(Published(depths, widths, stem_width))
-    torch.save(peer.state_dict(), tmp_path / "net.pth")
-    net = load_published(tmp_path / "net.pth", ArchSpec("wide_resnet", depths, widths, stem_width=stem_width))
-    assert_same_function(net, peer)
+    spec = ArchSpec("wide_resnet", depths, widths, stem_width=stem_width)
+    assert_same_function(load_published(peer.state_dict(), spec), peer)
 
 
 @pytest.mark.parametrize(("classes", "channels"), [(100, 3), (2, 1)])
@@ -46,8 +46,8 @@ def test_classes_and_channels_are_those_of_the_weights(classes, channels):
     assert_same_function(net, peer, channels)
 
 
-def parallel(state):
-    return {f"module.{key}": value for key, value in state.items()}
+def behind(prefix, state):
+    return {f"{prefix}{key}": value for key, value in state.items()}
 
 
 def optimizer_state():
@@ -60,9 +60,12 @@ WRAPPINGS = {
     "bare": lambda state: state,
     "model_state_dict": lambda state: {"model_state_dict": state, "epoch": 99},
     "state_dict": lambda state: {"state_dict": state, "epoch": 99},
-    "module.": parallel,
-    "module. inside": lambda state: {"model_state_dict": parallel(state)},
-    "with an optimizer": lambda state: {"model_state_dict": parallel(state), "optimizer": optimizer_state()},
+    "module.": lambda state: behind("module.", state),
+    "_orig_mod.module.": lambda state: behind("_orig_mod.module.", state),
+    "model._orig_mod.module.": lambda state: behind("model._orig_mod.module.", state),
+    "module. inside": lambda state: {"model_state_dict": behind("module.", state)},
+    "with an optimizer": lambda state: {"model_state_dict": behind("model.", state), "optimizer": optimizer_state()},
+    "averaged": lambda state: {"n_averaged": torch.tensor(7), **behind("module.", state)},
 }
 
 
@@ -73,28 +76,18 @@ def test_what_training_code_wraps_around_weights_is_taken_off(wrap, zipped, peer
     assert_same_function(load_published(str(tmp_path / "net.pth"), SPEC), peer)
 
 
-def as_older_numpy_wrote(path, content):
-    """Save with the module name under which numpy before 2.0, and so the published files, pickled scalars."""
-    torch.save(content, path)
+def test_numpy_scalars_of_the_published_files_years_are_allowed_and_nothing_more_afterwards(peer, tmp_path):
+    path, trusted = tmp_path / "net.pth", set(torch.serialization.get_safe_globals())
+    torch.save({"model_state_dict": peer.state_dict(), "optimizer": optimizer_state()}, path)
+    # the module name under which numpy before 2.0, and so the published files, pickled scalars
     with zipfile.ZipFile(path) as archive:
         entries = {name: archive.read(name) for name in archive.namelist()}
     with zipfile.ZipFile(path, "w") as archive:
         for name, data in entries.items():
             assert (b"cnumpy._core.multiarray\n" in data) == name.endswith("/data.pkl")
             archive.writestr(name, data.replace(b"cnumpy._core.multiarray\n", b"cnumpy.core.multiarray\n"))
-
-
-def test_numpy_scalars_of_the_published_files_years_are_let_in(peer, tmp_path):
-    path = tmp_path / "net.pth"
-    as_older_numpy_wrote(path, {"model_state_dict": peer.state_dict(), "optimizer": optimizer_state()})
+    content = path.read_bytes()
     assert_same_function(load_published(path, SPEC), peer)
-
-
-def test_the_file_stays_as_it_is_and_nothing_more_is_trusted_afterwards(peer, tmp_path):
-    path = tmp_path / "net.pth"
-    torch.save({"model_state_dict": peer.state_dict(), "optimizer": optimizer_state()}, path)
-    content, trusted = path.read_bytes(), set(torch.serialization.get_safe_globals())
-    load_published(path, SPEC)
     assert path.read_bytes() == content
     assert set(torch.serialization.get_safe_globals()) == trusted
 
@@ -115,17 +108,11 @@ CHANGES = {
     "missing head": (without("fc.weight"), r"'fc\.weight'"),
     "missing stem": (without("stem_conv.weight"), r"'stem_conv\.weight'"),
     "missing statistics": (without("bn1.running_mean"), r"missing key 'bn1\.running_mean'"),
-    "missing shortcut": (
-        without("blocks.1.layer.0.convShortcut.weight"),
-        r"missing key 'blocks\.1\.layer\.0\.convShortcut\.weight'",
-    ),
+    "missing shortcut": (without("blocks.1.layer.0.convShortcut.weight"), r"missing key 'blocks\.1\.layer\.0\.convSh"),
     "unknown module": (with_extra("aux.weight"), r"unknown key 'aux\.weight'"),
     "unknown layer": (with_extra("blocks.0.layer.0.bn3.weight"), r"unknown key 'blocks\.0\.layer\.0\.bn3\.weight'"),
     "one block more": (with_extra("blocks.2.layer.1.conv1.weight"), r"unknown key 'blocks\.2\.layer\.1\.conv1"),
-    "a shortcut more": (
-        with_extra("blocks.1.layer.1.convShortcut.weight"),
-        r"unknown key 'blocks\.1\.layer\.1\.convSh",
-    ),
+    "a shortcut more": (with_extra("blocks.1.layer.1.convShortcut.weight"), r"unknown key 'blocks\.1\.layer\.1\.conv"),
     "a width": (
         with_changed("blocks.0.layer.0.conv1.weight", lambda w: w[:7]),
         r"'blocks\.0\.layer\.0\.conv1\.weight' has shape \(7, 4, 3, 3\), not \(8, 4, 3, 3\)",
@@ -138,19 +125,13 @@ CHANGES = {
     "a sparse tensor": (with_changed("bn1.bias", torch.Tensor.to_sparse), r"'bn1\.bias' is no plain tensor"),
     "integers": (with_changed("bn1.bias", torch.Tensor.int), r"'bn1\.bias' holds torch\.int32, not torch\.float32"),
     "complex": (with_changed("bn1.bias", lambda bias: bias + 0j), r"'bn1\.bias' holds torch\.complex64"),
-    "several counts": (
-        with_changed("bn1.num_batches_tracked", lambda count: count.repeat(2)),
-        r"'bn1\.num_batches_tracked' is no single number",
-    ),
+    "several counts": (with_changed("bn1.num_batches_tracked", lambda count: count.repeat(2)), r"is no single number"),
     "not a number": (
-        with_changed("fc.weight", lambda w: w.index_fill(0, torch.tensor(3), float("nan"))),
+        with_changed("fc.weight", lambda w: w.index_fill(0, torch.tensor(3), torch.nan)),
         r"'fc\.weight'.*finite",
     ),
     "infinite": (with_changed("bn1.running_var", lambda v: v / 0), r"'bn1\.running_var' is not finite"),
-    "too large for float32": (
-        with_changed("fc.bias", lambda b: b.double() * 1e300),
-        r"'fc\.bias' is not finite in float32",
-    ),
+    "too large for float32": (with_changed("fc.bias", lambda b: b.double() * 1e300), r"'fc\.bias' is not finite in"),
     "the unused stage of another layout": (with_extra("sub_block1.layer.0.conv1.weight"), r"unknown key 'sub_block1"),
     "a flat stem": (with_changed("stem_conv.weight", torch.flatten), r"stem"),
     "a scalar head": (with_changed("fc.weight", torch.sum), r"fc"),
@@ -163,48 +144,17 @@ def test_weights_that_do_not_fit_are_refused(change, message, peer):
         load_published(change(dict(peer.state_dict())), SPEC)
 
 
-OTHERS = {
-    "deeper": ((1, 2, 2), (8, 6, 6), 4),
-    "shallower": ((1, 1, 1), (8, 6, 6), 4),
-    "wider": ((1, 2, 1), (8, 6, 8), 4),
-    "other stem": ((1, 2, 1), (8, 6, 6), 8),
-    "no shortcut": ((1, 2, 1), (4, 6, 6), 4),
-}
-
-
-@pytest.mark.parametrize(("depths", "widths", "stem_width"), OTHERS.values(), ids=OTHERS)
-def test_another_architecture_is_refused(depths, widths, stem_width, peer):
-    spec = ArchSpec("wide_resnet", depths, widths, stem_width=stem_width)
+@pytest.mark.parametrize(
+    "changes",
+    [{"depths": (1, 2, 2)}, {"depths": (1, 1, 1)}, {"widths": (8, 6, 8)}, {"stem_width": 8}, {"widths": (4, 6, 6)}],
+    ids=["deeper", "shallower", "wider", "another stem", "no shortcut"],
+)
+def test_another_architecture_is_refused(changes, peer):
+    spec = replace(SPEC, **changes)
     with pytest.raises(InputError, match="not of the architecture") as raised:
         load_published(peer.state_dict(), spec)
-    assert str(depths) in str(raised.value)
-    assert str(widths) in str(raised.value)
-
-
-def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(InputError, match=r"checkpoint = '.*nowhere\.pth': no such file"):
-        load_published(tmp_path / "nowhere.pth", SPEC)
-
-
-@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
-@pytest.mark.parametrize("share", [0, 0.0001, 0.02, 0.1, 0.3, 0.5, 0.7, 0.9, 0.999])
-def test_a_file_cut_off_is_refused(share, zipped, peer, tmp_path):
-    path = tmp_path / "net.pth"
-    torch.save(peer.state_dict(), path, _use_new_zipfile_serialization=zipped)
-    content = path.read_bytes()
-    path.write_bytes(content[: int(share * len(content))])
-    with pytest.raises(InputError, match=r"checkpoint = '.*net\.pth'"):
-        load_published(path, SPEC)
-
-
-NO_CHECKPOINTS = [b"weights to follow\n", b"hello world\n", b"<html>not found</html>", b"PK\x03\x04" + bytes(40), b"."]
-
-
-@pytest.mark.parametrize("content", NO_CHECKPOINTS, ids=repr)
-def test_a_file_of_something_else_is_refused(content, tmp_path):
-    (tmp_path / "net.pth").write_bytes(content)
-    with pytest.raises(InputError, match=r"checkpoint = '.*net\.pth'"):
-        load_published(tmp_path / "net.pth", SPEC)
+    assert str(spec.depths) in str(raised.value)
+    assert str(spec.widths) in str(raised.value)
 
 
 @pytest.mark.parametrize(
@@ -216,37 +166,21 @@ def test_content_that_is_no_state_dict_is_refused(content, tmp_path):
         load_published(tmp_path / "net.pth", SPEC)
 
 
-class Hostile:
-    """Makes a folder when it is unpickled."""
-
-    def __init__(self, folder):
-        self.folder = folder
-
-    def __reduce__(self):
-        return os.mkdir, (str(self.folder),)
-
-
-def saved_by_torch(zipped):
+def save_for_torch(zipped):
     return lambda content, path: torch.save(content, path, _use_new_zipfile_serialization=zipped)
 
 
-def pickled(content, path):
-    path.write_bytes(pickle.dumps(content, protocol=2))
-
-
-def unpickled(path):
-    with path.open("rb") as handle:
-        pickle.load(handle)
-
-
-def trusted(path):
+def trust_torch(path):
     torch.load(path, weights_only=False)
 
 
 FORMATS = {
-    "zip": (saved_by_torch(True), trusted),
-    "legacy": (saved_by_torch(False), trusted),
-    "pickle": (pickled, unpickled),
+    "zip": (save_for_torch(True), trust_torch),
+    "legacy": (save_for_torch(False), trust_torch),
+    "pickle": (
+        lambda content, path: path.write_bytes(pickle.dumps(content, protocol=2)),
+        lambda path: pickle.loads(path.read_bytes()),
+    ),
 }
 
 
@@ -264,17 +198,8 @@ def test_a_hostile_pickle_is_refused_and_runs_nothing(save, careless_load, place
     with pytest.raises(InputError, match=r"checkpoint = '.*net\.pth'.*refused"):
         load_published(path, SPEC)
     assert not folder.exists()
-    # the file is as dangerous as it is meant to be
-    careless_load(path)
+    careless_load(path)  # the file is as dangerous as it is meant to be
     assert folder.exists()
-
-
-def test_a_refusal_is_plain_text(tmp_path):
-    # it is read in logs and reports too, where a terminal's colour codes are noise
-    torch.save(Hostile(tmp_path / "folder"), tmp_path / "net.pth")
-    with pytest.raises(InputError) as raised:
-        load_published(tmp_path / "net.pth", SPEC)
-    assert str(raised.value).isprintable()
 
 
 def test_weights_of_another_family_are_refused(peer):
@@ -299,9 +224,13 @@ def test_other_floating_point_weights_become_float32(dtype, peer, caplog):
     assert f"weights in {dtype} are read as float32" in caplog.text
 
 
-def test_counts_of_batches_may_be_missing(peer):
+@pytest.mark.parametrize(
+    "count", [None, torch.tensor(390.5), torch.tensor([390.0]), torch.tensor(3, dtype=torch.int32)]
+)
+def test_counts_of_batches_may_be_averaged_or_missing(count, peer):
     # torch did not keep them before 0.4.1, and evaluation does not read them
-    state = {key: value for key, value in peer.state_dict().items() if "num_batches_tracked" not in key}
+    state = {key: count if key.endswith("num_batches_tracked") else value for key, value in peer.state_dict().items()}
+    state = {key: value for key, value in state.items() if value is not None}
     assert_same_function(load_published(state, SPEC), peer)
 
 
@@ -314,7 +243,7 @@ def test_the_layout_of_trades(depths, widths, stem_width, with_unused, tmp_path,
     unused = {key for key in state if key.startswith("sub_block1.")}
     assert unused
     kept = {key: value for key, value in state.items() if with_unused or key not in unused}
-    torch.save(parallel(kept), tmp_path / "net.pt")
+    torch.save(behind("module.", kept), tmp_path / "net.pt")
     net = load_published(tmp_path / "net.pt", ArchSpec("wide_resnet", depths, widths, stem_width=stem_width))
     assert_same_function(net, peer)
     assert (f"{len(unused)} tensors under sub_block1." in caplog.text) == with_unused

@@ -29,10 +29,6 @@ def test_numbers_come_back_exactly(path):
     assert read_rows(path) == [row(epoch) for epoch in range(4)]
 
 
-def test_a_missing_file_has_no_rows(tmp_path):
-    assert read_rows(tmp_path / "metrics.csv") == []
-
-
 def test_wherever_a_file_is_torn_the_whole_rows_remain(path):
     content = path.read_bytes()
     # a line ends in two bytes; with the first of them every number of the row is there
@@ -79,12 +75,6 @@ def test_a_resumed_run_writes_the_bytes_of_one_that_was_not_interrupted(tmp_path
     for row in rows[2:]:
         append_row(resumed, row)
     assert resumed.read_bytes() == whole.read_bytes()
-
-
-def test_after_a_cut_to_nothing_the_header_is_written_again(path):
-    keep_epochs_before(path, 0)
-    append_row(path, {"epoch": 0, "loss": 0.25})
-    assert read_rows(path) == [{"epoch": 0, "loss": 0.25}]
 
 
 def test_cutting_a_missing_file_creates_nothing(tmp_path):

@@ -1,7 +1,6 @@
 """Allocation against a search through every grid point there is, with costs counted block by block here."""
 
 import math
-from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
@@ -19,7 +18,7 @@ FULL = {"stem_width": 16, "num_classes": 10, "image_shape": (3, 32, 32)}
 
 
 def counted(depths, widths, stem_width, num_classes, image_shape):
-    """Parameters and MACs, each as (one entry a stage, stem and head). widths: integers or arrays."""
+    """Parameters and MACs, each as (one entry per stage, stem and head). widths: integers or arrays."""
     channels, height, width = image_shape
     params, macs, c_in = [], [], stem_width
     for stage, (depth, c) in enumerate(zip(depths, widths, strict=True)):
@@ -39,14 +38,6 @@ def counted(depths, widths, stem_width, num_classes, image_shape):
         "params": (params, stem + 2 * c_in + c_in * num_classes + num_classes),
         "macs": (macs, outside_macs),
     }
-
-
-@dataclass(frozen=True)
-class Point:
-    """How well widths answer the question: first the largest deviation of a share counts, then the total."""
-
-    deviation: float
-    distance: float
 
 
 def judged(widths, budget, shares, depths, task):
@@ -78,7 +69,7 @@ def widest(stage, budget, depths, task):
 
 
 def best_of_all(budget, shares, depths, step, task):
-    """The best point of the whole grid, or None if none is inside."""
+    """The smallest deviation of a share in the grid, and the smallest distance of those that have it; None if none."""
     axes = [np.arange(step, widest(stage, budget, depths, task) + 1, step) for stage in range(3)]
     grid = [axis.ravel() for axis in np.meshgrid(*axes)]
     if not grid[0].size:
@@ -87,7 +78,7 @@ def best_of_all(budget, shares, depths, step, task):
     if not inside.any():
         return None
     smallest = deviation[inside].min()
-    return Point(smallest, distance[inside & (deviation <= smallest + 1e-12)].min())
+    return smallest, distance[inside & (deviation <= smallest + 1e-12)].min()
 
 
 def check_against_all(budget, shares, depths, step, task):
@@ -102,7 +93,7 @@ def check_against_all(budget, shares, depths, step, task):
     assert all(width % step == 0 for width in spec.widths)
     deviation, distance, inside = judged([np.int64(w) for w in spec.widths], budget, shares, depths, task)
     assert inside
-    assert (float(deviation), float(distance)) == pytest.approx((best.deviation, best.distance), rel=1e-9, abs=1e-9)
+    assert (float(deviation), float(distance)) == pytest.approx(best, rel=1e-9, abs=1e-9)
 
 
 def test_the_costs_counted_here_are_the_published_ones(published):
@@ -167,17 +158,10 @@ def test_shares_of_a_large_budget_get_the_best_of_a_million_grid_points():
     assert 65_170_000 <= found.params <= 67_830_000
     best = best_of_all(budget, shares, depths, 8, FULL)
     deviation = max(abs(part - share) for part, share in zip(found.shares(), shares, strict=True))
-    assert deviation == pytest.approx(best.deviation, rel=1e-9)
-    assert abs(found.params / 66_500_000 - 1) == pytest.approx(best.distance, rel=1e-9)
+    assert deviation == pytest.approx(best[0], rel=1e-9)
+    assert abs(found.params / 66_500_000 - 1) == pytest.approx(best[1], rel=1e-9)
     # a step of 8 at some 300 channels moves a stage's cost by 5%, hence its share by some 2 points at most
     assert deviation < 0.02
-
-
-class Proportional:
-    """A family whose stages cost their width, so that widths in the same ratio have equal shares."""
-
-    def cost_terms(self, depths, widths, stem_width, num_classes, image_shape):
-        return CostTerms(tuple(widths), tuple(2 * width for width in widths), 0, 0)
 
 
 @pytest.mark.parametrize(
@@ -185,9 +169,13 @@ class Proportional:
     [(50, (10, 20, 20)), (52, (10, 20, 20)), (54, (11, 22, 22)), (55, (11, 22, 22)), (58, (12, 24, 24))],
 )
 @pytest.mark.parametrize("resource", ["params", "macs"])
-def test_equal_shares_are_told_apart_by_the_nearer_total(resource, target, widths, monkeypatch):
+def test_of_equal_shares_the_nearer_total_is_chosen(resource, target, widths, monkeypatch):
     # at 10%, both 50 and 55 or both 55 and 60 are inside, with exactly the shares asked for
-    monkeypatch.setattr("robust_arch.search.allocation.family_of", lambda spec: Proportional())
+    # stages cost their width, so widths in the same ratio have equal shares
+    def proportional(template, depths, widths, num_classes, image_shape):
+        return CostTerms(tuple(widths), tuple(2 * width for width in widths), 0, 0)
+
+    monkeypatch.setattr("robust_arch.search.allocation.cost_terms", proportional)
     budget = Budget(**{resource: target * (2 if resource == "macs" else 1)}, tolerance=0.1)
     assert allocate(budget, (0.2, 0.4, 0.4), (1, 1, 1), 1).widths == widths
 
@@ -232,28 +220,18 @@ def test_a_budget_below_stem_and_head_is_named(budget):
 
 def test_a_step_that_skips_the_budget_is_named():
     # 16-16-16 is the smallest point of the grid and costs more
-    assert cost(ArchSpec("wide_resnet", (1, 1, 1), (16, 16, 16))).params > 10_200
+    budget, shares = Budget(params=10_000), (0.2, 0.3, 0.5)
     with pytest.raises(InputError, match=r"search\.budget = 10,000 parameters.*steps of 16.*smaller step"):
-        allocate(Budget(params=10_000), (0.2, 0.3, 0.5), (1, 1, 1), 16)
-    assert cost(allocate(Budget(params=10_000), (0.2, 0.3, 0.5), (1, 1, 1), 1)).params == pytest.approx(
-        10_000, rel=0.02
-    )
-
-
-def test_a_budget_of_nothing_is_named():
-    with pytest.raises(InputError, match=r"search\.budget = .*params or macs"):
-        allocate(Budget(), (0.2, 0.3, 0.5), (1, 1, 1))
-
-
-@pytest.mark.parametrize("depths", [(1, 1), (1, 0, 1)], ids=str)
-def test_bad_depths_are_named(depths):
-    with pytest.raises(InputError, match=r"arch\.depths"):
-        allocate(Budget(params=100_000), (0.2, 0.3, 0.5), depths)
+        allocate(budget, shares, (1, 1, 1), 16)
+    assert cost(allocate(budget, shares, (1, 1, 1), 1)).params == pytest.approx(10_000, rel=0.02)
 
 
 @pytest.mark.parametrize(
     ("change", "key"),
     [
+        ({"budget": Budget()}, r"search\.budget = .*params or macs"),
+        ({"depths": (1, 1)}, r"arch\.depths"),
+        ({"depths": (1, 0, 1)}, r"arch\.depths"),
         ({"depths": (10**20, 1, 1)}, "depths = 100000000000000000000"),
         ({"width_step": 10**30}, r"search\.space\.width_step"),
         ({"stem_width": 10**20}, r"arch\.stem_width"),

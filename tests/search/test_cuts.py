@@ -12,11 +12,8 @@ from robust_arch.search import Budget, allocate
 from robust_arch.search.allocation import check_cuts, stick_breaking
 
 
-def test_two_stages_are_divided_at_the_cut():
+def test_shares_by_hand():
     assert stick_breaking([0.3]) == pytest.approx((0.3, 0.7), abs=1e-15)
-
-
-def test_three_stages_by_hand():
     # v1 = 1 - sqrt(0.25) = 0.5; of the other half the cut 0.2 takes a fifth
     assert stick_breaking([0.75, 0.2]) == pytest.approx((0.5, 0.1, 0.4), abs=1e-15)
 
@@ -48,7 +45,7 @@ def test_at_the_corners_every_share_is_positive_and_the_sum_is_one(cuts):
     "cuts", [[0.0, 0.5], [0.5, 1.0], [-0.1, 0.5], [0.5], [0.5, 0.5, 0.5], ["a", 0.5], [True, 0.5], 0.5]
 )
 def test_cuts_that_are_not_allowed_are_named(cuts):
-    with pytest.raises(InputError, match=r"search\.allocation\.cuts = .*: 2 numbers strictly between 0 and 1"):
+    with pytest.raises(InputError, match=r"search\.allocation\.cuts = .*: expected 2 numbers strictly between 0 and 1"):
         check_cuts(cuts, 3)
 
 

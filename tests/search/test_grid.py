@@ -30,7 +30,7 @@ def test_a_range_has_both_its_ends():
     assert points(members(depths=depths, widths=widths)) == [(point[:3], point[3:]) for point in by_hand]
 
 
-def test_a_range_of_widths_steps_as_width_step_says_and_depths_by_one():
+def test_ranges_of_widths_have_the_width_step_and_those_of_depths_1():
     found = members(depths=[{"min": 1, "max": 2}, [1], [1]], widths=[{"min": 4, "max": 12}, [8], [8]], width_step=4)
     assert {spec.widths[0] for spec in found.specs} == {4, 8, 12}
     assert {spec.depths[0] for spec in found.specs} == {1, 2}
@@ -58,6 +58,8 @@ def test_bad_ranges_are_named(stage):
 def test_a_grid_too_large_to_filter_is_refused_before_it_is_made():
     with pytest.raises(InputError, match=r"1,000,000,000,000 points, at most 1,000,000,000; .*search\.space\.tie"):
         members(widths=[{"min": 1, "max": 10_000, "step": 1}] * 3)
+    with pytest.raises(InputError, match=r"search\.space\.width_step = 1000000000000: .*at most 16,777,216"):
+        members(widths=ONE, width_step=10**12)
 
 
 def test_tied_stages_move_together_by_position():
@@ -99,12 +101,12 @@ def test_tied_depths_of_divisions():
 
 
 BAD_TIES = [
-    ({"widths": [[]]}, r"tie\.widths = \[\[\]\]: groups"),
-    ({"depths": [1, 2]}, r"tie\.depths = \[1, 2\]: groups"),
-    ({"widths": [[0, 1]]}, r"tie\.widths = \[\[0, 1\]\]: groups"),
-    ({"widths": [[1, 2], [2, 3]]}, r"tie\.widths = .*: groups"),
-    ({"widths": [[1, 4]]}, r"tie\.widths = \[1, 4\]: stages from 1 to 3"),
-    ({"widths": [[1, 3]]}, r"tie\.widths = \[1, 3\]: stages with equally many choices; these have \[2, 1\]"),
+    ({"widths": [[]]}, r"tie\.widths = \[\[\]\]: expected groups"),
+    ({"depths": [1, 2]}, r"tie\.depths = \[1, 2\]: expected groups"),
+    ({"widths": [[0, 1]]}, r"tie\.widths = \[\[0, 1\]\]: expected groups"),
+    ({"widths": [[1, 2], [2, 3]]}, r"tie\.widths = .*: expected groups"),
+    ({"widths": [[1, 4]]}, r"tie\.widths = \[1, 4\]: expected stages from 1 to 3"),
+    ({"widths": [[1, 3]]}, r"tie\.widths = \[1, 3\]: expected stages with equally many choices; these have \[2, 1\]"),
 ]
 
 
@@ -145,19 +147,16 @@ def test_the_last_stages_share_has_bounds(budget, resource):
     assert found.rejected_count == 48 - len(expected)
 
 
-def test_a_rejected_share_is_told_with_its_resource_and_bound():
+def test_a_rejected_share_is_reported_with_its_resource_and_bound():
     # depths 1-1-1, widths 8-8-8, stem 16: stages of 1,904, 1,248 and 1,248 parameters: 28.4%
     (rejected,) = members(widths=[[8], [8], [8]], last_share=[0.3, 0.5]).rejected
     assert rejected.reason == "last stage 28.4% of params, below 30%"
+    (both,) = members(Budget(params=10_000), widths=[[8], [8], [8]], last_share=[0.3, 0.5]).rejected
+    assert re.fullmatch(r"params 5\d\.\d% under, last stage 28\.4% of params, below 30%", both.reason)
     # under MACs: 1,856 * 64, 1,216 * 16, 1,216 * 4: 3.4%
     macs = Budget(macs=200_000, tolerance=0.5)
     (rejected,) = members(macs, widths=[[8], [8], [8]], last_share=[0, 0.01]).rejected
     assert rejected.reason == "last stage 3.4% of macs, above 1%"
-
-
-def test_budget_and_share_are_both_told():
-    (rejected,) = members(Budget(params=10_000), widths=[[8], [8], [8]], last_share=[0.3, 0.5]).rejected
-    assert re.fullmatch(r"params 5\d\.\d% under, last stage 28\.4% of params, below 30%", rejected.reason)
 
 
 def test_divisions_outside_the_bounds_are_rejected_with_the_reason():
@@ -180,12 +179,6 @@ def test_every_division_into_parts():
     by_hand = [(1, 1, 3), (1, 2, 2), (1, 3, 1), (2, 1, 2), (2, 2, 1), (3, 1, 1)]
     assert space.shares == tuple(tuple(part / 5 for part in parts) for parts in by_hand)
     assert space.depths == ((1,), (1,), (1,))  # the template's
-
-
-@pytest.mark.parametrize("shares", [[], 5, [0.2, 0.3, 0.5]], ids=str)
-def test_shares_that_are_no_divisions_are_named(shares):
-    with pytest.raises(InputError, match=r"search\.space\.shares = .*a list of divisions"):
-        Space(template=TEMPLATE, shares=shares)
 
 
 @pytest.mark.parametrize("value", [2**24 + 1, 4_294_967_298, 10**20])
@@ -211,11 +204,6 @@ def test_costs_beyond_64_bits_are_refused(choices):
         members(**{"widths": [[2**20]] * 3, **choices})
     with pytest.raises(InputError, match="too large to be counted"):
         members(widths=ONE, template=replace(TEMPLATE, stem_width=10**18))
-
-
-def test_a_width_step_beyond_the_bound_is_refused():
-    with pytest.raises(InputError, match=r"search\.space\.width_step = 1000000000000: .*at most 16,777,216"):
-        members(widths=ONE, width_step=10**12)
 
 
 @pytest.mark.parametrize(

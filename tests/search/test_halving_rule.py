@@ -1,4 +1,4 @@
-"""Who is promoted, against tables worked out by hand."""
+"""Which architectures are promoted, against tables worked out by hand."""
 
 import pytest
 
@@ -19,12 +19,8 @@ def test_rungs_follow_from_their_ends(least, most, eta, rungs):
     assert Halving(min=least, max=most, eta=eta).values == rungs
 
 
-@pytest.mark.parametrize(("count", "eta", "expected"), [(9, 3, 3), (10, 3, 4), (1, 3, 1), (2, 3, 1), (5, 2, 3)])
-def test_the_part_that_is_promoted_is_rounded_up(count, eta, expected):
-    assert kept(count, eta) == expected
-
-
-def test_the_schedule_of_twelve_architectures():
+def test_the_part_that_is_promoted_is_rounded_up():
+    assert [kept(*each) for each in ((9, 3), (10, 3), (1, 3), (2, 3), (5, 2))] == [3, 4, 1, 1, 3]
     assert Halving(rungs=[2, 5, 10], eta=3).schedule(12) == (12, 4, 2)
     assert Halving(rungs=[1, 3, 9, 27], eta=2).schedule(7) == (7, 4, 2, 1)
 
@@ -41,11 +37,8 @@ def test_equal_counts_of_images_are_equal_in_single_precision():
     assert tied([two_thirds, third], 1, 33.3333) == (0, 1)
 
 
-def test_without_ties_the_order_is_that_of_the_values_and_failures_are_last():
+def test_without_ties_the_order_is_that_of_the_values_then_of_the_plan_and_failures_are_last():
     assert ranking(VALUES, 2, 0.0, {}) == (1, 2, 3, 0, 5, 4)
-
-
-def test_equal_values_stand_in_plan_order():
     assert ranking([7.0, 9.0, 7.0, 7.0], 2, 0.0, {}) == (1, 0, 2, 3)
 
 
@@ -61,16 +54,14 @@ def test_equal_values_stand_in_plan_order():
         (100.0, (0, 1, 2, 3, 5)),  # all but the failed one
     ],
 )
-def test_who_is_tied_at_the_cut(points, positions):
+def test_which_architectures_are_tied_at_the_cut(points, positions):
     assert tied(VALUES, 2, points) == positions
 
 
-def test_without_points_only_equal_values_across_the_cut_are_tied():
+def test_only_values_across_the_cut_are_tied():
     assert tied([7.0, 9.0, 7.0, 7.0, 6.0], 2, 0.0) == (0, 2, 3)
     assert tied([7.0, 7.0, 5.0], 2, 0.0) == ()  # equal, and both above
-
-
-def test_nothing_is_tied_where_nobody_is_dropped_or_all_below_have_failed():
+    # nothing is dropped, or all below have failed
     assert tied([3.0, 2.0], 2, 50.0) == ()
     assert tied([3.0, None], 1, 50.0) == ()
     assert tied([None, None], 1, 50.0) == ()
@@ -79,30 +70,27 @@ def test_nothing_is_tied_where_nobody_is_dropped_or_all_below_have_failed():
 def test_further_seeds_decide_among_the_tied_alone():
     # 2 and 3 are tied; 3 has the better mean over all seeds, though both fall below 0, which is not tied
     assert ranking(VALUES, 2, 1.0, {2: 12.0, 3: 14.0}) == (1, 3, 2, 0, 5, 4)
-
-
-def test_equal_after_further_seeds_it_is_plan_order():
-    assert ranking([20.0, 21.0], 1, 1.0, {0: 18.0, 1: 18.0}) == (0, 1)
-
-
-def test_a_tied_architecture_whose_further_run_failed_is_among_the_last():
-    assert ranking(VALUES, 2, 1.0, {2: None, 3: 14.0}) == (1, 3, 0, 5, 2, 4)
+    assert ranking([20.0, 21.0], 1, 1.0, {0: 18.0, 1: 18.0}) == (0, 1)  # equal: in plan order
+    assert ranking(VALUES, 2, 1.0, {2: None, 3: 14.0}) == (1, 3, 0, 5, 2, 4)  # a further run failed
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"rungs": [3, 9], "resource": "seed"}, r"hydra\.sweeper\.resource = 'seed': one of trainer\.max_epochs"),
-        ({"rungs": [3, 3]}, r"hydra\.sweeper\.rungs = \[3, 3\]: an increasing list"),
+        (
+            {"rungs": [3, 9], "resource": "seed"},
+            r"hydra\.sweeper\.resource = 'seed': expected one of trainer",
+        ),
+        ({"rungs": [3, 3]}, r"hydra\.sweeper\.rungs = \[3, 3\]: expected an increasing list"),
         ({"rungs": []}, r"hydra\.sweeper\.rungs = \[\]"),
         ({"rungs": 3}, r"hydra\.sweeper\.rungs = 3"),
         ({"rungs": [3], "max": 9}, "either rungs, or min and max"),
         ({}, r"hydra\.sweeper\.max = None"),
-        ({"max": 9, "min": 10}, r"hydra\.sweeper\.min = 10: an integer from 1 to hydra\.sweeper\.max = 9"),
-        ({"rungs": [3], "eta": 1}, r"hydra\.sweeper\.eta = 1: an integer of at least 2"),
+        ({"max": 9, "min": 10}, r"hydra\.sweeper\.min = 10: expected an integer from 1 to hydra\.sweeper\.max = 9"),
+        ({"rungs": [3], "eta": 1}, r"hydra\.sweeper\.eta = 1: expected an integer of at least 2"),
         ({"rungs": [3], "eta": 2.5}, r"hydra\.sweeper\.eta = 2\.5"),
         ({"rungs": [3], "tie_points": -1}, r"hydra\.sweeper\.tie_points = -1"),
-        ({"rungs": [3], "tie_seeds": [1, 1]}, r"hydra\.sweeper\.tie_seeds = \[1, 1\]: different"),
+        ({"rungs": [3], "tie_seeds": [1, 1]}, r"hydra\.sweeper\.tie_seeds = \[1, 1\]: expected different"),
         ({"rungs": [3], "tie_seeds": 4}, r"hydra\.sweeper\.tie_seeds = 4"),
     ],
 )
@@ -112,5 +100,5 @@ def test_what_is_not_allowed_is_named(options, message):
 
 
 def test_seeds_that_break_ties_must_be_others():
-    with pytest.raises(InputError, match=r"tie_seeds = \[1, 5\]: other seeds than the study's \[0, 1\]"):
+    with pytest.raises(InputError, match=r"tie_seeds = \[1, 5\]: expected other seeds than the study's \[0, 1\]"):
         Halving(rungs=[3], tie_seeds=[1, 5]).require_other_seeds((0, 1))

@@ -30,9 +30,8 @@ def positions(specs):
 
     def ranks(values):
         # half of those below and those not above, equal values counted half
-        return [
-            (sum(o < v for o in values) + (sum(o == v for o in values) - 1) / 2) / (len(values) - 1) for v in values
-        ]
+        twice = [sum(o < v for o in values) + sum(o <= v for o in values) - 1 for v in values]
+        return np.array(twice) / 2 / (len(values) - 1)
 
     return np.array([ranks(share), ranks(shape)]).T
 
@@ -61,14 +60,10 @@ def test_every_stratum_is_represented_and_evenly(members, count, seed):
     assert all(drawn[stratum] >= most - 1 for stratum in available if drawn[stratum] < available[stratum])
 
 
-def test_the_same_seed_draws_the_same_and_another_seed_another(members):
-    first, again, other = (Sample(20, seed).of(members, *TASK, "params") for seed in (3, 3, 4))
-    assert first == again
-    assert first.specs != other.specs
-
-
-def test_a_sample_keeps_the_order_and_counts_the_rest(members):
-    sample = Sample(20).of(members, *TASK, "params")
+def test_a_seed_fixes_the_sample_which_keeps_the_order_and_counts_the_rest(members):
+    sample, again, other = (Sample(20, seed).of(members, *TASK, "params") for seed in (3, 3, 4))
+    assert sample == again
+    assert sample.specs != other.specs
     chosen = indices(sample, members)
     assert chosen == sorted(set(chosen))
     assert sample.not_sampled == len(members.specs) - 20
@@ -102,16 +97,14 @@ def test_the_share_is_of_macs_where_only_they_are_budgeted(members):
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("count", [0, -1, 2.5, "ten", True], ids=repr)
-def test_a_bad_count_is_named(count):
-    with pytest.raises(InputError, match=r"search\.sample = .*at least 1"):
-        Sample(count)
-
-
-@pytest.mark.parametrize("seed", [-1, 0.5, None, True], ids=repr)
-def test_a_bad_seed_is_named(seed):
-    with pytest.raises(InputError, match=r"search\.sample_seed = .*at least 0"):
-        Sample(3, seed)
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [((count,), r"search\.sample = .*at least 1") for count in (0, -1, 2.5, "ten", True)]
+    + [((3, seed), r"search\.sample_seed = .*at least 0") for seed in (-1, 0.5, None, True)],
+)
+def test_bad_counts_and_seeds_are_named(arguments, message):
+    with pytest.raises(InputError, match=message):
+        Sample(*arguments)
 
 
 def test_too_many_runs_for_one_plan_are_refused_with_what_helps():

@@ -61,7 +61,7 @@ def test_a_budget_that_no_network_of_the_rule_meets_names_the_nearest(rule):
 
 
 def test_families_of_another_number_of_stages_are_refused():
-    with pytest.raises(InputError, match=r"arch\.family = 'resnet': a family of 3 stages"):
+    with pytest.raises(InputError, match=r"arch\.family = 'resnet': expected a family of 3 stages"):
         standard(Budget(params=10**7), template=PRESETS["resnet18"])
 
 

@@ -57,9 +57,6 @@ def test_under_both_budgets_each_alone_admits_more():
     assert both == params & macs
     assert both < params
     assert both < macs
-
-
-def test_without_a_budget_every_point_is_a_member():
     members = grid().members(Budget(), *TASK)
     assert list(members.specs) == list(every_point())
     assert (members.considered, members.rejected, members.rejected_count) == (48, (), 0)
@@ -115,7 +112,7 @@ def test_a_grid_taken_in_parts_has_the_same_members(budget, size, monkeypatch):
     assert grid().members(budget, *TASK) == whole
 
 
-def test_members_keep_what_the_template_says_beyond_depths_and_widths():
+def test_members_keep_the_other_fields_of_the_template():
     template = ArchSpec("wide_resnet", (1, 1, 1), (1, 1, 1), stem_width=8, activation="silu", dropout=0.1)
     (spec,) = grid([[2], [1], [1]], [[8], [16], [16]], template).members(Budget(), *TASK).specs
     assert spec == ArchSpec("wide_resnet", (2, 1, 1), (8, 16, 16), stem_width=8, activation="silu", dropout=0.1)
@@ -161,12 +158,6 @@ def test_depths_too_deep_for_the_budget_are_rejected_with_the_reason():
     assert re.search(r"search\.budget = 100,000 parameters.*no widths in steps of 8", rejected.reason)
 
 
-@pytest.mark.parametrize("choices", [{}, {"widths": WIDTHS, "shares": [(0.2, 0.3, 0.5)]}], ids=["neither", "both"])
-def test_one_of_widths_and_shares_must_be_set(choices):
-    with pytest.raises(InputError, match=r"search\.space: .*either widths .* or shares"):
-        Space(template=TEMPLATE, depths=DEPTHS, **choices)
-
-
 BAD_CHOICES = [[[1, 1], [1], [1]], [[0], [1], [1]], [[], [1], [1]], [[1.5], [1], [1]], [[True], [1], [1]], [1, 1, 1]]
 
 
@@ -178,24 +169,25 @@ def test_bad_choices_are_named(key, choices):
     assert str(choices) in str(raised.value)
 
 
-def test_widths_for_another_number_of_stages_are_named():
-    with pytest.raises(InputError, match=r"search\.space\.widths = .*as many stages as depths, 3"):
-        grid(widths=[[16], [32]])
-
-
-def test_stages_that_the_family_does_not_have_are_named():
-    with pytest.raises(InputError, match=r"depths = \(1, 2\): family wide_resnet has 3 stages"):
-        grid([[1], [2]], [[16], [32]])
-
-
-@pytest.mark.parametrize("shares", [[(0.5, 0.5)], [(0.2, 0.3, 0.5), (0.5, 0.5, 0.5)]], ids=str)
-def test_bad_shares_of_a_space_are_named(shares):
-    with pytest.raises(InputError, match=r"shares = .*3 numbers greater than 0 with sum 1"):
-        Space(template=TEMPLATE, depths=DEPTHS, shares=shares)
-
-
-@pytest.mark.parametrize("shares", [[0.2, 0.3, 0.5], 0.5, "0.2,0.3,0.5"], ids=repr)
-def test_one_division_where_a_list_of_them_is_asked_for_is_named(shares):
-    with pytest.raises(InputError, match=r"search\.space\.shares = .*list of divisions") as raised:
-        Space(template=TEMPLATE, depths=DEPTHS, shares=shares)
-    assert repr(shares) in str(raised.value)
+@pytest.mark.parametrize(
+    ("choices", "message"),
+    [
+        ({}, r"search\.space: .*either widths .* or shares"),
+        ({"widths": WIDTHS, "shares": [(0.2, 0.3, 0.5)]}, r"search\.space: .*either widths .* or shares"),
+        ({"widths": [[16], [32]]}, r"search\.space\.widths = .*as many stages as depths, 3"),
+        (
+            {"depths": [[1], [2]], "widths": [[16], [32]]},
+            r"depths = \(1, 2\): expected 3 stages, as family",
+        ),
+        ({"shares": [(0.5, 0.5)]}, r"shares = .*3 numbers greater than 0 with sum 1"),
+        ({"shares": [(0.2, 0.3, 0.5), (0.5, 0.5, 0.5)]}, r"shares = .*3 numbers greater than 0 with sum 1"),
+        ({"shares": [0.2, 0.3, 0.5]}, r"search\.space\.shares = \[0.2, 0.3, 0.5\]: .*list of divisions"),
+        ({"shares": 0.5}, r"search\.space\.shares = 0.5: .*list of divisions"),
+        ({"shares": "0.2,0.3,0.5"}, r"search\.space\.shares = '0.2,0.3,0.5': .*list of divisions"),
+        ({"shares": []}, r"search\.space\.shares = \[\]: .*list of divisions"),
+    ],
+    ids=str,
+)
+def test_choices_that_do_not_fit_are_named(choices, message):
+    with pytest.raises(InputError, match=message):
+        Space(**{"template": TEMPLATE, "depths": DEPTHS, **choices})

@@ -12,8 +12,8 @@ from robust_arch.configuration.settings import read_settings
 from robust_arch.evaluation import EvaluationSettings
 from robust_arch.execution.run import Run
 from robust_arch.runs.folder import RunFolder
-from robust_arch.study.launch import PlannedRun, launch_until_settled
-from robust_arch.study.sweep import plan_study
+from robust_arch.study.launch import launch_until_settled
+from robust_arch.study.plan import PlannedRun, plan_study
 
 
 class Launcher:
@@ -96,7 +96,7 @@ def test_attempts_have_a_limit(plan, retries):
     runs = plan(f"study.retries={retries}")
     assert settled(runs, seed2=["failed"] * 9) == [[0, 1, 2, 3], *[[2]] * retries]
     assert states(runs) == ["completed", "completed", "failed", "completed"]
-    assert runs[2].run.folder.status["attempts"] == retries + 1
+    assert runs[2].run.folder.status.attempts == retries + 1
 
 
 def test_a_diverged_run_is_not_tried_again(plan):
@@ -110,7 +110,7 @@ def test_a_run_that_kills_its_worker_goes_alone_after_the_others(plan):
     assert settled(runs, seed1=["killed"] * 9) == [[0, 1, 2, 3], [2, 3], [1], [1]]
     assert states(runs) == ["completed", "planned", "completed", "completed"]
     assert runs[1].run.folder.end == "killed"
-    assert [planned.run.folder.status["attempts"] for planned in runs] == [1, 3, 1, 1]
+    assert [planned.run.folder.status.attempts for planned in runs] == [1, 3, 1, 1]
 
 
 def test_two_that_kill_their_worker_take_nobody_with_them(plan):

@@ -1,7 +1,7 @@
 """A suggested division of the budget becomes a run, and the run its objectives."""
 
 import pytest
-from whole_result import WHOLE
+from records import WHOLE
 
 from robust_arch.architectures import cost
 from robust_arch.configuration.settings import read_settings
@@ -9,7 +9,7 @@ from robust_arch.errors import InputError
 from robust_arch.execution.run import Run
 from robust_arch.search import Budget, allocate
 from robust_arch.study.optimiser import load_run, objective_values, read_objectives
-from robust_arch.study.sweep import plan_study
+from robust_arch.study.plan import plan_study
 
 ALLOCATION = ("search.allocation.cuts=[0.75,0.2]", "search.budget.params=9000", "search.space.width_step=1")
 
@@ -42,9 +42,9 @@ def test_one_number_is_set_as_a_sweeper_sets_it(composed):
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (("search.allocation.cuts=[0.5]",), r"search\.allocation\.cuts = \[0\.5\]: 2 numbers strictly"),
+        (("search.allocation.cuts=[0.5]",), r"search\.allocation\.cuts = \[0\.5\]: expected 2 numbers strictly"),
         (("search.allocation.cuts=[0.5,1.0]",), r"search\.allocation\.cuts = \[0\.5, 1\.0\]"),
-        (("search.allocation.depths=[1,1]",), r"search\.allocation\.depths = \[1, 1\]: a list of 3 integers"),
+        (("search.allocation.depths=[1,1]",), r"search\.allocation\.depths = \[1, 1\]: expected a list of 3 integers"),
         (("search.allocation.cuts=null", "search.allocation.depths=[1,1,1]"), r"search\.allocation\.depths"),
         (("search.allocation.depths=[1,0,1]",), "depths"),
         (("search.budget.params=null",), r"search\.budget = 'no budget'"),

@@ -53,8 +53,7 @@ def test_the_study_goes_on_and_trains_nothing_twice(searched):
 
 def test_trials_hold_what_the_records_say(searched):
     recorded = {
-        (run.result["best_val_robust_acc"], float(run.result["cost"]["macs"]))
-        for run in StudyFolder(searched[0]).runs()
+        (run.result.best_val_robust_acc, float(run.result.cost.macs)) for run in StudyFolder(searched[0]).runs()
     }
     assert {tuple(trial.values) for trial in trials(searched[0])} == recorded
 

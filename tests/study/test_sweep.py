@@ -1,4 +1,4 @@
-"""A study as a user runs it: the command, its records, and what survives being killed."""
+"""A study as a user runs it: the command, its records, and what remains after it is killed."""
 
 import csv
 import json
@@ -10,8 +10,8 @@ import sys
 import time
 
 import pytest
-import torch
 from commands import SMALL, call
+from weights import same_weights, weights
 
 from robust_arch.architectures import ArchSpec, cost
 from robust_arch.runs import StudyFolder, load_study
@@ -43,11 +43,6 @@ def finished(tmp_path_factory):
 def comparable(frame):
     """A study's rows without what may differ between two undisturbed sweeps."""
     return frame.drop(columns=["train_seconds"]).sort_values(["run_id", "checkpoint"]).reset_index(drop=True)
-
-
-def last_weights(folder):
-    study = StudyFolder(folder / "results" / "tiny")
-    return {run.run_id: torch.load(run.checkpoint("last"), weights_only=True)["state_dict"] for run in study.runs()}
 
 
 def test_every_member_and_seed_is_run_and_nothing_else(finished):
@@ -95,21 +90,17 @@ def wait_for(condition, process):
         time.sleep(0.01)
 
 
-def test_killed_twice_and_started_again_it_ends_with_the_same_weights(finished, tmp_path):
+def test_killed_in_a_run_and_started_again_it_ends_with_the_same_weights(finished, tmp_path):
     runs = tmp_path / "results" / "tiny" / "runs"
-    first = start(tmp_path)
-    wait_for(lambda: list(runs.glob("*/checkpoints/last.ckpt")), first)  # in the middle of a run
-    os.killpg(first.pid, signal.SIGKILL)
-    first.wait()
-    second = start(tmp_path)
-    wait_for(lambda: len(list(runs.glob("*/result.json"))) >= 2, second)  # between runs
-    os.killpg(second.pid, signal.SIGKILL)
-    second.wait()
+    process = start(tmp_path)
+    wait_for(lambda: len(list(runs.glob("*/checkpoints/last.ckpt"))) == 2, process)  # in the middle of the second run
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
     assert call("robust_arch.train", "-m", *SMALL, *GRID, cwd=tmp_path).returncode == 0
-    undisturbed, killed = last_weights(finished[0]), last_weights(tmp_path)
-    assert undisturbed.keys() == killed.keys()
-    for run_id, weights in undisturbed.items():
-        assert all(torch.equal(weights[key], killed[run_id][key]) for key in weights)
+    studies = [StudyFolder(folder / "results" / "tiny") for folder in (finished[0], tmp_path)]
+    for undisturbed, killed in zip(*(study.runs() for study in studies), strict=True):
+        assert undisturbed.run_id == killed.run_id
+        assert same_weights(weights(undisturbed), weights(killed))
     frames = [comparable(load_study(folder / "results" / "tiny")) for folder in (finished[0], tmp_path)]
     assert frames[0].equals(frames[1])
 
@@ -158,12 +149,12 @@ def test_a_study_of_its_own_by_config_dir(tmp_path):
     assert frame["pgd3_acc"].notna().all()
     assert len(frame) == 4
     study = StudyFolder(tmp_path / "results" / "own")
-    assert study.about["command"].startswith("python -m robust_arch.train -m --config-dir mine ")
+    assert study.about.command.startswith("python -m robust_arch.train -m --config-dir mine ")
     for run in study.runs():
-        assert run.result["command"].startswith("python -m robust_arch.train --config-dir mine ")
+        assert run.result.command.startswith("python -m robust_arch.train --config-dir mine ")
         evaluation = json.loads(next(run.path.glob("evaluations/*.json")).read_text())
         assert "--config-dir mine " in str(evaluation)
-    repeated = call(*shlex.split(run.result["command"])[2:], cwd=tmp_path)  # as the card says
+    repeated = call(*shlex.split(run.result.command)[2:], cwd=tmp_path)  # as the card says
     assert repeated.returncode == 0, repeated.stderr
     assert "is done already" in repeated.stderr
 
@@ -176,7 +167,7 @@ def test_an_architecture_without_room_in_memory_is_recorded_and_the_others_are_d
     process = call("robust_arch.train", "-m", *SMALL, "hydra/sweeper=budget", *BROKEN, cwd=tmp_path)
     assert process.returncode == 1
     runs = StudyFolder(tmp_path / "results" / "single").runs()
-    ends = {run.status["run"]["widths"]: (run.state, run.end, run.status["attempts"]) for run in runs}
+    ends = {run.status.run.widths: (run.state, run.end, run.status.attempts) for run in runs}
     assert ends == {
         "4-4-4": ("completed", "completed", 1),
         "4-2000000-4": ("failed", "out_of_memory", 2),

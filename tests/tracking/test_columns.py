@@ -60,8 +60,9 @@ def test_final_numbers_are_those_of_the_question(composed):
     execute(run)
     before = run_summary(run.folder, "completed")
     result = run.folder.result
-    assert before["robust_overfitting"] == result["best_val_robust_acc"] - result["last_val_robust_acc"]
-    for record in list(run.folder.evaluation_records()):
+    assert before["robust_overfitting"] == result.best_val_robust_acc - result.last_val_robust_acc
+    for evaluation in list(run.folder.evaluation_records()):
+        record = evaluation.plain()
         number = before[f"{record['checkpoint']}-n40/worst_case_acc"]
         assert number == record["worst_case"]["percent"]
         for key, value in (("threat", "linf-0.1"), ("data", "others")):  # another question about the same network

@@ -33,8 +33,8 @@ def test_one_run_is_one_wandb_run(run):
     assert steps(offline) == [3, 6]  # two epochs of three batches
     recorded = metrics.read_rows(done.folder.metrics)
     assert [row["val_robust_acc"] for row in offline.history] == [row["val_robust_acc"] for row in recorded]
-    (best,) = (record for record in done.folder.evaluation_records() if record["checkpoint"] == "best")
-    assert offline.summary["best-n40/pgd20_acc"] == best["attacks"]["pgd20"]["percent"]
+    (best,) = (record for record in done.folder.evaluation_records() if record.checkpoint == "best")
+    assert offline.summary["best-n40/pgd20_acc"] == best.attacks["pgd20"].percent
     assert wandb.run is None  # finished inside the task: the next job of a sweep starts afresh
 
 
@@ -94,6 +94,6 @@ def test_where_wandb_cannot_be_reached_the_run_is_recorded_offline(run, monkeypa
     (offline,) = offline_runs(done)
     assert steps(offline) == [3, 6]
     status = done.folder.status
-    assert (status["state"], status["end"]) == ("completed", "completed")
-    assert status["tracking"].startswith("wandb start failed: CommError: Run initialization has timed out")
-    assert "recorded offline" in status["tracking"]
+    assert (status.state, status.end) == ("completed", "completed")
+    assert status.tracking.startswith("wandb start failed: CommError: Run initialization has timed out")
+    assert "recorded offline" in status.tracking

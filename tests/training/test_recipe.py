@@ -1,4 +1,4 @@
-"""What a recipe hands to the optimizer and the attack, and the rate that each step of a run is taken at."""
+"""What a recipe hands to the optimizer and the attack, and the learning rate of each step of a run."""
 
 import math
 from fractions import Fraction
@@ -32,48 +32,24 @@ def make(**changes):
     return Recipe(**given | changes)
 
 
-@pytest.fixture(scope="module")
-def net():
-    return build(ArchSpec("wide_resnet", (1, 2, 1), (4, 8, 12)), 10, (3, 8, 8), seed=0)
-
-
-def decay_by_parameter(recipe, net):
-    """Weight decay by the parameter's name; every parameter once."""
-    names = {id(parameter): name for name, parameter in net.named_parameters()}
-    given = [
-        (names[id(parameter)], group["weight_decay"])
-        for group in recipe.optimizer(recipe.parameter_groups(net)).param_groups
-        for parameter in group["params"]
-    ]
-    assert sorted(name for name, _ in given) == sorted(names.values())
-    return dict(given)
-
-
-def test_without_decay_all_exactly_batchnorm_and_biases_are_free_of_decay(net):
+def test_without_decay_all_exactly_batchnorm_and_biases_are_free_of_decay():
+    net = build(ArchSpec("wide_resnet", (1, 2, 1), (4, 8, 12)), 10, (3, 8, 8), seed=0)
     free = {
         f"{name}.{own}"
         for name, module in net.named_modules()
         for own, _ in module.named_parameters(recurse=False)
         if isinstance(module, nn.BatchNorm2d) or own == "bias"
     }
-    decay = decay_by_parameter(make(decay_all=False), net)
-    assert {name for name, value in decay.items() if value == 0} == free
-    assert {value for name, value in decay.items() if name not in free} == {DECAY}
     # by hand: 4 blocks of two BatchNorms and the last one, a weight and a bias each, and the bias of the linear layer
     assert len(free) == (4 * 2 + 1) * 2 + 1
-
-
-def test_with_decay_all_every_parameter_decays(net):
-    assert set(decay_by_parameter(make(decay_all=True), net).values()) == {DECAY}
-
-
-def test_the_rate_of_both_groups_is_the_optimizers(net):
-    recipe = make(decay_all=False)
-    optimizer = recipe.optimizer(recipe.parameter_groups(net))
-    assert [group["lr"] for group in optimizer.param_groups] == [0.2, 0.2]
-
-
-THREAT = ThreatModel("linf", "8/255")
+    names = {id(parameter): name for name, parameter in net.named_parameters()}
+    for decay_all in (False, True):
+        recipe = make(decay_all=decay_all)
+        groups = recipe.optimizer(recipe.parameter_groups(net)).param_groups
+        assert {group["lr"] for group in groups} == {0.2}
+        decay = [(names[id(each)], group["weight_decay"]) for group in groups for each in group["params"]]
+        without = set() if decay_all else free
+        assert sorted(decay) == sorted((name, 0 if name in without else DECAY) for name in names.values())
 
 
 @pytest.mark.parametrize(
@@ -85,43 +61,28 @@ THREAT = ThreatModel("linf", "8/255")
         (4, ["8/1275", "16/1275", "24/1275", "32/1275", "8/255", "8/255"]),
     ],
 )
-def test_the_radius_rises_linearly_in_exact_fractions(warmup, expected):
-    recipe = make(eps_warmup=warmup)
-    table = [recipe.threat_at(THREAT, epoch) for epoch in range(len(expected))]
-    assert [threat.eps_fraction for threat in table] == [Fraction(eps) for eps in expected]
-    assert {threat.norm for threat in table} == {"linf"}
-
-
-def test_the_norm_stays_while_the_radius_rises():
-    threat = make(eps_warmup=1).threat_at(ThreatModel("l2", 0.5), 0)
-    assert (threat.norm, threat.eps_fraction) == ("l2", Fraction(1, 4))
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_the_radius_rises_linearly_in_exact_fractions(norm, warmup, expected):
+    threats = [make(eps_warmup=warmup).threat_at(ThreatModel(norm, "8/255"), epoch) for epoch in range(len(expected))]
+    assert [(threat.norm, threat.eps_fraction) for threat in threats] == [(norm, Fraction(eps)) for eps in expected]
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"),
+    ("key", "values", "allowed"),
     [
-        ({"epochs": 0}, r"recipe\.epochs = 0: an integer of at least 1"),
-        ({"epochs": 1.5}, r"recipe\.epochs = 1\.5: "),
-        ({"epochs": True}, r"recipe\.epochs = True: "),
-        ({"epochs": None}, r"recipe\.epochs = None: "),
-        ({"batch_size": 0}, r"recipe\.batch_size = 0: an integer of at least 1"),
-        ({"batch_size": "128"}, r"recipe\.batch_size = '128': "),
-        ({"early_stopping": 0}, r"recipe\.early_stopping = 0: an integer of at least 1"),
-        ({"early_stopping": True}, r"recipe\.early_stopping = True: "),
-        ({"eps_warmup": -1}, r"recipe\.eps_warmup = -1: an integer of at least 0"),
-        ({"eps_warmup": 0.5}, r"recipe\.eps_warmup = 0\.5: "),
-        ({"eps_warmup": None}, r"recipe\.eps_warmup = None: "),
-        ({"gradient_clip": 0}, r"recipe\.gradient_clip = 0: .*greater than 0, or null"),
-        ({"gradient_clip": -5.0}, r"recipe\.gradient_clip = -5\.0: "),
-        ({"gradient_clip": math.nan}, r"recipe\.gradient_clip = nan: "),
-        ({"gradient_clip": math.inf}, r"recipe\.gradient_clip = inf: "),
-        ({"normalize": "cifar10"}, r"recipe\.normalize = 'cifar10': identity or dataset"),
-        ({"normalize": None}, r"recipe\.normalize = None: "),
+        ("epochs", [0, 1.5, True, None], "an integer of at least 1"),
+        ("batch_size", [0, "128"], "an integer of at least 1"),
+        ("early_stopping", [0, True], "an integer of at least 1"),
+        ("eps_warmup", [-1, 0.5, None], "an integer of at least 0"),
+        ("gradient_clip", [0, -5.0, math.nan, math.inf], "a finite number greater than 0, or null"),
+        ("normalize", ["cifar10", None], "identity or dataset"),
     ],
 )
-def test_bad_values_are_named(changes, message):
-    with pytest.raises(InputError, match=message):
-        make(**changes)
+def test_bad_values_are_named(key, values, allowed):
+    for value in values:
+        with pytest.raises(InputError) as caught:
+            make(**{key: value})
+        assert str(caught.value).startswith(f"recipe.{key} = {value!r}: expected {allowed}")
 
 
 def rates(schedule, *, epochs=3, steps=4, **changes):
@@ -129,7 +90,7 @@ def rates(schedule, *, epochs=3, steps=4, **changes):
     module = AdversarialTraining(
         nn.Linear(2, 2),
         Natural(name="natural"),
-        THREAT,
+        ThreatModel("linf", "8/255"),
         make(schedule=schedule, **changes),
         PGD(steps=1, rel_step_size=1.0),
         epochs=epochs,
@@ -149,35 +110,29 @@ def rates(schedule, *, epochs=3, steps=4, **changes):
     return taken
 
 
-def test_steps_by_steps():
-    # 0.25 * 3 = 0.75 and 0.6 * 3 = 1.8: drops before epochs 1 and 2
-    expected = [0.2] * 4 + [0.02] * 4 + [0.002] * 4
-    assert rates(Steps(milestones=(0.25, 0.6))) == pytest.approx(expected, rel=1e-12)
+@pytest.mark.parametrize(
+    ("schedule", "factors"),
+    [
+        # 0.25 * 3 = 0.75 and 0.6 * 3 = 1.8: drops before epochs 1 and 2
+        (Steps(milestones=(0.25, 0.6)), [1] * 4 + [0.1] * 4 + [0.01] * 4),
+        # step s is at time s / 4; the ramp lasts 1.5 epochs, which is 6 steps
+        (
+            Warmup(warmup_epochs=1.5, then=Cosine()),
+            [min(1, s / 6) * (1 + math.cos(math.pi * s / 12)) / 2 for s in range(12)],
+        ),
+        # 1 + cos 0, cos 60 degrees, cos 120 degrees
+        (Cosine(by_epochs=True), [1] * 4 + [0.75] * 4 + [0.25] * 4),
+        # the peak at 0.25 of 12 steps: up in thirds, then down in ninths
+        (OneCycle(peak=0.25), [0, 1 / 3, 2 / 3, *(1 - k / 9 for k in range(9))]),
+    ],
+)
+def test_rates_of_a_run_by_steps(schedule, factors):
+    for decay_all in (True, False):
+        assert rates(schedule, decay_all=decay_all) == pytest.approx([0.2 * f for f in factors], rel=1e-12, abs=1e-15)
 
 
-@pytest.mark.parametrize("decay_all", [True, False])
-def test_warmup_and_cosine_by_steps(decay_all):
-    # step s is at time s / 4; the ramp lasts 1.5 epochs, which is 6 steps
-    expected = [0.2 * min(1, s / 6) * (1 + math.cos(math.pi * s / 12)) / 2 for s in range(12)]
-    assert expected[6] == pytest.approx(0.1)
-    assert rates(Warmup(warmup_epochs=1.5, then=Cosine()), decay_all=decay_all) == pytest.approx(expected, rel=1e-12)
-
-
-def test_cosine_by_epochs_by_steps():
-    # 1 + cos 0, cos 60 degrees, cos 120 degrees
-    expected = [0.2] * 4 + [0.15] * 4 + [0.05] * 4
-    assert rates(Cosine(by_epochs=True)) == pytest.approx(expected, rel=1e-12)
-
-
-def test_one_cycle_by_steps():
-    # the peak at 0.25 of 12 steps: up in thirds, then down in ninths
-    up, down = [0, 1 / 3, 2 / 3], [1 - k / 9 for k in range(9)]
-    expected = [0.2 * factor for factor in up + down]
-    assert rates(OneCycle(peak=0.25)) == pytest.approx(expected, rel=1e-12, abs=1e-15)
-
-
-def test_the_steps_of_an_epoch_need_not_divide_its_time_exactly():
-    # 390 and 391 steps: the drop is at the first step of epoch 2, not one later or earlier
-    for steps in (390, 391):
-        taken = rates(Steps(milestones=(0.5,)), steps=steps)
-        assert taken == pytest.approx([0.2] * 2 * steps + [0.02] * steps, rel=1e-12)
+@pytest.mark.parametrize("steps", [390, 391])
+def test_the_steps_of_an_epoch_need_not_divide_its_time_exactly(steps):
+    # the drop is at the first step of epoch 2, not one later or earlier
+    taken = rates(Steps(milestones=(0.5,)), steps=steps)
+    assert taken == pytest.approx([0.2] * 2 * steps + [0.02] * steps, rel=1e-12)

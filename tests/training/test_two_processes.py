@@ -32,6 +32,14 @@ from robust_arch.training.schedule import Cosine
 from robust_arch.training.settings import TrainerSettings
 
 TOLERANCE = 1e-6
+SIZE = 40  # of the training set
+INNER, NEAR = PGD(steps=3, rel_step_size=0.4), partial(PGD, steps=3, rel_step_size=0.4, start=Gaussian(std=0.001))
+OBJECTIVES = {
+    "natural": Natural(name="natural"),
+    "sat": SAT(name="sat", attack=INNER),
+    "trades": TRADES(name="trades", attack=NEAR(loss=KLToClean())),
+    "mart": MART(name="mart", attack=NEAR()),
+}
 
 
 class Smooth(nn.Module):
@@ -52,41 +60,20 @@ class Smooth(nn.Module):
         return self.body(8 * (x - 0.5))
 
 
-class Lines:
-    """A recorder that appends each row to a file, from whichever process it is called in."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def __call__(self, row):
-        with self.path.open("a") as handle:
-            handle.write(json.dumps(row) + "\n")
-
-    def rows(self):
-        return [json.loads(line) for line in self.path.read_text().splitlines()]
+def append(path, row):
+    """Record a row, from whichever process it is called in."""
+    with path.open("a") as handle:
+        handle.write(json.dumps(row) + "\n")
 
 
 def random_images(seed, size):
     generator = torch.Generator().manual_seed(seed)
     images = torch.randint(0, 256, (size, 1, 6, 6), generator=generator, dtype=torch.uint8)
     # the class is the brightest third of the image's rows: something that can be learnt
-    labels = images.float().view(size, 3, 12).mean(dim=2).argmax(dim=1)
-    return ImageSet(images, labels, num_classes=3)
+    return ImageSet(images, images.float().view(size, 3, 12).mean(dim=2).argmax(dim=1), num_classes=3)
 
 
-INNER = PGD(steps=3, rel_step_size=0.4)
-NEAR = PGD(steps=3, rel_step_size=0.4, start=Gaussian(std=0.001))
-OBJECTIVES = {
-    "natural": Natural(name="natural"),
-    "sat": SAT(name="sat", attack=INNER),
-    "trades": TRADES(
-        name="trades", attack=PGD(steps=3, rel_step_size=0.4, start=Gaussian(std=0.001), loss=KLToClean())
-    ),
-    "mart": MART(name="mart", attack=NEAR),
-}
-
-
-def train(objective, devices, folder, *, size=40, batch_size=16, drop_last=True, threat=("linf", 0.2)):
+def train(objective, devices, folder, *, batch_size=16, drop_last=True):
     """Two epochs. Returns the weights before and after, and the recorded rows."""
     torch.manual_seed(3)
     net = Smooth()
@@ -104,48 +91,31 @@ def train(objective, devices, folder, *, size=40, batch_size=16, drop_last=True,
     module = AdversarialTraining(
         net,
         objective,
-        ThreatModel(*threat),
+        ThreatModel("linf", 0.2),
         recipe,
         INNER,
         epochs=2,
-        steps_per_epoch=size // batch_size if drop_last else -(-size // batch_size),
+        steps_per_epoch=SIZE // batch_size,
         max_value=255,
         seed=5,
         prepare=partial(torch.set_num_threads, 1),
     )
     # 17 held-out images in batches of 16: of the last batch the second process has none
-    splits = Splits(random_images(0, size), random_images(1, 17), random_images(2, 4))
+    splits = Splits(random_images(0, SIZE), random_images(1, 17), random_images(2, 4))
     data = StudyData(splits, batch_size=batch_size, drop_last=drop_last, val_images=17, seed=5)
-    record = Lines(folder / f"rows-{devices}.jsonl")
     settings = TrainerSettings(
         max_epochs=2, accelerator="cpu", devices=devices, precision="32", threads=1, progress_bar=False
     )
-    fit(module, data, settings, folder=folder / str(devices), record=record)
+    rows = folder / f"rows-{devices}.jsonl"
+    fit(module, data, settings, folder=folder / str(devices), record=partial(append, rows))
     content = torch.load(folder / str(devices) / "last.ckpt", weights_only=True)
     after = {name.removeprefix("net."): weight for name, weight in content["state_dict"].items()}
-    return before, after, record.rows()
+    return before, after, [json.loads(line) for line in rows.read_text().splitlines()]
 
 
 def farthest(first, second):
     assert first.keys() == second.keys()
     return max(float((first[name] - second[name]).abs().max()) for name in first)
-
-
-def same_but_for_rounding(first, second):
-    """Compare two trainings of `train`."""
-    before, one, rows_of_one = first
-    same_before, two, rows_of_two = second
-    assert farthest(before, same_before) == 0
-    assert farthest(before, one) > 1e4 * TOLERANCE
-    assert farthest(one, two) <= TOLERANCE
-    assert [row["epoch"] for row in rows_of_two] == [0, 1]  # once an epoch, not once a process
-    for of_one, of_two in zip(rows_of_one, rows_of_two, strict=True):
-        assert of_one.keys() == of_two.keys()
-        for key in ("epoch", "step", "lr", "val_clean_acc", "val_robust_acc", "val_robust_count"):
-            assert of_one[key] == of_two[key], key
-        for key in of_one.keys() - {"seconds"}:
-            # a divergence is a difference of logarithms of order 1, whose rounding stays
-            assert of_two[key] == pytest.approx(of_one[key], rel=1e-5, abs=1e-6), key
 
 
 @pytest.mark.parametrize(
@@ -154,10 +124,21 @@ def same_but_for_rounding(first, second):
     [pytest.param(name, marks=[] if name == "trades" else pytest.mark.slow) for name in OBJECTIVES],
 )
 def test_two_processes_train_what_one_does(name, tmp_path):
-    first, second = (train(OBJECTIVES[name], devices, tmp_path) for devices in (1, 2))
-    same_but_for_rounding(first, second)
+    (before, one, rows_of_one), (same_before, two, rows_of_two) = (
+        train(OBJECTIVES[name], devices, tmp_path) for devices in (1, 2)
+    )
+    assert farthest(before, same_before) == 0
+    assert farthest(before, one) > 1e4 * TOLERANCE
+    assert farthest(one, two) <= TOLERANCE
+    assert [(row["epoch"], row["step"]) for row in rows_of_two] == [(0, 2), (1, 4)]  # per epoch, not per process
+    for of_one, of_two in zip(rows_of_one, rows_of_two, strict=True):
+        assert of_one.keys() == of_two.keys()
+        for key in ("epoch", "step", "lr", "val_clean_acc", "val_robust_acc", "val_robust_count"):
+            assert of_one[key] == of_two[key], key
+        for key in of_one.keys() - {"seconds"}:
+            # a divergence is a difference of logarithms of order 1, whose rounding stays
+            assert of_two[key] == pytest.approx(of_one[key], rel=1e-5, abs=1e-6), key
     assert {path.name for path in (tmp_path / "2").iterdir()} == {"best.ckpt", "last.ckpt"}
-    assert [row["step"] for row in second[2]] == [2, 4]
 
 
 @pytest.mark.parametrize(("batch_size", "drop_last"), [(16, False), (15, True)])

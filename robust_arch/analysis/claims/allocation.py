@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from itertools import pairwise
 
 import numpy as np
 
 from robust_arch.analysis.claims.differences import Pairs
-from robust_arch.analysis.claims.finding import Finding
-from robust_arch.analysis.claims.measured import Measured
-from robust_arch.analysis.claims.question import NAMES, Question, judged_largest, unless_unrecorded
+from robust_arch.analysis.claims.measured import RESOURCES, Measured
+from robust_arch.analysis.claims.question import Finding, Question, judged_largest
 from robust_arch.architectures import ArchSpec
 
 _NEARLY_EQUAL = 0.1
@@ -35,7 +35,7 @@ def against_equal_widening(found: Measured, resource: str) -> Finding:
 
 
 def _finding(found: Measured, resource: str, reference: str, choose: Choice) -> Finding:
-    name = NAMES[resource]
+    name = RESOURCES[resource]
     question = Question(
         claim="C3",
         setting=f"equal {name}, against {reference}",
@@ -43,25 +43,20 @@ def _finding(found: Measured, resource: str, reference: str, choose: Choice) -> 
         "after correction for choosing the best of all that were tried.",
         statistic="allocation minus uniform, the largest difference relative to its error",
     )
-    pairs = _pairs(found, resource, choose)
-    if not len(pairs):
-        why = f"No two architectures of equal {name}, one of them of {reference}; {_PLANNED.format(resource=resource)}"
-        return question.nothing(found, unless_unrecorded(found, resource, why))
-    supported = "{first} is more robust than {second}, as the best of {count}."
-    return question.finding(found, pairs.members, judged_largest(found, pairs, supported, noun="allocation"))
-
-
-def _pairs(found: Measured, resource: str, choose: Choice) -> Pairs:
-    """Each architecture against the reference of its window."""
     first: list[int] = []
     second: list[int] = []
     for window in found.windows(resource):
-        uniform = choose(found, window)
-        if uniform is not None:
+        if (uniform := choose(found, window)) is not None:
             others = [int(position) for position in window if position != uniform]
             first += others
             second += [uniform] * len(others)
-    return Pairs(np.array(first, dtype=int), np.array(second, dtype=int))
+    pairs = Pairs(np.array(first, dtype=int), np.array(second, dtype=int))
+    why = f"No two architectures of equal {name}, one of them of {reference}; {_PLANNED.format(resource=resource)}"
+    nothing = found.unless_unrecorded(resource, why)
+    supported = "{first} is more robust than {second}, as the best of {count}."
+    return question.finding(
+        found, pairs.members, lambda: judged_largest(found, pairs, supported, noun="allocation"), nothing
+    )
 
 
 def _equal_shares(resource: str, found: Measured, window: np.ndarray) -> int | None:
@@ -72,10 +67,8 @@ def _equal_shares(resource: str, found: Measured, window: np.ndarray) -> int | N
 
 
 def _equal_widening(found: Measured, window: np.ndarray) -> int | None:
-    usual = [int(position) for position in window if _is_usual(found.specs[position])]
+    def is_usual(spec: ArchSpec) -> bool:
+        return len(set(spec.depths)) == 1 and all(after == 2 * before for before, after in pairwise(spec.widths))
+
+    usual = [int(position) for position in window if is_usual(found.specs[position])]
     return min(usual, key=lambda position: max(found.specs[position].depths), default=None)
-
-
-def _is_usual(spec: ArchSpec) -> bool:
-    doubled = all(after == 2 * before for before, after in zip(spec.widths, spec.widths[1:], strict=False))
-    return len(set(spec.depths)) == 1 and doubled

@@ -8,18 +8,8 @@ import numpy as np
 
 from robust_arch.analysis.claims.concordance import architectures_for, concordance, ranked
 from robust_arch.analysis.claims.differences import POWER, Pairs
-from robust_arch.analysis.claims.finding import Finding
-from robust_arch.analysis.claims.measured import Measured
-from robust_arch.analysis.claims.question import (
-    LARGEST,
-    LEVEL,
-    NAMES,
-    ONE_SEED,
-    Answer,
-    Question,
-    judged_largest,
-    unless_unrecorded,
-)
+from robust_arch.analysis.claims.measured import RESOURCES, Measured
+from robust_arch.analysis.claims.question import LARGEST, LEVEL, Answer, Finding, Question, judged_largest
 
 SMALLEST_TAU = 1 / 3
 """The smallest decline of interest: in two of three pairs the more expensive network is the less robust one."""
@@ -29,30 +19,27 @@ _FEWEST = 5
 
 def capacity(found: Measured, resource: str) -> Iterator[Finding]:
     """C1 under one resource: over all architectures, by Kendall's tau, and for one pair of them."""
-    name, more = NAMES[resource], found.more_expensive(resource)
+    name, more = RESOURCES[resource], found.more_expensive(resource)
+    members = np.flatnonzero(more.any(axis=0) | more.any(axis=1))
+    nothing = f"No two architectures differ in {name} beyond a budget's tolerance; study=capacity plans some that do."
+    nothing = found.unless_unrecorded(resource, nothing)
     trend = Question(
-        claim="C1",
-        setting=f"more {name}, over all",
-        statement=f"Over these architectures robust accuracy falls as {name} grow.",
-        statistic=f"Kendall's tau between {name} and robust accuracy",
+        "C1",
+        f"more {name}, over all",
+        f"Over these architectures robust accuracy falls as {name} grow.",
+        f"Kendall's tau between {name} and robust accuracy",
         unit="",
     )
+    yield trend.finding(found, members, lambda: _trend(found, more, name, len(members)), nothing)
     single = Question(
-        claim="C1",
-        setting=f"more {name}, one pair",
-        statement=f"More {name} do not necessarily help: an architecture with more {name} is less robust than one "
-        "with fewer.",
-        statistic=f"cheaper minus more expensive, {LARGEST}",
+        "C1",
+        f"more {name}, one pair",
+        f"More {name} do not necessarily help: an architecture with more {name} is less robust than one with fewer.",
+        f"cheaper minus more expensive, {LARGEST}",
     )
-    members = np.flatnonzero(more.any(axis=0) | more.any(axis=1))
-    for question, answer in ((trend, _trend), (single, _single)):
-        if len(members):
-            yield question.finding(found, members, answer(found, more, name, len(members)))
-        else:
-            why = (
-                f"No two architectures differ in {name} beyond a budget's tolerance; study=capacity plans some that do."
-            )
-            yield question.nothing(found, unless_unrecorded(found, resource, why))
+    supported = f"Of {{count}}, {{second}} with more {name} is less robust than {{first}}."
+    pairs, by = Pairs(*np.nonzero(more)), f"by fewer {name}, "
+    yield single.finding(found, members, lambda: judged_largest(found, pairs, supported, by=by), nothing)
 
 
 def _trend(found: Measured, more: np.ndarray, name: str, members: int) -> Answer:
@@ -60,8 +47,6 @@ def _trend(found: Measured, more: np.ndarray, name: str, members: int) -> Answer
         return Answer("too few runs", "Every architecture has the same robust accuracy, so there is no order to test.")
     rank = concordance(more, found.model.values)
     estimate = (rank.tau, rank.low, rank.high)
-    if found.model.sigma is None:
-        return Answer("too few runs", ONE_SEED, *estimate)
     if members >= _FEWEST and rank.p_falls <= LEVEL:
         return Answer("supported", f"Robust accuracy falls as {name} grow.", *estimate, rank.p_falls)
     if members >= _FEWEST and rank.low > -SMALLEST_TAU + 1e-9:
@@ -74,8 +59,3 @@ def _trend(found: Measured, more: np.ndarray, name: str, members: int) -> Answer
         "none, with a power of 80%."
     )
     return Answer("too few runs", why, *estimate, rank.p_falls)
-
-
-def _single(found: Measured, more: np.ndarray, name: str, _: int) -> Answer:
-    supported = f"Of {{count}}, {{second}} with more {name} is less robust than {{first}}."
-    return judged_largest(found, Pairs(*np.nonzero(more)), supported, by=f"by fewer {name}, ")

@@ -9,6 +9,7 @@ best of many must be better than the best of many equal ones.
 from __future__ import annotations
 
 import math
+import pickle
 from bisect import bisect_left
 from dataclasses import dataclass
 from functools import lru_cache
@@ -17,12 +18,11 @@ from statistics import NormalDist
 import numpy as np
 
 from robust_arch.analysis.claims.measured import Measured
-from robust_arch.analysis.claims.seed_model import SeedModel
 
-CONFIDENCE = 0.95
 POWER = 0.8
-_ABOVE = NormalDist().inv_cdf(POWER)
 MOST_SEEDS = 1_000
+_BELOW = 0.975  # probability below the upper bound of a 95% interval
+_ABOVE = NormalDist().inv_cdf(POWER)
 _LEAST_P = 1e-12  # runs are not normal enough for a smaller tail to mean anything
 _DRAWS, _DRAWS_OF_MANY, _MANY = 20_000, 5_000, 5_000
 _NORMAL = 1_000  # degrees of freedom above which Student's t is taken as normal
@@ -32,12 +32,21 @@ _CHUNK = 4_000_000  # numbers held at once while drawing
 
 @dataclass(frozen=True)
 class Difference:
-    """A difference in points with its 95% interval; p_value: one-sided, of no difference above 0."""
+    """A difference in points with its 95% interval.
+
+    Attributes:
+        value: in these runs.
+        low: lower bound.
+        high: upper bound.
+        p_value: one-sided, of no difference above 0.
+        bound: the largest difference of any pair that these runs do not exclude.
+    """
 
     value: float
     low: float
     high: float
     p_value: float
+    bound: float
 
 
 @dataclass(frozen=True)
@@ -60,7 +69,7 @@ class Contrast:
     """The mean over all pairs of first minus second, tested by Student's t."""
 
     def __init__(self, found: Measured, pairs: Pairs) -> None:
-        self.found = found
+        self.found, self.sigma = found, _sigma(found)
         self.weights = np.zeros(len(found.names))
         np.add.at(self.weights, pairs.first, 1 / len(pairs))
         np.add.at(self.weights, pairs.second, -1 / len(pairs))
@@ -72,33 +81,27 @@ class Contrast:
         model = self.found.model
         value = float(self.weights @ model.values)
         variance = np.sum(self.weights**2 / model.counts) + np.sum((self.weights @ model.loads) ** 2)
-        error = _sigma(model) * math.sqrt(float(variance))
-        half = float(stdtrit(model.degrees, (1 + CONFIDENCE) / 2)) * error
+        error = self.sigma * math.sqrt(float(variance))
+        half = float(stdtrit(model.degrees, _BELOW)) * error
         tail = max(float(stdtr(model.degrees, -abs(value) / error)), _LEAST_P)
-        return Difference(value, value - half, value + half, tail if value > 0 else 1 - tail)
-
-    def bound(self) -> float:
-        """The largest mean difference in points that these runs do not exclude."""
-        return self.difference().high
+        return Difference(value, value - half, value + half, tail if value > 0 else 1 - tail, value + half)
 
     def seeds_to_show(self, effect: float) -> int | None:
         """Seeds per architecture that find a true difference of `effect` points with power 0.8; None above 1,000."""
-        spread = _sigma(self.found.model) * math.sqrt(float(np.sum(self.weights**2)))
-        return _fewest(self.found, effect, spread, (1 + CONFIDENCE) / 2, _ABOVE)
+        spread = self.sigma * math.sqrt(float(np.sum(self.weights**2)))
+        return _fewest(self.found, effect, spread, _BELOW, _ABOVE)
 
-    def seeds_to_settle(self, effect: float) -> int | None:
-        """The same number, as it also excludes the effect where there is none."""
-        return self.seeds_to_show(effect)
+    seeds_to_settle = seeds_to_show  # the same number excludes the effect where there is none
 
 
 class Largest:
     """The pair whose Studentised difference is largest, tested as the largest of all."""
 
     def __init__(self, found: Measured, pairs: Pairs) -> None:
-        self.found, self.pairs = found, pairs
+        self.found, self.pairs, self.sigma = found, pairs, _sigma(found)
         model = found.model
         self.values = model.values[pairs.first] - model.values[pairs.second]
-        self.errors = _sigma(model) * np.sqrt(_variances(model.counts, model.loads, pairs.first, pairs.second))
+        self.errors = self.sigma * np.sqrt(_variances(model.counts, model.loads, pairs.first, pairs.second))
         self.best = int(np.argmax(self.values / self.errors))
 
     def names(self) -> tuple[str, str]:
@@ -109,26 +112,24 @@ class Largest:
         """The difference in these runs; interval and p-value hold for all pairs together."""
         draws = self._draws(self.found.model.degrees)
         value, error = float(self.values[self.best]), float(self.errors[self.best])
-        half = _critical(draws) * error
+        critical = float(np.quantile(draws, _BELOW))
+        half = critical * error
         p_value = (1 + int(np.sum(draws >= value / error))) / (1 + len(draws))
-        return Difference(value, value - half, value + half, p_value)
-
-    def bound(self) -> float:
-        """The largest difference in points that these runs do not exclude for some pair."""
-        return float(np.max(self.values + _critical(self._draws(self.found.model.degrees)) * self.errors))
+        bound = float(np.max(self.values + critical * self.errors))
+        return Difference(value, value - half, value + half, p_value, bound)
 
     def seeds_to_show(self, effect: float) -> int | None:
         """Seeds per architecture that find one pair `effect` points apart with power 0.8; None above 1,000."""
-        return self._fewest(effect, _ABOVE)
+        return self._seeds(effect, _ABOVE)
 
     def seeds_to_settle(self, effect: float) -> int | None:
         """The same, and that exclude `effect` points for every pair with power 0.8 where nothing differs."""
-        return self._fewest(effect, max(_ABOVE, float(np.quantile(self._draws(0), POWER))))
+        return self._seeds(effect, max(_ABOVE, float(np.quantile(self._draws(0), POWER))))
 
-    def _fewest(self, effect: float, beyond: float) -> int | None:
+    def _seeds(self, effect: float, beyond: float) -> int | None:
         # at other degrees of freedom the critical value is taken to be Student's with the same tail
-        below = NormalDist().cdf(_critical(self._draws(0)))
-        return _fewest(self.found, effect, _sigma(self.found.model) * math.sqrt(2), below, beyond)
+        below = NormalDist().cdf(float(np.quantile(self._draws(0), _BELOW)))
+        return _fewest(self.found, effect, self.sigma * math.sqrt(2), below, beyond)
 
     def _draws(self, degrees: int) -> np.ndarray:
         model, pairs = self.found.model, self.pairs
@@ -136,21 +137,14 @@ class Largest:
             return _ranges(len(pairs.members), degrees)
         # the distribution is the same for all equal counts
         counts = model.counts if len(set(model.counts)) > 1 else np.ones(len(model.counts))
-        arrays = (counts.astype(float), model.loads, pairs.first, pairs.second)
-        return _largest_of_many(*(_frozen(array) for array in arrays), degrees)
+        return _largest_of_many(pickle.dumps((counts.astype(float), model.loads, pairs.first, pairs.second)), degrees)
 
 
 def _fewest(found: Measured, effect: float, spread: float, below: float, beyond: float) -> int | None:
-    """The fewest seeds at which `effect` is at least the critical value plus `beyond` errors.
+    """The fewest seeds at which `effect` is at least the critical value plus `beyond` (a normal quantile) errors.
 
-    The answer is more than every architecture has now, or as many as the one with most where numbers differ.
-
-    Args:
-        found: the runs at hand.
-        effect: in points.
-        spread: standard error of the difference with one seed, in points.
-        below: probability below the interval's upper bound.
-        beyond: a normal quantile.
+    It is more than every architecture has now, or as many as the one with most where numbers differ. spread: the
+    difference's standard error with one seed, in points; below: probability below the interval's upper bound.
     """
     from scipy.special import stdtrit
 
@@ -166,10 +160,10 @@ def _fewest(found: Measured, effect: float, spread: float, below: float, beyond:
     return candidates[position] if position < len(candidates) else None
 
 
-def _sigma(model: SeedModel) -> float:
-    if model.sigma is None:
+def _sigma(found: Measured) -> float:
+    if found.model.sigma is None:
         raise ValueError("no architecture was trained twice, so there is no estimate of the noise")
-    return model.sigma
+    return found.model.sigma
 
 
 def _variances(counts: np.ndarray, loads: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
@@ -178,29 +172,13 @@ def _variances(counts: np.ndarray, loads: np.ndarray, first: np.ndarray, second:
     return np.asarray(1 / counts[first] + 1 / counts[second] + shared)
 
 
-def _critical(draws: np.ndarray) -> float:
-    return float(np.quantile(draws, (1 + CONFIDENCE) / 2))
-
-
-_Frozen = tuple[bytes, str, tuple[int, ...]]
-
-
-def _frozen(array: np.ndarray) -> _Frozen:
-    """An array as a hashable key for a cache."""
-    return array.tobytes(), str(array.dtype), array.shape
-
-
-def _thawed(frozen: _Frozen) -> np.ndarray:
-    content, kind, shape = frozen
-    return np.frombuffer(content, dtype=kind).reshape(shape)
-
-
 @lru_cache(maxsize=64)
-def _largest_of_many(
-    frozen_counts: _Frozen, frozen_loads: _Frozen, frozen_first: _Frozen, frozen_second: _Frozen, degrees: int
-) -> np.ndarray:
-    """Draws of the largest Studentised difference where nothing differs; degrees 0: with a known variance."""
-    counts, loads, first, second = map(_thawed, (frozen_counts, frozen_loads, frozen_first, frozen_second))
+def _largest_of_many(design: bytes, degrees: int) -> np.ndarray:
+    """Draws of the largest Studentised difference where nothing differs; degrees 0: with a known variance.
+
+    design: pickled, as arrays are no keys of a cache: counts, loads, first and second.
+    """
+    counts, loads, first, second = pickle.loads(design)
     errors = np.sqrt(_variances(counts, loads, first, second))
     generator = np.random.default_rng(0)
     total = _DRAWS if len(first) <= _MANY else _DRAWS_OF_MANY
@@ -219,7 +197,5 @@ def _largest_of_many(
 def _ranges(members: int, degrees: int) -> np.ndarray:
     """Draws of the Studentised range over sqrt(2), an upper bound for any pair (Tukey and Kramer)."""
     generator = np.random.default_rng(0)
-    found = np.empty(_DRAWS_OF_MANY)
-    for position in range(_DRAWS_OF_MANY):
-        found[position] = np.ptp(generator.standard_normal(members)) / math.sqrt(2)
+    found = np.array([np.ptp(generator.standard_normal(members)) for _ in range(_DRAWS_OF_MANY)]) / math.sqrt(2)
     return found / np.sqrt(generator.chisquare(degrees, _DRAWS_OF_MANY) / degrees) if degrees else found

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
 from robust_arch.analysis.claims.allocation import against_equal_shares, against_equal_widening
 from robust_arch.analysis.claims.capacity import capacity
-from robust_arch.analysis.claims.finding import Finding
 from robust_arch.analysis.claims.last_stage import last_stage_alone, last_stage_refilled
 from robust_arch.analysis.claims.measured import RESOURCES, Measured, measured
-from robust_arch.analysis.groups import Group, groups
+from robust_arch.analysis.claims.question import Finding
+from robust_arch.analysis.groups import GROUP_COLUMNS, Group, groups
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class Examined:
 
     Attributes:
         group: the comparable rows.
-        kind: family, stem width, activation and dropout, in words.
+        kind: family, stem width and other settings, in words.
         sigma: standard deviation in points of a run about its architecture's mean; None where no architecture was
             trained twice.
         degrees: of freedom of `sigma`.
@@ -41,7 +42,10 @@ class Examined:
 
 
 def examine_all(frame: pd.DataFrame) -> list[Examined]:
-    """Every group of comparable rows at the checkpoint `best` with at least two architectures, the largest first.
+    """Every group of comparable rows with at least two architectures, the largest first, and of equals `best`.
+
+    A group at another checkpoint, of which there is one at `best`, has findings on C1 alone: capacity may help at the
+    one and not at the other.
 
     Args:
         frame: rows of results.csv, of one study or of several; a run that is in several counts once.
@@ -51,8 +55,21 @@ def examine_all(frame: pd.DataFrame) -> list[Examined]:
     """
     rows = once(frame)
     done = rows[rows["status"].isin(("completed", "running")) & rows["worst_case_acc"].between(0, 100)]
-    found = sorted(filter(_has_two_architectures, groups(done)), key=lambda group: -len(group.rows))
-    return [examined for group in found for examined in examine(group)]
+    found = [group for group in groups(done) if _is_comparison(group)]
+    found.sort(key=lambda group: (-len(group.rows), group.checkpoint != "best"))
+    at_best = {_without_checkpoint(group) for group in found if group.checkpoint == "best"}
+    return [
+        examined
+        for group in found
+        for examined in examine(
+            group, capacity_alone=group.checkpoint != "best" and _without_checkpoint(group) in at_best
+        )
+    ]
+
+
+def _without_checkpoint(group: Group) -> tuple[Any, ...]:
+    place = GROUP_COLUMNS.index("checkpoint")
+    return (*group.key[:place], *group.key[place + 1 :])
 
 
 def once(frame: pd.DataFrame) -> pd.DataFrame:
@@ -60,31 +77,40 @@ def once(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.drop(columns="study").drop_duplicates().assign(study="")
 
 
-def _has_two_architectures(group: Group) -> bool:
-    return group.checkpoint == "best" and len(group.rows.drop_duplicates(["arch", "family", "depths", "widths"])) > 1
+def _is_comparison(group: Group) -> bool:
+    return len(group.rows.drop_duplicates(["arch", "family", "depths", "widths"])) > 1
 
 
-def examine(group: Group) -> list[Examined]:
+def examine(group: Group, *, capacity_alone: bool = False) -> list[Examined]:
     """The claims, tested on each kind of architecture with at least two in a group, the most frequent kind first.
 
     Architectures of different kinds are not compared with one another. Verdicts are about the test images of the group:
     the intervals do not include the variation over other test images.
 
+    Args:
+        group: comparable rows.
+        capacity_alone: whether C1 alone is tested.
+
     Raises:
         InputError: for an architecture of no known family.
     """
     return [
-        Examined(
-            group, kind, found.model.sigma, found.model.degrees, found.noisy, found.unequal, tuple(_findings(found))
-        )
+        _examined(group, kind, found, capacity_alone=capacity_alone)
         for kind, found in measured(group.rows).items()
         if len(found.names) > 1
     ]
 
 
-def _findings(found: Measured) -> Iterator[Finding]:
+def _examined(group: Group, kind: str, found: Measured, *, capacity_alone: bool) -> Examined:
+    model, findings = found.model, tuple(_findings(found, capacity_alone=capacity_alone))
+    return Examined(group, kind, model.sigma, model.degrees, found.noisy, found.unequal, findings)
+
+
+def _findings(found: Measured, *, capacity_alone: bool) -> Iterator[Finding]:
     for resource in RESOURCES:
         yield from capacity(found, resource)
+    if capacity_alone or not found.specs:  # C2 and C3 are about stages
+        return
     yield from last_stage_alone(found)
     for resource in RESOURCES:
         yield from last_stage_refilled(found, resource)

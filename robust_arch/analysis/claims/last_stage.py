@@ -7,18 +7,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from robust_arch.analysis.claims.differences import Contrast, Pairs
-from robust_arch.analysis.claims.finding import Finding
-from robust_arch.analysis.claims.measured import Measured, above
-from robust_arch.analysis.claims.question import (
-    LARGEST,
-    NAMES,
-    ONE_SEED,
-    Answer,
-    Question,
-    judged,
-    judged_largest,
-    unless_unrecorded,
-)
+from robust_arch.analysis.claims.measured import RESOURCES, Measured, above
+from robust_arch.analysis.claims.question import LARGEST, ONE_SEED, Answer, Finding, Question, judged, judged_largest
 from robust_arch.analysis.formatting import counted
 
 _KEPT = "No two architectures of this study differ in this way; study=last_stage plans some that do."
@@ -46,22 +36,14 @@ def last_stage_refilled(found: Measured, resource: str) -> Iterator[Finding]:
     for stage in others:
         smaller &= ~above(stage[None, :], stage[:, None])
         grown |= above(stage[:, None], stage[None, :])
-    name = NAMES[resource]
+    name = RESOURCES[resource]
     what = f"At equal {name}, moving capacity from the last stage to the others improves robust accuracy"
-    nothing = unless_unrecorded(found, resource, _GROWN.format(name=name, resource=resource))
+    nothing = found.unless_unrecorded(resource, _GROWN.format(name=name, resource=resource))
     yield from _findings(found, f"smaller last stage, others grown, equal {name}", what, smaller & grown, nothing)
 
 
 def _findings(found: Measured, setting: str, statement: str, smaller: np.ndarray, nothing: str) -> Iterator[Finding]:
-    """The findings on average and for one pair.
-
-    Args:
-        found: the architectures.
-        setting: in words.
-        statement: in words.
-        smaller: (A, A), whether the row's architecture is the one with the smaller last stage.
-        nothing: why there is no such pair, if there is none.
-    """
+    """On average and for one pair; smaller: (A, A), whether the row's architecture has the smaller last stage."""
     pairs = Pairs(*np.nonzero(smaller))
     mean = Question(
         "C2",
@@ -69,12 +51,10 @@ def _findings(found: Measured, setting: str, statement: str, smaller: np.ndarray
         f"{statement}, on average over the pairs that were trained.",
         "smaller minus larger, mean of pairs",
     )
+    yield mean.finding(found, pairs.members, lambda: _mean(found, pairs), nothing)
     single = Question("C2", f"{setting}, one pair", f"{statement}, for some pair.", f"smaller minus larger, {LARGEST}")
-    for question, answer in ((mean, _mean), (single, _single)):
-        if len(pairs):
-            yield question.finding(found, pairs.members, answer(found, pairs))
-        else:
-            yield question.nothing(found, nothing)
+    supported = "Of {count}, from {second} to {first} it helps."
+    yield single.finding(found, pairs.members, lambda: judged_largest(found, pairs, supported), nothing)
 
 
 def _mean(found: Measured, pairs: Pairs) -> Answer:
@@ -83,7 +63,3 @@ def _mean(found: Measured, pairs: Pairs) -> Answer:
         return Answer("too few runs", ONE_SEED, float(np.mean(values[pairs.first] - values[pairs.second])))
     over = counted(len(pairs), "pair")
     return judged(Contrast(found, pairs), f"It helps on average over {over}.", f"on average over {over}")
-
-
-def _single(found: Measured, pairs: Pairs) -> Answer:
-    return judged_largest(found, pairs, "Of {count}, from {second} to {first} it helps.")

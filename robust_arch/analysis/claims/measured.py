@@ -11,10 +11,9 @@ import pandas as pd
 from robust_arch.analysis.claims.seed_model import SeedModel, fit, noisy, unequal
 from robust_arch.analysis.reading import spec_of, stage_costs
 from robust_arch.architectures import ArchSpec
-from robust_arch.architectures.options import option_text
 from robust_arch.errors import invalid
 
-RESOURCES = ("params", "macs")
+RESOURCES = {"params": "parameters", "macs": "multiply-accumulates"}
 TOLERANCE = 0.02
 """Tolerance of a budget: costs within a factor of (1 + tolerance) / (1 - tolerance) are equal."""
 
@@ -25,13 +24,12 @@ class Measured:
 
     Attributes:
         names: of the architectures, (A,).
-        specs: of the architectures, (A,).
+        specs: of the architectures, (A,); none where depths and widths are not recorded.
         model: the value of each in percent, and how well it is known.
         costs: resource to (A,), NaN where it is not recorded.
         stages: resource to (A, stages), without stem and head.
-        noisy: architectures whose runs scatter far more than those of the others, with their standard deviations in
-            points.
-        unequal: whether the scatter differs between architectures by more than chance.
+        noisy: as in `Examined`.
+        unequal: as in `Examined`.
     """
 
     names: tuple[str, ...]
@@ -51,6 +49,10 @@ class Measured:
         """(A, A): whether two architectures cost the same."""
         known = np.isfinite(self.costs[resource])
         return np.asarray(known[:, None] & known & ~self.more_expensive(resource) & ~self.more_expensive(resource).T)
+
+    def unless_unrecorded(self, resource: str, why: str) -> str:
+        """The reason why nothing can be compared: `why`, unless no cost is recorded."""
+        return why if np.isfinite(self.costs[resource]).any() else f"No run has its {RESOURCES[resource]} recorded."
 
     def windows(self, resource: str) -> list[np.ndarray]:
         """Disjoint sets of at least two architectures that cost the same, the largest first."""
@@ -75,12 +77,13 @@ def above(cost: np.ndarray, other: np.ndarray) -> np.ndarray:
 def measured(rows: pd.DataFrame) -> dict[str, Measured]:
     """Each kind of architecture in comparable rows of results.csv, the kind with most architectures first.
 
-    A kind is a family with its stem width, activation and dropout. Rows of one architecture and seed count as their
-    mean.
+    A kind is a family with its stem width and other settings. Rows of the same architecture and seed are averaged.
 
     Raises:
         InputError: for an architecture of no known family, or a name of two different ones.
     """
+    unstaged = rows["depths"].isna() & rows["widths"].isna()
+    rows, named = rows[~unstaged], rows[unstaged]
     specs: dict[str, ArchSpec] = {}
     for row in rows.drop_duplicates(["arch", "family", "depths", "widths"]).to_dict("records"):
         name, spec = str(row["arch"]), spec_of(row)
@@ -88,16 +91,18 @@ def measured(rows: pd.DataFrame) -> dict[str, Measured]:
             raise invalid("arch", name, f"a name of one network, and not of both {specs[name]} and {spec}")
     kinds: dict[str, list[str]] = {}
     for name, spec in specs.items():
-        kinds.setdefault(_kind(spec), []).append(name)
+        kinds.setdefault(f"{spec.family}, stem {spec.stem_width}, {spec.settings_text}", []).append(name)
     ordered = sorted(kinds.items(), key=lambda item: -len(item[1]))
-    return {kind: _measured(rows[rows["arch"].isin(names)], specs) for kind, names in ordered}
+    found = {kind: _measured(rows[rows["arch"].isin(names)], specs) for kind, names in ordered}
+    by_family = {f"{family}, stages not recorded": _measured(own, {}) for family, own in named.groupby("family")}
+    return found | by_family
 
 
 def _measured(rows: pd.DataFrame, specs: Mapping[str, ArchSpec]) -> Measured:
     step, table = 100 / float(rows["n_test"].iloc[0]), _table(rows)
     model = fit(table.to_numpy(), step, by_seed=bool(rows["seed"].notna().all()))
     firsts = rows.drop_duplicates("arch").set_index("arch").loc[table.index]
-    own = tuple(specs[str(name)] for name in table.index)
+    own = tuple(specs[str(name)] for name in table.index) if specs else ()
     return Measured(
         names=tuple(str(name) for name in table.index),
         specs=own,
@@ -114,10 +119,3 @@ def _table(rows: pd.DataFrame) -> pd.DataFrame:
     own = -1 - rows[rows["seed"].isna()].groupby("arch").cumcount()
     numbered = rows.assign(seed=rows["seed"].fillna(own), worst_case_acc=rows["worst_case_acc"].astype(float))
     return numbered.pivot_table("worst_case_acc", "arch", "seed")
-
-
-def _kind(spec: ArchSpec) -> str:
-    parts = [spec.family, f"stem {spec.stem_width}", spec.activation, f"dropout {spec.dropout}" if spec.dropout else ""]
-    parts += ["" if spec.initialisation == "published" else f"initialisation {spec.initialisation}"]
-    parts += [f"{key} {option_text(value)}" for key, value in spec.options]
-    return ", ".join(part for part in parts if part)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal
 
 import numpy as np
 
-from robust_arch.analysis.claims.differences import MOST_SEEDS, Difference, Largest, Pairs
-from robust_arch.analysis.claims.finding import Finding, Verdict
+from robust_arch.analysis.claims.differences import MOST_SEEDS, Contrast, Largest, Pairs
 from robust_arch.analysis.claims.measured import Measured
 from robust_arch.analysis.formatting import counted
 
@@ -16,12 +16,53 @@ LEVEL = 0.025
 """Level of every test, which is one-sided, so that its 95% interval excludes what the test rejects."""
 SMALLEST = 1.0
 """The smallest difference of interest, in points of robust accuracy: a claim is open until it is excluded."""
-NAMES = {"params": "parameters", "macs": "multiply-accumulates"}
 LARGEST = "the largest difference of all pairs relative to its error"
 ONE_SEED = (
     "Too few: only one seed per architecture, so the design's effect cannot be separated from seed noise; train at "
-    "least 2 seeds."
+    "least 2 seeds. `robust-arch effects` needs one."
 )
+
+
+Verdict = Literal["supported", "not supported", "too few runs"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One statement, what was computed for it, and the verdict.
+
+    Attributes:
+        claim: "C1", "C2" or "C3".
+        setting: what is compared, in words.
+        statement: exactly what the verdict is about.
+        statistic: the name of what was computed.
+        unit: of the effect, "points" or empty.
+        effect: value of the statistic; None where it cannot be computed.
+        low: lower bound of its 95% interval.
+        high: upper bound.
+        p_value: one-sided; "supported" depends on it.
+        architectures: number of them in the statistic.
+        runs: number of them in the statistic.
+        seeds: per architecture, as "3" or "1 to 3".
+        verdict: on the statement.
+        why: the verdict in words, with the number of runs that would decide it where there are too few.
+        pair: the two architectures of a largest difference, in words.
+    """
+
+    claim: str
+    setting: str
+    statement: str
+    statistic: str
+    unit: str
+    effect: float | None
+    low: float | None
+    high: float | None
+    p_value: float | None
+    architectures: int
+    runs: int
+    seeds: str
+    verdict: Verdict
+    why: str
+    pair: str = ""
 
 
 @dataclass(frozen=True)
@@ -37,22 +78,6 @@ class Answer:
     pair: str = ""
 
 
-class Test(Protocol):
-    """A difference, or the largest of many, and the number of seeds per architecture that would decide it."""
-
-    def difference(self) -> Difference:
-        """The difference in these runs."""
-
-    def bound(self) -> float:
-        """The largest difference in points that these runs do not exclude."""
-
-    def seeds_to_show(self, effect: float) -> int | None:
-        """Seeds per architecture that find a true difference of `effect` points with power 0.8."""
-
-    def seeds_to_settle(self, effect: float) -> int | None:
-        """The same, and that exclude it with power 0.8 where nothing differs."""
-
-
 @dataclass(frozen=True)
 class Question:
     """A claim in one setting; the fields are those of `Finding`."""
@@ -63,48 +88,42 @@ class Question:
     statistic: str
     unit: str = "points"
 
-    def finding(self, found: Measured, members: np.ndarray, answer: Answer) -> Finding:
-        """The answer with the numbers of runs behind it; members: positions of the architectures in the statistic."""
+    def finding(self, found: Measured, members: np.ndarray, answer: Callable[[], Answer], nothing: str) -> Finding:
+        """The answer with the numbers of runs behind it.
+
+        Args:
+            found: the architectures.
+            members: positions of those in the statistic.
+            answer: of the question, where there are members.
+            nothing: the reason, if there are none.
+        """
         counts = found.model.counts[members]
         low, high = (int(counts.min()), int(counts.max())) if len(counts) else (0, 0)
+        given = answer() if len(counts) else Answer("too few runs", nothing)
         return Finding(
-            claim=self.claim,
-            setting=self.setting,
-            statement=self.statement,
-            statistic=self.statistic,
-            unit=self.unit,
-            effect=answer.effect,
-            low=answer.low,
-            high=answer.high,
-            p_value=answer.p_value,
+            **vars(self),
+            **vars(given),
             architectures=len(counts),
             runs=int(counts.sum()),
             seeds=str(low) if low == high else f"{low} to {high}",
-            verdict=answer.verdict,
-            why=answer.why,
-            pair=answer.pair,
         )
 
-    def nothing(self, found: Measured, why: str) -> Finding:
-        """The finding where no architectures of the study can be compared."""
-        return self.finding(found, np.array([], dtype=int), Answer("too few runs", why))
 
-
-def judged(test: Test, supported: str, what: str, pair: str = "") -> Answer:
+def judged(test: Contrast | Largest, supported: str, what: str, pair: str = "") -> Answer:
     """The verdict on a difference: it is above 0, it is too small to be of interest, or neither is shown yet.
 
     Args:
         test: of the difference.
         supported: the reason, if the claim is supported.
         what: where the gain would be, like "on average over 3 pairs".
-        pair: the two architectures of a largest difference.
+        pair: the two architectures of a largest difference, in words.
     """
-    seen, bound = test.difference(), test.bound()
+    seen = test.difference()
     estimate = (seen.value, seen.low, seen.high, seen.p_value, pair)
     if seen.p_value <= LEVEL:
         return Answer("supported", supported, *estimate)
-    if bound < SMALLEST:
-        smaller = "; a smaller one is not" if bound > 0 else ""
+    if seen.bound < SMALLEST:
+        smaller = "; a smaller one is not" if seen.bound > 0 else ""
         return Answer("not supported", f"A gain of {SMALLEST:g} point {what} is excluded{smaller}.", *estimate)
     return Answer("too few runs", _settled_by(test, seen.value, what), *estimate)
 
@@ -117,7 +136,7 @@ def judged_largest(found: Measured, pairs: Pairs, supported: str, noun: str = "p
         pairs: of them.
         supported: the reason, if the claim is supported; a format string of {count}, {first} and {second}.
         noun: what a pair is called.
-        by: what the gain is reached by, in words that end in a space.
+        by: what brings the gain, like "by fewer parameters, ".
     """
     if found.model.sigma is None:
         return Answer("too few runs", ONE_SEED)
@@ -128,7 +147,7 @@ def judged_largest(found: Measured, pairs: Pairs, supported: str, noun: str = "p
     return judged(largest, why, f"{by}{members}", f"{first} against {second}")
 
 
-def _settled_by(test: Test, seen: float, what: str) -> str:
+def _settled_by(test: Contrast | Largest, seen: float, what: str) -> str:
     seeds = test.seeds_to_settle(SMALLEST)
     many = f"not even {MOST_SEEDS:,}" if seeds is None else f"{seeds:,}"
     as_seen = test.seeds_to_show(seen) if seen > SMALLEST else None
@@ -137,8 +156,3 @@ def _settled_by(test: Test, seen: float, what: str) -> str:
         f"Too few: {many} seeds per architecture would show a gain of {SMALLEST:g} point {what}, or exclude it where "
         f"there is none, with a power of 80%.{more}"
     )
-
-
-def unless_unrecorded(found: Measured, resource: str, why: str) -> str:
-    """The reason why nothing can be compared: `why`, unless no cost is recorded."""
-    return why if np.isfinite(found.costs[resource]).any() else f"No run has its {NAMES[resource]} recorded."

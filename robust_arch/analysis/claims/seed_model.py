@@ -73,7 +73,9 @@ def fit(runs: np.ndarray, step: float = 0.0, *, by_seed: bool = True) -> SeedMod
     counts = there.sum(axis=1)
     means = np.nansum(runs, axis=1) / counts
     centred = np.where(there, runs - means[:, None], 0.0)
-    seeds = _seed_effects(there, counts, centred) if by_seed else _without_seeds(there)
+    seeds = _seed_effects(there, counts, centred) if by_seed else None
+    if seeds is None:
+        seeds = _Seeds(np.zeros(runs.shape[1]), np.zeros((len(runs), 0)), 0, np.zeros(runs.shape))
     values = means - (there * seeds.effects).sum(axis=1) / counts
     scatter = np.sum(np.where(there, runs - values[:, None] - seeds.effects, 0.0) ** 2, axis=1)
     freedoms = counts - 1 - np.sum(there * seeds.leverage, axis=1)
@@ -84,17 +86,17 @@ def fit(runs: np.ndarray, step: float = 0.0, *, by_seed: bool = True) -> SeedMod
     return SeedModel(values, counts, seeds.loads, sigma, degrees, scatter, freedoms)
 
 
-def _seed_effects(there: np.ndarray, counts: np.ndarray, centred: np.ndarray) -> _Seeds:
+def _seed_effects(there: np.ndarray, counts: np.ndarray, centred: np.ndarray) -> _Seeds | None:
     """From the normal equations with the architectures eliminated; in closed form for complete tables."""
     architectures, seeds = there.shape
     shares = there / counts[:, None]
     matrix = np.diag(there.sum(axis=0).astype(float)) - shares.T @ there
     rank = int(np.linalg.matrix_rank(matrix))
     if rank < seeds - 1 or int(there.sum()) - architectures - rank < 1:
-        return _without_seeds(there)
+        return None
     if there.all():
-        nothing = np.zeros((architectures, 0))
-        return _Seeds(centred.mean(axis=0), nothing, rank, np.full(there.shape, (1 - 1 / seeds) / architectures))
+        leverage = np.full(there.shape, (1 - 1 / seeds) / architectures)
+        return _Seeds(centred.mean(axis=0), np.zeros((architectures, 0)), rank, leverage)
     inverse = np.linalg.pinv(matrix, hermitian=True)
     sizes, directions = np.linalg.eigh(inverse)
     loads = shares @ (directions * np.sqrt(np.maximum(sizes, 0)))
@@ -104,20 +106,11 @@ def _seed_effects(there: np.ndarray, counts: np.ndarray, centred: np.ndarray) ->
     return _Seeds(inverse @ centred.sum(axis=0), loads, rank, leverage)
 
 
-def _without_seeds(there: np.ndarray) -> _Seeds:
-    architectures, seeds = there.shape
-    return _Seeds(np.zeros(seeds), np.zeros((architectures, 0)), 0, np.zeros(there.shape))
-
-
 def noisy(model: SeedModel, step: float = 0.0) -> list[int]:
     """Architectures whose variance is too large a part of all to be chance at the 1% level (Cochran 1941).
 
-    The noisiest first; each further one is judged among those that are left. Empty for fewer than
-    five architectures with two runs.
-
-    Args:
-        model: of the runs.
-        step: as in `fit`; no variance is taken to be below that of rounding to it.
+    The noisiest first; each further one is judged among the rest. Empty for fewer than five architectures with two
+    runs. step: as in `fit`; no variance is taken to be below that of rounding to it.
     """
     places, freedoms, variances = _variances(model, step)
     found = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from robust_arch.analysis.claims.examine import Examined, once
-from robust_arch.analysis.claims.finding import Finding
+from robust_arch.analysis.claims.question import Finding
 from robust_arch.analysis.formatting import counted
 
 
@@ -36,13 +36,12 @@ def left_out(frame: pd.DataFrame) -> str:
     """How many rows of results.csv are in no finding, and why; empty where there are none."""
     frame = once(frame)
     lost = frame["status"].isin(("failed", "diverged"))
-    empty, best = ~lost & frame["worst_case_acc"].isna(), frame["checkpoint"] == "best"
+    empty = ~lost & frame["worst_case_acc"].isna()
     named = [
         f"{counted(number, noun)}{rest}"
         for number, noun, rest in (
             (frame[lost]["run_id"].nunique(), "failed or diverged run", ""),
             (int(empty.sum()), "row", " without a worst-case accuracy"),
-            (int((~lost & ~empty & ~best).sum()), "row", " at another checkpoint than best"),
         )
         if number
     ]

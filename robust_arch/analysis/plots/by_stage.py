@@ -43,18 +43,13 @@ def against_stage(group: Group, quantity: Quantity) -> Figure:
 
 def _panel(axes: Axes, shown: Sequence[Network], base: Network, stage: int, quantity: Quantity) -> None:
     values = [int(getattr(network.spec, quantity)[stage]) for network in shown]
-    marks = [
-        Mark(value, network.robust.mean, network.robust.low, network.robust.high)
-        for value, network in zip(values, shown, strict=True)
-    ]
+    marks = [Mark(x, n.robust.mean, n.robust.low, n.robust.high) for x, n in zip(values, shown, strict=True)]
     axes.axhspan(base.robust.low, base.robust.high, color=BAND, lw=0, label="interval of the base network", zorder=0)
     axes.plot(values, [mark.y for mark in marks], color=BLUE, lw=0.6, alpha=0.6)
-    is_base = [network is base for network in shown]
-    text = f"{base.spec.depths_text}, {base.spec.widths_text}"
-    error_bars(axes, [m for m, own in zip(marks, is_base, strict=True) if not own], BLUE, "o", "one stage changed")
-    error_bars(
-        axes, [m for m, own in zip(marks, is_base, strict=True) if own], ORANGE, "s", f"base (depths, widths): {text}"
-    )
+    own = [network is base for network in shown].index(True)
+    error_bars(axes, marks[:own] + marks[own + 1 :], BLUE, "o", "one stage changed")
+    text = f"base (depths, widths): {base.spec.depths_text}, {base.spec.widths_text}"
+    error_bars(axes, [marks[own]], ORANGE, "s", text)
     axes.set_xlabel(_LABELS[quantity].format(stage + 1))
     if quantity == "widths":
         axes.set_xscale("log", base=2)

@@ -10,19 +10,13 @@ from robust_arch.analysis.networks import Network, half_width
 
 ROBUST = "Robust accuracy (%)"
 _NORMS = {"linf": r"$\ell_\infty$", "l2": r"$\ell_2$"}
-_ATTACKS = {
-    "clean": "clean",
-    "fgsm": "FGSM",
-    "autoattack": "AutoAttack",
-    "autoattack_plus": "AutoAttack+",
-    "square": "Square",
-}
+_ATTACKS = {"fgsm": "FGSM", "autoattack": "AutoAttack", "autoattack_plus": "AutoAttack+", "square": "Square"}
 
 
 def attack_text(name: str) -> str:
     """`pgd20` as PGD-20; other names unchanged."""
     found = re.fullmatch(r"([a-z]+)(\d+)", name)
-    return _ATTACKS.get(name) or (f"{found[1].upper()}-{found[2]}" if found else name)
+    return f"{found[1].upper()}-{found[2]}" if found else _ATTACKS.get(name, name)
 
 
 def threat_text(threat: str) -> str:
@@ -37,14 +31,13 @@ def conditions(group: Group, found: Sequence[Network]) -> str:
     if runs == {1}:
         return f"{_setting(group)}, one seed, Wilson 95% interval"
     wilson = " (Wilson for one)" if 1 in runs else ""
-    return f"{_setting(group)}, mean of {_span(runs)} seeds, t 95% interval{wilson}"
+    return f"{_setting(group)}, mean of {_span(found)} seeds, t 95% interval{wilson}"
 
 
 def conditions_without_bars(group: Group, found: Sequence[Network]) -> str:
     """The same for a figure without error bars, with the median half width of the intervals."""
-    runs = {network.robust.runs for network in found}
     half = half_width(network.robust for network in found)
-    return f"{_setting(group)}, {_span(runs)} seeds, 95% interval $\\pm${half:.1f} (median)"
+    return f"{_setting(group)}, {_span(found)} seeds, 95% interval $\\pm${half:.1f} (median)"
 
 
 def _setting(group: Group) -> str:
@@ -54,5 +47,6 @@ def _setting(group: Group) -> str:
     return f"{first['data']}, {threat}, worst case over {attacks}\nn = {group.n_test:,} test images"
 
 
-def _span(runs: set[int]) -> str:
-    return f"{min(runs)}" if len(runs) == 1 else f"{min(runs)} to {max(runs)}"
+def _span(found: Sequence[Network]) -> str:
+    runs = [network.robust.runs for network in found]
+    return " to ".join(map(str, sorted({min(runs), max(runs)})))

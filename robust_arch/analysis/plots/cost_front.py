@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 
-from robust_arch.analysis.formatting import decimal_prefix
 from robust_arch.analysis.pareto import pareto_front
 from robust_arch.analysis.plots.marks import Mark, error_bars
 
@@ -44,18 +43,6 @@ def draw_costs(axes: Axes, shown: Sequence[Series], xlabel: str) -> None:
     )
     axes.set_xlim(right=edge)
     axes.set_xlabel(xlabel)
-    _cost_ticks(axes)
-
-
-def _cost_ticks(axes: Axes) -> None:
-    low, high = axes.get_xlim()
-    decades = high / low
-    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if decades < 200 else (1.0,)))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: prefixed(value)))
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if edge / axes.get_xlim()[0] < 200 else (1.0,)))
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))  # 20k, 1.5M
     axes.xaxis.set_minor_formatter(NullFormatter())
-
-
-def prefixed(value: float) -> str:
-    """A count with a decimal prefix and no trailing zeros: 20k, 1.5M."""
-    scale, prefix = decimal_prefix(value)
-    return f"{value / scale:g}{prefix}"

@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from robust_arch.analysis.groups import Group, groups
+from robust_arch.analysis.groups import groups
 from robust_arch.analysis.plots.captions import threat_text
 from robust_arch.analysis.plots.style import BLUE, GREEN, GREY, ORANGE, STYLE, WIDE, new_figure
 from robust_arch.common.statistics import percent_interval
@@ -39,48 +40,49 @@ class Curve:
 
     Attributes:
         seed: of the run.
-        train: on training images by epoch.
-        held_out: on held-out images by epoch.
-        held_out_counts: number of robust held-out images by epoch.
-        rates: learning rate by epoch.
+        epochs: its rows of `analysis.epochs.read_epochs`, in order.
         test: on test images, at best and at last.
     """
 
     seed: int
-    train: Sequence[float]
-    held_out: Sequence[float]
-    held_out_counts: Sequence[float]
-    rates: Sequence[float]
+    epochs: pd.DataFrame
     test: tuple[float, float]
 
     @property
     def best(self) -> int:
         """The epoch of `best`, counted from 0: the first one with most robust held-out images."""
-        return max(range(len(self.held_out)), key=lambda epoch: (self.held_out_counts[epoch], -epoch))
+        return int(self.epochs["val_robust_count"].argmax())
 
     @property
     def held_out_images(self) -> int | None:
         """Their number; None if none was ever robust, as counts and percentages are then all 0."""
-        count, percent = self.held_out_counts[self.best], self.held_out[self.best]
+        count, percent = self.epochs[["val_robust_count", "val_robust_acc"]].iloc[self.best]
         return round(100 * count / percent) if percent else None
 
     @property
     def drops(self) -> list[int]:
         """Epochs, counted from 0, whose learning rate is at most half that of the epoch before."""
-        return [epoch for epoch in range(1, len(self.rates)) if self.rates[epoch] <= self.rates[epoch - 1] / 2]
+        rates = self.epochs["lr"]
+        return [int(epoch) for epoch in np.flatnonzero(rates <= rates.shift() / 2)]
 
 
 def curves(frame: pd.DataFrame, epochs: pd.DataFrame) -> list[Curve]:
     """The runs of a study by seed; arguments and errors are those of `training_curves`."""
-    both = {group.checkpoint: _by_run(group) for group in groups(frame)}
-    alike = len(both) == len(groups(frame)) and len(set(frame["arch"])) == 1
-    if not alike or set(both) != set(_CHECKPOINTS) or both["best"].keys() != both["last"].keys():
-        raise invalid("results", [str(group) for group in groups(frame)], "runs of one kind at best and at last")
-    rows = frame[frame["run_id"].isin(both["best"])].drop_duplicates("run_id").sort_values("seed")
-    return [
-        _curve(int(seed), epochs[epochs["run_id"] == run], (both["best"][run], both["last"][run]))
-        for run, seed in zip(rows["run_id"], rows["seed"], strict=True)
-    ]
+    found = groups(frame)
+    test = {
+        group.checkpoint: dict(zip(group.rows["run_id"], group.rows["worst_case_acc"], strict=True)) for group in found
+    }
+    alike = len(test) == len(found) and len(set(frame["arch"])) == 1
+    if not alike or set(test) != set(_CHECKPOINTS) or test["best"].keys() != test["last"].keys():
+        raise invalid("results", [str(group) for group in found], "runs of one kind at best and at last")
+    rows = frame[frame["run_id"].isin(test["best"])].drop_duplicates("run_id").sort_values("seed")
+    shown = []
+    for run, seed in zip(rows["run_id"], rows["seed"], strict=True):
+        own = epochs[epochs["run_id"] == run].sort_values("epoch")
+        if own.empty:
+            raise invalid("metrics", f"no epochs of seed {int(seed)}", "the epochs of every run")
+        shown.append(Curve(int(seed), own, (test["best"][run], test["last"][run])))
+    return shown
 
 
 @rc_context(STYLE)
@@ -112,33 +114,14 @@ def training_curves(frame: pd.DataFrame, epochs: pd.DataFrame) -> Figure:
     return figure
 
 
-def _by_run(group: Group) -> dict[str, float]:
-    return {str(row["run_id"]): float(row["worst_case_acc"]) for row in group.rows.to_dict("records")}
-
-
-def _curve(seed: int, rows: pd.DataFrame, test: tuple[float, float]) -> Curve:
-    if rows.empty:
-        raise invalid("metrics", f"no epochs of seed {seed}", "the epochs of every run")
-    rows = rows.sort_values("epoch")
-    return Curve(
-        seed=seed,
-        train=rows["train_acc"].tolist(),
-        held_out=rows["val_robust_acc"].tolist(),
-        held_out_counts=rows["val_robust_count"].tolist(),
-        rates=rows["lr"].tolist(),
-        test=test,
-    )
-
-
 def _by_epoch(axes: Axes, shown: Sequence[Curve]) -> None:
     for place, curve in enumerate(shown):
-        line, last = _look(place)["ls"], len(curve.held_out) - 1
-        numbers = range(1, last + 2)
-        axes.plot(numbers, curve.train, ls=line, label=f"training images, seed {curve.seed}", **_TRAIN)
-        axes.plot(numbers, curve.held_out, ls=line, label=f"held-out images, seed {curve.seed}", **_HELD_OUT)
+        line, last = _look(place)["ls"], len(curve.epochs) - 1
+        numbers, held_out = range(1, last + 2), curve.epochs["val_robust_acc"].tolist()
+        axes.plot(numbers, curve.epochs["train_acc"], ls=line, label=f"training images, seed {curve.seed}", **_TRAIN)
+        axes.plot(numbers, held_out, ls=line, label=f"held-out images, seed {curve.seed}", **_HELD_OUT)
         for name, epoch in (("best", curve.best), ("last", last)):
-            label, at = f"{name}, seed {curve.seed}", [curve.held_out[epoch]]
-            axes.plot([epoch + 1], at, **_mark(place, name), label=label)
+            axes.plot([epoch + 1], [held_out[epoch]], **_mark(place, name), label=f"{name}, seed {curve.seed}")
     for epoch in shown[0].drops:
         axes.axvline(epoch + 1, color=GREY, lw=0.7, ls=":", zorder=1)
     axes.set_xlabel("Epoch (dotted: the learning rate is lowered)")
@@ -147,11 +130,10 @@ def _by_epoch(axes: Axes, shown: Sequence[Curve]) -> None:
 
 def _best_and_last(axes: Axes, shown: Sequence[Curve], n: int) -> None:
     for place, curve in enumerate(shown):
-        bounds = [percent_interval(value, n) for value in curve.test]
-        below = [value - low for value, (low, _) in zip(curve.test, bounds, strict=True)]
-        above = [high - value for value, (_, high) in zip(curve.test, bounds, strict=True)]
+        bounds = np.transpose([percent_interval(value, n) for value in curve.test])
+        spread = np.abs(bounds - curve.test)
         xs = [position + 0.12 * (place - (len(shown) - 1) / 2) for position in (0, 1)]
-        axes.errorbar(xs, curve.test, yerr=[below, above], ls=_look(place)["ls"], elinewidth=0.8, **_TEST)
+        axes.errorbar(xs, curve.test, yerr=spread, ls=_look(place)["ls"], elinewidth=0.8, **_TEST)
         for name, x, value in zip(_CHECKPOINTS, xs, curve.test, strict=True):
             axes.plot([x], [value], **_mark(place, name))
     axes.set_xticks([0, 1], _CHECKPOINTS)

@@ -11,11 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.container import ErrorbarContainer
 from matplotlib.path import Path
 from matplotlib.transforms import Bbox
-from numpy.typing import NDArray
 
 from robust_arch.analysis.plots.style import GREY
 
-Floats = NDArray[np.float64]
 # places of a label: the end of the mark, the offset from it in typographic points, and the alignment
 _Place = tuple[str, tuple[float, float], str, str]
 _PLACES: list[_Place] = [
@@ -57,11 +55,11 @@ def error_bars(
     """Points with vertical intervals and one legend entry; None without marks. width: of the bars, in points."""
     if not marks:
         return None
-    known = any(mark.low < mark.high for mark in marks)
+    x, y, low, high = np.transpose([(mark.x, mark.y, mark.low, mark.high) for mark in marks])
     return axes.errorbar(
-        [mark.x for mark in marks],
-        [mark.y for mark in marks],
-        yerr=[[mark.y - mark.low for mark in marks], [mark.high - mark.y for mark in marks]] if known else None,
+        x,
+        y,
+        yerr=[y - low, high - y] if (low < high).any() else None,
         fmt=marker,
         color=colour,
         ecolor=colour,
@@ -73,8 +71,8 @@ def error_bars(
 def write_labels(axes: Axes, marks: Sequence[Mark], fontsize: str | float = "small", *, leaders: bool = False) -> None:
     """Write each label in the first place where it overlaps nothing and no other mark is nearer.
 
-    With `leaders` a label that could be mistaken for another mark's is placed further away, with a line to its own. A
-    label without a free place is left out. Call it last: the places depend on everything else in the figure.
+    With `leaders`, a label that could be mistaken for another mark's is placed further away, with a line to its own. A
+    label without a free place is left out. Call this last: the places depend on everything else in the figure.
     """
     axes.get_figure(root=True).draw_without_rendering()  # type: ignore[union-attr]
     sheet = _Sheet(axes, marks, fontsize)
@@ -85,7 +83,7 @@ def write_labels(axes: Axes, marks: Sequence[Mark], fontsize: str | float = "sma
 
 
 class _Sheet:
-    """Occupied parts of an axes in pixels: marks with some room at their sides, labels, and lines to labels."""
+    """Occupied parts of an axes in pixels: marks with some room around them, labels, and lines to labels."""
 
     def __init__(self, axes: Axes, marks: Sequence[Mark], fontsize: str | float) -> None:
         self.axes, self.marks, self.fontsize = axes, marks, fontsize
@@ -101,59 +99,37 @@ class _Sheet:
 
         apart: how many times further from any other mark than from its own, at least. leader: with a line to its mark.
         """
-        size = self._size(self.marks[place].label)
+        mark = self.marks[place]
+        text = self.axes.text(0, 0, mark.label, fontsize=self.fontsize, transform=self.axes.transAxes, parse_math=False)
+        size = np.array(text.get_window_extent().size)
+        text.remove()
         for where in places:
-            box, line = self._box(place, where, size), self._line(place, where)
+            end, offset, *sides = where
+            at = self.axes.transData.transform((mark.x, getattr(mark, end)))
+            corner = at + self.pixels * np.array(offset) - size * [_BACK[side] for side in sides]
+            box, line = Bbox([corner, corner + size]), Path([at, at + self.pixels * np.array(offset)])
             if self._is_free(box) and self._is_own(place, box, apart) and (not leader or self._is_clear(place, line)):
-                self._annotate(self.marks[place], where, leader)
+                self._annotate(mark, where, leader)
                 self.taken.append(box)
                 self.lines += [line] if leader else []
                 return True
         return False
 
-    def _size(self, label: str) -> Floats:
-        """Width and height of a label's text."""
-        text = self.axes.text(0, 0, label, fontsize=self.fontsize, transform=self.axes.transAxes, parse_math=False)
-        box = text.get_window_extent()
-        text.remove()
-        return np.array(box.size)
-
-    def _anchors(self, place: int, where: _Place) -> tuple[Floats, Floats]:
-        """The point of the mark, and the point of the text at the end of the offset."""
-        mark, (end, offset, _, _) = self.marks[place], where
-        at = self.axes.transData.transform((mark.x, getattr(mark, end)))
-        return at, at + self.pixels * np.array(offset)
-
-    def _box(self, place: int, where: _Place, size: Floats) -> Bbox:
-        _, corner = self._anchors(place, where)
-        corner = corner - size * [_BACK[side] for side in where[2:]]
-        return Bbox([corner, corner + size])
-
-    def _line(self, place: int, where: _Place) -> Path:
-        return Path(self._anchors(place, where))
-
     def _is_free(self, box: Bbox) -> bool:
         frame = self.axes.get_window_extent()
-        inside = frame.x0 <= box.x0 and box.x1 <= frame.x1 and frame.y0 <= box.y0 and box.y1 <= frame.y1
-        return bool(inside) and not box.count_overlaps(self.taken) and not _crossed(box, self.lines)
+        inside = np.all(frame.min <= box.min) and np.all(box.max <= frame.max)
+        crossed = any(line.intersects_bbox(box) for line in self.lines)
+        return bool(inside) and not box.count_overlaps(self.taken) and not crossed
 
     def _is_own(self, place: int, box: Bbox, apart: float) -> bool:
-        distances = self._distances(box)
+        # pixels from the box to the nearest place of each mark's interval
+        distances = np.hypot(*np.maximum(np.maximum(box.min - self.high, self.low - box.max), 0).T)
         return bool(apart * distances[place] <= np.delete(distances, place).min(initial=np.inf))
 
     def _is_clear(self, place: int, line: Path) -> bool:
         """Whether a line from that mark crosses no other mark, label or line."""
-        others = [box for number, box in enumerate(self.taken) if number != place]
-        return not any(line.intersects_bbox(box) for box in others) and not any(
-            line.intersects_path(other) for other in self.lines
-        )
-
-    def _distances(self, box: Bbox) -> Floats:
-        """Pixels from the box to the nearest place of each mark's interval."""
-        across = np.maximum(np.maximum(box.x0 - self.low[:, 0], self.low[:, 0] - box.x1), 0)
-        up = np.maximum(np.maximum(box.y0 - self.high[:, 1], self.low[:, 1] - box.y1), 0)
-        distances: Floats = np.hypot(across, up)
-        return distances
+        others = self.taken[:place] + self.taken[place + 1 :]
+        return not any(map(line.intersects_bbox, others)) and not any(map(line.intersects_path, self.lines))
 
     def _annotate(self, mark: Mark, where: _Place, leader: bool) -> None:
         end, offset, horizontal, vertical = where
@@ -168,7 +144,3 @@ class _Sheet:
             arrowprops=line | {"shrinkB": 2.5} if leader else None,
         )
         text.set(ha=horizontal, va=vertical, parse_math=False)
-
-
-def _crossed(box: Bbox, lines: Sequence[Path]) -> bool:
-    return any(line.intersects_bbox(box) for line in lines)

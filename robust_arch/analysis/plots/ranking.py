@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import fmean, stdev
 
+import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -31,8 +32,9 @@ def best_against_worst(group: Group) -> Figure:
     """
     found = networks(group)
     best, worst = quarters(found)
+    percents = [[tuple(100 * share for share in n.shares) for n in side] for side in (best, worst)]
     panels: list[tuple[str, list[list[tuple[float, ...]]]]] = [
-        ("Share of the stages' parameters (%)", [[_percent(n.shares) for n in side] for side in (best, worst)]),
+        ("Share of the stages' parameters (%)", percents),
         ("Width (channels)", [[n.spec.widths for n in side] for side in (best, worst)]),
         ("Depth (blocks)", [[n.spec.depths for n in side] for side in (best, worst)]),
     ]
@@ -48,16 +50,11 @@ def best_against_worst(group: Group) -> Figure:
     return figure
 
 
-def _percent(shares: tuple[float, ...]) -> tuple[float, ...]:
-    return tuple(100 * share for share in shares)
-
-
 def _ranks(axes: Axes, ranked: Sequence[Network], size: int) -> None:
     for place, network in enumerate(ranked, start=1):
         colour, marker = (BLUE, "o") if place <= size else (ORANGE, "s") if place > len(ranked) - size else (GREY, ".")
-        found = network.robust
-        spread = [[found.mean - found.low], [found.high - found.mean]]
-        axes.errorbar([found.mean], [place], xerr=spread, fmt=marker, color=colour, elinewidth=0.8)
+        spread = np.reshape(network.robust.spread, (2, 1))
+        axes.errorbar([network.robust.mean], [place], xerr=spread, fmt=marker, color=colour, elinewidth=0.8)
     axes.invert_yaxis()
     axes.set_xlabel(ROBUST)
     if len(ranked) <= _NAMED:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 from matplotlib.axes import Axes
 
-from robust_arch.analysis.networks import Estimate, Network
+from robust_arch.analysis.networks import Network
 from robust_arch.analysis.plots.style import BLUE
 from robust_arch.common.statistics import rank_correlation
 
@@ -17,8 +18,8 @@ def draw_scatter(axes: Axes, found: Sequence[Network], x: str, y: str, xlabel: s
     axes.errorbar(
         [estimate.mean for estimate in across],
         [estimate.mean for estimate in up],
-        xerr=_spread(across),
-        yerr=_spread(up),
+        xerr=np.transpose([estimate.spread for estimate in across]),
+        yerr=np.transpose([estimate.spread for estimate in up]),
         fmt="o",
         color=BLUE,
         ecolor=(0.0, 0.447, 0.698, 0.35),  # the bars of many points would hide the points
@@ -38,7 +39,3 @@ def rank_title(found: Sequence[Network], x: str, y: str) -> str:
         return f"{known.n} networks"
     interval = "" if known.low is None else f" [{known.low:.2f}, {known.high:.2f}]"
     return rf"Kendall's $\tau$ = {known.tau:.2f}{interval}, {known.n} networks"
-
-
-def _spread(estimates: Sequence[Estimate]) -> list[list[float]]:
-    return [[each.mean - each.low for each in estimates], [each.high - each.mean for each in estimates]]

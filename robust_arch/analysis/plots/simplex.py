@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from itertools import cycle
 from math import sqrt
+from typing import Any
 
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from robust_arch.analysis.groups import Group
-from robust_arch.analysis.networks import Network, by_rank, networks
+from robust_arch.analysis.networks import by_rank, networks
 from robust_arch.analysis.plots.captions import ROBUST, conditions_without_bars
 from robust_arch.analysis.plots.style import COLOURMAP, COLUMN, GREY, ORANGE, STYLE, new_figure
 from robust_arch.errors import invalid
@@ -52,10 +53,8 @@ def on_simplex(group: Group, named: Mapping[str, Shares]) -> Figure:
     figure = new_figure(COLUMN, _HEIGHT)
     axes = figure.add_subplot()
     _triangle(axes)
-    xs, ys = _columns([network.shares for network in found])
     dots = axes.scatter(
-        xs,
-        ys,
+        *_columns([network.shares for network in found]),
         c=[network.robust.mean for network in found],
         cmap=COLOURMAP,
         s=34,
@@ -63,24 +62,21 @@ def on_simplex(group: Group, named: Mapping[str, Shares]) -> Figure:
         linewidths=0.5,
         zorder=3,
     )
-    _marked(axes, by_rank(found)[0], named)
+    line: dict[str, Any] = {"ls": "", "mfc": "none", "zorder": 4}
+    best = _columns([by_rank(found)[0].shares])
+    axes.plot(*best, "o", ms=9, mec=ORANGE, mew=1.2, label="highest mean", **line)
+    axes.plot(*_columns([_UNIFORM]), "k+", ms=7, mew=1.2, label="equal shares", zorder=4)
+    for (name, shares), marker in zip(named.items(), cycle("v^Ds"), strict=False):
+        axes.plot(*_columns([shares]), marker, ms=5, mec="black", mew=0.9, label=name, **line)
     figure.colorbar(dots, ax=axes, orientation="horizontal", shrink=0.8, aspect=30, pad=0.02, label=ROBUST)
     figure.legend(loc="outside lower center", ncols=2, columnspacing=1, handletextpad=0.3)
     figure.suptitle(conditions_without_bars(group, found), fontsize=6, x=0.01, ha="left")
     return figure
 
 
-def _marked(axes: Axes, best: Network, named: Mapping[str, Shares]) -> None:
-    x, y = position(best.shares)
-    axes.plot([x], [y], "o", ms=9, mfc="none", mec=ORANGE, mew=1.2, ls="", label="highest mean", zorder=4)
-    axes.plot(*_columns([_UNIFORM]), "k+", ms=7, mew=1.2, label="equal shares", zorder=4)
-    for (name, shares), marker in zip(named.items(), cycle("v^Ds"), strict=False):
-        axes.plot(*_columns([shares]), marker, ms=5, mfc="none", mec="black", mew=0.9, ls="", label=name, zorder=4)
-
-
-def _columns(points: Sequence[Shares]) -> tuple[list[float], list[float]]:
-    places = [position(point) for point in points]
-    return [x for x, _ in places], [y for _, y in places]
+def _columns(points: Sequence[Shares]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    xs, ys = zip(*map(position, points), strict=True)
+    return xs, ys
 
 
 def _triangle(axes: Axes) -> None:
@@ -92,16 +88,11 @@ def _triangle(axes: Axes) -> None:
     for stage, (title, slope) in enumerate(_TITLES):
         _write(axes, _at(stage, 1.08, back=0.04), f"stage {stage + 1}", 7)
         _write(axes, _at(stage, 0.5 + _TITLE / 2, back=_TITLE), title, 7, slope)
-        for share in (0.25, 0.5, 0.75):
-            _level(axes, stage, share)
-
-
-def _level(axes: Axes, stage: int, share: float) -> None:
-    """The line of that share of that stage (counted from 0), with a tick and the share at its end."""
-    line = [_at(stage, share, back=share - 1), _at(stage, share, back=0)]
-    axes.plot(*_columns(line), color=GREY, lw=0.4, alpha=0.6, zorder=1)
-    axes.plot(*_columns([line[1], _at(stage, share, back=_TICK)]), color="black", lw=0.6, zorder=1)
-    _write(axes, _at(stage, share, back=_NUMBER), f"{100 * share:.0f}", 6)
+        for share in (0.25, 0.5, 0.75):  # a line at each, with a tick and the share at its end
+            end = _at(stage, share, back=0)
+            axes.plot(*_columns([_at(stage, share, back=share - 1), end]), color=GREY, lw=0.4, alpha=0.6, zorder=1)
+            axes.plot(*_columns([end, _at(stage, share, back=_TICK)]), color="black", lw=0.6, zorder=1)
+            _write(axes, _at(stage, share, back=_NUMBER), f"{100 * share:.0f}", 6)
 
 
 def _at(stage: int, share: float, back: float) -> Shares:

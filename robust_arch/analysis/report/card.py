@@ -7,52 +7,56 @@ from typing import Any
 from robust_arch.analysis.formatting import counted, operations
 from robust_arch.analysis.report.smoothness import STAGE_COLUMNS, stage_rows
 from robust_arch.common.files import write_text
-from robust_arch.runs import RunFolder
-from robust_arch.runs.schema import SMOOTHNESS_ATTACK
+from robust_arch.runs import Evaluation, RecordedRun, RunFacts, RunFolder
+from robust_arch.runs.records import SMOOTHNESS_ATTACK, AttackRecord, Share, Smoothness
 
 _PLAIN = (bool, int, float, str, list)
+_MEANS = {
+    "lipschitz": "local Lipschitz constant (l1 of logits over l-inf)",
+    "lipschitz_kl": "KL over l-inf",
+    "lipschitz_l2": "l2 over l2",
+    "fosc": "first-order stationary condition",
+}
 
 
 def write_card(folder: RunFolder) -> Path:
     """Write evaluations/card.md of a run from its records, and return its path."""
     path = folder.evaluations / "card.md"
-    write_text(path, "\n".join(_card(folder)) + "\n")
+    run = folder.read()
+    write_text(path, "\n".join(_card(run, run.facts) if run.facts else ()) + "\n")
     return path
 
 
-def _card(folder: RunFolder) -> Iterator[str]:
-    facts = folder.status["run"]
-    yield f"# Model card: {facts['arch']}, run {facts['run_id']}"
+def _card(run: RecordedRun, facts: RunFacts) -> Iterator[str]:
+    yield f"# Model card: {facts.arch}, run {facts.run_id}"
     yield ""
     yield (
-        f"- **Architecture:** {facts['arch']} (family {facts['family']}, depths {facts['depths']}, widths "
-        f"{facts['widths']}); {facts['params']:,} parameters, {operations(facts['macs'])} multiply-accumulates per "
-        "image"
+        f"- **Architecture:** {facts.arch} (family {facts.family}, depths {facts.depths}, widths {facts.widths}); "
+        f"{facts.params:,} parameters, {operations(facts.macs)} multiply-accumulates per image"
     )
-    yield from _training(folder, facts)
-    for record in sorted(folder.evaluation_records(), key=lambda record: (record["checkpoint"], -record["n_test"])):
+    yield from _training(run, facts)
+    for record in sorted(run.evaluations, key=lambda record: (record.checkpoint, -record.n_test)):
         yield from _evaluation(record)
 
 
-def _training(folder: RunFolder, facts: Mapping[str, Any]) -> Iterator[str]:
-    result = folder.result
+def _training(run: RecordedRun, facts: RunFacts) -> Iterator[str]:
+    result = run.result
     if result is None:
         yield "- **Training:** not known; an imported checkpoint"
         return
-    config = folder.recorded_config
+    config = run.folder.recorded_config
     yield (
-        f"- **Training:** objective {facts['objective']}{_details(config.get('objective'))}, under "
-        f"{facts['train_threat']}, seed {facts['seed']}, {counted(result['last_epoch'] + 1, 'epoch')} in "
-        f"{result['train_seconds']:,.0f} s; best epoch {result['best_epoch'] + 1} by robust accuracy on "
-        f"{result['selection_images']} held-out images"
+        f"- **Training:** objective {facts.objective}{_details(config.get('objective'))}, under "
+        f"{facts.train_threat}, seed {facts.seed}, {counted(result.last_epoch + 1, 'epoch')} in "
+        f"{result.train_seconds:,.0f} s; best epoch {result.best_epoch + 1} by robust accuracy on "
+        f"{result.selection_images} held-out images"
     )
-    yield f"- **Recipe:** {facts['recipe']}{_details(config.get('recipe'))}"
-    if data := result.get("data"):
-        sizes = f"{data['train']:,} to train, {data['val']:,} held out, {data['test']:,} to test"
-        yield f"- **Data:** {data['name']}, {sizes}"
-    if command := result.get("command"):
-        yield f"- **Trained with:** `{command}`"
-    yield from (f"- **Warning:** {flag}" for flag in result.get("flags", []))
+    yield f"- **Recipe:** {facts.recipe}{_details(config.get('recipe'))}"
+    if data := result.data:
+        yield f"- **Data:** {data.name}, {data.train:,} to train, {data.val:,} held out, {data.test:,} to test"
+    if result.command:
+        yield f"- **Trained with:** `{result.command}`"
+    yield from (f"- **Warning:** {flag}" for flag in result.flags)
 
 
 def _details(node: Any) -> str:
@@ -69,62 +73,64 @@ def _flat(node: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
             yield f"{prefix}{key} {value}"
 
 
-def _evaluation(record: Mapping[str, Any]) -> Iterator[str]:
+def _evaluation(record: Evaluation) -> Iterator[str]:
     yield ""
     yield (
-        f"## Checkpoint {record['checkpoint']}, {record['weights']} weights, {record['threat']}, "
-        f"{record['n_test']:,} test images of {record['data']}"
+        f"## Checkpoint {record.checkpoint}, {record.weights} weights, {record.threat}, "
+        f"{record.n_test:,} test images of {record.data}"
     )
     yield ""
-    if normalisation := record.get("normalisation"):
-        yield f"- **Normalisation:** {normalisation['text']}"
+    if record.normalisation:
+        yield f"- **Normalisation:** {record.normalisation.text}"
         yield ""
-    if reasons := record.get("invalid"):
+    if record.invalid:
         yield "**Invalid: none of these numbers may be used.**"
-        yield from (f"- {reason}" for reason in reasons)
+        yield from (f"- {reason}" for reason in record.invalid)
         yield ""
     yield "| attack | correct (%) | 95% interval | n | what it is |"
     yield "|---|---:|---:|---:|---|"
-    yield _row("none (clean)", record["clean"], "")
-    for name, attack in record["attacks"].items():
+    yield _row("none (clean)", record.clean, "")
+    for name, attack in record.attacks.items():
         yield _row(name, attack, _what(attack))
-    if "worst_case" in record:
-        yield _row("**worst case**", record["worst_case"], "point-wise over all of the above")
+    if record.worst_case:
+        yield _row("**worst case**", record.worst_case, "point-wise over all of the above")
     yield ""
-    yield from _smoothness(record)
-    yield from (f"- **Warning:** {warning}" for warning in record.get("warnings", []))
-    for verdict in record.get("diagnostics", {}).get("verdicts", []):
-        yield f"- Gradient masking, {verdict['name']}: {'pass' if verdict['ok'] else '**FLAG**'}. {verdict['text']}"
-    if smoothness := record.get("smoothness"):
-        yield from _stages(smoothness)
-    if about := record.get("about"):
-        command, version, device = (about.get(key, "unrecorded") for key in ("command", "torch_version", "device"))
+    yield from _stability(record)
+    yield from (f"- **Warning:** {warning}" for warning in record.warnings)
+    for verdict in record.diagnostics.verdicts if record.diagnostics else ():
+        yield f"- Gradient masking, {verdict.name}: {'pass' if verdict.ok else '**FLAG**'}. {verdict.text}"
+    if record.smoothness:
+        yield from _stages(record.smoothness)
+    if about := record.about:
+        command, version, device = (
+            value or "unrecorded" for value in (about.command, about.torch_version, about.device)
+        )
         yield f"- Evaluated with `{command}`, torch {version}, float32, on {device}"
 
 
-def _stages(smoothness: Mapping[str, Any]) -> Iterator[str]:
+def _stages(smoothness: Smoothness) -> Iterator[str]:
     yield ""
-    yield f"| part, on {smoothness['n']:,} images under {SMOOTHNESS_ATTACK} | {' | '.join(STAGE_COLUMNS[1:])} |"
+    yield f"| part, on {smoothness.n:,} images under {SMOOTHNESS_ATTACK} | {' | '.join(STAGE_COLUMNS[1:])} |"
     yield "|---|---:|---:|---:|---:|"
     yield from (f"| {' | '.join(row)} |" for row in stage_rows(smoothness))
     yield ""
-    if all(stage["bound"] is None for stage in smoothness["stages"]):
+    if all(stage.bound is None for stage in smoothness.stages):
         yield "The bounds of the network's parts are not available for this family."
         yield ""
 
 
-def _row(name: str, share: Mapping[str, Any], what: str) -> str:
-    low, high = share["interval"]
-    return f"| {name} | {share['percent']:.2f} | {low:.2f} to {high:.2f} | {share['n']:,} | {what} |"
+def _row(name: str, share: Share, what: str) -> str:
+    low, high = share.interval
+    return f"| {name} | {share.percent:.2f} | {low:.2f} to {high:.2f} | {share.n:,} | {what} |"
 
 
-def _what(attack: Mapping[str, Any]) -> str:
-    if stages := attack.get("stages"):
-        parts = [f"{stage['attack']} left {stage['standing']:,} of {stage['attacked']:,}" for stage in stages]
+def _what(attack: AttackRecord) -> str:
+    if attack.stages:
+        parts = [f"{stage.attack} left {stage.standing:,} of {stage.attacked:,}" for stage in attack.stages]
         what = f"each on the images that withstood the attacks before it: {', '.join(parts)}"
     else:
-        what = ", ".join(_settings(attack.get("settings", {})))
-    return f"{what}; seed {attack.get('seed', 'unrecorded')}; {attack.get('implementation', 'unrecorded')}"
+        what = ", ".join(_settings(attack.settings))
+    return f"{what}; seed {'unrecorded' if attack.seed is None else attack.seed}; {attack.implementation}"
 
 
 def _settings(settings: Any) -> Iterator[str]:
@@ -136,24 +142,15 @@ def _settings(settings: Any) -> Iterator[str]:
             yield f"{key} {value}"
 
 
-def _smoothness(record: Mapping[str, Any]) -> Iterator[str]:
-    if "stability" not in record:
+def _stability(record: Evaluation) -> Iterator[str]:
+    share = record.stability
+    if share is None:
         return
-    share = record["stability"]
-    low, high = share["interval"]
+    low, high = share.interval
     yield (
-        f"- Under {SMOOTHNESS_ATTACK} the predicted class stays the same for {share['percent']:.2f}% "
-        f"[{low:.2f}, {high:.2f}] of {share['n']:,} images"
+        f"- Under {SMOOTHNESS_ATTACK} the predicted class stays the same for {share.percent:.2f}% "
+        f"[{low:.2f}, {high:.2f}] of {share.n:,} images"
     )
-    names = {
-        "lipschitz": "local Lipschitz constant (l1 of logits over l-inf)",
-        "lipschitz_kl": "KL over l-inf",
-        "lipschitz_l2": "l2 over l2",
-        "fosc": "first-order stationary condition",
-    }
-    means = [
-        f"{name} {record[key]['mean']:.4g} (n={record[key]['n']:,})"
-        for key, name in names.items()
-        if record.get(key, {}).get("mean") is not None
-    ]
+    found = {text: getattr(record, name) for name, text in _MEANS.items()}
+    means = [f"{text} {mean.mean:.4g} (n={mean.n:,})" for text, mean in found.items() if mean and mean.mean is not None]
     yield f"- Means under {SMOOTHNESS_ATTACK}: {', '.join(means)}"

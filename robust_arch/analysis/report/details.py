@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
+
+from robust_arch.runs.records import Diagnosis, Smoothness
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ class StudyDetails:
         facts: run_id to what is recorded about it, as pairs of a term and its value.
         cards: run_id to its model card, Markdown.
         left_out: files, and rows of plan.csv, that do not fit, to why.
+        provenance: where imported numbers are from, in sentences; empty for the project's own runs.
     """
 
     name: str
@@ -47,10 +49,11 @@ class StudyDetails:
     flags: Mapping[str, str] = field(default_factory=dict)
     n_val: int | None = None
     outcomes: Mapping[str, np.ndarray] = field(default_factory=dict)
-    diagnoses: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    smoothness: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    diagnoses: Mapping[str, Diagnosis] = field(default_factory=dict)
+    smoothness: Mapping[str, Smoothness] = field(default_factory=dict)
     invalid: Mapping[str, str] = field(default_factory=dict)
     commands: Mapping[str, str] = field(default_factory=dict)
     facts: Mapping[str, Sequence[tuple[str, str]]] = field(default_factory=dict)
     cards: Mapping[str, str] = field(default_factory=dict)
     left_out: Mapping[str, str] = field(default_factory=dict)
+    provenance: Sequence[str] = ()

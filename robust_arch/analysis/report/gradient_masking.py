@@ -11,9 +11,7 @@ from matplotlib.ticker import NullLocator
 
 from robust_arch.analysis.plots.style import BLUE, ORANGE
 from robust_arch.analysis.report.figures import png
-
-Diagnosis = Mapping[str, Any]
-"""The recorded diagnosis of one network."""
+from robust_arch.runs.records import Diagnosis, Share, Verdict
 
 _WIDTH, _HEIGHT, _DPI = 7.2, 6.0, 200  # inches, and dots an inch
 _DRAWN = 8  # networks with a figure, each about 100 KB
@@ -46,7 +44,7 @@ def figure(diagnosis: Diagnosis) -> Figure:
     """Accuracy against eps, against steps, before and after the Square attack; losses along directions."""
     drawn = Figure(figsize=(_WIDTH, _HEIGHT), dpi=_DPI)
     drawn.set_layout_engine("constrained", w_pad=0.08, h_pad=0.08)
-    drawn.suptitle(f"{diagnosis['n']} test images, {diagnosis['threat']}", fontsize="medium", parse_math=False)
+    drawn.suptitle(f"{diagnosis.n} test images, {diagnosis.threat}", fontsize="medium", parse_math=False)
     panels = drawn.subplots(2, 2).flat
     for axes, (name, draw) in zip(panels, _PANELS.items(), strict=True):
         axes.set_title(_TITLES[name], fontsize="small", loc="left")
@@ -61,15 +59,15 @@ def figure(diagnosis: Diagnosis) -> Figure:
 def _network(name: str, diagnosis: Diagnosis) -> dict[str, Any]:
     return {
         "name": name,
-        "title": f"Checks for masked gradients of {name} on {diagnosis['n']} test images under {diagnosis['threat']}.",
+        "title": f"Checks for masked gradients of {name} on {diagnosis.n} test images under {diagnosis.threat}.",
         "result": _result(diagnosis),
-        "checks": [(_state(check), check["text"]) for check in diagnosis["verdicts"]],
+        "checks": [(_state(check), check.text) for check in diagnosis.verdicts],
         "png": png(figure(diagnosis)),
     }
 
 
 def _flagged(diagnosis: Diagnosis) -> list[str]:
-    return [_title(check) for check in diagnosis["verdicts"] if not check["ok"]]
+    return [_title(check) for check in diagnosis.verdicts if not check.ok]
 
 
 def _result(diagnosis: Diagnosis) -> str:
@@ -77,48 +75,48 @@ def _result(diagnosis: Diagnosis) -> str:
     return f"Flagged by: {', '.join(flagged)}." if flagged else "Nothing flagged."
 
 
-def _title(check: Mapping[str, Any]) -> str:
+def _title(check: Verdict) -> str:
     """The title of a check; one that a later version added keeps its name."""
-    return _TITLES.get(check["name"], str(check["name"]))
+    return _TITLES.get(check.name, check.name)
 
 
-def _state(check: Mapping[str, Any]) -> str:
-    return f"{_title(check)}: {'passed' if check['ok'] else 'FLAGGED'}."
+def _state(check: Verdict) -> str:
+    return f"{_title(check)}: {'passed' if check.ok else 'FLAGGED'}."
 
 
-def _accuracy(axes: Axes, x: Sequence[float], shares: Sequence[Mapping[str, Any]], line: str) -> None:
-    percent = [share["percent"] for share in shares]
+def _accuracy(axes: Axes, x: Sequence[float], shares: Sequence[Share], line: str) -> None:
+    percent = [share.percent for share in shares]
     # an accuracy of 0 or 100 is the end of its interval, and rounding must not move it outside
-    below = [max(share["percent"] - share["interval"][0], 0.0) for share in shares]
-    above = [max(share["interval"][1] - share["percent"], 0.0) for share in shares]
+    below = [max(share.percent - share.interval[0], 0.0) for share in shares]
+    above = [max(share.interval[1] - share.percent, 0.0) for share in shares]
     axes.errorbar(x, percent, yerr=[below, above], fmt=f"o{line}", color=BLUE, capsize=3, elinewidth=1, markersize=4)
     axes.set_ylim(-4, 104)
     axes.set_ylabel("Accuracy (%)")
 
 
 def _draw_eps(axes: Axes, diagnosis: Diagnosis) -> None:
-    rows = diagnosis["eps"]["points"]
+    rows = diagnosis.eps.points
     # radii range from far below eps to the whole box, so they are evenly spaced and labelled
     _accuracy(axes, range(len(rows)), rows, "-")
-    axes.set_xticks(range(len(rows)), [row["eps"] for row in rows], fontsize="x-small")
-    axes.set_xlabel(f"Radius, {_NORMS[diagnosis['norm']]}, images in [0, 1] (not to scale)")
+    axes.set_xticks(range(len(rows)), [row.eps for row in rows], fontsize="x-small")
+    axes.set_xlabel(f"Radius, {_NORMS[diagnosis.norm]}, images in [0, 1] (not to scale)")
 
 
 def _draw_steps(axes: Axes, diagnosis: Diagnosis) -> None:
-    rows = diagnosis["steps"]
-    _accuracy(axes, [row["steps"] for row in rows], rows, "-")
+    rows = diagnosis.steps
+    _accuracy(axes, [row.steps for row in rows], rows, "-")
     axes.set_xscale("log")
-    axes.set_xticks([row["steps"] for row in rows], [str(row["steps"]) for row in rows])
+    axes.set_xticks([row.steps for row in rows], [str(row.steps) for row in rows])
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xlabel("Gradient steps at eps")
 
 
 def _draw_square(axes: Axes, diagnosis: Diagnosis) -> None:
-    shares = [diagnosis["square"]["white_box"], diagnosis["square"]["both"]]
+    shares = [diagnosis.square.white_box, diagnosis.square.both]
     _accuracy(axes, [0, 1], shares, "")
     for x, share in enumerate(shares):
-        label = f"{share['count']} of {share['n']}"
-        text = axes.annotate(label, (x, share["percent"]), (7, 0), textcoords="offset points")
+        label = f"{share.count} of {share.n}"
+        text = axes.annotate(label, (x, share.percent), (7, 0), textcoords="offset points")
         text.set(va="center", fontsize="small")
     axes.set_xlim(-0.5, 1.7)
     axes.set_xticks([0, 1], ["white box", "with Square"])
@@ -126,12 +124,11 @@ def _draw_square(axes: Axes, diagnosis: Diagnosis) -> None:
 
 
 def _draw_directions(axes: Axes, diagnosis: Diagnosis) -> None:
-    found = diagnosis["directions"]
-    for name, label, line in (("cross_entropy", "cross-entropy", "-"), ("margin", "margin", "--")):
-        for way, colour in (("gradient", BLUE), ("random", ORANGE)):
-            losses = found[name][way]
+    found = diagnosis.directions
+    for lines, label, line in ((found.cross_entropy, "cross-entropy", "-"), (found.margin, "margin", "--")):
+        for losses, way, colour in ((lines.gradient, "gradient", BLUE), (lines.random, "random", ORANGE)):
             rise = [loss - losses[0] for loss in losses]
-            axes.plot(found["rel_t"], rise, line, color=colour, label=f"{label}, {way}")
+            axes.plot(found.rel_t, rise, line, color=colour, label=f"{label}, {way}")
     axes.set_xlabel("Distance from the image (eps)")
     axes.set_ylabel("Rise of the mean loss (nats; logits)")
     axes.margins(y=0.1)

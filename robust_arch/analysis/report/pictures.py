@@ -36,8 +36,9 @@ def _drawn(found: list[Network], known: list[Network], main: Group, extras: Extr
             "facts": wording.figure(known, main) + wording.without_share(len(found) - len(known)),
             "png": figures.png(by_share),
         }
-    yield {
-        "title": "Figure 2: robust accuracy against the number of parameters.",
-        "facts": wording.figure(found, main),
-        "png": figures.png(figures.robust_against_params(main.rows, labels)),
-    }
+    if (costed := main.rows["params"].notna()).any():
+        yield {
+            "title": "Figure 2: robust accuracy against the number of parameters.",
+            "facts": wording.figure(found, main),
+            "png": figures.png(figures.robust_against_params(main.rows[costed], labels)),
+        }

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from itertools import islice
 from typing import Any
 
+from robust_arch.runs.records import Smoothness
+
 STAGE_COLUMNS = (
     "part",
     "change per change of the image",
@@ -16,14 +18,14 @@ STAGE_COLUMNS = (
 _MOST_OPEN, _MOST_NETWORKS = 5, 100  # networks whose tables the report shows: open, and folded
 
 
-def section(found: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+def section(found: Mapping[str, Smoothness]) -> dict[str, Any]:
     """The report's section, one table per network; found: its name to the recorded smoothness."""
     shown = list(islice(found.items(), _MOST_NETWORKS))
     left = f", of {len(found):,}; the cards of the runs hold the others" if len(found) > len(shown) else ""
     return {
         "columns": STAGE_COLUMNS,
         "networks": [
-            {"title": f"{name}; measured on {smoothness['n']} of them", "rows": stage_rows(smoothness)}
+            {"title": f"{name}; measured on {smoothness.n} of them", "rows": stage_rows(smoothness)}
             for name, smoothness in shown
         ],
         "folded": len(found) > _MOST_OPEN,
@@ -31,10 +33,12 @@ def section(found: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
-def stage_rows(smoothness: Mapping[str, Any]) -> list[list[str]]:
+def stage_rows(smoothness: Smoothness) -> list[list[str]]:
     """Part, mean change from the input, mean and largest change of the part alone, and bound, as text."""
-    keys = ("from_input", "alone", "alone_max", "bound")
-    return [[stage["name"], *(_number(stage[key]) for key in keys)] for stage in smoothness["stages"]]
+    return [
+        [stage.name, *map(_number, (stage.from_input, stage.alone, stage.alone_max, stage.bound))]
+        for stage in smoothness.stages
+    ]
 
 
 def _number(value: float | None) -> str:

@@ -3,15 +3,14 @@
 import contextlib
 from collections import Counter
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from robust_arch.analysis.formatting import counted, number, operations
 from robust_arch.analysis.groups import Group, accuracy_columns, evaluations, main_group
+from robust_arch.analysis.published import provenance_of
 from robust_arch.analysis.reading import read_results, stage_shares
 from robust_arch.analysis.report.details import StudyDetails
 from robust_arch.analysis.report.figures import png, robust_against_last_share
@@ -19,33 +18,11 @@ from robust_arch.analysis.report.page import write_report
 from robust_arch.architectures import Cost
 from robust_arch.common.files import read_arrays
 from robust_arch.errors import InputError, invalid
-from robust_arch.runs import RunFolder, StudyFolder, open_study, to_frame
-from robust_arch.runs.folder import last_line
-from robust_arch.runs.schema import is_whole_pair
-from robust_arch.runs.study import recorded_rows
+from robust_arch.runs import Evaluation, RecordedRun, RunFolder, RunResult, StudyFolder, open_study, to_frame
+from robust_arch.runs.records import Hardware, RecordedCost
+from robust_arch.runs.study import run_rows
 
-Record = Mapping[str, Any]
 _LOST = ("failed", "diverged")
-
-
-@dataclass(frozen=True)
-class _Recorded:
-    """One run, with each of its files read once."""
-
-    run: RunFolder
-    status: Record
-    state: str
-    result: Record | None
-    evaluations: Sequence[Record]
-
-    @classmethod
-    def read(cls, run: RunFolder) -> "_Recorded":
-        status = run.status
-        return cls(run, status, run.state_in(status), run.result, list(run.evaluation_records()))
-
-    @property
-    def rows(self) -> list[dict[str, Any]]:
-        return recorded_rows(self.status, self.state, self.result, self.evaluations)
 
 
 def write_study_report(path: Path) -> Path:
@@ -68,8 +45,8 @@ def write_study_report(path: Path) -> Path:
         details = _details_of_table(study, frame)
     else:
         study = open_study(study.path)
-        runs = [_Recorded.read(run) for run in study.runs()]
-        frame = to_frame([row for run in runs for row in run.rows])
+        runs = [run.read() for run in study.runs()]
+        frame = to_frame([row for run in runs for row in run_rows(run)])
         study.write_results(frame)
         details = _details(study, runs, main_group(frame))
     group = main_group(frame)
@@ -83,19 +60,20 @@ def write_study_report(path: Path) -> Path:
 
 def _details_of_table(study: StudyFolder, frame: pd.DataFrame) -> StudyDetails:
     """The details of a study without records."""
-    shares = {}
+    shares, provenance = {}, provenance_of(study.path)
     for row in frame.drop_duplicates("run_id").to_dict("records"):
         with contextlib.suppress(InputError):  # an architecture of an unknown family
             shares[str(row["run_id"])] = stage_shares(row)
     return StudyDetails(
         name=study.name,
-        command=study.about.get("command", ""),
+        command=provenance.command if provenance else study.about.command,
         stage_shares=shares,
-        budget="; ".join(study.about.get("budgets", [])),
+        budget="; ".join(study.about.budgets),
         planned=len(study.read_plan()),
         versions={},
         hardware="",
         facts={str(run): list(_facts_of_rows(rows)) for run, rows in frame.groupby("run_id", sort=False)},
+        provenance=list(provenance.sentences()) if provenance else (),
     )
 
 
@@ -110,37 +88,35 @@ def _facts_of_rows(rows: pd.DataFrame) -> Iterator[tuple[str, str]]:
     yield "records", "not available; these facts are from results.csv"
 
 
-def _details(study: StudyFolder, runs: Sequence[_Recorded], main: Group | None) -> StudyDetails:
-    records = [(run, record) for run in runs if run.status.get("run") for record in run.evaluations]
-    results = {run.run.run_id: run.result for run in runs if run.result is not None}
-    newest = max(results.values(), key=lambda result: result["finished"], default={})
+def _details(study: StudyFolder, runs: Sequence[RecordedRun], main: Group | None) -> StudyDetails:
+    records = [(run, record) for run in runs if run.facts for record in run.evaluations]
+    results = {run.run_id: run.result for run in runs if run.result}
+    newest = max(results.values(), key=lambda result: result.finished, default=None)
     return StudyDetails(
         name=study.name,
-        command=study.about.get("command") or newest.get("command", ""),
-        stage_shares=dict(_stage_shares(results)),
-        budget="; ".join(study.about.get("budgets", [])),
+        command=study.about.command or (newest.command if newest else None) or "",
+        stage_shares={run_id: _stage_shares(result.cost) for run_id, result in results.items() if result.cost},
+        budget="; ".join(study.about.budgets),
         planned=len(study.read_plan()),
-        versions=_versions(newest),
-        hardware=_hardware(newest.get("hardware", {})),
-        best_val={run_id: result["best_val_robust_acc"] for run_id, result in results.items()},
-        errors={run.run.run_id: last_line(run.status.get("error")) for run in runs if run.state in _LOST},
+        versions=_versions(newest) if newest else {},
+        hardware=_hardware(newest.hardware) if newest and newest.hardware else "",
+        best_val={run_id: result.best_val_robust_acc for run_id, result in results.items()},
+        errors={run.run_id: run.error for run in runs if run.state in _LOST},
         left_out=dict(study.left_out),
         flags=_flags(results, records),
-        n_val=newest.get("selection_images"),
-        outcomes=_outcomes([(run.run, record) for run, record in records], main),
-        diagnoses=_parts(records, "diagnostics"),
-        smoothness=_parts(records, "smoothness"),
-        invalid={_name(run, record): "; ".join(why) for run, record in records if (why := record.get("invalid"))},
-        commands={run_id: result["command"] for run_id, result in results.items() if result.get("command")},
-        facts={run.run.run_id: list(_facts(run)) for run in runs if run.status},
-        cards={run.run.run_id: card for run in runs if (card := _card(run.run))},
+        n_val=newest.selection_images if newest else None,
+        outcomes=_outcomes(records, main),
+        diagnoses={_name(run, record): record.diagnostics for run, record in records if record.diagnostics},
+        smoothness={_name(run, record): record.smoothness for run, record in records if record.smoothness},
+        invalid={_name(run, record): "; ".join(record.invalid) for run, record in records if record.invalid},
+        commands={run_id: result.command for run_id, result in results.items() if result.command},
+        facts={run.run_id: list(_facts(run)) for run in runs if run.facts},
+        cards={run.run_id: card for run in runs if (card := _card(run.folder))},
     )
 
 
-def _stage_shares(results: Mapping[str, Record]) -> Iterator[tuple[str, tuple[float, ...]]]:
-    for run_id, result in results.items():
-        if cost := result.get("cost"):
-            yield run_id, Cost(**{part.name: cost[part.name] for part in fields(Cost)}).shares()
+def _stage_shares(recorded: RecordedCost) -> tuple[float, ...]:
+    return Cost(recorded.params, recorded.macs, tuple(recorded.stage_params), tuple(recorded.stage_macs)).shares()
 
 
 def _card(run: RunFolder) -> str:
@@ -150,88 +126,79 @@ def _card(run: RunFolder) -> str:
         return ""
 
 
-def _facts(run: _Recorded) -> Iterator[tuple[str, str]]:
+def _facts(run: RecordedRun) -> Iterator[tuple[str, str]]:
     """What is not in the run's card, or would be in it if there were one."""
-    facts, error = run.status["run"], last_line(run.status.get("error"))
-    yield "state", f"{run.state}, attempt {run.status.get('attempts', 'unrecorded')}"
-    yield from _network(facts)
-    yield from _training(run.result)
-    if error:
-        yield "error", error
-    yield "records", f"runs/{run.run.run_id}"
+    if run.status is None:
+        return
+    yield "state", f"{run.state}, attempt {run.status.attempts or 'unrecorded'}"
+    yield from _network(dict(run.status.run))
+    if run.result:
+        yield from _training(run.result)
+    if run.error:
+        yield "error", run.error
+    yield "records", f"runs/{run.run_id}"
 
 
-def _network(facts: Mapping[Hashable, Any]) -> Iterator[tuple[str, str]]:
+def _network(facts: Mapping[Hashable, object]) -> Iterator[tuple[str, str]]:
     yield "network", f"{facts['family']}, depths {facts['depths']}, widths {facts['widths']}"
     params, macs = number(facts["params"], 0), operations(facts["macs"])
     yield "cost", f"{params} parameters, {macs} multiply-accumulates per image"
 
 
-def _training(result: Record | None) -> Iterator[tuple[str, str]]:
-    if result is None:
-        return
-    for which in ("best", "last"):
-        # records of other versions may lack some
-        names = (f"{which}_epoch", "epochs", f"{which}_val_robust_acc", "selection_images")
-        if result.keys() >= set(names):
-            epoch, epochs, accuracy, images = (result[name] for name in names)
-            yield f"{which} epoch", f"{epoch + 1} of {epochs}: {accuracy:.1f}% robust on {images:,} held-out images"
-    if flags := result.get("flags"):
-        yield "flags", "; ".join(flags)
+def _training(result: RunResult) -> Iterator[tuple[str, str]]:
+    epochs = {"best": (result.best_epoch, result.best_val_robust_acc)}
+    if result.last_val_robust_acc is not None:
+        epochs["last"] = (result.last_epoch, result.last_val_robust_acc)
+    for which, (epoch, accuracy) in epochs.items() if result.epochs else ():
+        text = f"{epoch + 1} of {result.epochs}: {accuracy:.1f}% robust on {result.selection_images:,} held-out images"
+        yield f"{which} epoch", text
+    if result.flags:
+        yield "flags", "; ".join(result.flags)
 
 
-def _name(run: _Recorded, record: Record) -> str:
+def _name(run: RecordedRun, record: Evaluation) -> str:
     """The name of a network and its evaluation."""
-    facts = run.status["run"]
-    return (
-        f"{facts['arch']}, seed {facts['seed']}, run {run.run.run_id}, checkpoint {record['checkpoint']}, "
-        f"{record['threat']}, {counted(record['n_test'], 'test image')}"
-    )
+    network = f"{run.facts.arch}, seed {run.facts.seed}" if run.facts else ""
+    evaluation = f"checkpoint {record.checkpoint}, {record.threat}, {counted(record.n_test, 'test image')}"
+    return f"{network}, run {run.run_id}, {evaluation}"
 
 
-def _parts(records: Sequence[tuple[_Recorded, Record]], part: str) -> dict[str, Record]:
-    return {_name(run, record): record[part] for run, record in records if part in record}
-
-
-def _flags(results: Mapping[str, Record], records: Sequence[tuple[_Recorded, Record]]) -> dict[str, str]:
+def _flags(results: Mapping[str, RunResult], records: Sequence[tuple[RecordedRun, Evaluation]]) -> dict[str, str]:
     """Warnings of training and evaluations, by run."""
-    found: dict[str, list[str]] = {run_id: list(result.get("flags", [])) for run_id, result in results.items()}
+    found = {run_id: list(result.flags) for run_id, result in results.items()}
     for run, record in records:
-        where = f"checkpoint {record['checkpoint']}, {counted(record['n_test'], 'test image')}"
-        found.setdefault(run.run.run_id, []).extend(f"{where}: {told}" for told in record.get("warnings", []))
+        where = f"checkpoint {record.checkpoint}, {counted(record.n_test, 'test image')}"
+        found.setdefault(run.run_id, []).extend(f"{where}: {told}" for told in record.warnings)
     return {run_id: "; ".join(told) for run_id, told in found.items() if told}
 
 
-def _outcomes(records: Sequence[tuple[RunFolder, Record]], main: Group | None) -> dict[str, np.ndarray]:
+def _outcomes(records: Sequence[tuple[RecordedRun, Evaluation]], main: Group | None) -> dict[str, np.ndarray]:
     """Run to (n,) booleans, robust under every attack, for the runs of the main group."""
     if main is None:
         return {}
     members = {str(run_id) for run_id in main.rows["run_id"]}
-    held = [(run, record) for run, record in records if run.run_id in members and main.holds(record)]
-    images = Counter(record.get("examples_fingerprint") for _, record in held)
+    held = [(run.folder, record) for run, record in records if run.run_id in members and main.holds(record)]
+    images = Counter(record.examples_fingerprint for _, record in held)
     outcomes = {}
-    for run, record in held:
-        if record.get("examples_fingerprint") != images.most_common(1)[0][0]:
+    for folder, record in held:
+        if record.examples_fingerprint != images.most_common(1)[0][0]:
             continue  # different images under the same name, which cannot be paired
-        arrays = read_arrays(run.evaluations / f"{record.get('eval_id')}.npz")
-        if arrays is not None and is_whole_pair(record, arrays):
-            outcomes[run.run_id] = np.logical_and.reduce([arrays[name] for name in main.attacks])
+        arrays = read_arrays(folder.evaluations / f"{record.eval_id}.npz")
+        if arrays is not None and record.is_whole_with(arrays):
+            outcomes[folder.run_id] = np.logical_and.reduce([arrays[name] for name in main.attacks])
     return outcomes
 
 
-def _versions(result: Record) -> dict[str, str]:
-    own = {"robust_arch": result.get("package_version"), "commit": result.get("commit")}
-    return {package: version for package, version in {**own, **result.get("versions", {})}.items() if version}
+def _versions(result: RunResult) -> dict[str, str]:
+    found = {"robust_arch": result.package_version, "commit": result.commit, **result.versions}
+    return {package: version for package, version in found.items() if version}
 
 
-def _hardware(hardware: Record) -> str:
-    if not hardware:
-        return ""
-    cores, threads = (hardware.get(what) for what in ("cores", "threads"))
+def _hardware(hardware: Hardware) -> str:
     parts = [
-        hardware.get("processor", "unrecorded processor"),
-        "unrecorded cores" if cores is None else counted(cores, "core"),
-        "unrecorded threads" if threads is None else f"{counted(threads, 'thread')} used",
-        ", ".join(hardware.get("gpus", [])) or "no GPU",
+        hardware.processor,
+        "unrecorded cores" if hardware.cores is None else counted(hardware.cores, "core"),
+        "unrecorded threads" if hardware.threads is None else f"{counted(hardware.threads, 'thread')} used",
+        ", ".join(hardware.gpus) or "no GPU",
     ]
     return ", ".join(parts)

@@ -11,7 +11,7 @@ from robust_arch.analysis.groups import Group, evaluations
 from robust_arch.analysis.networks import Network, half_width, networks
 from robust_arch.analysis.report.figures import MOST_BARS
 from robust_arch.analysis.tables import Extras, accuracy_cell
-from robust_arch.runs.schema import SMOOTHNESS_ATTACK
+from robust_arch.runs.records import SMOOTHNESS_ATTACK
 
 NO_FIGURE = (
     "There is nothing to draw: no run has a worst-case accuracy at its selected checkpoint (best), which the figures "

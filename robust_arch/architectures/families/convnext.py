@@ -10,13 +10,12 @@ from typing import Any
 from torch import Tensor, nn
 
 from robust_arch.architectures.counting import Count, Size, convolution, cost_terms_of, linear, norm, strided
-from robust_arch.architectures.family import CostTerms, Family, ImageShape, StagedNetwork
+from robust_arch.architectures.family import CostTerms, ImageShape, StagedFamily, StagedNetwork
 from robust_arch.architectures.layers import GlobalAveragePool, activation_params, make_activation
 from robust_arch.architectures.options import Options, require_choice
 from robust_arch.architectures.spec import ArchSpec
 from robust_arch.errors import InputError, invalid
 
-STAGES = 4
 REQUIRED = ("timm",)
 """Packages that `build` needs."""
 STEMS = {"cifar": (1, 1), "conv": (2, 2), "conv3": (2, 2, 1), "patch": (4,)}
@@ -130,19 +129,17 @@ def _stem_count(
     return count, size
 
 
-class ConvNeXtFamily(Family):
+class ConvNeXtFamily(StagedFamily):
     """Four stages of depthwise 7x7 convolutions and two linear layers per position."""
 
+    strides = (1, 2, 2, 2)
     options = ConvNeXtOptions
 
     def validate(self, spec: ArchSpec) -> None:
-        """Any depths and widths of at least 1 are legal, for exactly four stages; there is no dropout."""
-        if len(spec.depths) != STAGES:
-            raise invalid("arch.depths", spec.depths, f"family convnext has {STAGES} stages")
-        if spec.dropout:
-            raise invalid("arch.dropout", spec.dropout, "0, as family convnext has no dropout")
+        """As for every `StagedFamily`; stem patch has no width."""
+        super().validate(spec)
         if ConvNeXtOptions.read(spec.options).stem == "patch" and spec.stem_width != 16:
-            raise invalid("arch.stem_width", spec.stem_width, "16, the default, which stem patch does not read")
+            raise invalid("arch.stem_width", spec.stem_width, "16, the default, as stem patch does not read it")
 
     def check_image(self, spec: ArchSpec, image_shape: ImageShape) -> None:
         """The stages' strides leave out what is left over, so that small images end before the last stage."""
@@ -162,8 +159,8 @@ class ConvNeXtFamily(Family):
         image_shape: ImageShape,
     ) -> CostTerms:
         """Parameters and MACs by stage, from the layer shapes; integers or int64 arrays."""
-        chosen = ConvNeXtOptions.read(self.template.options if self.template else ())
-        act = Count(activation_params(self.template.activation if self.template else "relu"))
+        chosen, activation = self.template_settings()
+        act = Count(activation_params(activation))
         stem_widths = chosen.stem_widths(stem_width, widths[0])
         outside, size = _stem_count(chosen, stem_widths, image_shape[0], image_shape[1:], act)
         stages, c_in = [], widths[0]

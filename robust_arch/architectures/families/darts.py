@@ -13,13 +13,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from robust_arch.architectures.counting import Count, Size, convolution, cost_terms_of, halved, linear, norm
-from robust_arch.architectures.family import AuxiliaryNetwork, CostTerms, Family, ImageShape
+from robust_arch.architectures.family import AuxiliaryNetwork, CostTerms, ImageShape, StagedFamily
 from robust_arch.architectures.layers import GlobalAveragePool, activation_params, make_activation
 from robust_arch.architectures.options import Options
 from robust_arch.architectures.spec import ArchSpec
 from robust_arch.errors import invalid, require_flag
 
-STAGES = 3
+STRIDES = (1, 2, 2)
 _AUXILIARY = (128, 768)  # channels of the auxiliary head
 _LEAST_SIDE = 17  # of images with an auxiliary head, which averages 5x5 positions of the last stage
 
@@ -273,18 +273,15 @@ def _where(condition: Any, yes: Any, no: Any) -> Any:
     return condition * yes + (1 - condition * 1) * no
 
 
-class DARTSFamily(Family):
+class DARTSFamily(StagedFamily):
     """Three stages of cells; the closed-form cost counts convolutions and the linear layer.
 
     The MACs are those of the network in use, without the auxiliary head, whose parameters count.
     """
 
+    strides = STRIDES
+    has_dropout = True
     options = DARTSOptions
-
-    def validate(self, spec: ArchSpec) -> None:
-        """Any depths and widths of at least 1 are legal, for exactly three stages."""
-        if len(spec.depths) != STAGES:
-            raise invalid("arch.depths", spec.depths, f"family darts has {STAGES} stages")
 
     def check_image(self, spec: ArchSpec, image_shape: ImageShape) -> None:
         """Raise InputError for images that the auxiliary head cannot average."""
@@ -302,8 +299,8 @@ class DARTSFamily(Family):
         image_shape: ImageShape,
     ) -> CostTerms:
         """Parameters and MACs by stage, from the layer shapes; integers or int64 arrays."""
-        chosen = DARTSOptions.read(self.template.options if self.template else ())
-        act = Count(activation_params(self.template.activation if self.template else "relu"))
+        chosen, activation = self.template_settings()
+        act = Count(activation_params(activation))
         size, stages = image_shape[1:], []
         outside = convolution(image_shape[0], stem_width, 3, size) + norm(stem_width)
         c_before, c_in = stem_width, stem_width  # behind the two cells before the stage
@@ -318,7 +315,7 @@ class DARTSFamily(Family):
             stages.append(first + second * (depth > 1) + third * (depth > 2) + rest * ((depth > 3) * (depth - 3)))
             c_last = _where(depth > 1, c_out, c_first)
             c_before = _where(depth > 2, c_out, _where(depth > 1, c_first, c_in))
-            if chosen.auxiliary and stage == STAGES - 1:
+            if chosen.auxiliary and stage == len(STRIDES) - 1:
                 auxiliary = _auxiliary_count(c_first, num_classes, act)
             c_in = c_last
         return cost_terms_of(stages, outside + auxiliary + linear(c_in, num_classes))

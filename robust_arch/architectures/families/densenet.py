@@ -12,13 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from robust_arch.architectures.counting import Count, Size, convolution, cost_terms_of, halved, linear, norm
-from robust_arch.architectures.family import CostTerms, Family, ImageShape, StagedNetwork
+from robust_arch.architectures.family import CostTerms, ImageShape, StagedFamily, StagedNetwork
 from robust_arch.architectures.layers import GlobalAveragePool, activation_params, make_activation
 from robust_arch.architectures.spec import ArchSpec
 from robust_arch.architectures.stems import StemOptions, stem_convolution, stem_count, stem_pool
 from robust_arch.errors import invalid, require_integer
 
-STAGES = 4
+STRIDES = (1, 2, 2, 2)
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,8 @@ class DenseNetOptions(StemOptions):
         super().__post_init__()
         require_integer("arch.options.expansion", self.expansion, 1)
         widths: Any = self.transition_widths
-        if widths is not None and (not isinstance(widths, tuple) or len(widths) != STAGES - 1):
-            raise invalid("arch.options.transition_widths", widths, f"a list of {STAGES - 1} integers, or null")
+        if widths is not None and (not isinstance(widths, tuple) or len(widths) != len(STRIDES) - 1):
+            raise invalid("arch.options.transition_widths", widths, f"a list of {len(STRIDES) - 1} integers, or null")
         for width in widths or ():
             require_integer("arch.options.transition_widths", width, 1)
 
@@ -132,17 +132,11 @@ def _dense_layers(c_in: Any, growth: Any, depth: Any, size: Size, expansion: int
     return total
 
 
-class DenseNetFamily(Family):
+class DenseNetFamily(StagedFamily):
     """Four stages of dense layers; the closed-form cost counts convolutions and the linear layer."""
 
+    strides = STRIDES
     options = DenseNetOptions
-
-    def validate(self, spec: ArchSpec) -> None:
-        """Any depths and growth rates of at least 1 are legal, for exactly four stages."""
-        if len(spec.depths) != STAGES:
-            raise invalid("arch.depths", spec.depths, f"family densenet has {STAGES} stages")
-        if spec.dropout:
-            raise invalid("arch.dropout", spec.dropout, "0, as family densenet has no dropout")
 
     def cost_terms(
         self,
@@ -153,8 +147,8 @@ class DenseNetFamily(Family):
         image_shape: ImageShape,
     ) -> CostTerms:
         """Parameters and MACs by stage, from the layer shapes; integers or int64 arrays."""
-        chosen = DenseNetOptions.read(self.template.options if self.template else ())
-        act = Count(activation_params(self.template.activation if self.template else "relu"))
+        chosen, activation = self.template_settings()
+        act = Count(activation_params(activation))
         outside, size = stem_count(chosen.stem, image_shape[0], stem_width, image_shape[1:])
         if chosen.stem == "imagenet":
             outside += norm(stem_width) + act

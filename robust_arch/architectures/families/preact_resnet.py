@@ -25,7 +25,6 @@ def _rice(key: str) -> str:
 class PreActResNetFamily(WideResNetFamily):
     """Four stages; blocks and options are those of family wide_resnet."""
 
-    name = "preact_resnet"
     strides = (1, 2, 2, 2)
     published_keys = MappingProxyType({"rice2020": KeyNames(_rice)})
     raw_shortcut = False

@@ -5,25 +5,17 @@ BatchNorm.
 """
 
 import math
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, cast
+from typing import Any
 
 from torch import Tensor, nn
 
-from robust_arch.architectures.counting import Count, Size, at_least_one, convolution, cost_terms_of, linear, strided
+from robust_arch.architectures.counting import Count, Size, at_least_one, convolution
 from robust_arch.architectures.counting import norm as norm_count
-from robust_arch.architectures.family import (
-    BoundedNetwork,
-    CostTerms,
-    Family,
-    ImageShape,
-    KeyNames,
-    StagedNetwork,
-    feature_pixels,
-)
+from robust_arch.architectures.family import BoundedNetwork, ImageShape, KeyNames, StagedNetwork
 from robust_arch.architectures.initialisation import initialise_convolutions
 from robust_arch.architectures.layers import (
     GlobalAveragePool,
@@ -31,13 +23,13 @@ from robust_arch.architectures.layers import (
     activation_lipschitz,
     activation_params,
     make_activation,
+    stage_bounds,
 )
 from robust_arch.architectures.options import require_choice
+from robust_arch.architectures.residual import ResidualBlock, ResidualFamily, Stage, staged
 from robust_arch.architectures.spec import ArchSpec
-from robust_arch.architectures.stems import StemOptions, stem_convolution, stem_count, stem_pool
+from robust_arch.architectures.stems import StemOptions, stem_convolution, stem_pool
 from robust_arch.errors import invalid, require_integer
-
-STRIDES = (1, 2, 2, 2)
 
 
 @dataclass(frozen=True)
@@ -65,11 +57,21 @@ class ResNetOptions(StemOptions):
         return at_least_one(width * self.base_width // 64)
 
 
-class _Block(nn.Module, ABC):
+Settings = tuple[ResNetOptions, str]
+"""Options, and the activation's name."""
+
+
+def _projection_count(c_in: Any, c_out: Any, stride: int, after: Size) -> Count:
+    count: Count = (convolution(c_in, c_out, 1, after) + norm_count(c_out)) * ((c_in != c_out) | (stride != 1))
+    return count
+
+
+class _Block(ResidualBlock):
     """A branch of convolutions with BatchNorm, plus shortcut, then act."""
 
-    def __init__(self, activation: str) -> None:
-        super().__init__()
+    def __init__(self, c_in: int, width: int, stride: int, settings: Settings) -> None:
+        super().__init__(c_in, width, stride, settings)
+        _, activation = settings
         self.activation = make_activation(activation)
         self.out_activation = make_activation(activation)
 
@@ -108,8 +110,8 @@ class BasicBlock(_Block):
 
     expansion = 1
 
-    def __init__(self, c_in: int, width: int, stride: int, spec: ArchSpec) -> None:
-        super().__init__(spec.activation)
+    def __init__(self, c_in: int, width: int, stride: int, settings: Settings) -> None:
+        super().__init__(c_in, width, stride, settings)
         self.conv1 = nn.Conv2d(c_in, width, 3, stride, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
         self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
@@ -123,13 +125,15 @@ class BasicBlock(_Block):
 
     def branch_bound(self, norm: Callable[[nn.Module], float]) -> float:
         """Upper bound of the branch's l2 Lipschitz constant."""
-        layers = (self.conv1, self.bn1, self.conv2, self.bn2)
-        return activation_lipschitz(self.activation) * math.prod(map(norm, layers))
+        slope = activation_lipschitz(self.activation)
+        return norm(self.conv1) * norm(self.bn1) * slope * norm(self.conv2) * norm(self.bn2)
 
-    @staticmethod
-    def count(c_in: Any, width: Any, before: Size, after: Size, chosen: ResNetOptions) -> Count:  # noqa: ARG004
-        """The cost of the branch."""
-        return convolution(c_in, width, 3, after) + convolution(width, width, 3, after) + norm_count(width) * 2
+    @classmethod
+    def count(cls, c_in: Any, width: Any, stride: int, before: Size, after: Size, settings: Settings) -> Count:  # noqa: ARG003
+        """Its cost on feature maps of these sizes before and after the stride."""
+        layers = convolution(c_in, width, 3, after) + convolution(width, width, 3, after) + norm_count(width) * 2
+        activations = Count(2 * activation_params(settings[1]))
+        return layers + activations + _projection_count(c_in, width, stride, after)
 
 
 class BottleneckBlock(_Block):
@@ -140,13 +144,14 @@ class BottleneckBlock(_Block):
 
     expansion = 4
 
-    def __init__(self, c_in: int, width: int, stride: int, spec: ArchSpec) -> None:
-        super().__init__(spec.activation)
-        inner = ResNetOptions.read(spec.options).inner(width)
+    def __init__(self, c_in: int, width: int, stride: int, settings: Settings) -> None:
+        super().__init__(c_in, width, stride, settings)
+        options, activation = settings
+        inner = options.inner(width)
         self.conv1 = nn.Conv2d(c_in, inner, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(inner)
         self.conv2 = nn.Conv2d(inner, inner, 3, stride, padding=1, bias=False)
-        self.activation2 = make_activation(spec.activation)
+        self.activation2 = make_activation(activation)
         self.bn2 = nn.BatchNorm2d(inner)
         self.conv3 = nn.Conv2d(inner, self.expansion * width, 1, bias=False)
         self.bn3 = nn.BatchNorm2d(self.expansion * width)
@@ -166,37 +171,30 @@ class BottleneckBlock(_Block):
         return slopes * math.prod(map(norm, layers))
 
     @classmethod
-    def count(cls, c_in: Any, width: Any, before: Size, after: Size, chosen: ResNetOptions) -> Count:
-        """The cost of the branch."""
-        inner, c_out = chosen.inner(width), cls.expansion * width
-        layers = convolution(c_in, inner, 1, before) + convolution(inner, inner, 3, after)
-        return layers + convolution(inner, c_out, 1, after) + norm_count(inner) * 2 + norm_count(c_out)
+    def count(cls, c_in: Any, width: Any, stride: int, before: Size, after: Size, settings: Settings) -> Count:
+        """Its cost on feature maps of these sizes before and after the stride."""
+        options, activation = settings
+        inner, c_out = options.inner(width), cls.expansion * width
+        layers = convolution(c_in, inner, 1, before) + convolution(inner, inner, 3, after) + norm_count(inner) * 2
+        layers += convolution(inner, c_out, 1, after) + norm_count(c_out) + Count(3 * activation_params(activation))
+        return layers + _projection_count(c_in, c_out, stride, after)
 
 
-BLOCKS: dict[str, type[BasicBlock | BottleneckBlock]] = {"basic": BasicBlock, "bottleneck": BottleneckBlock}
+BLOCKS: dict[str, type[ResidualBlock]] = {"basic": BasicBlock, "bottleneck": BottleneckBlock}
 
 
 class ResNet(StagedNetwork):
     """Stem, stages at strides 1, 2, 2, 2, and a pool-linear head: (B, C, H, W) to logits (B, K)."""
 
-    def __init__(self, spec: ArchSpec, num_classes: int, channels: int) -> None:
+    def __init__(self, stages: Sequence[Stage], stem: str, spec: ArchSpec, num_classes: int, channels: int) -> None:
         super().__init__()
-        chosen = ResNetOptions.read(spec.options)
-        block = BLOCKS[chosen.block]
         self.activation = make_activation(spec.activation)
-        self.stem = stem_convolution(chosen.stem, channels, spec.stem_width)
+        self.stem = stem_convolution(stem, channels, spec.stem_width)
         self.bn = nn.BatchNorm2d(spec.stem_width)
-        self.stem_pool = stem_pool(chosen.stem)
-        stages = []
-        c_in = spec.stem_width
-        for depth, width, stride in zip(spec.depths, spec.widths, STRIDES, strict=True):
-            c_out = block.expansion * width
-            blocks = [block(c_in, width, stride, spec), *(block(c_out, width, 1, spec) for _ in range(depth - 1))]
-            stages.append(nn.Sequential(*blocks))
-            c_in = c_out
-        self.stages = nn.Sequential(*stages)
+        self.stem_pool = stem_pool(stem)
+        self.stages = staged(stages, spec.stem_width)
         self.pool = GlobalAveragePool()
-        self.fc = nn.Linear(c_in, num_classes)
+        self.fc = nn.Linear(stages[-1].channels, num_classes)
         initialise_convolutions(self)
         nn.init.zeros_(self.fc.bias)
 
@@ -211,17 +209,9 @@ class BoundedResNet(ResNet, BoundedNetwork):
     """A ResNet with the stem of small images, which does not pool."""
 
     def lipschitz_bounds(self, norm: Callable[[nn.Module], float]) -> dict[str, float]:
-        """Upper bounds of the l2 Lipschitz constants, in evaluation mode, of stem, each stage and head alone.
-
-        The stem's is L(stem) L(bn) L(act), a stage's the product over its blocks, the head's L(pool) L(fc). norm: the
-        l2 operator norm of a layer.
-        """
-        bounds = {"stem": norm(self.stem) * norm(self.bn) * activation_lipschitz(self.activation)}
-        for i, stage in enumerate(self.stages, start=1):
-            blocks = cast(Iterable[_Block], stage)
-            bounds[f"stage {i}"] = math.prod(block.lipschitz_bound(norm) for block in blocks)
-        bounds["head"] = norm(self.pool) * norm(self.fc)
-        return bounds
+        """Bounds: stem L(stem) L(bn) L(act), each stage the product over its blocks, head L(pool) L(fc)."""
+        stem = norm(self.stem) * norm(self.bn) * activation_lipschitz(self.activation)
+        return {"stem": stem, **stage_bounds(self.stages, norm), "head": norm(self.pool) * norm(self.fc)}
 
 
 _OUTSIDE = {"stem": "conv1", "bn": "bn1", "fc": "linear"}
@@ -241,53 +231,32 @@ def _torchvision(key: str) -> str:
     return _pytorch_cifar(key).replace("shortcut", "downsample").replace("linear", "fc")
 
 
-class ResNetFamily(Family):
-    """Four stages of basic or bottleneck blocks; the closed-form cost counts convolutions and the linear layer."""
+class ResNetFamily(ResidualFamily):
+    """Four stages of basic or bottleneck blocks."""
 
+    strides = (1, 2, 2, 2)
+    norm_at_end = False
     options = ResNetOptions
     published_keys = MappingProxyType(
         {"pytorch_cifar": KeyNames(_pytorch_cifar), "torchvision": KeyNames(_torchvision)}
     )
 
-    def validate(self, spec: ArchSpec) -> None:
-        """Any depths and widths of at least 1 are legal, for exactly four stages; there is no dropout."""
-        if len(spec.depths) != len(STRIDES):
-            raise invalid("arch.depths", spec.depths, f"family resnet has {len(STRIDES)} stages")
-        if spec.dropout:
-            raise invalid("arch.dropout", spec.dropout, "0, as family resnet has no dropout")
-
-    def cost_terms(
-        self,
-        depths: Sequence[Any],
-        widths: Sequence[Any],
-        stem_width: int,
-        num_classes: int,
-        image_shape: ImageShape,
-    ) -> CostTerms:
-        """Parameters and MACs by stage, from the layer shapes; integers or int64 arrays."""
-        spec = self.template
-        chosen = ResNetOptions.read(spec.options if spec else ())
-        block, act = BLOCKS[chosen.block], Count(activation_params(spec.activation if spec else "relu"))
-        outside, size = stem_count(chosen.stem, image_shape[0], stem_width, image_shape[1:])
-        stages, c_in = [], stem_width
-        for depth, width, stride in zip(depths, widths, STRIDES, strict=True):
-            after, c_out = strided(size, stride), block.expansion * width
-            projection = (convolution(c_in, c_out, 1, after) + norm_count(c_out)) * ((c_in != c_out) | (stride != 1))
-            first = block.count(c_in, width, size, after, chosen) + projection
-            rest = block.count(c_out, width, after, after, chosen) * (depth - 1)
-            stages.append(first + rest + act * (depth * (3 if chosen.block == "bottleneck" else 2)))
-            c_in, size = c_out, after
-        return cost_terms_of(stages, outside + norm_count(stem_width) + act + linear(c_in, num_classes))
+    def plan(self, spec: ArchSpec | None, depths: Sequence[Any], widths: Sequence[Any]) -> list[Stage]:
+        """The stages of these depths and widths, which may be arrays."""
+        options = ResNetOptions.read(spec.options if spec else ())
+        settings = (options, spec.activation if spec else "relu")
+        stages = zip(depths, widths, self.strides, strict=True)
+        return [Stage(BLOCKS[options.block], depth, width, stride, settings) for depth, width, stride in stages]
 
     def kept_activations(self, spec: ArchSpec, image_shape: ImageShape) -> int | None:
         """Numbers per image kept for the backward pass, from the layers' shapes; None where options are set."""
         if spec.options:
             return None
-        pixels = feature_pixels(image_shape, STRIDES)
+        pixels = self.pixels(image_shape)
         activated = activation_copies(spec.activation)
         kept = image_shape[0] * pixels[0] + (1 + activated) * spec.stem_width * pixels[0]
         c_in = spec.stem_width
-        for depth, c, stride, after in zip(spec.depths, spec.widths, STRIDES, pixels[1:], strict=True):
+        for depth, c, stride, after in zip(spec.depths, spec.widths, self.strides, pixels[1:], strict=True):
             projects = c_in != c or stride != 1
             # two convolutions' outputs and two activations; the projection's output, which its BatchNorm keeps
             kept += (depth * 2 * (1 + activated) + projects) * c * after
@@ -298,8 +267,8 @@ class ResNetFamily(Family):
 
     def build(self, spec: ArchSpec, num_classes: int, channels: int) -> nn.Module:
         """A freshly initialised ResNet; draws from torch's global random state."""
-        kind = BoundedResNet if ResNetOptions.read(spec.options).stem == "cifar" else ResNet
-        return kind(spec, num_classes, channels)
+        kind = BoundedResNet if self.stem(spec) == "cifar" else ResNet
+        return kind(self.plan(spec, spec.depths, spec.widths), self.stem(spec), spec, num_classes, channels)
 
 
 FAMILY = ResNetFamily()

@@ -16,10 +16,11 @@ from torch import Tensor, nn
 from robust_arch.architectures.counting import Count, Size, at_least_one, convolution, linear, norm
 from robust_arch.architectures.family import KeyNames
 from robust_arch.architectures.layers import SqueezeExcitation, activation_params, make_activation
-from robust_arch.architectures.preactivation import PreActFamily, ResidualBlock, Stage
+from robust_arch.architectures.preactivation import PreActFamily
+from robust_arch.architectures.residual import ResidualBlock, Stage
 from robust_arch.architectures.spec import ArchSpec
 from robust_arch.architectures.stems import StemOptions
-from robust_arch.errors import invalid, require_flag, require_integer
+from robust_arch.errors import require_flag, require_integer
 
 
 @dataclass(frozen=True)
@@ -141,18 +142,11 @@ def _published(key: str) -> str:
 class RobustResNetFamily(PreActFamily):
     """Three stages of RobustResBlocks, which four times the stage's width leaves."""
 
-    name = "robust_resnet"
     strides = (1, 2, 2)
     options = RobustResNetOptions
     # every block but the first of a stage saves a BatchNorm that it does not use
     _unused = tuple(f"blocks.{stage}.layer.{block}.bn1." for stage in range(3) for block in range(1, 100))
     published_keys = MappingProxyType({"huang2023": KeyNames(_published, unused=_unused)})
-
-    def validate(self, spec: ArchSpec) -> None:
-        """Any depths and widths of at least 1 are legal, for exactly three stages; there is no dropout."""
-        super().validate(spec)
-        if spec.dropout:
-            raise invalid("arch.dropout", spec.dropout, "0, as family robust_resnet has no dropout")
 
     def plan(self, spec: ArchSpec | None, depths: Sequence[Any], widths: Sequence[Any]) -> list[Stage]:
         """The stages of these depths and widths, which may be arrays."""

@@ -10,13 +10,11 @@ from typing import Any
 from torch import Tensor, nn
 
 from robust_arch.architectures.counting import Count, convolution, cost_terms_of, halved, linear, norm
-from robust_arch.architectures.family import CostTerms, Family, ImageShape, StagedNetwork
+from robust_arch.architectures.family import CostTerms, ImageShape, StagedFamily, StagedNetwork
 from robust_arch.architectures.initialisation import initialise_convolutions
 from robust_arch.architectures.layers import GlobalAveragePool, activation_params, make_activation
 from robust_arch.architectures.spec import ArchSpec
 from robust_arch.errors import invalid
-
-STAGES = 5
 
 
 class ConvLayer(nn.Module):
@@ -59,15 +57,14 @@ class VGG(StagedNetwork):
         return logits
 
 
-class VGGFamily(Family):
+class VGGFamily(StagedFamily):
     """Five stages of 3x3 convolutions; there is no stem and no dropout."""
 
+    strides = (2, 2, 2, 2, 2)
+
     def validate(self, spec: ArchSpec) -> None:
-        """Any depths and widths of at least 1 are legal, for exactly five stages."""
-        if len(spec.depths) != STAGES:
-            raise invalid("arch.depths", spec.depths, f"family vgg has {STAGES} stages")
-        if spec.dropout:
-            raise invalid("arch.dropout", spec.dropout, "0, as family vgg has no dropout")
+        """As for every `StagedFamily`; there is no stem."""
+        super().validate(spec)
         if spec.stem_width != 16:
             raise invalid("arch.stem_width", spec.stem_width, "16, the default, as family vgg has no stem")
 
@@ -80,7 +77,7 @@ class VGGFamily(Family):
         image_shape: ImageShape,
     ) -> CostTerms:
         """Parameters and MACs by stage, from the layer shapes; integers or int64 arrays."""
-        act = Count(activation_params(self.template.activation if self.template else "relu"))
+        act = Count(activation_params(self.template_settings()[1]))
         c_in: Any = image_shape[0]
         size, stages = image_shape[1:], []
         for depth, width in zip(depths, widths, strict=True):

@@ -8,12 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from types import MappingProxyType
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
-from robust_arch.architectures.family import ImageShape, KeyNames, feature_pixels
+from robust_arch.architectures.family import ImageShape, KeyNames
 from robust_arch.architectures.layers import ACTIVATIONS, activation_copies
 from robust_arch.architectures.options import as_short_as_possible, per_stage, require_choice, require_number
-from robust_arch.architectures.preactivation import BLOCKS, BlockSettings, PreActFamily, Stage
+from robust_arch.architectures.preactivation import BLOCKS, BlockSettings, PreActFamily
+from robust_arch.architectures.residual import Stage
 from robust_arch.architectures.spec import ArchSpec
 from robust_arch.architectures.stems import StemOptions
 
@@ -71,8 +72,8 @@ def _published(key: str, *, stage: str, first: int, stem: str) -> str:
 class WideResNetFamily(PreActFamily):
     """Three stages of basic or bottleneck blocks; the closed-form cost counts convolutions and linear layers."""
 
-    name = "wide_resnet"
-    strides: ClassVar[tuple[int, ...]] = (1, 2, 2)
+    strides: tuple[int, ...] = (1, 2, 2)
+    has_dropout = True
     options = WideResNetOptions
     # huang2021: also RobustBench's files; trades: also the code of MART and AWP, all of which save a second first
     # stage, sub_block1, that their forward pass leaves out
@@ -109,7 +110,7 @@ class WideResNetFamily(PreActFamily):
         """Numbers per image kept for the backward pass, from the layers' shapes; None where options are set."""
         if spec.options:
             return None
-        pixels = feature_pixels(image_shape, self.strides)
+        pixels = self.pixels(image_shape)
         activated = activation_copies(spec.activation)
         # inside a block: BatchNorm's input, what the activation keeps; dropout: its mask and what conv2 then keeps
         inner = 2 + max(activated, 2) if spec.dropout else 1 + activated

@@ -1,0 +1,7 @@
+"""Robust error as a function of the network's size and the training images seen."""
+
+from robust_arch.analysis.scaling.estimates import Scaling, ScalingLaw, fit_scaling
+from robust_arch.analysis.scaling.laws import FORMS, Law, fit_law
+from robust_arch.analysis.scaling.points import Points, points_of
+
+__all__ = ["FORMS", "Law", "Points", "Scaling", "ScalingLaw", "fit_law", "fit_scaling", "points_of"]

@@ -1,0 +1,138 @@
+"""The runs behind a scaling law: size, training images seen, robust error."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from robust_arch.analysis.formatting import counted
+from robust_arch.analysis.groups import GROUP_COLUMNS, Group, groups
+from robust_arch.analysis.published import provenance_of
+from robust_arch.analysis.reading import read_results
+from robust_arch.runs import StudyFolder
+
+TRAIN_IMAGES = {
+    "cifar10": 50_000, "cifar100": 50_000, "mnist": 60_000, "svhn": 73_257, "tiny_imagenet": 100_000,
+    "imagenet": 1_281_167,
+}  # fmt: skip
+"""Images of the whole training set, by the name of the data."""
+
+
+@dataclass(frozen=True)
+class Points:
+    """R comparable runs of A architectures, which may differ in the number of epochs.
+
+    Attributes:
+        title: what the runs have in common, in words.
+        checkpoint: `best`, `last` or `external`.
+        resource: "params" or "macs".
+        size: (R,) of the network in that resource.
+        images: (R,) training images seen, or epochs where the images per epoch are not known.
+        per_epoch: training images per epoch of each number that occurs; none where they are not known.
+        error: (R,) robust error, in (0, 1].
+        member: (R,) position of the architecture.
+        names: (A,) architectures.
+        runs: (R,) run ids.
+    """
+
+    title: str
+    checkpoint: str
+    resource: str
+    size: np.ndarray
+    images: np.ndarray
+    per_epoch: tuple[int, ...]
+    error: np.ndarray
+    member: np.ndarray
+    names: tuple[str, ...]
+    runs: tuple[str, ...]
+
+    @property
+    def varies(self) -> tuple[bool, bool]:
+        """Whether sizes differ, and whether images seen do."""
+        return len(np.unique(self.size)) > 1, len(np.unique(self.images)) > 1
+
+    def part(self, chosen: np.ndarray) -> Points:
+        """The chosen runs; chosen: (R,) booleans or positions."""
+        runs = tuple(np.array(self.runs, dtype=object)[chosen])
+        arrays = {name: getattr(self, name)[chosen] for name in ("size", "images", "error", "member")}
+        return Points(self.title, self.checkpoint, self.resource, per_epoch=self.per_epoch, names=self.names, runs=runs,
+                      **arrays)  # fmt: skip
+
+
+def recorded_images(study: Path) -> dict[str, int]:
+    """Run id to training images per epoch, from the records of a study's own runs or the provenance of imported ones.
+
+    study: its folder or its results.csv; runs of which nothing is recorded are absent.
+    """
+    if provenance := provenance_of(study):
+        images = provenance.train_images
+        return {} if images is None else dict.fromkeys(read_results(study)["run_id"].astype(str), images)
+    results = {run.run_id: run.result for run in StudyFolder(study).runs()}
+    return {run_id: result.data.train for run_id, result in results.items() if result and result.data}
+
+
+def points_of(frame: pd.DataFrame, resource: str, per_epoch: int | Mapping[str, int] | None = None) -> list[Points]:
+    """Every set of runs that differ in architecture, seed, epochs and training images alone, the largest first.
+
+    Runs without a cost, or with an error of 0, whose logarithm is infinite, are left out.
+
+    Args:
+        frame: rows of results.csv.
+        resource: "params" or "macs".
+        per_epoch: training images per epoch, of all runs or by run id; by default those of the whole data set, where
+            its name is known.
+    """
+    place = GROUP_COLUMNS.index("epochs")
+    alike: dict[tuple[object, ...], list[Group]] = {}
+    for group in groups(frame):
+        alike.setdefault((*group.key[:place], *group.key[place + 1 :]), []).append(group)
+    found = [_points(members, resource, per_epoch) for members in alike.values()]
+    sets = [each for each in found if each is not None]
+    return sorted(sets, key=lambda each: (-len(each.error), each.checkpoint != "best"))
+
+
+def _points(members: Sequence[Group], resource: str, per_epoch: int | Mapping[str, int] | None) -> Points | None:
+    rows = pd.concat([group.rows for group in members]).drop_duplicates(["run_id", "epochs"])
+    rows = rows[rows["worst_case_acc"].lt(100) & rows[resource].gt(0)]
+    if rows["epochs"].notna().any():
+        rows = rows[rows["epochs"].notna()]
+    if not len(rows):
+        return None
+    epochs = rows["epochs"].to_numpy(float)
+    images = _per_epoch(rows, per_epoch)
+    known = not np.isnan(images).any()
+    member, names = pd.factorize(rows["arch"])
+    title = str(members[0])
+    start, end = title.index("(") + 1, title.index(",", title.index(" epoch"))
+    return Points(
+        title=f"{title[:start]}{_span(epochs)}{title[end:]}",
+        checkpoint=members[0].checkpoint,
+        resource=resource,
+        size=rows[resource].to_numpy(float),
+        images=np.nan_to_num(epochs, nan=1.0) * (images if known else 1),
+        per_epoch=tuple(sorted({int(each) for each in images})) if known else (),
+        error=1 - rows["worst_case_acc"].to_numpy(float) / 100,
+        member=np.asarray(member),
+        names=tuple(map(str, names)),
+        runs=tuple(map(str, rows["run_id"])),
+    )
+
+
+def _per_epoch(rows: pd.DataFrame, given: int | Mapping[str, int] | None) -> np.ndarray:
+    """(R,) training images per epoch, NaN where they are not known."""
+    if isinstance(given, int):
+        return np.full(len(rows), float(given))
+    usual = TRAIN_IMAGES.get(str(rows["data"].iloc[0]), np.nan)
+    return np.array([float((given or {}).get(str(run), usual)) for run in rows["run_id"]])
+
+
+def _span(epochs: np.ndarray) -> str:
+    known = epochs[~np.isnan(epochs)]
+    if not len(known):
+        return "epochs not recorded"
+    low, high = int(known.min()), int(known.max())
+    return f"{low:,} to {high:,} epochs" if low < high else counted(low, "epoch")
