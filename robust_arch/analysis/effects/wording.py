@@ -66,10 +66,13 @@ def _answers(found: Effects) -> Iterator[str]:
         for name, path in found.paths.items()
         if name in _OWN and _excludes_zero(path.own)
     ]
-    if AS_THEY_ARE in found.paths and _excludes_zero(whole := found.paths[AS_THEY_ARE].total):
-        sure.append((abs(whole.value), f"{_TOTAL[AS_THEY_ARE]}: {_text(whole)} points"))
+    sure += [
+        (abs(path.total.value), f"{_TOTAL[name]}: {_text(path.total)} points")
+        for name, path in found.paths.items()
+        if _excludes_zero(path.total)
+    ]
     if not sure:
-        yield "Answer: no effect from the lowest to the highest level is shown; every interval holds 0."
+        yield "Answer: no effect of a stage or a cost is shown; every interval contains 0."
         return
     yield "Answer, effects whose 95% intervals exclude 0, the largest first:"
     yield from (f"  {text}" for _, text in sorted(sure, reverse=True)[:_SHOWN])
