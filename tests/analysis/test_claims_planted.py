@@ -89,10 +89,11 @@ def test_the_effect_that_was_planted_lies_in_the_interval() -> None:
     assert finding.high - finding.low < 2
 
 
-def test_one_seed_is_too_few_for_everything() -> None:
+def test_one_seed_is_too_few_for_all_but_the_trend_over_architectures() -> None:
     findings = ask([*WIDER, *LAST, *DIVIDED], by_last_share(-30), seeds=1)
-    assert {finding.verdict for finding in findings.values()} == {"too few runs"}
-    assert all("2 seeds" in findings[key].why for key in ALL)
+    pairs = {key: finding for key, finding in findings.items() if "over all" not in finding.setting}
+    assert {finding.verdict for finding in pairs.values()} == {"too few runs"}
+    assert all("2 seeds" in findings[key].why for key in set(ALL) & set(pairs))
 
 
 def test_each_kind_of_network_is_tested_by_itself() -> None:

@@ -189,7 +189,7 @@ def test_an_error_of_the_user_is_one_line(tmp_path):
     shown = CliRunner().invoke(app, ["scaling", str(tmp_path / "results.csv")])
     assert str(shown.exception).startswith("error: scaling: every run has the same size")
     shown = CliRunner().invoke(app, ["scaling", str(tmp_path / "results.csv"), "--size", "flops"])
-    assert str(shown.exception) == "error: --size = 'flops': params or macs"
+    assert str(shown.exception) == "error: --size = 'flops': expected params or macs"
 
 
 @pytest.mark.slow

@@ -207,7 +207,7 @@ def test_what_needs_the_records_says_so(table, tmp_path):
         result = invoke(*arguments)
         assert result.exit_code == 1
         assert "this one has only results.csv" in str(result.exception)
-    with pytest.raises(InputError, match=r"here is only results\.csv"):
+    with pytest.raises(InputError, match=r"this one has only results\.csv"):
         load_study(table)
 
 

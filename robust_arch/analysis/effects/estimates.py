@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from robust_arch.analysis.bounded import Bounded
 from robust_arch.analysis.effects.design import MACS, PARAMS, SHARE, Change, Design
 from robust_arch.analysis.effects.surface import SHAPES, Basis, Fit, Surface, Terms, contributions
 from robust_arch.errors import InputError
@@ -19,15 +20,6 @@ SHARE_STEP = -0.1
 """Change of the last stage's share whose effect is reported."""
 _FAR = 5.0  # scales of the residuals
 _STAGES = "depths and widths"
-
-
-@dataclass(frozen=True)
-class Estimated:
-    """A number in points of robust accuracy with the bounds of its 95% interval."""
-
-    value: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True)
@@ -48,9 +40,9 @@ class Curve:
     values: np.ndarray
     low: np.ndarray
     high: np.ndarray
-    change: Estimated
-    per_doubling: Estimated
-    variance: Estimated
+    change: Bounded
+    per_doubling: Bounded
+    variance: Bounded
 
 
 @dataclass(frozen=True)
@@ -63,9 +55,9 @@ class Path:
         parts: what else differs to its part of the total; `own` and the parts add up to the total.
     """
 
-    total: Estimated
-    own: Estimated
-    parts: Mapping[str, Estimated]
+    total: Bounded
+    own: Bounded
+    parts: Mapping[str, Bounded]
 
 
 @dataclass(frozen=True)
@@ -94,7 +86,7 @@ class Effects:
     scale: float
     curves: Mapping[str, Curve]
     paths: Mapping[str, Path]
-    variance: Mapping[str, Estimated]
+    variance: Mapping[str, Bounded]
     outliers: Mapping[str, tuple[float, float]]
     draws: int
 
@@ -264,12 +256,12 @@ def _covariance(first: np.ndarray, second: np.ndarray, weights: np.ndarray) -> f
     return float(weights @ ((first - weights @ first / total) * (second - weights @ second / total)) / total)
 
 
-def _interval(value: float, drawn: np.ndarray, inflate: float) -> Estimated:
+def _interval(value: float, drawn: np.ndarray, inflate: float) -> Bounded:
     """Percentiles, widened for the parameters that the residuals have lost."""
     if not len(drawn):
-        return Estimated(value, value, value)
+        return Bounded(value, value, value)
     low, high = np.quantile(drawn, [0.025, 0.975])
-    return Estimated(
+    return Bounded(
         value, min(value, value + (float(low) - value) * inflate), max(value, value + (float(high) - value) * inflate)
     )
 
@@ -279,7 +271,7 @@ def _effects(
     fit: Fit,
     weights: np.ndarray,
     scale: float,
-    numbers: Mapping[Key, Estimated],
+    numbers: Mapping[Key, Bounded],
     draws: int,
 ) -> Effects:
     spread = _covariance(design.y, design.y, weights)
@@ -304,7 +296,7 @@ def _effects(
     )
 
 
-def _as_curve(design: Design, name: str, numbers: Mapping[Key, Estimated]) -> Curve:
+def _as_curve(design: Design, name: str, numbers: Mapping[Key, Bounded]) -> Curve:
     levels = design.levels[name]
     points = [numbers["curve", name, str(level)] for level in range(len(levels))]
     change, doublings = numbers["change", name], float(np.log2(levels[-1] / levels[0]))
@@ -314,6 +306,6 @@ def _as_curve(design: Design, name: str, numbers: Mapping[Key, Estimated]) -> Cu
         low=np.array([point.low for point in points]),
         high=np.array([point.high for point in points]),
         change=change,
-        per_doubling=Estimated(change.value / doublings, change.low / doublings, change.high / doublings),
+        per_doubling=Bounded(change.value / doublings, change.low / doublings, change.high / doublings),
         variance=numbers["variance", name],
     )

@@ -6,7 +6,8 @@ import textwrap
 from collections.abc import Iterator
 from typing import Any
 
-from robust_arch.analysis.effects.estimates import AS_THEY_ARE, PATHS, Curve, Effects, Estimated
+from robust_arch.analysis.bounded import Bounded
+from robust_arch.analysis.effects.estimates import AS_THEY_ARE, PATHS, Curve, Effects
 from robust_arch.analysis.formatting import counted
 
 _WIDTH = 80
@@ -66,10 +67,13 @@ def _answers(found: Effects) -> Iterator[str]:
         for name, path in found.paths.items()
         if name in _OWN and _excludes_zero(path.own)
     ]
-    if AS_THEY_ARE in found.paths and _excludes_zero(whole := found.paths[AS_THEY_ARE].total):
-        sure.append((abs(whole.value), f"{_TOTAL[AS_THEY_ARE]}: {_text(whole)} points"))
+    sure += [
+        (abs(path.total.value), f"{_TOTAL[name]}: {_text(path.total)} points")
+        for name, path in found.paths.items()
+        if _excludes_zero(path.total)
+    ]
     if not sure:
-        yield "Answer: no effect from the lowest to the highest level is shown; every interval holds 0."
+        yield "Answer: no effect of a stage or a cost is shown; every interval contains 0."
         return
     yield "Answer, effects whose 95% intervals exclude 0, the largest first:"
     yield from (f"  {text}" for _, text in sorted(sure, reverse=True)[:_SHOWN])
@@ -138,15 +142,15 @@ def _notes(found: Effects) -> Iterator[str]:
     yield f"What this does not say: {_LIMITS}"
 
 
-def _excludes_zero(value: Estimated) -> bool:
+def _excludes_zero(value: Bounded) -> bool:
     return value.low > 0 or value.high < 0
 
 
-def _bounds(value: Estimated) -> str:
+def _bounds(value: Bounded) -> str:
     return f"[{value.low:+.2f}, {value.high:+.2f}]"
 
 
-def _text(value: Estimated) -> str:
+def _text(value: Bounded) -> str:
     return f"{value.value:+.2f} {_bounds(value)}"
 
 
@@ -164,7 +168,7 @@ def table(found: Effects) -> Iterator[dict[str, Any]]:
     yield from (_as_row("variance in percent", name, value) for name, value in found.variance.items())
 
 
-def _as_row(what: str, of: str, value: Estimated) -> dict[str, Any]:
+def _as_row(what: str, of: str, value: Bounded) -> dict[str, Any]:
     return {"what": what, "of": of, "at": "", "value": value.value, "low": value.low, "high": value.high}
 
 

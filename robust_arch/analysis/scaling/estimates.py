@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from robust_arch.analysis.bounded import Bounded
 from robust_arch.analysis.scaling.laws import FORMS, Law, fit_law, optimum, parameters
 from robust_arch.analysis.scaling.points import Points
 from robust_arch.errors import InputError
@@ -21,15 +22,6 @@ _FAR = 6.0  # Huber thresholds of a run
 _LEVEL = 0.975  # of the t test between forms
 _SMALLEST = 0.1  # of the loss: the smallest difference between forms that counts
 _WILDEST = 4.0  # Huber thresholds at which a residual is cut before it is drawn again
-
-
-@dataclass(frozen=True)
-class Bounded:
-    """A number with the bounds of its 95% interval."""
-
-    value: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from robust_arch.analysis.bounded import Bounded
 from robust_arch.analysis.formatting import counted, decimal_prefix
-from robust_arch.analysis.scaling.estimates import FURTHER, Bounded, Scaling
+from robust_arch.analysis.scaling.estimates import FURTHER, Scaling
 from robust_arch.analysis.scaling.laws import FORMS
 
 _WIDTH = 80

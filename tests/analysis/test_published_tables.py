@@ -129,13 +129,13 @@ def test_a_row_that_does_not_fit_is_named_and_left_out(imported, row, why):
 
 
 BAD_MAPPINGS = {
-    ("unit: percent", "unit: parts"): "unit = 'parts': percent or fraction",
+    ("unit: percent", "unit: parts"): "unit = 'parts': expected percent or fraction",
     ("source: A paper (2030)", ""): "source: missing",
     ("selected_on: test", "selected_on: luck"): "selected_on = 'luck'",
     ("best: the", "bset: the"): "bset: unknown key; did you mean best",
     ("pgd20: PGD", "PGD-20: PGD"): "evaluations[0].attacks = 'PGD-20'",
     ("pgd20: PGD", "clean: PGD"): "evaluations[0].attacks = 'clean'",
-    ("checkpoint: best", "checkpoint: final"): "checkpoint = 'final': one of best, last, external",
+    ("checkpoint: best", "checkpoint: final"): "checkpoint = 'final': expected one of best, last, external",
     ("n_test: 10000, ", ""): "n_test: missing",
     ('"${seed}"', '"${sed}"'): "lacks sed",
     ('"${seed}"', '"${seed"'): "values.seed",
@@ -164,7 +164,7 @@ def test_a_mapping_that_does_not_fit_is_one_error(imported, tmp_path, monkeypatc
 
 
 def test_fractions_read_as_percent_are_an_error(imported):
-    with pytest.raises(InputError, match="unit = 'percent': fraction"):
+    with pytest.raises(InputError, match="unit = 'percent': expected fraction"):
         imported([HEADER, "a,1,1e8,0,0.84,0.55,0.5", "b,1,1e8,0,0.85,0.56,0.51"])
 
 
