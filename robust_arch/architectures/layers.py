@@ -60,7 +60,7 @@ def activation_params(name: str) -> int:
 
 
 def activation_copies(name: str) -> int:
-    """How many tensors of its own size the backward pass of an activation and of the convolution behind it keep."""
+    """How many tensors of its own size the backward pass of an activation and of the convolution after it keep."""
     # ReLU keeps its output, which the convolution keeps anyway; the others also keep their input, and the parametric
     # SiLU the sigmoid
     return {"relu": 1, "psilu": 3}.get(name, 2)

@@ -26,7 +26,7 @@ from robust_arch.architectures.stems import stem_convolution, stem_pool
 
 @dataclass(frozen=True)
 class BlockSettings:
-    """What the blocks of one stage have in common beside their widths.
+    """What the blocks of one stage have in common besides their widths.
 
     Attributes:
         activation: one of ACTIVATIONS.
@@ -43,7 +43,7 @@ class BlockSettings:
 
 
 class _PreActBlock(ResidualBlock):
-    """What basic and bottleneck blocks share: act(BN(x)), the shortcut, and squeeze-excitation behind the branch."""
+    """What basic and bottleneck blocks share: act(BN(x)), the shortcut, and squeeze-excitation after the branch."""
 
     def __init__(self, c_in: int, width: int, stride: int, settings: BlockSettings) -> None:
         super().__init__(c_in, width, stride, settings)
@@ -121,7 +121,7 @@ class BasicBlock(_PreActBlock):
 
     @classmethod
     def count(cls, c_in: Any, width: Any, stride: int, before: Size, after: Size, settings: BlockSettings) -> Count:  # noqa: ARG003
-        """Its cost, on feature maps of these sizes before and after the stride."""
+        """Its cost on feature maps of these sizes before and after the stride."""
         layers = convolution(c_in, width, 3, after) + norm(width) + convolution(width, width, 3, after)
         layers += Count(2 * activation_params(settings.activation))
         return _common_count(c_in, width, stride, after, settings) + layers
@@ -130,7 +130,7 @@ class BasicBlock(_PreActBlock):
 class BottleneckBlock(_PreActBlock):
     """BN-act-conv1x1-BN-act-conv3x3-BN-act-[dropout]-conv1x1-[SE] plus shortcut.
 
-    Four times `width` channels leave it.
+    Its output has four times `width` channels.
     """
 
     expansion: ClassVar[int] = 4
@@ -162,7 +162,7 @@ class BottleneckBlock(_PreActBlock):
 
     @classmethod
     def count(cls, c_in: Any, width: Any, stride: int, before: Size, after: Size, settings: BlockSettings) -> Count:
-        """Its cost, on feature maps of these sizes before and after the stride."""
+        """Its cost on feature maps of these sizes before and after the stride."""
         c_out = cls.expansion * width
         layers = convolution(c_in, width, 1, before) + norm(width) + convolution(width, width, 3, after)
         layers += norm(width) + convolution(width, c_out, 1, after)
@@ -197,7 +197,7 @@ class PreActNetwork(StagedNetwork):
 
 
 class BoundedPreActNetwork(PreActNetwork, BoundedNetwork):
-    """A pre-activation network of basic or bottleneck blocks without squeeze-excitation, behind a plain stem."""
+    """Basic or bottleneck blocks without squeeze-excitation, after a stem that does not pool."""
 
     def lipschitz_bounds(self, norm: Callable[[nn.Module], float]) -> dict[str, float]:
         """Bounds: stem L(stem), each stage the product over its blocks, head L(bn) L(act) L(pool) L(fc)."""

@@ -1,4 +1,4 @@
-"""Stems: for images of some 32 pixels a side, or for the 224 pixels of ImageNet."""
+"""Stems for images of about 32 pixels per side, or for the 224 pixels of ImageNet."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -22,7 +22,7 @@ class StemOptions(Options):
 
 
 def stem_convolution(stem: str, channels: int, width: int) -> nn.Conv2d:
-    """cifar: 3x3 at stride 1; imagenet: 7x7 at stride 2, behind which `stem_pool` halves again."""
+    """cifar: 3x3 at stride 1; imagenet: 7x7 at stride 2, after which `stem_pool` halves again."""
     if stem == "imagenet":
         return nn.Conv2d(channels, width, 7, 2, padding=3, bias=False)
     return nn.Conv2d(channels, width, 3, padding=1, bias=False)
@@ -34,7 +34,7 @@ def stem_pool(stem: str) -> nn.Module:
 
 
 def stem_count(stem: str, channels: int, width: Any, size: Size) -> tuple[Count, Size]:
-    """The cost of the stem's convolution on images of this size, and the size behind the stem."""
+    """The cost of the stem's convolution on images of this size, and the size after the stem."""
     if stem == "imagenet":
         return convolution(channels, width, 7, halved(size)), halved(halved(size))
     return convolution(channels, width, 3, size), size

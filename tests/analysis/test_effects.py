@@ -1,5 +1,6 @@
 """Effects on planted surfaces, whose truth is known, and the parts of the regression against second computations."""
 
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -9,7 +10,7 @@ from typer.testing import CliRunner
 
 from robust_arch.analysis.effects import designs, estimate_effects
 from robust_arch.analysis.effects.surface import Surface, Terms
-from robust_arch.architectures import ArchSpec, cost
+from robust_arch.architectures import ArchSpec, cost, named_spec
 from robust_arch.cli import app
 from robust_arch.errors import InputError
 
@@ -166,6 +167,20 @@ def test_where_every_architecture_is_as_robust_every_effect_is_zero():
     found = estimate_effects(designs(planted(some(30), TRUTHS["nothing"], seeds=1, sd=0))[0], 60)
     assert all(curve.change.value == pytest.approx(0, abs=1e-6) for curve in found.curves.values())
     assert all(path.own.value == pytest.approx(0, abs=1e-6) for path in found.paths.values())
+
+
+def test_architectures_with_options_are_of_a_kind_of_their_own_and_cost_what_they_cost():
+    bottlenecks = [replace(spec, options={"block": "bottleneck"}) for spec in some(20)]
+    found = designs(planted([*some(30), *bottlenecks], TRUTHS["MACs"], seeds=1, sd=0.1))
+    assert [(len(design.names), "block bottleneck" in design.kind) for design in found] == [(30, False), (20, True)]
+    design = found[1]
+    change = next(each for each in design.changes if design.variables[each.variable] == "depth of stage 2")
+    for member, low in zip(change.members, change.low, strict=True):
+        depths = named_spec(design.names[member]).depths
+        changed = replace(
+            named_spec(design.names[member]), depths=(depths[0], round(2 ** low[change.variable]), depths[2])
+        )
+        assert low[design.variables.index("MACs")] == pytest.approx(np.log2(cost(changed).macs))
 
 
 def test_too_few_architectures_are_one_error(tmp_path):

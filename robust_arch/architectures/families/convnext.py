@@ -39,7 +39,7 @@ class ConvNeXtOptions(Options):
         require_choice("stem", self.stem, STEMS)
 
     def stem_widths(self, stem_width: Any, width: Any) -> tuple[Any, ...]:
-        """Channels behind each convolution of the stem."""
+        """Channels after each convolution of the stem."""
         between = {"conv3": (stem_width, stem_width * 3 // 2), "patch": ()}
         return (*between.get(self.stem, (stem_width,)), width)
 
@@ -117,7 +117,7 @@ class ConvNeXt(StagedNetwork):
 def _stem_count(
     chosen: ConvNeXtOptions, widths: Sequence[Any], channels: int, size: Size, act: Count
 ) -> tuple[Count, Size]:
-    """The cost of the stem on images of this size, and the size behind it."""
+    """The cost of the stem on images of this size, and the size after it."""
     if chosen.stem == "patch":
         size = size[0] // 4, size[1] // 4
         return convolution(channels, widths[0], 4, size, bias=True) + norm(widths[0]), size
@@ -142,12 +142,12 @@ class ConvNeXtFamily(StagedFamily):
             raise invalid("arch.stem_width", spec.stem_width, "16, the default, as stem patch does not read it")
 
     def check_image(self, spec: ArchSpec, image_shape: ImageShape) -> None:
-        """The stages' strides leave out what is left over, so that small images end before the last stage."""
+        """The stages' strides round down, so that small images vanish before the last stage."""
         stem = ConvNeXtOptions.read(spec.options).stem
         least = {"cifar": 8, "patch": 32}.get(stem, 29)
         if min(image_shape[1:]) < least:
             raise invalid(
-                "image_shape", image_shape, f"at least {least} pixels a side for stem {stem} of family convnext"
+                "image_shape", image_shape, f"at least {least} pixels per side for stem {stem} of family convnext"
             )
 
     def cost_terms(

@@ -57,7 +57,7 @@ def _act_conv_norm(c_in: int, c_out: int, activation: str) -> nn.Module:
 class FactorizedReduce(nn.Module):
     """act, two 1x1 convolutions of every other position, shifted by one, side by side, then BN.
 
-    (B, c_in, H, W) to (B, c_out, H/2, W/2), sizes rounded up: behind an odd size the shifted one reads a row of zeros.
+    (B, c_in, H, W) to (B, c_out, H/2, W/2), sizes rounded up: after an odd size the shifted one reads a row of zeros.
     """
 
     def __init__(self, c_in: int, c_out: int, activation: str) -> None:
@@ -287,7 +287,7 @@ class DARTSFamily(StagedFamily):
         """Raise InputError for images that the auxiliary head cannot average."""
         if DARTSOptions.read(spec.options).auxiliary and min(image_shape[1:]) < _LEAST_SIDE:
             raise invalid(
-                "image_shape", image_shape, f"at least {_LEAST_SIDE} pixels a side with arch.options.auxiliary"
+                "image_shape", image_shape, f"at least {_LEAST_SIDE} pixels per side with arch.options.auxiliary"
             )
 
     def cost_terms(
@@ -303,7 +303,7 @@ class DARTSFamily(StagedFamily):
         act = Count(activation_params(activation))
         size, stages = image_shape[1:], []
         outside = convolution(image_shape[0], stem_width, 3, size) + norm(stem_width)
-        c_before, c_in = stem_width, stem_width  # behind the two cells before the stage
+        c_before, c_in = stem_width, stem_width  # of the two cells before the stage
         auxiliary = Count()
         for stage, (depth, c) in enumerate(zip(depths, widths, strict=True)):
             before, size = size, halved(size) if stage > 0 else size
@@ -328,7 +328,7 @@ class DARTSFamily(StagedFamily):
 def _cell_count(
     edges: Edges, channels: tuple[Any, Any, Any], reduces: bool, sizes: tuple[Size, Size], act: Count
 ) -> tuple[Count, Any]:
-    """The cost of a cell and the channels behind it. channels: as of `Cell`; sizes: before and after its stride."""
+    """The cost of a cell and the channels of its output. channels: as of `Cell`; sizes: before and after its stride."""
     c_before, c_in, c = channels
     entering, size = sizes
     count = act + convolution(c_in, c, 1, entering) + norm(c)

@@ -27,7 +27,7 @@ class DenseNetOptions(StemOptions):
 
     Attributes:
         stem: cifar, a 3x3 convolution at stride 1, or imagenet, a 7x7 one at stride 2, BN, act and a max-pooling.
-        transition_widths: channels behind each of the three transitions; null for half of those before it.
+        transition_widths: channels after each of the three transitions; null for half of those before it.
         expansion: channels between a layer's two convolutions, as a multiple of its growth rate.
     """
 
@@ -44,14 +44,14 @@ class DenseNetOptions(StemOptions):
             require_integer("arch.options.transition_widths", width, 1)
 
     def transition(self, stage: int, channels: Any) -> Any:
-        """Channels behind the transition into the stage, which is counted from 0, from those before it."""
+        """Channels after the transition into the stage, which is counted from 0, from those before it."""
         if self.transition_widths is not None:
             return self.transition_widths[stage - 1]
         return channels // 2
 
 
 class DenseLayer(nn.Module):
-    """BN-act-conv1x1-BN-act-conv3x3, added behind its input: (B, c_in, H, W) to (B, c_in + growth, H, W)."""
+    """BN-act-conv1x1-BN-act-conv3x3, concatenated to its input: (B, c_in, H, W) to (B, c_in + growth, H, W)."""
 
     def __init__(self, c_in: int, growth: int, expansion: int, activation: str) -> None:
         super().__init__()

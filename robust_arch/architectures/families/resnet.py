@@ -38,7 +38,7 @@ class ResNetOptions(StemOptions):
 
     Attributes:
         stem: cifar, a 3x3 convolution at stride 1, or imagenet, a 7x7 one at stride 2 and a max-pooling at stride 2.
-        block: basic, or bottleneck, which four times the stage's width leaves.
+        block: basic, or bottleneck, whose output has four times the stage's width.
         base_width: channels of a bottleneck's 3x3 convolution where the stage's width is 64; 128 in WRN-50-2.
     """
 
@@ -137,7 +137,7 @@ class BasicBlock(_Block):
 
 
 class BottleneckBlock(_Block):
-    """conv1x1-BN-act-conv3x3-BN-act-conv1x1-BN plus shortcut, then act; four times `width` channels leave it.
+    """conv1x1-BN-act-conv3x3-BN-act-conv1x1-BN plus shortcut, then act; its output has four times `width` channels.
 
     The stride is that of the 3x3 convolution, as in torchvision.
     """
@@ -262,7 +262,7 @@ class ResNetFamily(ResidualFamily):
             kept += (depth * 2 * (1 + activated) + projects) * c * after
             c_in = c
         if spec.activation != "relu":
-            kept -= c_in * pixels[-1]  # the last output: the mean behind it keeps nothing
+            kept -= c_in * pixels[-1]  # the last output: the mean after it keeps nothing
         return kept + c_in
 
     def build(self, spec: ArchSpec, num_classes: int, channels: int) -> nn.Module:

@@ -113,7 +113,7 @@ class RobustResBlock(ResidualBlock):
     def count(
         cls, c_in: Any, width: Any, stride: int, before: Size, after: Size, settings: tuple[RobustResNetOptions, str]
     ) -> Count:
-        """Its cost, on feature maps of these sizes before and after the stride."""
+        """Its cost on feature maps of these sizes before and after the stride."""
         chosen, activation = settings
         c_out, inner, act = cls.expansion * width, chosen.inner(width), Count(activation_params(activation))
         projects = (c_in != c_out) | (stride != 1)
@@ -140,7 +140,7 @@ def _published(key: str) -> str:
 
 
 class RobustResNetFamily(PreActFamily):
-    """Three stages of RobustResBlocks, which four times the stage's width leaves."""
+    """Three stages of RobustResBlocks, whose output has four times the stage's width."""
 
     strides = (1, 2, 2)
     options = RobustResNetOptions

@@ -25,10 +25,10 @@ class WideResNetOptions(StemOptions):
 
     Attributes:
         stem: cifar, a 3x3 convolution at stride 1, or imagenet, a 7x7 one at stride 2 and a max-pooling at stride 2.
-        block: basic, or bottleneck, which four times the stage's width leaves.
+        block: basic, or bottleneck, whose output has four times the stage's width.
         activation: per stage instead of `arch.activation`, which remains the head's.
         dropout: per stage instead of `arch.dropout`.
-        se_ratio: channels of a squeeze-excitation behind each branch, as a part of the block's output; 0 for none.
+        se_ratio: channels of a squeeze-excitation after each branch, as a part of the block's output; 0 for none.
     """
 
     block: str | tuple[str, ...] = "basic"
@@ -47,7 +47,7 @@ class WideResNetOptions(StemOptions):
         return replace(self, **{key: as_short_as_possible(key, getattr(self, key), stages) for key in keys})
 
     def stage(self, key: str, stages: int, allowed: Any, default: Any = None) -> tuple[Any, ...]:
-        """The value of `key` in each stage; `default` stands for null. allowed: names, or None for a probability."""
+        """The value of `key` in each stage; `default` replaces null. allowed: names, or None for a probability."""
         values = tuple(default if each is None else each for each in per_stage(key, getattr(self, key), stages))
         for value in values:
             if allowed is None:
