@@ -1,4 +1,4 @@
-"""Stems: for images of some 32 pixels a side, or for the 224 pixels of ImageNet."""
+"""Stems: for images of some 32 pixels per side, or for the 224 pixels of ImageNet."""
 
 from dataclasses import dataclass
 from typing import Any

@@ -59,6 +59,6 @@ def test_images_that_are_too_small_for_the_strides_are_refused(stem, least):
         assert build(spec, 3, (1, least, least + 1))(torch.zeros(1, 1, least, least + 1)).shape == (1, 3)
     for function in (cost, build):
         with pytest.raises(
-            InputError, match=rf"image_shape = .*: expected at least {least} pixels a side for stem {stem}"
+            InputError, match=rf"image_shape = .*: expected at least {least} pixels per side for stem {stem}"
         ):
             function(spec, 3, (1, least - 1, 64))

@@ -131,7 +131,7 @@ def test_the_auxiliary_head_counts_and_acts_in_training_only():
     net.train()(x)
     assert net.network.take_auxiliary_logits().shape == (4, 7)
     assert net.network.take_auxiliary_logits() is None
-    with pytest.raises(InputError, match=r"image_shape = \(3, 16, 32\): expected at least 17 pixels a side"):
+    with pytest.raises(InputError, match=r"image_shape = \(3, 16, 32\): expected at least 17 pixels per side"):
         build(spec, 7, (3, 16, 32))
 
 

@@ -147,7 +147,7 @@ class ConvNeXtFamily(StagedFamily):
         least = {"cifar": 8, "patch": 32}.get(stem, 29)
         if min(image_shape[1:]) < least:
             raise invalid(
-                "image_shape", image_shape, f"at least {least} pixels a side for stem {stem} of family convnext"
+                "image_shape", image_shape, f"at least {least} pixels per side for stem {stem} of family convnext"
             )
 
     def cost_terms(

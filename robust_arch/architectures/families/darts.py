@@ -287,7 +287,7 @@ class DARTSFamily(StagedFamily):
         """Raise InputError for images that the auxiliary head cannot average."""
         if DARTSOptions.read(spec.options).auxiliary and min(image_shape[1:]) < _LEAST_SIDE:
             raise invalid(
-                "image_shape", image_shape, f"at least {_LEAST_SIDE} pixels a side with arch.options.auxiliary"
+                "image_shape", image_shape, f"at least {_LEAST_SIDE} pixels per side with arch.options.auxiliary"
             )
 
     def cost_terms(
