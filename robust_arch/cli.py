@@ -60,7 +60,7 @@ def _print(items: Iterable[Table | str]) -> None:
 
 
 def _study_path(study: str, results_dir: Path) -> Path:
-    """A path as it is, a name inside the results folder."""
+    """The path of a study that is given by path, or by name inside the results folder."""
     given = Path(study)
     here = given.is_file() or (given / "runs").is_dir() or (given / "results.csv").is_file()
     return given if here or "/" in study else results_dir / study
@@ -292,7 +292,7 @@ def merge(
 ) -> None:
     """Join studies that were run on several machines: their records, without weights; no source is changed.
 
-    A run that two of them completed with different numbers is reported and left as it is; exit status is then 1.
+    A run that two of them completed with different numbers is reported and left unchanged; the exit status is then 1.
 
     Example: robust-arch merge machine-a/results/demo machine-b/results/demo --into results/demo
     """

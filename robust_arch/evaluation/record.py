@@ -29,8 +29,8 @@ SCHEMA = 2
 _MEASURES = {"l1_linf": "lipschitz", "kl": "lipschitz_kl", "l2": "lipschitz_l2", "fosc": "fosc"}
 _PARTS = ("diagnostics", "smoothness")
 RESERVED_NAMES = ("clean", "index", "worst_case", *_PARTS)
-"""What no attack may be called: the record's own names."""
-_SUSPICIOUS_P = 0.01  # of the paired test that one step breaks other examples than twenty steps do
+"""Names that no attack may have, because the record uses them."""
+_SUSPICIOUS_P = 0.01  # of the paired test whether one step breaks more images than twenty steps
 
 
 class _ExtensibleAttack(AttackRecord):
@@ -59,7 +59,7 @@ class ExtensibleEvaluation(Evaluation):
 
 @dataclass(frozen=True)
 class Subject:
-    """What is evaluated.
+    """The subject of an evaluation.
 
     Attributes:
         run_id: the run that the checkpoint is of.
@@ -79,7 +79,7 @@ class Subject:
 
 
 class EvaluationRecord:
-    """`folder`/<eval_id>.json and .npz; read if there, extended part by part, written after each."""
+    """`folder`/<eval_id>.json and .npz: read if they exist, extended part by part, written after each part."""
 
     def __init__(self, folder: Path, subject: Subject, examples: Examples) -> None:
         fingerprint = examples.images.fingerprint()
@@ -111,7 +111,7 @@ class EvaluationRecord:
         self._read()
 
     def _read(self) -> None:
-        """Take over what is recorded; a pair that is torn or does not fit counts as nothing recorded."""
+        """Read what is recorded; a pair that is incomplete or does not fit counts as missing."""
         content, arrays = read_json(self.json_path), read_arrays(self.arrays_path)
         if content is None or arrays is None or content.get("schema") != SCHEMA:
             return
@@ -131,16 +131,16 @@ class EvaluationRecord:
 
     @property
     def invalid(self) -> list[str]:
-        """Why none of the numbers may be used; empty where they may."""
+        """Why none of the numbers may be used; empty if they may."""
         reasons: list[str] = self.content["invalid"]
         return reasons
 
     def is_complete(self, settings: EvaluationSettings) -> bool:
-        """Whether all that is asked for is recorded, or a failed check says that there is nothing to record."""
+        """Whether everything requested is recorded, or a failed check rules it out."""
         return self.has_clean and (bool(self.invalid) or not any(self.missing(settings)))
 
     def missing(self, settings: EvaluationSettings) -> Iterator[str]:
-        """Names of the parts that are asked for and not recorded with these very settings and seed."""
+        """Names of the requested parts that are not recorded with these settings and this seed."""
         for named in settings.attacks:
             if not self.has(named, settings.seed) or (settings.save_images and not self._has_images(named.name)):
                 yield named.name
@@ -155,27 +155,27 @@ class EvaluationRecord:
                     yield part
 
     def has(self, named: NamedAttack, seed: int) -> bool:
-        """Whether the attack is recorded on every example with these settings and this seed."""
+        """Whether the attack is recorded with these settings and this seed."""
         recorded = self.content["attacks"].get(named.name)
         return recorded is not None and _same(recorded, named.settings, seed)
 
     def _has_images(self, name: str) -> bool:
-        """Whether the images of the attack as it is recorded are kept, not those of an earlier seed."""
+        """Whether the images of the recorded attack, not those of an earlier seed, are saved."""
         return bool(self.content["attacks"][name]["images"]) and self.images_path(name).is_file()
 
     def images_path(self, name: str) -> Path:
-        """Where attacked images are kept if that is asked for."""
+        """The file of the attacked images, if they are saved."""
         return self.folder / f"{self.eval_id}.{name}.safetensors"
 
     def add_clean(self, clean: Tensor, checks: Sequence[Check], about: Mapping[str, Any]) -> None:
-        """Clean accuracy, the checks before any attack, and the command and provenance of what follows."""
+        """Add clean accuracy, the checks before any attack, and command and provenance of what follows."""
         self.arrays["clean"] = clean.numpy()
         checked = [asdict(check) for check in checks]
         self.content |= {"clean": share(clean), "about": dict(about), "preflight": checked}
         self.write()
 
     def add_attack(self, named: NamedAttack, seed: int, outcome: Outcome) -> None:
-        """An attack on every example. An example counts as robust that is classified correctly at x and at x'."""
+        """Add an attack; an example counts as robust if it is classified correctly at x and at x'."""
         robust = torch.from_numpy(self.arrays["clean"]) & outcome.correct
         self.arrays[named.name] = robust.numpy()
         self.content["attacks"][named.name] = {
@@ -197,7 +197,7 @@ class EvaluationRecord:
         self.write()
 
     def add_cascade(self, settings: EvaluationSettings, standing: Tensor, stages: Sequence[Mapping[str, Any]]) -> None:
-        """The examples that stood every attack of the cascade, and what each attack saw and left."""
+        """Add the examples that withstood every attack of the cascade, and what each attack saw and left."""
         self.arrays[settings.cascade_name] = standing.numpy()
         implementations = {named.attack.implementation: None for named in settings.cascade}
         self.content["attacks"][settings.cascade_name] = {
@@ -214,12 +214,12 @@ class EvaluationRecord:
         self.write()
 
     def add_part(self, part: str, content: Mapping[str, Any], examples: int, seed: int) -> None:
-        """`diagnostics` or `smoothness`, plain data on that many examples."""
+        """Add `diagnostics` or `smoothness`, plain data on `examples` images."""
         self.content[part] = {**content, "examples": examples, "seed": seed}
         self.write()
 
     def take_over(self, other: "EvaluationRecord") -> None:
-        """Record what another checkpoint that holds the same weights got; attacks it lacks stay."""
+        """Copy the results of another checkpoint with the same weights; attacks that it lacks are kept."""
         own = ("eval_id", "run_id", "checkpoint", "weights", "attacks")
         self.content |= {key: value for key, value in other.content.items() if key not in own}
         self.content["attacks"] |= other.content["attacks"]
@@ -227,7 +227,7 @@ class EvaluationRecord:
         self.write()
 
     def forget(self, settings: EvaluationSettings) -> None:
-        """Let all that is asked for be done again, though it is recorded."""
+        """Remove everything requested from the record, so that it is computed again."""
         for name in (*(named.name for named in settings.attacks), settings.cascade_name):
             self.content["attacks"].pop(name, None)
             self.arrays.pop(name, None)
@@ -240,15 +240,15 @@ class EvaluationRecord:
         self.remove_blocks()
 
     def remove_blocks(self) -> None:
-        """Remove what interrupted attacks left on disk."""
+        """Remove the files of interrupted attacks."""
         remove_blocks(self.folder, self.eval_id)
 
     def write(self) -> None:
-        """Replace both files, with the worst case and the verdicts that follow from what they hold."""
+        """Replace both files, with worst case and verdicts up to date."""
         write_pair(self.json_path, self.content, self.arrays)
 
     def summary(self) -> str:
-        """One line with every accuracy and n, or why there is none."""
+        """One line with every accuracy and n, or why the record is invalid."""
         if self.invalid:
             return f"invalid: {'; '.join(self.invalid)}"
         parts = {"clean": self.content["clean"], **self.content["attacks"]}
@@ -260,16 +260,16 @@ class EvaluationRecord:
 
 
 def write_pair(json_path: Path, content: dict[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
-    """Replace a record's two files; worst case and verdicts in `content` become what follows from the rest."""
+    """Replace a record's two files, with worst case and verdicts in `content` up to date."""
     _update_worst_case(content, arrays)
     _update_verdicts(content, arrays)
-    # arrays first: a JSON file then never speaks of an attack whose booleans are not there
+    # arrays first, so that the JSON file never names an attack without booleans
     write_arrays(json_path.with_suffix(".npz"), arrays)
     write_json(json_path, content)
 
 
 def _update_worst_case(content: dict[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
-    """Point-wise over every recorded attack: robust is who was correct at x and under each of them."""
+    """An image is robust in the worst case if it is classified correctly at x and under every recorded attack."""
     if attacks := content["attacks"]:
         worst = np.logical_and.reduce([arrays[name] for name in attacks])
         content["worst_case"] = {**share(torch.from_numpy(worst)), "attacks": sorted(attacks)}
@@ -307,7 +307,7 @@ def share(flags: Tensor) -> dict[str, Any]:
 
 
 def cascade_settings(cascade: Sequence[NamedAttack]) -> list[dict[str, Any]]:
-    """What determines a cascade: its attacks in order."""
+    """The settings of a cascade: its attacks, in order."""
     return [{"attack": named.name, **named.settings} for named in cascade]
 
 
@@ -316,7 +316,7 @@ def _same(recorded: Mapping[str, Any], settings: object, seed: int) -> bool:
 
 
 def _mean(values: Tensor) -> dict[str, Any]:
-    """Mean of (n,) numbers; those that are NaN, where x' = x, are left out and counted."""
+    """Mean of (n,) numbers; NaN, where x' = x, is left out and counted."""
     defined = values[~values.isnan()]
     mean = float(defined.mean()) if len(defined) else None
     return {"mean": mean, "n": len(defined), "left_out": len(values) - len(defined)}

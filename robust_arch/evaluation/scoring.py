@@ -1,4 +1,4 @@
-"""One attack on one set of images: who survives, whose prediction is stable, how far the logits move."""
+"""One attack on one set of images: which survive, which predictions are stable, how far the logits move."""
 
 import json
 import logging

@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 
 
 def launch_until_settled(launcher: Launcher, runs: Sequence[PlannedRun], called: str = "runs") -> None:
-    """Launch what is not done, wait for what another process is doing, and retry what failed.
+    """Launch unfinished runs, wait for those of other processes, and retry failed ones.
 
     A run that failed or was killed has `study.retries` further attempts; one that was not started because a killed
     worker took the launcher down has used none. Returns early if the study is stopped after a failure.

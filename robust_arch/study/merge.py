@@ -1,4 +1,4 @@
-"""Studies that were run on several machines, joined into one folder of records."""
+"""Merging the records of studies that were run on several machines."""
 
 import filecmp
 import json
@@ -20,14 +20,14 @@ from robust_arch.runs.records import ELSEWHERE, PlanFacts, Status
 
 _FILES = ("config.yaml", "result.json", "metrics.csv", "train.log")  # status.json is written anew
 _RANKS = {"completed": 3, "diverged": 2, "failed": 1}
-# what two machines may record differently for one answer: times, hosts, versions and paths
+# what two machines may record differently for the same result: times, hosts, versions and paths
 _CIRCUMSTANCES = frozenset(
     {
         "about", "command", "commit", "device", "finished", "hardware", "images", "implementation", "package_version",
         "seconds", "torch_version", "train_seconds", "versions",
     }
 )  # fmt: skip
-_DERIVED = frozenset({"worst_case", "invalid", "warnings"})  # of an evaluation: they follow from the rest
+_DERIVED = frozenset({"worst_case", "invalid", "warnings"})  # from the rest of an evaluation
 _SHOWN = 3  # differences of a file
 
 Pair = tuple[dict[str, Any], Mapping[str, np.ndarray]]  # an evaluation record: its JSON and its arrays
@@ -35,7 +35,14 @@ Pair = tuple[dict[str, Any], Mapping[str, np.ndarray]]  # an evaluation record: 
 
 @dataclass(frozen=True)
 class Conflict:
-    """Two completed records of one run with other numbers. what: how they differ, the target's number first."""
+    """Two completed records of one run with different numbers.
+
+    Attributes:
+        run_id: of the run.
+        source: the study's folder.
+        file: in the run's folder.
+        what: the differences, the target's number first.
+    """
 
     run_id: str
     source: Path
@@ -45,9 +52,16 @@ class Conflict:
 
 @dataclass
 class MergeOutcome:
-    """Runs by what was done with them; `same` were there already.
+    """What a merge did.
 
-    skipped: (run, source, why). left_out: files, and rows of plan.csv, that do not fit, to why.
+    Attributes:
+        added: runs that the target did not have.
+        replaced: runs that got further in a source.
+        united: runs with more evaluations than before.
+        same: runs that the target had already.
+        skipped: run, source and why.
+        conflicts: runs that were left unchanged because numbers differ.
+        left_out: files, and rows of plan.csv, that do not fit, to the reason.
     """
 
     added: list[str] = field(default_factory=list)
@@ -65,7 +79,7 @@ class MergeOutcome:
 
 
 class _SkippedError(RuntimeError):
-    """The run is left as it is; why, in words."""
+    """Why a run is skipped."""
 
 
 def merge_studies(sources: Sequence[Path], target: Path) -> MergeOutcome:

@@ -27,7 +27,7 @@ class PlannedRun:
     """A run of the plan, with the overrides that a job composes its settings from.
 
     Attributes:
-        run: The run as it is planned.
+        run: The planned run.
         overrides: Hydra overrides; `changed` keeps them in step with the run.
     """
 

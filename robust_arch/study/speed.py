@@ -24,5 +24,5 @@ class Speed:
         return cls(statistics.median(rates), len(rates)) if rates else None
 
     def seconds(self, macs: int, epochs: int) -> float:
-        """How long so many epochs of a network take."""
+        """Seconds that `epochs` epochs of a network with `macs` MACs take."""
         return self.rate * macs * epochs

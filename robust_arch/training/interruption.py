@@ -1,4 +1,4 @@
-"""A run that is told to stop in the middle of an epoch saves its state before it obeys."""
+"""A run that is signalled to stop in the middle of an epoch saves its state first."""
 
 import logging
 import signal

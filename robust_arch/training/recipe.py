@@ -67,7 +67,7 @@ class Recipe:
         ]
 
     def threat_at(self, threat: ThreatModel, epoch: int) -> ThreatModel:
-        """The threat model of an epoch, counted from 0: eps (epoch + 1) / (eps_warmup + 1) during the warm-up."""
+        """The threat model of one epoch, counted from 0: eps (epoch + 1) / (eps_warmup + 1) during the warm-up."""
         if epoch >= self.eps_warmup:
             return threat
         return threat.scaled(Fraction(epoch + 1, self.eps_warmup + 1))
