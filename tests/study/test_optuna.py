@@ -73,7 +73,7 @@ def test_what_is_not_allowed_is_refused_before_any_trial(tmp_path):
     pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
     for override, message in (
         ("search.budget.params=10", "error: search.budget = "),
-        ("study.objectives=[macs]", "error: study.objectives = ['macs']: one per entry of"),
+        ("study.objectives=[macs]", "error: study.objectives = ['macs']: expected one per entry of"),
     ):
         process = call(*ARGUMENTS, override, cwd=tmp_path)
         assert process.returncode == 1
