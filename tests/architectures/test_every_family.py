@@ -56,6 +56,7 @@ def test_the_closed_form_is_what_torch_counts(spec, task):
     assert min(found.stage_params) > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spec", NAMED)
 def test_presets_cost_what_torch_counts(spec):
     shape = (3, 224, 224) if dict(spec.options).get("stem", "cifar") != "cifar" else (3, 32, 32)

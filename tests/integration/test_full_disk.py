@@ -39,7 +39,8 @@ def assert_nothing_torn(folder):
             torch.load(path, weights_only=True)
 
 
-@pytest.mark.parametrize("logger", ["csv", pytest.param("wandb", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("logger", ["csv", "wandb"])
 def test_a_sweep_reports_it_and_leaves_whole_files(small_disk, tmp_path, logger):
     plan = ("search.space.depths=[[1],[1],[1]]", "search.space.widths=[[8],[16],[16,24,32]]", f"logger={logger}")
     arguments = ("robust_arch.train", "-m", *SMALL, *plan, "hydra/sweeper=budget", f"results_dir={small_disk}")

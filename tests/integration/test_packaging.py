@@ -38,6 +38,7 @@ def test_the_wheel_holds_configuration_plugin_and_template(unpacked):
     assert not any(file.startswith(("tests", "conf")) for file in files)
 
 
+@pytest.mark.slow
 def test_it_plans_a_study_from_another_folder(unpacked, tmp_path):
     code = "from robust_arch.common import paths; from robust_arch.cli import main; print(paths.conf_dir()); main()"
     environment = {**os.environ, "PYTHONPATH": str(unpacked), "COLUMNS": "200"}

@@ -29,6 +29,7 @@ def small_images(monkeypatch):
     monkeypatch.setattr(TorchvisionSet, "read", read)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("data", "objective"), [("cifar10", "sat"), ("cifar10", "trades"), ("cifar10", "mart"), ("cifar100", "sat")]
 )

@@ -24,6 +24,7 @@ def assert_same_logits(first, second):
         assert torch.equal(first(x), second(x))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ALL)
 @pytest.mark.parametrize("form", ["safetensors", "onnx"])
 def test_out_and_in_again(form, name, saved, exported):

@@ -31,7 +31,7 @@ DAMAGES = [
     None, True, -1, 0, 1e308, 10**400, "", "\x1b[31mred\n", "\ud800", [], {}, [None], {"a": 1}, GONE, *RAW,
 ]  # fmt: skip
 N = 20
-MOST = 700  # damages of a file; the list of damages and the stride through all of them share no divisor
+MOST = 350  # damages of a file; the list of damages and the stride through all of them share no divisor
 HEAVY = 211  # so many damages share one report and merge
 LOSSES = {"gradient": [0.5, 1.0], "random": [0.5, 0.6], "wins": share(90.0)}
 DIAGNOSTICS = {

@@ -90,6 +90,7 @@ def wait_for(condition, process):
         time.sleep(0.01)
 
 
+@pytest.mark.slow
 def test_killed_in_a_run_and_started_again_it_ends_with_the_same_weights(finished, tmp_path):
     runs = tmp_path / "results" / "tiny" / "runs"
     process = start(tmp_path)
@@ -105,6 +106,7 @@ def test_killed_in_a_run_and_started_again_it_ends_with_the_same_weights(finishe
     assert frames[0].equals(frames[1])
 
 
+@pytest.mark.slow
 def test_sigterm_is_recorded_and_can_be_resumed(tmp_path):
     runs = tmp_path / "results" / "tiny" / "runs"
     process = start(tmp_path, "trainer.max_epochs=500", "search.seeds=[0]")

@@ -118,6 +118,7 @@ def farthest(first, second):
     return max(float((first[name] - second[name]).abs().max()) for name in first)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     # processes start slowly: trades, with its two backward passes, stands for the others in the quick tests
