@@ -110,15 +110,20 @@ class RunFolder:
         return lock.is_held(self._lock)
 
     def read(self) -> RecordedRun:
-        """What is recorded now.
+        """What is recorded now."""
+        status = self.status
+        return RecordedRun(self, status, *self._state_and_end(status), self.result if status else None)
+
+    def _state_and_end(self, status: Status | None) -> tuple[str, str | None]:
+        """State and end that follow from status.json.
 
         A run that is recorded as running while no process holds its lock was killed, and is planned again.
         """
-        status = self.status
-        state, end = (status.state, status.end) if status else ("planned", None)
-        if state == "running":
-            state, end = ("running", None) if self.is_locked else ("planned", "killed")
-        return RecordedRun(self, status, state if state in STATES else "planned", end, self.result if status else None)
+        if status is None:
+            return "planned", None
+        if status.state == "running":
+            return ("running", None) if self.is_locked else ("planned", "killed")
+        return status.state if status.state in STATES else "planned", status.end
 
     @property
     def status(self) -> Status | None:
@@ -142,12 +147,12 @@ class RunFolder:
     @property
     def state(self) -> str:
         """One of STATES."""
-        return self.read().state
+        return self._state_and_end(self.status)[0]
 
     @property
     def end(self) -> str | None:
         """How the last attempt ended, like `out_of_memory`; `killed` if its process is gone and left no record."""
-        return self.read().end
+        return self._state_and_end(self.status)[1]
 
     @property
     def stamp(self) -> int:
@@ -177,7 +182,8 @@ class RunFolder:
             end: how the attempt ended, one of ENDS.
             notes: further fields, like the launcher; None omits one.
         """
-        attempts = (self.status.attempts if self.status else 0) + int(attempt)
+        before = self.status
+        attempts = (before.attempts if before else 0) + int(attempt)
         write_json(
             self._status,
             {
