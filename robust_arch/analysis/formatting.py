@@ -1,10 +1,14 @@
 """Numbers as text: counts, accuracies and costs, with a dash for a number that was not computed."""
 
+import textwrap
+from collections.abc import Iterable
 from typing import Any
 
 import pandas as pd
 
 ABSENT = "-"
+COLUMNS = 80
+"""Characters of a line in a terminal."""
 _PREFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 
@@ -34,3 +38,9 @@ def operations(macs: Any) -> str:
 def decimal_prefix(count: float) -> tuple[float, str]:
     """The largest prefix that `count` fills, as its size and its letter; (1, "") below a thousand."""
     return next(((size, letter) for size, letter in _PREFIXES if count >= size), (1.0, ""))
+
+
+def in_columns(lines: Iterable[str], indent: int = 2) -> str:
+    """The lines as one text; those of more than 80 characters are wrapped, their rest indented."""
+    wrap = textwrap.TextWrapper(COLUMNS, subsequent_indent=" " * indent, break_long_words=False)
+    return "\n".join(wrap.fill(line) if len(line) > COLUMNS else line for line in lines)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Iterator
 from typing import Any
 
 from robust_arch.analysis.bounded import Bounded
 from robust_arch.analysis.effects.estimates import AS_THEY_ARE, PATHS, Curve, Effects
-from robust_arch.analysis.formatting import counted
+from robust_arch.analysis.formatting import counted, in_columns
 
-_WIDTH = 80
 _SHOWN = 5
 _OWN = {
     "MACs at equal parameters": "MACs x2, all else equal",
@@ -32,11 +30,7 @@ _LIMITS = (
 def told(found: Effects) -> str:
     """The largest effect, the tables, and what they do not say."""
     lines = [*_heading(found), "", *_answers(found), "", *_stages(found), *_costs(found), *_notes(found)]
-    return "\n".join(line for each in lines for line in (_filled(each) if len(each) > _WIDTH else [each]))
-
-
-def _filled(text: str) -> list[str]:
-    return textwrap.wrap(text, _WIDTH, subsequent_indent="  ", break_long_words=False)
+    return in_columns(lines)
 
 
 def _heading(found: Effects) -> Iterator[str]:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import textwrap
-
-from robust_arch.analysis.formatting import counted
+from robust_arch.analysis.formatting import counted, in_columns
 from robust_arch.analysis.published.imported import Imported
 
-_WIDTH = 80
 _MOST = 10  # kinds of reasons
 
 
@@ -27,5 +24,4 @@ def told(done: Imported) -> str:
         lines += [f"  {reason}" for reason in done.left_out[:_MOST]]
         if len(done.left_out) > _MOST:
             lines.append(f"  and {len(done.left_out) - _MOST} more kinds of reasons")
-    filled = [textwrap.fill(line, _WIDTH, subsequent_indent="    ", break_long_words=False) for line in lines]
-    return "\n".join([*filled, done.provenance.text()])
+    return f"{in_columns(lines, indent=4)}\n{done.provenance.text()}"

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from robust_arch.analysis.bounded import Bounded
-from robust_arch.analysis.formatting import counted, decimal_prefix
+from robust_arch.analysis.formatting import counted, decimal_prefix, in_columns
 from robust_arch.analysis.scaling.estimates import FURTHER, Scaling
 from robust_arch.analysis.scaling.laws import FORMS
 
-_WIDTH = 80
 _SHOWN = 5
 _LEAST_SLOPE = 1e-3  # exponents are not negative, so 0 is never below an interval
 _RESOURCE = {"params": "parameters", "macs": "multiply-accumulates per image"}
@@ -34,11 +32,7 @@ def told(found: Scaling) -> str:
     lines = [
         *_heading(found), "", *_answer(found), "", *_forms(found), "", *_frontier(found), *_notes(found),
     ]  # fmt: skip
-    return "\n".join(line for each in lines for line in (_filled(each) if len(each) > _WIDTH else [each]))
-
-
-def _filled(text: str) -> list[str]:
-    return textwrap.wrap(text, _WIDTH, subsequent_indent="  ", break_long_words=False)
+    return in_columns(lines)
 
 
 def _heading(found: Scaling) -> Iterator[str]:
