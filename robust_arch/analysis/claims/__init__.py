@@ -2,6 +2,10 @@
 
 from robust_arch.analysis.claims.examine import Examined, examine, examine_all
 from robust_arch.analysis.claims.question import Finding
+from robust_arch.analysis.claims.sites import Sites, without_site_effects
 from robust_arch.analysis.claims.wording import estimate, heading, left_out, numbers
 
-__all__ = ["Examined", "Finding", "estimate", "examine", "examine_all", "heading", "left_out", "numbers"]
+__all__ = [
+    "Examined", "Finding", "Sites", "estimate", "examine", "examine_all", "heading", "left_out", "numbers",
+    "without_site_effects",
+]  # fmt: skip

@@ -13,7 +13,9 @@ from robust_arch.analysis.claims.capacity import capacity
 from robust_arch.analysis.claims.last_stage import last_stage_alone, last_stage_refilled
 from robust_arch.analysis.claims.measured import RESOURCES, Measured, measured
 from robust_arch.analysis.claims.question import Finding
+from robust_arch.analysis.claims.sites import Sites
 from robust_arch.analysis.groups import GROUP_COLUMNS, Group, groups
+from robust_arch.runs import SITE_COLUMNS
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,7 @@ class Examined:
         noisy: architectures whose runs scatter far more than those of the others, with their standard deviations in
             points. They are part of every comparison.
         unequal: whether the scatter differs between architectures by more than chance.
+        sites: of the runs, and whether they matter; None for one site.
         findings: one per claim and setting.
     """
 
@@ -38,6 +41,7 @@ class Examined:
     degrees: int
     noisy: Mapping[str, float]
     unequal: bool
+    sites: Sites | None
     findings: tuple[Finding, ...]
 
 
@@ -74,7 +78,8 @@ def _without_checkpoint(group: Group) -> tuple[Any, ...]:
 
 def once(frame: pd.DataFrame) -> pd.DataFrame:
     """The rows of one study or of several, without duplicates of runs that are in several."""
-    return frame.drop(columns="study").drop_duplicates().assign(study="")
+    compared = frame.columns.difference(("study", *SITE_COLUMNS))  # earlier versions did not record the site
+    return frame[~frame.duplicated(list(compared))].assign(study="")
 
 
 def _is_comparison(group: Group) -> bool:
@@ -103,7 +108,7 @@ def examine(group: Group, *, capacity_alone: bool = False) -> list[Examined]:
 
 def _examined(group: Group, kind: str, found: Measured, *, capacity_alone: bool) -> Examined:
     model, findings = found.model, tuple(_findings(found, capacity_alone=capacity_alone))
-    return Examined(group, kind, model.sigma, model.degrees, found.noisy, found.unequal, findings)
+    return Examined(group, kind, model.sigma, model.degrees, found.noisy, found.unequal, found.sites, findings)
 
 
 def _findings(found: Measured, *, capacity_alone: bool) -> Iterator[Finding]:

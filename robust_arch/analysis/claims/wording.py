@@ -29,6 +29,8 @@ def heading(examined: Examined) -> str:
             " Warning: runs scatter more about some architectures than about others, so the verdicts are less certain "
             "than they look."
         )
+    if examined.sites:
+        text += f" {examined.sites.sentence}"
     return text
 
 
