@@ -73,16 +73,11 @@ def test_provenance_is_kept_and_printed_by_what_reads_the_study(imported, tmp_pa
 
 
 def test_the_same_run_at_two_sites_is_no_copy(imported):
-    mapping = METHODS.replace("values:", "values:\n  hardware: ${site}", 1)
-    assert mapping != METHODS
-    lines = [
-        f"{HEADER},site",
-        *(f"{row},{site}" for row in ROWS[:2] for site in ("lab A", "lab B")),
-        f"{ROWS[0]},lab A",
-    ]
-    done = imported(lines, mapping)
-    frame = read_results(done.path)
-    assert frame["hardware"].tolist() == ["lab A", "lab B"] * 2
+    mapping = METHODS.replace("values: {", 'values: {hardware: "${site}", ')
+    both = [f"{row},{site}" for row in ROWS[:2] for site in ("lab A", "lab B")]
+    again = f"{ROWS[0].replace('84.1', '84.2')},lab A"
+    done = imported([f"{HEADER},site", *both, again], mapping)
+    assert read_results(done.path)["hardware"].tolist() == ["lab A", "lab B"] * 2
     assert done.provenance.left_out == 1
 
 
