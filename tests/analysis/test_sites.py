@@ -169,7 +169,7 @@ def test_claims_report_and_effects_say_the_same_sentence(tmp_path):
     group = study(EACH_ON_BOTH)
     (examined,) = examine(group)
     sentence = examined.sites.sentence
-    assert sentence in section(group, {}, None).examined[0].heading
+    assert sentence in section(group.rows, group, {}, None).examined[0].heading
     (design,) = designs(group)
     assert sentence in " ".join(told(estimate_effects(design, draws=50)).split())
     assert design.y == pytest.approx(examined_values(group), abs=0.5)

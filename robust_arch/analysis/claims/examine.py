@@ -57,18 +57,27 @@ def examine_all(frame: pd.DataFrame) -> list[Examined]:
     Raises:
         InputError: for an architecture of no known family.
     """
+    return [
+        each for group, capacity_alone in _comparisons(frame) for each in examine(group, capacity_alone=capacity_alone)
+    ]
+
+
+def examine_checkpoints(frame: pd.DataFrame, main: Group) -> list[Examined]:
+    """What `examine_all` finds in a group and in those that differ from it in the checkpoint alone, `main` first."""
+    key = _without_checkpoint(main)
+    found = [each for each in _comparisons(frame) if _without_checkpoint(each[0]) == key]
+    found.sort(key=lambda each: each[0].checkpoint != main.checkpoint)
+    return [each for group, capacity_alone in found for each in examine(group, capacity_alone=capacity_alone)]
+
+
+def _comparisons(frame: pd.DataFrame) -> list[tuple[Group, bool]]:
+    """The groups to compare, the largest first, and whether C1 alone is tested in each."""
     rows = once(frame)
     done = rows[rows["status"].isin(("completed", "running")) & rows["worst_case_acc"].between(0, 100)]
     found = [group for group in groups(done) if _is_comparison(group)]
     found.sort(key=lambda group: (-len(group.rows), group.checkpoint != "best"))
     at_best = {_without_checkpoint(group) for group in found if group.checkpoint == "best"}
-    return [
-        examined
-        for group in found
-        for examined in examine(
-            group, capacity_alone=group.checkpoint != "best" and _without_checkpoint(group) in at_best
-        )
-    ]
+    return [(group, group.checkpoint != "best" and _without_checkpoint(group) in at_best) for group in found]
 
 
 def _without_checkpoint(group: Group) -> tuple[Any, ...]:
