@@ -163,9 +163,10 @@ def _scaling_lines(folder: Path) -> Iterator[str]:
     for (checkpoint, form), rows in frame.groupby(["checkpoint", "form"], sort=False):
         own = rows.set_index("what")
         names = ("E", "a", "error at 10 times the largest", "root mean square log error, left-out architectures")
-        cells = [
-            _interval(*own.loc[name, ["value", "low", "high"]], 3, "") if name in own.index else "-" for name in names
-        ]
+        cells = []
+        for name in names:
+            value, low, high = own.loc[name, ["value", "low", "high"]] if name in own.index else (None, None, None)
+            cells.append(_interval(value, low, high, 3, ""))
         yield f"| {checkpoint} | {form} | {' | '.join(cells)} |"
 
 
