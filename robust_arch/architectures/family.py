@@ -196,15 +196,6 @@ class StagedFamily(Family):
         if spec.dropout and not self.has_dropout:
             raise invalid("arch.dropout", spec.dropout, f"0, as family {spec.family} has no dropout")
 
-    def pixels(self, image_shape: ImageShape) -> tuple[int, ...]:
-        """Positions of the feature map before the stages and after each of them, where the stem has stride 1."""
-        _, height, width = image_shape
-        pixels = [height * width]
-        for stride in self.strides:
-            height, width = -(-height // stride), -(-width // stride)
-            pixels.append(height * width)
-        return tuple(pixels)
-
 
 def family_names() -> list[str]:
     """All families: the modules of `robust_arch.architectures.families`."""

@@ -10,13 +10,16 @@ from functools import partial
 from types import MappingProxyType
 from typing import Any, Self
 
-from robust_arch.architectures.family import ImageShape, KeyNames
-from robust_arch.architectures.layers import ACTIVATIONS, activation_copies
+from robust_arch.architectures.family import KeyNames
+from robust_arch.architectures.layers import ACTIVATIONS
 from robust_arch.architectures.options import as_short_as_possible, per_stage, require_choice, require_number
 from robust_arch.architectures.preactivation import BLOCKS, BlockSettings, PreActFamily
 from robust_arch.architectures.residual import Stage
 from robust_arch.architectures.spec import ArchSpec
 from robust_arch.architectures.stems import StemOptions
+
+
+PADDINGS = ("symmetric", "same")
 
 
 @dataclass(frozen=True)
@@ -29,15 +32,19 @@ class WideResNetOptions(StemOptions):
         activation: per stage instead of `arch.activation`, which remains the head's.
         dropout: per stage instead of `arch.dropout`.
         se_ratio: channels of a squeeze-excitation after each branch, as a part of the block's output; 0 for none.
+        padding: symmetric, one row and column of zeros on each side of a 3x3 convolution; or same, at stride 2 at the
+            end only where the size is even, as TensorFlow pads (Gowal et al. 2020).
     """
 
     block: str | tuple[str, ...] = "basic"
     activation: str | tuple[str, ...] | None = None
     dropout: float | tuple[float, ...] | None = None
     se_ratio: float = 0.0
+    padding: str = "symmetric"
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        require_choice("padding", self.padding, PADDINGS)
         require_number("se_ratio", self.se_ratio, 0, 16)
         object.__setattr__(self, "se_ratio", float(self.se_ratio))
 
@@ -96,8 +103,11 @@ class WideResNetFamily(PreActFamily):
         activations = chosen.stage("activation", number, ACTIVATIONS, activation)
         dropouts = chosen.stage("dropout", number, None, dropout)
         stages = zip(blocks, depths, widths, self.strides, activations, dropouts, strict=True)
+        common = {"se_ratio": chosen.se_ratio, "same_padding": chosen.padding == "same"}
         return [
-            Stage(BLOCKS[block], depth, width, stride, BlockSettings(act, drop, chosen.se_ratio, self.raw_shortcut))
+            Stage(
+                BLOCKS[block], depth, width, stride, BlockSettings(act, drop, raw_shortcut=self.raw_shortcut, **common)
+            )
             for block, depth, width, stride, act, drop in stages
         ]
 
@@ -105,23 +115,6 @@ class WideResNetFamily(PreActFamily):
         """With squeeze-excitation, which multiplies features with features, there is no bound."""
         chosen = WideResNetOptions.read(spec.options)
         return chosen.stem == "cifar" and not chosen.se_ratio
-
-    def kept_activations(self, spec: ArchSpec, image_shape: ImageShape) -> int | None:
-        """Numbers per image kept for the backward pass, from the layers' shapes; None where options are set."""
-        if spec.options:
-            return None
-        pixels = self.pixels(image_shape)
-        activated = activation_copies(spec.activation)
-        # inside a block: BatchNorm's input, what the activation keeps; dropout: its mask and what conv2 then keeps
-        inner = 2 + max(activated, 2) if spec.dropout else 1 + activated
-        kept = image_shape[0] * pixels[0]
-        c_in, before = spec.stem_width, pixels[0]
-        for depth, c, after in zip(spec.depths, spec.widths, pixels[1:], strict=True):
-            entering = c_in * before + (depth - 1) * c * after
-            kept += (1 + activated) * entering + inner * depth * c * after
-            c_in, before = c, after
-        # input of the last BatchNorm and what the last activation keeps; the linear layer keeps the pooled features
-        return kept + max(activated, 2) * c_in * before + c_in
 
 
 FAMILY = WideResNetFamily()
