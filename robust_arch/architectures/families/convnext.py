@@ -5,12 +5,13 @@ Needs the extra `timm`. The published networks have activation gelu.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from torch import Tensor, nn
 
 from robust_arch.architectures.counting import Count, Size, convolution, cost_terms_of, linear, norm, pixels, strided
-from robust_arch.architectures.family import CostTerms, ImageShape, StagedFamily, StagedNetwork
+from robust_arch.architectures.family import CostTerms, ImageShape, KeyNames, StagedFamily, StagedNetwork
 from robust_arch.architectures.layers import GlobalAveragePool, activation_copies, activation_params, make_activation
 from robust_arch.architectures.options import Options, require_choice
 from robust_arch.architectures.spec import ArchSpec
@@ -129,6 +130,17 @@ def _stem_count(
     return count, size
 
 
+def _timm_names(key: str) -> str:
+    """The names of timm's ConvNeXt, whose blocks these are."""
+    module, _ = key.split(".", 1)
+    return f"head.{key}" if module in ("norm", "fc") else key
+
+
+def _singh(key: str) -> str:
+    """The names of Singh et al. 2023: timm's, with the stem inside a block of its own."""
+    return f"stem.{key}" if key.startswith("stem.") else _timm_names(key)
+
+
 def _kept_by_norm(channels: int, positions: int) -> int:
     """Kept by a LayerNorm at so many positions: its input, and mean and standard deviation of each position."""
     return (channels + 2) * positions
@@ -139,6 +151,12 @@ class ConvNeXtFamily(StagedFamily):
 
     strides = (1, 2, 2, 2)
     options = ConvNeXtOptions
+    published_keys = MappingProxyType(
+        {
+            "timm": KeyNames(_timm_names, stem="stem.0.weight", options={"stem": ("patch",)}),
+            "singh2023": KeyNames(_singh, stem="stem.0.weight", options={"stem": ("conv", "conv3")}),
+        }
+    )
 
     def validate(self, spec: ArchSpec) -> None:
         """As for every `StagedFamily`; stem patch has no width."""

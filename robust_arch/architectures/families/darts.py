@@ -6,6 +6,7 @@ its output. Each stage but the first begins with a reduction cell, whose operati
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from robust_arch.architectures.counting import Count, Size, convolution, cost_terms_of, halved, linear, norm, pixels
-from robust_arch.architectures.family import AuxiliaryNetwork, CostTerms, ImageShape, StagedFamily
+from robust_arch.architectures.family import AuxiliaryNetwork, CostTerms, ImageShape, KeyNames, StagedFamily
 from robust_arch.architectures.layers import GlobalAveragePool, activation_copies, activation_params, make_activation
 from robust_arch.architectures.options import Options
 from robust_arch.architectures.spec import ArchSpec
@@ -273,6 +274,31 @@ def _where(condition: Any, yes: Any, no: Any) -> Any:
     return condition * yes + (1 - condition * 1) * no
 
 
+def _liu(key: str) -> str:
+    """The names of Liu et al. 2019: `cells.0.preprocess0.op.1.weight`."""
+    module, rest = key.split(".", 1)
+    if module == "auxiliary":
+        _, layer, tensor = rest.split(".")
+        # their head has no second pooling, no layer that flattens, and the linear layer outside
+        number = int(layer) - (layer != "0")
+        return f"auxiliary_head.{'classifier' if layer == '10' else f'features.{number}'}.{tensor}"
+    if module != "cells":
+        return f"{({'stem': 'stem.0', 'stem_norm': 'stem.1', 'fc': 'classifier'})[module]}.{rest}"
+    cell, part, rest = rest.split(".", 2)
+    operation = ""
+    if part == "operations":
+        number, rest = rest.split(".", 1)
+        operation = f".{number}"
+    # a sequence of layers is called op; a FactorizedReduce is not one
+    first, tensor = rest.split(".", 1)
+    inside = f"op.{rest}" if first.isdigit() else f"{_REDUCTION[first]}.{tensor}"
+    return f"cells.{cell}.{_PARTS[part]}{operation}.{inside}"
+
+
+_PARTS = {"before": "preprocess0", "entering": "preprocess1", "operations": "_ops"}
+_REDUCTION = {"activation": "relu", "conv1": "conv_1", "conv2": "conv_2", "bn": "bn"}
+
+
 class DARTSFamily(StagedFamily):
     """Three stages of cells; the closed-form cost counts convolutions and the linear layer.
 
@@ -282,6 +308,7 @@ class DARTSFamily(StagedFamily):
     strides = STRIDES
     has_dropout = True
     options = DARTSOptions
+    published_keys = MappingProxyType({"liu2019": KeyNames(_liu, unused=("auxiliary_head.",))})
 
     def check_image(self, spec: ArchSpec, image_shape: ImageShape) -> None:
         """Raise InputError for images that the auxiliary head cannot average."""

@@ -18,7 +18,6 @@ from robust_arch.architectures.residual import Stage
 from robust_arch.architectures.spec import ArchSpec
 from robust_arch.architectures.stems import StemOptions
 
-
 PADDINGS = ("symmetric", "same")
 
 
@@ -64,6 +63,7 @@ class WideResNetOptions(StemOptions):
         return values
 
 
+_SYMMETRIC = {"padding": ("symmetric",)}
 _BLOCK = re.compile(r"stages\.(\d+)\.(\d+)\.(.+)")
 
 
@@ -76,6 +76,22 @@ def _published(key: str, *, stage: str, first: int, stem: str) -> str:
     return f"{({'stem': stem, 'bn': 'bn1'}).get(module, module)}.{tensor}"
 
 
+_GOWAL = {"bn1": "batchnorm_0", "conv1": "conv_0", "bn2": "batchnorm_1", "conv2": "conv_1", "activation1": "relu_0"}
+_GOWAL |= {"bn3": "batchnorm_2", "conv3": "conv_2", "activation2": "relu_1", "activation3": "relu_2"}
+_GOWAL_OUTSIDE = {"stem": "init_conv", "bn": "batchnorm", "activation": "relu", "fc": "logits"}
+
+
+def _gowal(key: str) -> str:
+    """The names of Gowal et al. 2020: `layer.0.block.0.conv_0.weight`."""
+    if match := _BLOCK.fullmatch(key):
+        stage, block, tensor = match.groups()
+        module, rest = tensor.split(".", 1)
+        rest = rest.replace("fc.0.", "fc1.").replace("fc.2.", "fc2.")
+        return f"layer.{stage}.block.{block}.{_GOWAL.get(module, module)}.{rest}"
+    module, tensor = key.split(".")
+    return f"{_GOWAL_OUTSIDE[module]}.{tensor}"
+
+
 class WideResNetFamily(PreActFamily):
     """Three stages of basic or bottleneck blocks; the closed-form cost counts convolutions and linear layers."""
 
@@ -83,11 +99,17 @@ class WideResNetFamily(PreActFamily):
     has_dropout = True
     options = WideResNetOptions
     # huang2021: also RobustBench's files; trades: also the code of MART and AWP, all of which save a second first
-    # stage, sub_block1, that their forward pass leaves out
+    # stage, sub_block1, that their forward pass leaves out; gowal2020: also Rebuffi et al. 2021, Wang et al. 2023, and
+    # RaWRN (Peng et al. 2023), whose squeeze-excitation is that of torchvision
     published_keys = MappingProxyType(
         {
-            "huang2021": KeyNames(partial(_published, stage="blocks.", first=0, stem="stem_conv")),
-            "trades": KeyNames(partial(_published, stage="block", first=1, stem="conv1"), unused=("sub_block1.",)),
+            "huang2021": KeyNames(partial(_published, stage="blocks.", first=0, stem="stem_conv"), options=_SYMMETRIC),
+            "trades": KeyNames(
+                partial(_published, stage="block", first=1, stem="conv1"), unused=("sub_block1.",), options=_SYMMETRIC
+            ),
+            "gowal2020": KeyNames(
+                _gowal, as_convolutions=("se.fc.0.weight", "se.fc.2.weight"), options={"padding": ("same",)}
+            ),
         }
     )
     raw_shortcut = True
@@ -102,14 +124,12 @@ class WideResNetFamily(PreActFamily):
         blocks = chosen.stage("block", number, BLOCKS)
         activations = chosen.stage("activation", number, ACTIVATIONS, activation)
         dropouts = chosen.stage("dropout", number, None, dropout)
-        stages = zip(blocks, depths, widths, self.strides, activations, dropouts, strict=True)
-        common = {"se_ratio": chosen.se_ratio, "same_padding": chosen.padding == "same"}
-        return [
-            Stage(
-                BLOCKS[block], depth, width, stride, BlockSettings(act, drop, raw_shortcut=self.raw_shortcut, **common)
-            )
-            for block, depth, width, stride, act, drop in stages
+        settings = [
+            BlockSettings(each, drop, chosen.se_ratio, self.raw_shortcut, chosen.padding == "same")
+            for each, drop in zip(activations, dropouts, strict=True)
         ]
+        stages = zip(blocks, depths, widths, self.strides, settings, strict=True)
+        return [Stage(BLOCKS[block], *rest) for block, *rest in stages]
 
     def is_bounded(self, spec: ArchSpec) -> bool:
         """With squeeze-excitation, which multiplies features with features, there is no bound."""
