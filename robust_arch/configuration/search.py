@@ -9,7 +9,7 @@ from robust_arch.architectures import PRESETS, ImageShape, cost
 from robust_arch.configuration.nodes import field_names, known_keys, plain
 from robust_arch.configuration.settings import read_integer, read_spec
 from robust_arch.errors import invalid, require_integer
-from robust_arch.search import Budget, Sample, Space, Tie, Variants
+from robust_arch.search import Budget, Sample, Scaling, Space, Tie, Variants
 
 
 def search_group(cfg: DictConfig, name: str, names: Iterable[str]) -> dict[str, Any]:
@@ -46,6 +46,31 @@ def read_space(cfg: DictConfig) -> Space:
         depths, widths = (tuple((value,) for value in values) for values in (spec.depths, spec.widths))
         space |= {"depths": depths, "widths": widths}
     return Space(template=spec, tie=tie, **space)
+
+
+def read_scaled(cfg: DictConfig, budget: Budget, num_classes: int, image_shape: ImageShape) -> Space | None:
+    """The group `search.scaling` as a space of the one network that its rule finds; None without a rule.
+
+    Raises:
+        InputError: if a space is set too, or no network of the rule meets the budget.
+    """
+    scaling = search_group(cfg, "scaling", field_names(Scaling))
+    if scaling["rule"] is None:
+        if scaling["blocks"] is not None:
+            raise invalid("search.scaling.blocks", scaling["blocks"], "null where search.scaling.rule is null")
+        return None
+    space = search_group(cfg, "space", field_names(Space) - {"template"})
+    step = space.pop("width_step")
+    if given := [key for key, value in space.items() if value is not None and not _is_unset(value)]:
+        raise invalid(f"search.space.{given[0]}", space[given[0]], "null where search.scaling.rule sets the network")
+    spec = Scaling(**scaling).network(budget, read_spec(cfg.arch), step, num_classes, image_shape)
+    depths, widths = (tuple((value,) for value in values) for values in (spec.depths, spec.widths))
+    return Space(template=spec, depths=depths, widths=widths)
+
+
+def _is_unset(value: Any) -> bool:
+    """Whether a value is a group whose keys are all null or false."""
+    return isinstance(value, dict) and all(inner in (None, False) for inner in value.values())
 
 
 def read_sample(cfg: DictConfig) -> Sample:

@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 
 from robust_arch.configuration.evaluation import Finalists, evaluation_keys, read_finalists, read_threat
 from robust_arch.configuration.nodes import as_override
-from robust_arch.configuration.search import read_budget, read_sample, read_seeds, read_space
+from robust_arch.configuration.search import read_budget, read_sample, read_scaled, read_seeds, read_space
 from robust_arch.configuration.settings import Settings, read_settings
 from robust_arch.data import ImageSet
 from robust_arch.errors import InputError, invalid
@@ -110,7 +110,8 @@ def plan_study(cfg: DictConfig, overrides: Sequence[str]) -> StudyPlan:
     base = Run.load(settings)
     train = base.splits.train
     task = (train.num_classes, train.image_shape)
-    space, budget, seeds = read_space(cfg), read_budget(cfg, *task), read_seeds(cfg)
+    budget, seeds = read_budget(cfg, *task), read_seeds(cfg)
+    space = read_scaled(cfg, budget, *task) or read_space(cfg)
     members = read_sample(cfg).of(space.members(budget, *task), *task, budget.counted)
     if not members.specs:
         nearest = f"; nearest: {members.rejected[0].description}: {members.rejected[0].reason}" * bool(members.rejected)
