@@ -34,27 +34,62 @@ class Objective(ABC):
     @property
     def is_adversarial(self) -> bool:
         """Whether training attacks its images; natural training does not."""
-        return True
+        return False
 
-    @abstractmethod
-    def __call__(self, net: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, seed: int, index: Tensor) -> Loss:
-        """The loss of one batch.
+    def adversarial(
+        self,
+        net: nn.Module,
+        x: Tensor,
+        y: Tensor,
+        threat: ThreatModel,
+        seed: int,
+        index: Tensor,  # noqa: ARG002
+    ) -> Tensor:
+        """The images x' of the inner maximisation, (B, C, H, W); without one, x itself.
 
         Args:
-            net: the network, in training mode.
+            net: the network, in training mode; attacks see it in evaluation mode.
             x: images (B, C, H, W) in [0, 1].
             y: labels (B,).
             threat: what the inner maximisation may do.
             seed: of this step's inner maximisation.
             index: (B,) positions of the examples in the training set.
         """
+        return x
+
+    @abstractmethod
+    def loss(self, net: nn.Module, x: Tensor, x_adv: Tensor, y: Tensor) -> Loss:
+        """The outer loss of one batch, for images x, adversarial images x_adv (both (B, C, H, W)) and labels y (B,)."""
+
+    def __call__(self, net: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, seed: int, index: Tensor) -> Loss:
+        """Inner maximisation, then the outer loss at its result; arguments as in `adversarial`."""
+        return self.loss(net, x, self.adversarial(net, x, y, threat, seed, index), y)
 
 
 @dataclass(frozen=True, kw_only=True)
-class RegularizedObjective(Objective):
-    """A loss plus beta times a smoothness term; `attack` is the inner maximisation."""
+class AdversarialObjective(Objective):
+    """An objective with an inner maximisation, `attack`."""
 
     attack: Attack
+
+    @property
+    def is_adversarial(self) -> bool:
+        """True."""
+        return True
+
+    def adversarial(
+        self, net: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, seed: int, index: Tensor
+    ) -> Tensor:
+        """The result of `attack`; x where the objective does not use it."""
+        if not self.is_adversarial:
+            return x
+        return self.attack(net, x, y, threat, seed=seed, index=index, check=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RegularizedObjective(AdversarialObjective):
+    """A loss plus beta times a smoothness term."""
+
     beta: float = 6.0
 
     def __post_init__(self) -> None:

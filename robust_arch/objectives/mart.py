@@ -6,7 +6,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from robust_arch.attacks import ThreatModel
 from robust_arch.attacks.losses import kl_divergence
 from robust_arch.objectives.base import Loss, RegularizedObjective
 
@@ -21,9 +20,8 @@ def boosted_cross_entropy(logits_adv: Tensor, y: Tensor) -> Tensor:
 class MART(RegularizedObjective):
     """Mean of BCE(f(x'), y) + beta * KL(p(x) || p(x')) * (1.0000001 - p_y(x)); the constants are the authors'."""
 
-    def __call__(self, net: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, seed: int, index: Tensor) -> Loss:
+    def loss(self, net: nn.Module, x: Tensor, x_adv: Tensor, y: Tensor) -> Loss:
         """Natural pass first, then the adversarial one."""
-        x_adv = self.attack(net, x, y, threat, seed=seed, index=index, check=False)
         logits = net(x).float()
         logits_adv = net(x_adv).float()
         boosted = boosted_cross_entropy(logits_adv, y).mean()
