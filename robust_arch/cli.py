@@ -80,7 +80,73 @@ def _joined(studies: list[str], results_dir: Path) -> "pd.DataFrame":
     return pd.concat([rows for rows in frames if len(rows)] or frames, ignore_index=True)
 
 
-@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+_PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        print(f"robust-arch {version('robust-arch')}")
+        raise typer.Exit
+
+
+@app.callback()
+def top(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="print the version and exit")
+    ] = False,
+) -> None:
+    """The tools around a study: plan it, follow it, read it."""
+
+
+@app.command(context_settings=_PASS_ON, add_help_option=False)
+def train(context: typer.Context) -> None:
+    """Train one run, or a study with -m study=NAME.
+
+    The same as `python -m robust_arch.train`.
+
+    Example: robust-arch train -m study=demo
+    """
+    from robust_arch.train import main as run
+
+    sys.argv[1:] = context.args
+    run()
+
+
+@app.command(context_settings=_PASS_ON, add_help_option=False)
+def evaluate(context: typer.Context) -> None:
+    """Evaluate a checkpoint, this project's or a published one.
+
+    The same as `python -m robust_arch.evaluate`.
+
+    Example: robust-arch evaluate checkpoint=results/demo/runs/A/checkpoints/best.ckpt
+    """
+    from robust_arch.evaluate import main as run
+
+    sys.argv[1:] = context.args
+    run()
+
+
+@app.command("list")
+def list_(
+    group: Annotated[str | None, typer.Argument(help="one group alone, like studies, arch or attacks")] = None,
+    config_dir: Annotated[Path | None, typer.Option(help="a folder of your own groups, as training takes it")] = None,
+) -> None:
+    """List what can be chosen: studies, arch, attacks and so on.
+
+    Example: robust-arch list studies
+    """
+    from robust_arch.configuration.listing import listed
+
+    for name, choices in listed(group, config_dir).items():
+        table = Table("name", "what it is", title=name, title_justify="left", box=None, pad_edge=False)
+        for choice, line in choices.items():
+            table.add_row(choice, line)
+        _print([table, ""])
+
+
+@app.command(context_settings=_PASS_ON)
 def plan(
     context: typer.Context,
     sample: Annotated[int | None, typer.Option(help="plan this many architectures, spread evenly")] = None,

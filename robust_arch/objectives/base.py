@@ -4,7 +4,8 @@ import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 
-from torch import Tensor, nn
+from torch import Tensor
+from torch.nn import Module
 
 from robust_arch.attacks import Attack, ThreatModel
 from robust_arch.errors import invalid
@@ -36,15 +37,7 @@ class Objective(ABC):
         """Whether training attacks its images; natural training does not."""
         return False
 
-    def adversarial(
-        self,
-        net: nn.Module,
-        x: Tensor,
-        y: Tensor,
-        threat: ThreatModel,
-        seed: int,
-        index: Tensor,  # noqa: ARG002
-    ) -> Tensor:
+    def adversarial(self, net: Module, x: Tensor, y: Tensor, threat: ThreatModel, seed: int, index: Tensor) -> Tensor:  # noqa: ARG002
         """The images x' of the inner maximisation, (B, C, H, W); without one, x itself.
 
         Args:
@@ -58,10 +51,10 @@ class Objective(ABC):
         return x
 
     @abstractmethod
-    def loss(self, net: nn.Module, x: Tensor, x_adv: Tensor, y: Tensor) -> Loss:
+    def loss(self, net: Module, x: Tensor, x_adv: Tensor, y: Tensor) -> Loss:
         """The outer loss of one batch, for images x, adversarial images x_adv (both (B, C, H, W)) and labels y (B,)."""
 
-    def __call__(self, net: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, seed: int, index: Tensor) -> Loss:
+    def __call__(self, net: Module, x: Tensor, y: Tensor, threat: ThreatModel, seed: int, index: Tensor) -> Loss:
         """Inner maximisation, then the outer loss at its result; arguments as in `adversarial`."""
         return self.loss(net, x, self.adversarial(net, x, y, threat, seed, index), y)
 
@@ -77,9 +70,7 @@ class AdversarialObjective(Objective):
         """True."""
         return True
 
-    def adversarial(
-        self, net: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, seed: int, index: Tensor
-    ) -> Tensor:
+    def adversarial(self, net: Module, x: Tensor, y: Tensor, threat: ThreatModel, seed: int, index: Tensor) -> Tensor:
         """The result of `attack`; x where the objective does not use it."""
         if not self.is_adversarial:
             return x
