@@ -93,6 +93,11 @@ class Attackable(Protocol):
         """That form, with the current weights. x: the images to come, (B, C, H, W) in [0, 1]."""
 
 
+def other_form(net: nn.Module, x: Tensor) -> nn.Module:
+    """The form of an `Attackable` that attacks see; any other network itself. x: the images to come."""
+    return net.attacked(x) if isinstance(net, Attackable) else net
+
+
 class Attack(ABC):
     """An attack: a subclass implements `run`; the call around it gives the guarantees.
 
@@ -103,7 +108,10 @@ class Attack(ABC):
     """
 
     block_size: int | None = None
-    """Examples that one call must see together, for attacks whose result depends on it; else None."""
+    """Examples that one call must see together, for attacks whose result depends on it; else None.
+
+    Such an attack decides by itself when an image is misclassified, so `run` is given an `Attackable` as it is.
+    """
 
     @property
     def reach(self) -> Fraction:
@@ -164,7 +172,7 @@ class Attack(ABC):
             x, y, index = x.detach().clone(), y.detach().clone(), index.detach().clone()
             with torch.no_grad():
                 region = threat.scaled(self.reach).region(x)
-            attacked = net.attacked(x) if isinstance(net, Attackable) else net
+            attacked = other_form(net, x) if self.block_size is None else net
             with undisturbed(attacked), _labels_checked(attacked, y) if check else nullcontext():
                 x_adv = self.run(attacked, x, y, threat, seed, index).detach()
             if check and not bool(torch.isfinite(x_adv).all()):

@@ -1,5 +1,6 @@
 """The plan of a study: its runs inside the budget, all checked before any of them starts."""
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -8,18 +9,27 @@ from hydra.core.config_loader import ConfigLoader
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from robust_arch.configuration.evaluation import Finalists, evaluation_keys, read_finalists, read_threat
+from robust_arch.configuration.evaluation import (
+    Finalists,
+    evaluation_keys,
+    read_evaluation,
+    read_finalists,
+    read_threat,
+)
 from robust_arch.configuration.nodes import as_override
 from robust_arch.configuration.search import read_budget, read_sample, read_seeds, read_space
 from robust_arch.configuration.settings import Settings, read_settings
 from robust_arch.data import ImageSet
 from robust_arch.errors import InputError, invalid
+from robust_arch.evaluation import EvaluationSettings
 from robust_arch.execution.run import Run
 from robust_arch.runs import StudyFolder
 from robust_arch.runs.study import PLAN_COLUMNS
 from robust_arch.search import Budget, Candidates, Halving
 from robust_arch.study.composition import configurations
 from robust_arch.study.optimiser import read_objectives, refuse_allocation
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -147,7 +157,20 @@ def checked_finalists(cfg: DictConfig, test: ImageSet) -> Finalists | None:
     finalists = read_finalists(cfg)
     if finalists is not None:
         finalists.evaluation.require_fits(len(test), test.num_classes, read_threat(cfg.threat).eps)
+        _warn_of_incomparable(finalists.evaluation, read_evaluation(cfg.evaluate), len(test))
     return finalists
+
+
+def _warn_of_incomparable(finalists: EvaluationSettings, others: EvaluationSettings, test_size: int) -> None:
+    """Log it if finalists get further attacks on the images of the other runs: their worst case is then another one."""
+    known = {named.name for named in others.attacks}
+    further = [named.name for named in finalists.attacks if named.name not in known]
+    if further and (finalists.n or test_size) == (others.n or test_size):
+        log.warning(
+            "study.finalists.n = %s: the images of evaluate.n, so the finalists' rows have %s in their worst case and "
+            "are compared with no other run; with another number they have further rows",
+            finalists.n, ", ".join(further),
+        )  # fmt: skip
 
 
 def finalist_runs(trained: Sequence[PlannedRun], finalists: Finalists) -> list[PlannedRun]:
