@@ -12,9 +12,7 @@ from torch import Tensor, nn
 from robust_arch.architectures import ArchSpec
 from robust_arch.attacks import Attack, ThreatModel
 from robust_arch.errors import invalid
-
-USUAL_BETA = 6.0  # of TRADES (Zhang et al. 2019) and, in the code of Huang et al. 2021, of MART
-
+from robust_arch.runs.labels import USUAL_BETA, with_beta
 
 @dataclass(frozen=True)
 class Loss:
@@ -138,9 +136,7 @@ class RegularizedObjective(AdversarialObjective):
     @property
     def label(self) -> str:
         """The name, with a beta other than 6: `trades-beta9`, or `trades-beta1:6,10:12` for a mapping."""
-        if isinstance(self.beta, Mapping):
-            return f"{self.name}-beta{','.join(f'{factor:g}:{beta:g}' for factor, beta in self.beta.items())}"
-        return str(self.name) if self.beta == USUAL_BETA else f"{self.name}-beta{self.beta:g}"
+        return with_beta(str(self.name), self.beta)
 
     @property
     def has_beta(self) -> bool:
