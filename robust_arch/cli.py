@@ -45,6 +45,10 @@ RESULTS = Path("results")
 StudiesArgument = Annotated[
     list[str], typer.Argument(help="studies by name or path, or results.csv files, read as one", metavar="STUDY...")
 ]
+BestBeta = Annotated[
+    bool,
+    typer.Option("--best-beta", help="of each architecture only the runs whose beta is best by held-out accuracy"),
+]
 _WATCH_SECONDS = "5"
 _LONGEST_WATCH = 86_400  # seconds, a day
 
@@ -66,8 +70,8 @@ def _study_path(study: str, results_dir: Path) -> Path:
     return given if here or "/" in study else results_dir / study
 
 
-def _joined(studies: list[str], results_dir: Path) -> "pd.DataFrame":
-    """The rows of all studies; prints the provenance of imported ones."""
+def _joined(studies: list[str], results_dir: Path, *, best_beta: bool = False) -> "pd.DataFrame":
+    """The rows of all studies; prints the provenance of imported ones, and the choice of each architecture's beta."""
     import pandas as pd
 
     from robust_arch.analysis.published import provenance_of
@@ -77,7 +81,14 @@ def _joined(studies: list[str], results_dir: Path) -> "pd.DataFrame":
     frames = [read_results(path) for path in paths]
     _print(f"{provenance.text()}\n" for path in paths if (provenance := provenance_of(path)))
     # the columns of a study without rows have no type, which would take away those of the other studies
-    return pd.concat([rows for rows in frames if len(rows)] or frames, ignore_index=True)
+    joined = pd.concat([rows for rows in frames if len(rows)] or frames, ignore_index=True)
+    if best_beta:
+        from robust_arch.analysis.best_beta import held_out_accuracies, with_best_beta
+
+        joined, choices = with_best_beta(joined, held_out_accuracies(paths))
+        _print(["beta chosen by mean robust accuracy on held-out images (runs), not on test images:"])
+        _print([*map(str, choices), ""])
+    return joined
 
 
 _PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
@@ -240,6 +251,7 @@ def report(study: StudyArgument, results_dir: ResultsDir = RESULTS) -> None:
 def claims(
     studies: StudiesArgument,
     results_dir: ResultsDir = RESULTS,
+    best_beta: BestBeta = False,
 ) -> None:
     """Test the claims C1 to C3 on recorded runs: statement, statistic with a 95% interval, and verdict for each.
 
@@ -251,7 +263,7 @@ def claims(
     """
     from robust_arch.analysis.claims import examine_all, heading, left_out, numbers
 
-    frame = _joined(studies, results_dir)
+    frame = _joined(studies, results_dir, best_beta=best_beta)
     found = examine_all(frame)
     if not found:
         raise InputError("claims: no two architectures with comparable worst-case accuracies")

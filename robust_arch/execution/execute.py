@@ -234,7 +234,7 @@ def _train(run: Run, folder: RunFolder, tracker: Tracker) -> None:
     )
     log.info(
         "run %s: %s, %s parameters, %s MACs, %s on %s, %s, seed %d, %d epochs",
-        run.run_id, arch_name(settings.spec), f"{run.cost.params:,}", f"{run.cost.macs:,}", settings.objective.name,
+        run.run_id, arch_name(settings.spec), f"{run.cost.params:,}", f"{run.cost.macs:,}", settings.objective.label,
         settings.dataset.name, settings.threat, settings.seed, settings.trainer.max_epochs,
     )  # fmt: skip
     record = _Recorder(folder, tracker)
@@ -269,7 +269,7 @@ def _module(run: Run) -> AdversarialTraining:
             std=std,
             seed=derive(settings.seed, "initialisation"),
         ),
-        settings.objective,
+        settings.objective.for_network(settings.spec),
         settings.threat,
         settings.recipe,
         settings.selection.attack,
@@ -277,6 +277,7 @@ def _module(run: Run) -> AdversarialTraining:
         steps_per_epoch=run.steps_per_epoch,
         max_value=train.max_value,
         seed=settings.seed,
+        num_classes=train.num_classes,
         attackable=settings.trainer.attackable,
         channels_last=settings.trainer.channels_last,
         prepare=settings.trainer.prepare_process,

@@ -16,6 +16,7 @@ from robust_arch.attacks import PGD, Attack, Clean, ThreatModel
 from robust_arch.common.randomness import derive, example_keys
 from robust_arch.data.batches import Batch
 from robust_arch.engine import AttackableNetwork
+from robust_arch.errors import invalid
 from robust_arch.objectives import Objective
 from robust_arch.training.callbacks import require_finite
 from robust_arch.training.recipe import Recipe
@@ -28,7 +29,7 @@ _CHECK_EVERY = 50  # steps between two looks at the loss, for which the host wai
 class AdversarialTraining(pl.LightningModule):
     """Descends `objective` on augmented images; validates on clean images and under `selection_attack`.
 
-    max_value: of the uint8 images. seed: with epoch, step and example it decides every random number.
+    max_value: of the uint8 images. num_classes: needed where the recipe makes soft labels. seed: with epoch, step and example it decides every random number.
     attackable: from `net`, once on its device, to the network that objectives and selection are given. prepare: called
     in each process before it computes. card: plain facts saved in every checkpoint, with which it can be evaluated.
     """
@@ -47,6 +48,7 @@ class AdversarialTraining(pl.LightningModule):
         steps_per_epoch: int,
         max_value: int,
         seed: int,
+        num_classes: int | None = None,
         attackable: Callable[[Classifier], nn.Module] = AttackableNetwork,
         channels_last: bool = True,
         prepare: Callable[[], None] | None = None,
@@ -58,7 +60,7 @@ class AdversarialTraining(pl.LightningModule):
         self.objective, self.threat, self.recipe = objective, threat, recipe
         self.selection_attack, self.attackable, self.prepare = selection_attack, attackable, prepare
         self.epochs, self.steps_per_epoch, self.max_value = epochs, steps_per_epoch, max_value
-        self.seed, self.card = seed, card or {}
+        self.seed, self.num_classes, self.card = seed, num_classes, card or {}
         self._sums: dict[str, Tensor] = {}  # over the epoch's batches: each metric times examples, and examples
         self.register_buffer("val_counts", torch.zeros(4, dtype=torch.int64), persistent=False)
 
@@ -79,26 +81,46 @@ class AdversarialTraining(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Augment, maximise, descend. batch: images (B, C, H, W) uint8, labels (B,), positions (B,)."""
-        images, y, index = batch
+        """Augment, mix, maximise, descend. batch: images (B, C, H, W) uint8, labels (B,), positions (B,)."""
+        images, labels, index = batch
         step = self.global_step
         x = self.recipe.augment(images, example_keys(derive(self.seed, "augment", step), index)).float()
+        x, y = self._mixed(x / self.max_value, labels)
         # dropout and the like draw from the global state: a function of step and rank, so that a resumed run agrees
         torch.manual_seed(derive(self.seed, "network", step, self.global_rank))
         threat = self.recipe.threat_at(self.threat, self.current_epoch)
-        loss = self.objective(
-            self.attacked_net, x / self.max_value, y, threat, derive(self.seed, "attack", step), index
-        )
+        loss = self.objective(self.attacked_net, x, y, threat, derive(self.seed, "attack", step), index)
         network = getattr(self.net, "network", None)
         auxiliary = network.take_auxiliary_logits() if isinstance(network, AuxiliaryNetwork) else None
         total = loss.total if auxiliary is None else loss.total + AUXILIARY_WEIGHT * F.cross_entropy(auxiliary, y)
         if batch_idx % _CHECK_EVERY == 0:
             require_finite(total.detach(), f"the loss at step {step}")
-        correct = (loss.logits.argmax(dim=1) == y).float().mean() * 100
+        # of mixed labels the one with the largest share counts
+        largest = y if y.ndim == 1 else y.argmax(dim=1)
+        correct = (loss.logits.argmax(dim=1) == largest).float().mean() * 100
         metrics = {"train_loss": total.detach(), "train_acc": correct, "examples": torch.ones_like(correct)}
         for name, value in {**metrics, **{f"train_{name}": value for name, value in loss.terms.items()}}.items():
             self._sums[name] = self._sums.get(name, 0) + value * len(y)
         return total
+
+    def _mixed(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Images and labels as the recipe mixes and smooths them; the labels are then probabilities (B, K)."""
+        recipe = self.recipe
+        if not recipe.has_soft_labels:
+            return x, y
+        if self.num_classes is None:
+            raise invalid("num_classes", None, "the number of classes, for soft labels")
+        labels = recipe.soft_labels(y, self.num_classes)
+        mixture = recipe.mixture(derive(self.seed, "mix", self.global_step), (x.shape[2], x.shape[3]))
+        if mixture is None:
+            return x, labels
+        return mixture.images(x, self._previous(x)), mixture.labels(labels, self._previous(labels))
+
+    def _previous(self, values: Tensor) -> Tensor:
+        """Of each example the one before it in the global batch, of which each rank has every world_size-th example."""
+        ranks = self.trainer.world_size
+        shares = self.all_gather(values).view(ranks, *values.shape)
+        return shares.transpose(0, 1).flatten(0, 1).roll(1, 0)[self.global_rank :: ranks]
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002
         """Log the epoch's means after its last batch; summed here, so that a resumed epoch has the same means."""
