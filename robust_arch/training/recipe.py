@@ -29,6 +29,7 @@ class Recipe:
         gradient_clip: largest global norm of the gradient, None for no clipping.
         normalize: the network's first layer: "identity", or "dataset" for the training set's mean and std.
         drop_last: whether an incomplete last batch is left out.
+        steps_per_epoch: batches of an epoch, all of them whole; None is one pass over the training set.
         decay_all: False keeps weight decay off BatchNorm and biases.
         early_stopping: epochs without a better held-out robust accuracy after which training ends, None for never.
         eps_warmup: epochs in which the radius of the inner maximisation rises linearly to eps.
@@ -46,11 +47,13 @@ class Recipe:
     decay_all: bool = True
     early_stopping: int | None = None
     eps_warmup: int = 0
+    steps_per_epoch: int | None = None
 
     def __post_init__(self) -> None:
         require_name("recipe.name", self.name)
         for key, least in (("epochs", 1), ("batch_size", 1), ("early_stopping", 1), ("eps_warmup", 0)):
             require_integer(f"recipe.{key}", getattr(self, key), least, optional=key == "early_stopping")
+        require_integer("recipe.steps_per_epoch", self.steps_per_epoch, 1, optional=True)
         if self.gradient_clip is not None and not 0 < self.gradient_clip < math.inf:
             allowed = "a finite number greater than 0, or null for none"
             raise invalid("recipe.gradient_clip", self.gradient_clip, allowed)
