@@ -162,7 +162,7 @@ def test_two_processes_share_batches_with_extra_images(tmp_path):
     assert farthest(one, two) <= TOLERANCE
     assert [row["step"] for row in rows] == [3, 6]
     _, without, _ = train(OBJECTIVES["sat"], 1, tmp_path / "without", steps=3)
-    assert farthest(one, without) > 1e4 * TOLERANCE
+    assert farthest(one, without) > 1e3 * TOLERANCE
 
 
 @pytest.mark.parametrize(("batch_size", "drop_last"), [(16, False), (15, True)])
