@@ -231,6 +231,7 @@ def _train(run: Run, folder: RunFolder, tracker: Tracker) -> None:
         val_images=settings.selection.images,
         seed=settings.seed,
         place=settings.trainer.data,
+        steps=settings.recipe.steps_per_epoch,
     )
     log.info(
         "run %s: %s, %s parameters, %s MACs, %s on %s, %s, seed %d, %d epochs",

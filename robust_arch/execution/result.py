@@ -47,6 +47,7 @@ def training_result(run: Run, folder: RunFolder, rows: list[dict[str, float]]) -
             "val": len(run.splits.val),
             "test": len(run.splits.test),
             **_readings(run),
+            **_extra(run),
         },
         "selection_images": held_out,
         "cost": asdict(run.cost),
@@ -58,3 +59,13 @@ def _readings(run: Run) -> dict[str, Any]:
     sets = {"train": run.splits.train, "test": run.splits.test}
     readings = {part: asdict(images.reading) for part, images in sets.items() if images.reading}
     return {"reading": readings} if readings else {}
+
+
+def _extra(run: Run) -> dict[str, Any]:
+    """The images that were mixed into the training batches, if any."""
+    extra = run.splits.extra
+    if extra is None:
+        return {}
+    facts = {"name": extra.name, "file": extra.file, "images": len(extra), "fraction": extra.fraction}
+    per_batch = extra.per_batch(run.settings.recipe.batch_size)
+    return {"extra": {**facts, "per_batch": per_batch, "fingerprint": extra.fingerprint()}}

@@ -1,7 +1,7 @@
 """A configured run with its data: its identity, its cost, and whether it is done."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -31,7 +31,7 @@ class Run:
 
     Attributes:
         settings: its checked configuration.
-        splits: training, held-out and test images.
+        splits: training, held-out, test and extra images.
         training_fingerprint: of the training images.
 
     Raises:
@@ -43,9 +43,11 @@ class Run:
     training_fingerprint: str
 
     def __post_init__(self) -> None:
-        batch_size, size = self.settings.recipe.batch_size, len(self.splits.train)
-        if self.settings.recipe.drop_last and batch_size > size:
-            raise invalid("recipe.batch_size", batch_size, f"at most the {size} training images")
+        recipe, size, own = self.settings.recipe, len(self.splits.train), self._own_per_batch
+        mixed = self.splits.extra is not None
+        if own > size and (recipe.drop_last or mixed or recipe.steps_per_epoch is not None):  # batches are whole
+            places = f" in the {own} places that extra images leave" if mixed else ""
+            raise invalid("recipe.batch_size", recipe.batch_size, f"at most the {size} training images{places}")
         test, eps = self.splits.test, self.settings.threat.eps
         self.settings.evaluation.require_fits(len(test), test.num_classes, eps)
 
@@ -53,6 +55,8 @@ class Run:
     def load(cls, settings: Settings) -> "Run":
         """Read the data."""
         splits = settings.dataset.load()
+        if settings.extra is not None:
+            splits = replace(splits, extra=settings.extra.load(splits.train))
         return cls(settings, splits, splits.training_fingerprint())
 
     @cached_property
@@ -66,10 +70,18 @@ class Run:
         return cost(self.settings.spec, self.splits.train.num_classes, self.splits.train.image_shape)
 
     @property
+    def _own_per_batch(self) -> int:
+        """Images of each batch that are of the training set."""
+        batch_size, extra = self.settings.recipe.batch_size, self.splits.extra
+        return batch_size if extra is None else batch_size - extra.per_batch(batch_size)
+
+    @property
     def steps_per_epoch(self) -> int:
         """Training steps of one epoch."""
         recipe, size = self.settings.recipe, len(self.splits.train)
-        steps = size // recipe.batch_size if recipe.drop_last else -(-size // recipe.batch_size)
+        steps = recipe.steps_per_epoch
+        if steps is None:
+            steps = size // self._own_per_batch if recipe.drop_last else -(-size // self._own_per_batch)
         return min(steps, self.settings.trainer.limit_train_batches or steps)
 
     @property
@@ -91,7 +103,7 @@ class Run:
             study=settings.study,
             **spec_facts(settings.spec, self.cost),
             objective=settings.objective.label,
-            recipe=settings.recipe.label,
+            recipe=settings.recipe_label,
             train_threat=str(settings.threat),
             data=settings.dataset.name,
             seed=settings.seed,

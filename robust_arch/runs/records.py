@@ -94,6 +94,17 @@ def _shares_are_defined(cost: RecordedCost) -> bool:
     return len(cost.stage_params) == len(cost.stage_macs) > 0 < min(sum(cost.stage_params), sum(cost.stage_macs))
 
 
+class RecordedExtra(Fields):
+    """Images that were mixed into the training batches."""
+
+    name: Label
+    file: Name
+    images: Positive
+    fraction: Number
+    per_batch: Positive
+    fingerprint: Name
+
+
 class RecordedData(Fields):
     """The data set of a training, with the number of images per part."""
 
@@ -102,6 +113,7 @@ class RecordedData(Fields):
     train: Count
     val: Count
     test: Count
+    extra: RecordedExtra | None = None
 
 
 class Hardware(Fields):

@@ -32,6 +32,7 @@ class Recipe:
         gradient_clip: largest global norm of the gradient, None for no clipping.
         normalize: the network's first layer: "identity", or "dataset" for the training set's mean and std.
         drop_last: whether an incomplete last batch is left out.
+        steps_per_epoch: batches of an epoch, all of them whole; None is one pass over the training set.
         decay_all: False keeps weight decay off BatchNorm and biases.
         early_stopping: epochs without a better held-out robust accuracy after which training ends, None for never.
         eps_warmup: epochs in which the radius of the inner maximisation rises linearly to eps.
@@ -57,14 +58,18 @@ class Recipe:
     label_smoothing: float = 0.0
     mixup: MixUp = field(default_factory=MixUp)
     cutmix: CutMix = field(default_factory=CutMix)
+    steps_per_epoch: int | None = None
 
     def __post_init__(self) -> None:
         require_name("recipe.name", self.name)
         for key, least in (("epochs", 1), ("batch_size", 1), ("eps_warmup", 0), ("attack_warmup", 0)):
             require_integer(f"recipe.{key}", getattr(self, key), least)
-        require_integer("recipe.early_stopping", self.early_stopping, 1, optional=True)
+        for key in ("early_stopping", "steps_per_epoch"):
+            require_integer(f"recipe.{key}", getattr(self, key), 1, optional=True)
         if self.early_stopping is not None and self.early_stopping <= self.attack_warmup:
-            allowed = f"more than recipe.attack_warmup = {self.attack_warmup}, or null: those epochs train no robustness"
+            allowed = (
+                f"more than recipe.attack_warmup = {self.attack_warmup}, or null: those epochs train no robustness"
+            )
             raise invalid("recipe.early_stopping", self.early_stopping, allowed)
         if self.gradient_clip is not None and not 0 < self.gradient_clip < math.inf:
             allowed = "a finite number greater than 0, or null for none"
@@ -75,7 +80,9 @@ class Recipe:
             raise invalid("recipe.label_smoothing", smoothing, "a number in [0, 1)")
         for key, kind in (("mixup", MixUp), ("cutmix", CutMix)):
             if not isinstance(getattr(self, key), kind):
-                raise invalid(f"recipe.{key}", getattr(self, key), f"a group of keys with a _target_, a {kind.__name__}")
+                raise invalid(
+                    f"recipe.{key}", getattr(self, key), f"a group of keys with a _target_, a {kind.__name__}"
+                )
 
     @property
     def label(self) -> str:

@@ -54,6 +54,8 @@ def _training(run: RecordedRun, facts: RunFacts) -> Iterator[str]:
     yield f"- **Recipe:** {facts.recipe}{_details(config.get('recipe'))}"
     if data := result.data:
         yield f"- **Data:** {data.name}, {data.train:,} to train, {data.val:,} held out, {data.test:,} to test"
+        if extra := data.extra:
+            yield f"- **Extra data:** {extra.name}, {extra.images:,} images, {extra.per_batch:,} of each batch"
     if result.command:
         yield f"- **Trained with:** `{result.command}`"
     yield from (f"- **Warning:** {flag}" for flag in result.flags)
