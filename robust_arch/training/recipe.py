@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 from robust_arch.attacks import ThreatModel
 from robust_arch.data.augment import CropFlip
 from robust_arch.errors import invalid, require_choice, require_integer, require_name
+from robust_arch.training.averaging import Averaging
 from robust_arch.training.schedule import Schedule
 
 
@@ -32,6 +33,7 @@ class Recipe:
         decay_all: False keeps weight decay off BatchNorm and biases.
         early_stopping: epochs without a better held-out robust accuracy after which training ends, None for never.
         eps_warmup: epochs in which the radius of the inner maximisation rises linearly to eps.
+        averaging: of the weights, None for none.
     """
 
     name: str
@@ -46,6 +48,7 @@ class Recipe:
     decay_all: bool = True
     early_stopping: int | None = None
     eps_warmup: int = 0
+    averaging: Averaging | None = None
 
     def __post_init__(self) -> None:
         require_name("recipe.name", self.name)
@@ -55,6 +58,11 @@ class Recipe:
             allowed = "a finite number greater than 0, or null for none"
             raise invalid("recipe.gradient_clip", self.gradient_clip, allowed)
         require_choice("recipe.normalize", self.normalize, ("identity", "dataset"))
+
+    @property
+    def weights(self) -> tuple[str, ...]:
+        """The names of the weights in a checkpoint, like ("raw", "ema")."""
+        return ("raw",) if self.averaging is None else ("raw", self.averaging.name)
 
     def parameter_groups(self, net: nn.Module) -> list[dict[str, Any]]:
         """The optimizer's parameter groups: all parameters, or one-dimensional ones apart, without weight decay."""
