@@ -480,6 +480,9 @@ def export(
     layout: Annotated[
         str | None, typer.Option(help="key names of the format published, by default the family's usual ones")
     ] = None,
+    weights: Annotated[
+        str | None, typer.Option(help="raw, ema or swa; by default those that decided the best epoch")
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="replace OUT if it exists")] = False,
 ) -> None:
     """Write a checkpoint in another format, and check that its logits stay the same.
@@ -491,7 +494,7 @@ def export(
     """
     from robust_arch.interop import export_checkpoint
 
-    export_checkpoint(checkpoint, out, form, layout=layout, force=force)
+    export_checkpoint(checkpoint, out, form, layout=layout, weights=weights, force=force)
     print(f"written: {out}")
 
 

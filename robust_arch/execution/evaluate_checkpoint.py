@@ -22,7 +22,7 @@ from robust_arch.configuration.schema import require_known
 from robust_arch.configuration.settings import job_command, read_flag, read_results_dir, read_study_name
 from robust_arch.data import Dataset, ImageSet, Splits
 from robust_arch.data.recorded import recorded_dataset
-from robust_arch.errors import InputError, invalid
+from robust_arch.errors import InputError, invalid, require_choice
 from robust_arch.evaluation import EvaluationRecord, Subject, extend, select_examples
 from robust_arch.evaluation.alternatives import try_alternatives
 from robust_arch.evaluation.checks import Check
@@ -31,6 +31,7 @@ from robust_arch.interop import open_checkpoint
 from robust_arch.interop.normalisation import FROM_DATASET, FROM_OUTSIDE, Normalisation, checked, identity
 from robust_arch.runs import RunFacts, RunFolder, StudyFolder
 from robust_arch.runs.provenance import provenance
+from robust_arch.runs.records import WEIGHTS
 from robust_arch.training.settings import TrainerSettings
 
 log = logging.getLogger(__name__)
@@ -55,7 +56,8 @@ def evaluate(cfg: DictConfig) -> EvaluationRecord:
         RunFolder(path.parent.parent).require_weights()  # names the machine that has the weights of a merged run
     given = {key: value for key, value in plain(cfg.arch, "arch").items() if value is not None}
     request = read_normalisation(cfg.evaluate)
-    loaded = open_checkpoint(path, given)
+    loaded = open_checkpoint(path, given, _weights(cfg))
+    log.info("weights: %s", loaded.weights)
     # plain data: nothing in it is resolved, and Hydra never gets it
     trained = _group(loaded.card, "config", "the configuration of a training, a group of keys")
     dataset = _dataset(cfg, trained)
@@ -72,7 +74,8 @@ def evaluate(cfg: DictConfig) -> EvaluationRecord:
     own = _owning_run(path)
     folder = own or _external_run(cfg, path, normalisation)
     which = path.resolve().stem if own else "external"
-    subject = Subject(folder.run_id, which, "raw", threat, dataset.name, None if own else normalisation.as_record())
+    put_before = None if own else normalisation.as_record()
+    subject = Subject(folder.run_id, which, loaded.weights, threat, dataset.name, put_before)
     with folder.lock() as mine:
         if not mine:
             raise InputError(f"checkpoint = {str(path)!r}: its run is being worked on by another process")
@@ -94,6 +97,14 @@ def evaluate(cfg: DictConfig) -> EvaluationRecord:
         write_card(folder)
     StudyFolder(folder.path.parents[1]).write_results()
     return record
+
+
+def _weights(cfg: DictConfig) -> str | None:
+    """`evaluate.weights`."""
+    if cfg.evaluate.weights is None:
+        return None
+    require_choice("evaluate.weights", cfg.evaluate.weights, WEIGHTS)
+    return str(cfg.evaluate.weights)
 
 
 def _group(content: Mapping[str, Any], key: str, allowed: str) -> Mapping[str, Any]:

@@ -33,6 +33,7 @@ def training_result(run: Run, folder: RunFolder, rows: list[dict[str, float]]) -
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "train_seconds": round(sum(row["seconds"] for row in rows), 3),
         "epochs": run.settings.trainer.max_epochs,
+        **({"selected_weights": averaging.selected} if (averaging := run.settings.recipe.averaging) else {}),
         "best_epoch": int(best["epoch"]),
         "last_epoch": int(rows[-1]["epoch"]),
         "best_val_robust_acc": best["val_robust_acc"],

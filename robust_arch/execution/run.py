@@ -50,6 +50,7 @@ class Run:
             raise invalid("recipe.batch_size", recipe.batch_size, f"at most the {size} training images{places}")
         test, eps = self.splits.test, self.settings.threat.eps
         self.settings.evaluation.require_fits(len(test), test.num_classes, eps)
+        self.settings.evaluation.chosen_weights(self.settings.recipe.weights)
 
     @classmethod
     def load(cls, settings: Settings) -> "Run":
@@ -110,12 +111,14 @@ class Run:
             epochs=settings.trainer.max_epochs,
         )
 
-    def records(self) -> Iterator[tuple[str, EvaluationRecord]]:
-        """The evaluation record of each requested checkpoint, as it is now."""
-        examples = select_examples(self.splits.test, self.settings.evaluation.n)
-        for which in self.settings.evaluation.checkpoints:
-            subject = Subject(self.run_id, which, "raw", self.settings.threat, self.settings.dataset.name)
-            yield which, EvaluationRecord(self.folder.evaluations, subject, examples)
+    def records(self) -> Iterator[tuple[Subject, EvaluationRecord]]:
+        """The evaluation record of each requested checkpoint and weights, as it is now."""
+        settings = self.settings
+        examples = select_examples(self.splits.test, settings.evaluation.n)
+        for which in settings.evaluation.checkpoints:
+            for weights in settings.evaluation.chosen_weights(settings.recipe.weights):
+                subject = Subject(self.run_id, which, weights, settings.threat, settings.dataset.name)
+                yield subject, EvaluationRecord(self.folder.evaluations, subject, examples)
 
     def is_done(self) -> bool:
         """Whether training is finished and every requested number is recorded."""

@@ -14,15 +14,18 @@ from robust_arch.interop.reading import read_weights_only, require_file
 from robust_arch.interop.safetensors_file import read_safetensors
 
 
-def open_checkpoint(path: str | Path, arch: Mapping[str, Any] | None = None) -> LoadedCheckpoint:
+def open_checkpoint(
+    path: str | Path, arch: Mapping[str, Any] | None = None, weights: str | None = None
+) -> LoadedCheckpoint:
     """The network in a file: a checkpoint of this project, an export of one, or a published torch file.
 
     arch: fields of the architecture. A published file needs them; every other file holds its own, with which these
     must agree. The card of a published file is empty.
+    weights: raw, ema or swa; None for those that decided the best epoch of the training, or the only ones in the file.
 
     Raises:
-        InputError: for a missing or damaged file, one that would run code, weights that do not fit the architecture, or
-            an architecture that is missing or contradicts the file.
+        InputError: for a missing or damaged file, one that would run code, weights that do not fit the architecture or
+            are not in the file, or an architecture that is missing or contradicts the file.
     """
     path, given = Path(path), dict(arch or {})
     require_file(path)
@@ -33,11 +36,14 @@ def open_checkpoint(path: str | Path, arch: Mapping[str, Any] | None = None) -> 
     elif head[:1] == b"\x08":  # field 1, the version of the format, with which every ONNX file starts
         loaded = read_onnx(path)
     elif "card" in (content := read_weights_only(path)):
-        loaded = read_checkpoint(content, str(path))
+        loaded = read_checkpoint(content, str(path), weights)
     elif {"depths", "widths"} <= set(given):
-        return read_published(content, ArchSpec.from_dict({"family": DEFAULT_FAMILY, **given}))[0]
+        loaded = read_published(content, ArchSpec.from_dict({"family": DEFAULT_FAMILY, **given}))[0]
+        given = {}  # the file names no architecture that these could contradict
     else:
         raise invalid("arch", given or None, "the architecture of a published checkpoint, like arch=wrn_34_r")
+    if weights not in (None, loaded.weights):
+        raise invalid("weights", weights, f"{loaded.weights}, the only ones that {path} holds")
     own = loaded.spec.to_dict()
     if {**own, **{key: list(value) if isinstance(value, tuple) else value for key, value in given.items()}} != own:
         raise invalid("arch", given, f"nothing, or the checkpoint's own architecture, {own}")

@@ -140,7 +140,7 @@ def plan_halving(config: DictConfig, loader: ConfigLoader, arguments: Sequence[s
         # a Run checks that its settings fit the data
         base = Run(read_settings(cfg), first.splits, first.training_fingerprint)
         rungs.append(Rung(number + 1, value, PlannedRun.composed(base, overrides)))
-    finalists = checked_finalists(cfg, first.splits.test)
+    finalists = checked_finalists(cfg, first)
     return HalvingPlan(options, tuple(rungs), study, read_seeds(cfg), finalists)
 
 

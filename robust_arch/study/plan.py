@@ -19,7 +19,6 @@ from robust_arch.configuration.evaluation import (
 from robust_arch.configuration.nodes import as_override
 from robust_arch.configuration.search import read_budget, read_sample, read_seeds, read_space
 from robust_arch.configuration.settings import Settings, read_settings
-from robust_arch.data import ImageSet
 from robust_arch.errors import InputError, invalid
 from robust_arch.evaluation import EvaluationSettings
 from robust_arch.execution.run import Run
@@ -148,14 +147,15 @@ def plan_all(
     finalists = None
     for composed, combination in configurations(config, loader, arguments):
         plans.append(plan_study(composed, combination))
-        finalists = checked_finalists(composed, plans[-1].runs[0].run.splits.test)
+        finalists = checked_finalists(composed, plans[-1].runs[0].run)
     return plans, finalists
 
 
-def checked_finalists(cfg: DictConfig, test: ImageSet) -> Finalists | None:
-    """`study.finalists`, or None; raises InputError where it does not fit these test images."""
-    finalists = read_finalists(cfg)
+def checked_finalists(cfg: DictConfig, run: Run) -> Finalists | None:
+    """`study.finalists`, or None; raises InputError where it does not fit the test images or weights of this run."""
+    finalists, test = read_finalists(cfg), run.splits.test
     if finalists is not None:
+        finalists.evaluation.chosen_weights(run.settings.recipe.weights)
         finalists.evaluation.require_fits(len(test), test.num_classes, read_threat(cfg.threat).eps)
         _warn_of_incomparable(finalists.evaluation, read_evaluation(cfg.evaluate), len(test))
     return finalists

@@ -65,10 +65,14 @@ def _stage_columns(spec: ArchSpec, cost: Cost) -> dict[str, float]:
     return columns | {last_share_column(resource): cost.shares(resource)[-1] for resource in RESOURCES}
 
 
-def summary_column(checkpoint: str, n_test: int, whole: int, number: str) -> str:
-    """`best/pgd20_acc`, or `best-n120/pgd20_acc` where 120 of the `whole` test set were attacked."""
+def summary_column(checkpoint: str, weights: str, n_test: int, whole: int, number: str) -> str:
+    """`best/pgd20_acc`, `best-ema/pgd20_acc` of averaged weights.
+
+    It is `best-n120/pgd20_acc` where 120 of the `whole` test set were attacked.
+    """
+    averaged = "" if weights == "raw" else f"-{weights}"
     part = "" if n_test == whole else f"-n{n_test}"
-    return f"{checkpoint}{part}/{number}"
+    return f"{checkpoint}{averaged}{part}/{number}"
 
 
 def run_summary(folder: RunFolder, state: str) -> dict[str, Any]:
@@ -94,7 +98,7 @@ def logged_rows(run: RecordedRun) -> list[dict[str, Any]]:
 
 def _numbers(row: Mapping[str, Any], whole: int) -> dict[str, Any]:
     return {
-        summary_column(row["checkpoint"], row["n_test"], whole, key): value
+        summary_column(row["checkpoint"], row["weights"], row["n_test"], whole, key): value
         for key, value in row.items()
         if key.endswith("_acc") or key in _NOT_ACCURACIES
     }

@@ -1,23 +1,27 @@
 """One adversarial training run as a LightningModule; it receives objects and knows no configuration."""
 
-from collections.abc import Callable
+import copy
+import itertools
+from collections.abc import Callable, Iterator, Sized
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.lr_scheduler import LambdaLR
+from torch.utils.data import DataLoader
 
 from robust_arch.architectures import Classifier
 from robust_arch.architectures.family import AUXILIARY_WEIGHT, AuxiliaryNetwork
 from robust_arch.attacks import PGD, Attack, Clean, ThreatModel
 from robust_arch.common.randomness import derive, example_keys
-from robust_arch.data.batches import Batch
+from robust_arch.data.batches import Batch, GlobalBatches
 from robust_arch.engine import AttackableNetwork
 from robust_arch.errors import invalid
 from robust_arch.objectives import Objective
+from robust_arch.training.averaging import recompute_statistics
 from robust_arch.training.callbacks import require_finite
 from robust_arch.training.recipe import Recipe
 
@@ -29,7 +33,11 @@ _CHECK_EVERY = 50  # steps between two looks at the loss, for which the host wai
 class AdversarialTraining(pl.LightningModule):
     """Descends `objective` on augmented images; validates on clean images and under `selection_attack`.
 
-    max_value: of the uint8 images. num_classes: needed where the recipe makes soft labels. seed: with epoch, step and example it decides every random number.
+    With `recipe.averaging` both the trained and the averaged network are validated, and both are in every checkpoint,
+    under `net.` and `averages.<name>.`.
+
+    max_value: of the uint8 images. num_classes: needed where the recipe makes soft labels. seed: with epoch, step and
+    example it decides every random number.
     attackable: from `net`, once on its device, to the network that objectives and selection are given. prepare: called
     in each process before it computes. card: plain facts saved in every checkpoint, with which it can be evaluated.
     """
@@ -61,8 +69,11 @@ class AdversarialTraining(pl.LightningModule):
         self.selection_attack, self.attackable, self.prepare = selection_attack, attackable, prepare
         self.epochs, self.steps_per_epoch, self.max_value = epochs, steps_per_epoch, max_value
         self.seed, self.num_classes, self.card = seed, num_classes, card or {}
+        self.averages = nn.ModuleDict()  # by name, which is part of the keys in a checkpoint
+        if recipe.averaging is not None:
+            self.averages[recipe.averaging.name] = copy.deepcopy(self.net).requires_grad_(False)
         self._sums: dict[str, Tensor] = {}  # over the epoch's batches: each metric times examples, and examples
-        self.register_buffer("val_counts", torch.zeros(4, dtype=torch.int64), persistent=False)
+        self.register_buffer("val_counts", torch.zeros(1 + len(self.averages), 4, dtype=torch.int64), persistent=False)
 
     def setup(self, stage: str) -> None:  # noqa: ARG002
         """Runs in each process, before its network is moved to its device."""
@@ -73,6 +84,20 @@ class AdversarialTraining(pl.LightningModule):
     def attacked_net(self) -> nn.Module:
         """The network as attacks see it; cached outside torch's modules, so that its weights do not count twice."""
         return self.attackable(self.net)
+
+    @cached_property
+    def _validated(self) -> dict[str, tuple[nn.Module, nn.Module]]:
+        """By prefix of its metrics, each network that is validated, and as attacks see it.
+
+        The one that decides the best epoch has the prefix `val`.
+        """
+        raw, averaging = (self.net, self.attacked_net), self.recipe.averaging
+        if averaging is None:
+            return {"val": raw}
+        net = self.averages[averaging.name]
+        average = (net, self.attackable(cast(Classifier, net)))
+        chosen = averaging.select == "averaged"
+        return {"val": average, "val_raw": raw} if chosen else {"val": raw, "val_averaged": average}
 
     def configure_optimizers(self) -> Any:
         """The recipe's optimizer; its schedule advances by steps and is a pure function of the step."""
@@ -122,6 +147,13 @@ class AdversarialTraining(pl.LightningModule):
         shares = self.all_gather(values).view(ranks, *values.shape)
         return shares.transpose(0, 1).flatten(0, 1).roll(1, 0)[self.global_rank :: ranks]
 
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """Step; then update the average, before any callback may save a checkpoint."""
+        super().optimizer_step(*args, **kwargs)
+        if (averaging := self.recipe.averaging) is not None:
+            step = self.global_step + 1  # Lightning counts the step when this returns
+            averaging.update(self.averages[averaging.name], self.net, step, self.steps_per_epoch, self.epochs)
+
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002
         """Log the epoch's means after its last batch; summed here, so that a resumed epoch has the same means."""
         if batch_idx + 1 < self.trainer.num_training_batches:
@@ -132,8 +164,24 @@ class AdversarialTraining(pl.LightningModule):
         self.log_dict({name: value / examples for name, value in sums.items()}, on_step=False, on_epoch=True)
 
     def on_validation_epoch_start(self) -> None:
-        """Reset this rank's counts: examples, correct, robust, correct under one step."""
+        """Reset this rank's counts: examples, correct, robust, correct under one step; complete the average."""
         self.val_counts.zero_()
+        averaging = self.recipe.averaging
+        if averaging is None or averaging.batch_norm != "recompute":
+            return
+        if averaging.share(self.global_step, self.steps_per_epoch, self.epochs) != 1:  # 1: a copy, statistics included
+            recompute_statistics(self.averages[averaging.name], self._clean_batches())
+
+    def _clean_batches(self) -> Iterator[Tensor]:
+        """Training images (B, C, H, W) in [0, 1], one epoch of global batches in an order that is always the same.
+
+        On several devices each computes all of them, so that the result does not depend on their number.
+        """
+        images, recipe = cast(DataLoader[Batch], self.trainer.train_dataloader).dataset, self.recipe
+        size = len(cast(Sized, images))
+        batches = GlobalBatches(size, recipe.batch_size, shuffle=True, drop_last=recipe.drop_last, seed=self.seed)
+        for index in itertools.islice(batches, self.steps_per_epoch):
+            yield images[index][0].to(self.device).float() / self.max_value
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002
         """Count correct and robust held-out examples; a rank's share of the last batch may be empty."""
@@ -141,20 +189,22 @@ class AdversarialTraining(pl.LightningModule):
         if not len(y):
             return
         x = images.float() / self.max_value
-        correct = self.net(x).argmax(dim=1) == y
         seed = derive(self.seed, "selection")
-        counts = [torch.ones_like(y).sum(), correct.sum()]
-        for attack in (self.selection_attack, ONE_STEP):
-            x_adv = attack(self.attacked_net, x, y, self.threat, seed=seed, index=index)
-            counts.append((correct & (self.net(x_adv).argmax(dim=1) == y)).sum())
-        self.val_counts += torch.stack(counts)
+        for place, (net, attacked) in enumerate(self._validated.values()):
+            correct = net(x).argmax(dim=1) == y
+            counts = [torch.ones_like(y).sum(), correct.sum()]
+            for attack in (self.selection_attack, ONE_STEP):
+                x_adv = attack(attacked, x, y, self.threat, seed=seed, index=index)
+                counts.append((correct & (net(x_adv).argmax(dim=1) == y)).sum())
+            self.val_counts[place] += torch.stack(counts)
 
     def on_validation_epoch_end(self) -> None:
         """Sum over ranks; log accuracies in percent and the robust count, by which checkpoints are selected."""
         counts = self.trainer.strategy.reduce(self.val_counts.clone(), reduce_op="sum")
-        size, correct, robust, fgsm = (float(count) for count in counts)
-        accuracies = {"val_clean_acc": correct, "val_robust_acc": robust, "val_fgsm_acc": fgsm}
-        self.log_dict({name: 100 * count / size for name, count in accuracies.items()} | {"val_robust_count": robust})
+        for prefix, (size, correct, robust, fgsm) in zip(self._validated, counts.tolist(), strict=True):
+            accuracies = {"clean": correct, "robust": robust, "fgsm": fgsm}
+            self.log_dict({f"{prefix}_{name}_acc": 100 * count / size for name, count in accuracies.items()})
+            self.log(f"{prefix}_robust_count", float(robust))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the card and, in the middle of an epoch, its sums so far."""

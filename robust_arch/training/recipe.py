@@ -15,6 +15,7 @@ from robust_arch.data.augment import CropFlip
 from robust_arch.data.mixing import CutMix, Mixture, MixUp, draw
 from robust_arch.errors import invalid, require_choice, require_integer, require_name
 from robust_arch.objectives import Objective
+from robust_arch.training.averaging import Averaging
 from robust_arch.training.schedule import Schedule
 
 
@@ -40,6 +41,7 @@ class Recipe:
         label_smoothing: share of a label that is spread evenly over all classes (Szegedy et al. 2016).
         mixup: of pairs of images and their labels.
         cutmix: the same with boxes.
+        averaging: of the weights, None for none.
     """
 
     name: str
@@ -59,6 +61,7 @@ class Recipe:
     mixup: MixUp = field(default_factory=MixUp)
     cutmix: CutMix = field(default_factory=CutMix)
     steps_per_epoch: int | None = None
+    averaging: Averaging | None = None
 
     def __post_init__(self) -> None:
         require_name("recipe.name", self.name)
@@ -67,9 +70,7 @@ class Recipe:
         for key in ("early_stopping", "steps_per_epoch"):
             require_integer(f"recipe.{key}", getattr(self, key), 1, optional=True)
         if self.early_stopping is not None and self.early_stopping <= self.attack_warmup:
-            allowed = (
-                f"more than recipe.attack_warmup = {self.attack_warmup}, or null: those epochs train no robustness"
-            )
+            allowed = f"more than recipe.attack_warmup = {self.attack_warmup}, or null, as those epochs are natural"
             raise invalid("recipe.early_stopping", self.early_stopping, allowed)
         if self.gradient_clip is not None and not 0 < self.gradient_clip < math.inf:
             allowed = "a finite number greater than 0, or null for none"
@@ -80,9 +81,7 @@ class Recipe:
             raise invalid("recipe.label_smoothing", smoothing, "a number in [0, 1)")
         for key, kind in (("mixup", MixUp), ("cutmix", CutMix)):
             if not isinstance(getattr(self, key), kind):
-                raise invalid(
-                    f"recipe.{key}", getattr(self, key), f"a group of keys with a _target_, a {kind.__name__}"
-                )
+                raise invalid(f"recipe.{key}", getattr(self, key), f"a group of keys with a _target_ {kind.__name__}")
 
     @property
     def label(self) -> str:
@@ -121,6 +120,11 @@ class Recipe:
     def mixture(self, seed: int, size: tuple[int, int]) -> Mixture | None:
         """How the batch that `seed` stands for is mixed, if it is; size: (H, W) of its images."""
         return draw(self.mixup, self.cutmix, seed, size)
+
+    @property
+    def weights(self) -> tuple[str, ...]:
+        """The names of the weights in a checkpoint, like ("raw", "ema")."""
+        return ("raw",) if self.averaging is None else ("raw", self.averaging.name)
 
     def parameter_groups(self, net: nn.Module) -> list[dict[str, Any]]:
         """The optimizer's parameter groups: all parameters, or one-dimensional ones apart, without weight decay."""
