@@ -476,6 +476,10 @@ def import_results(
 def export(
     checkpoint: Annotated[Path, typer.Argument(help="a checkpoint of this project")],
     out: Annotated[Path, typer.Argument(help="the file to write")],
+    arch: Annotated[
+        list[str] | None, typer.Argument(help="a network of your own: arch._target_=my_package.MyNet, its arguments")
+    ] = None,
+    *,
     form: Annotated[str, typer.Option("--format", help="published, safetensors or onnx")],
     layout: Annotated[
         str | None, typer.Option(help="key names of the format published, by default the family's usual ones")
@@ -492,9 +496,11 @@ def export(
 
     Example: robust-arch export wrn_34_r.ckpt wrn_34_r.onnx --format onnx
     """
+    from robust_arch.configuration.settings import custom_from
     from robust_arch.interop import export_checkpoint
 
-    export_checkpoint(checkpoint, out, form, layout=layout, weights=weights, force=force)
+    own = custom_from(arch) if arch else None
+    export_checkpoint(checkpoint, out, form, layout=layout, weights=weights, force=force, own=own)
     print(f"written: {out}")
 
 

@@ -164,9 +164,9 @@ def storage(study: StudyFolder) -> dict[str, Any]:
         "bytes_a_run": {name: round(sum(sizes) / len(runs)) for name, sizes in sorted(kinds.items())},
     }
     last = runs[0].checkpoint("last")
-    if last.is_file():
-        depths, widths = (numbers_of(text) for text in (facts.depths, facts.widths))
-        formula = checkpoint_bytes(facts.params, normalised_channels(ArchSpec("wide_resnet", depths, widths)))
+    if last.is_file() and facts.depths and facts.widths:
+        spec = ArchSpec("wide_resnet", numbers_of(facts.depths), numbers_of(facts.widths))
+        formula = checkpoint_bytes(facts.params, normalised_channels(spec))
         size = last.stat().st_size
         found["checkpoint"] = {"params": facts.params, "bytes": size, "formula": formula, "more": size - formula}
     return found

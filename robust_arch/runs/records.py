@@ -38,15 +38,15 @@ ELSEWHERE = "elsewhere"
 class RunFacts(Fields):
     """The columns of results.csv that are known before a run starts.
 
-    None: how a checkpoint from elsewhere was trained.
+    None: how a checkpoint from elsewhere was trained, and the stages of a network of the user's own.
     """
 
     run_id: Identifier
     study: Name
     arch: Name
     family: Name
-    depths: PerStage
-    widths: PerStage
+    depths: PerStage | None = None
+    widths: PerStage | None = None
     params: Positive
     macs: Positive
     objective: Label | None = None
@@ -84,7 +84,7 @@ class Status(Fields):
 
 
 class RecordedCost(Fields):
-    """Parameters and multiply-accumulates per image, in all and per stage."""
+    """Parameters and multiply-accumulates per image, in all and per stage, if the network has stages."""
 
     params: Positive
     macs: Positive
@@ -93,6 +93,8 @@ class RecordedCost(Fields):
 
 
 def _shares_are_defined(cost: RecordedCost) -> bool:
+    if not cost.stage_params and not cost.stage_macs:
+        return True
     return len(cost.stage_params) == len(cost.stage_macs) > 0 < min(sum(cost.stage_params), sum(cost.stage_macs))
 
 

@@ -9,6 +9,7 @@ from hydra.core.config_loader import ConfigLoader
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
+from robust_arch.architectures import CustomArch
 from robust_arch.configuration.evaluation import (
     Finalists,
     evaluation_keys,
@@ -17,7 +18,7 @@ from robust_arch.configuration.evaluation import (
     read_threat,
 )
 from robust_arch.configuration.nodes import as_override
-from robust_arch.configuration.search import read_budget, read_sample, read_seeds, read_space
+from robust_arch.configuration.search import read_budget, read_sample, read_seeds, read_space, refuse_search_of_own
 from robust_arch.configuration.settings import Settings, read_settings
 from robust_arch.errors import InputError, invalid
 from robust_arch.evaluation import EvaluationSettings
@@ -76,8 +77,14 @@ def _changed_evaluation(before: Settings, after: Settings) -> dict[str, Any]:
     return {key: value for key, value in evaluation_keys(after.evaluation).items() if value != old[key]}
 
 
+def _changed_spec(_: Settings, after: Settings) -> dict[str, Any]:
+    if isinstance(after.spec, CustomArch):  # a study changes nothing in it
+        return {"arch._target_": after.spec.target}
+    return {"arch.depths": after.spec.depths, "arch.widths": after.spec.widths}
+
+
 _KEYS: Mapping[str, Callable[[Settings, Settings], Mapping[str, Any]]] = {
-    "spec": lambda _, after: {"arch.depths": after.spec.depths, "arch.widths": after.spec.widths},
+    "spec": _changed_spec,
     "seed": lambda _, after: {"seed": after.seed},
     "evaluation": _changed_evaluation,
     "rerun": lambda _, after: {"rerun": after.rerun},
@@ -112,6 +119,7 @@ def plan_study(cfg: DictConfig, overrides: Sequence[str]) -> StudyPlan:
     Raises:
         InputError: if a value is not allowed, or no architecture of the space meets the budget.
     """
+    refuse_search_of_own(cfg)
     settings = read_settings(cfg)
     refuse_allocation(cfg)
     read_objectives(cfg)
@@ -119,8 +127,11 @@ def plan_study(cfg: DictConfig, overrides: Sequence[str]) -> StudyPlan:
     base = Run.load(settings)
     train = base.splits.train
     task = (train.num_classes, train.image_shape)
-    space, budget, seeds = read_space(cfg), read_budget(cfg, *task), read_seeds(cfg)
-    members = read_sample(cfg).of(space.members(budget, *task), *task, budget.counted)
+    budget, seeds = read_budget(cfg, *task), read_seeds(cfg)
+    if isinstance(settings.spec, CustomArch):
+        members = Candidates((settings.spec,), 1, (), 0)
+    else:
+        members = read_sample(cfg).of(read_space(cfg).members(budget, *task), *task, budget.counted)
     if not members.specs:
         nearest = f"; nearest: {members.rejected[0].description}: {members.rejected[0].reason}" * bool(members.rejected)
         raise InputError(

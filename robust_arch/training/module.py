@@ -64,7 +64,7 @@ class AdversarialTraining(pl.LightningModule):
     ) -> None:
         super().__init__()
         # channels last: the layout in which convolutions are fastest, on CPUs and GPUs
-        self.net = net.to(memory_format=torch.channels_last) if channels_last else net
+        self.net = net.to(memory_format=net.layout) if channels_last else net
         self.objective, self.threat, self.recipe = objective, threat, recipe
         self.selection_attack, self.attackable, self.prepare = selection_attack, attackable, prepare
         self.epochs, self.steps_per_epoch, self.max_value = epochs, steps_per_epoch, max_value

@@ -30,8 +30,9 @@ def write_card(folder: RunFolder) -> Path:
 def _card(run: RecordedRun, facts: RunFacts) -> Iterator[str]:
     yield f"# Model card: {facts.arch}, run {facts.run_id}"
     yield ""
+    stages = f", depths {facts.depths}, widths {facts.widths}" if facts.depths and facts.widths else ""
     yield (
-        f"- **Architecture:** {facts.arch} (family {facts.family}, depths {facts.depths}, widths {facts.widths}); "
+        f"- **Architecture:** {facts.arch} (family {facts.family}{stages}); "
         f"{facts.params:,} parameters, {operations(facts.macs)} multiply-accumulates per image"
     )
     yield from _training(run, facts)
