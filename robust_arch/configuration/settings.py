@@ -123,7 +123,7 @@ def read_settings(cfg: DictConfig) -> Settings:
     trainer = built(cfg.trainer, "trainer", TrainerSettings)
     recipe = built(cfg.recipe, "recipe", Recipe)
     require_equal_shares(recipe, trainer.devices)
-    recipe.require_fits(objective, trainer.max_epochs)
+    recipe.require_fits(objective.for_network(spec), trainer.max_epochs)
     try:  # the optimizer's own checks, of rates and the like, come before any work
         recipe.optimizer([torch.nn.Parameter(torch.zeros(1))])
     except (TypeError, ValueError) as error:

@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor
 from torch.nn import Module
 
-from robust_arch.architectures import ArchSpec
+from robust_arch.architectures import AnyArch, ArchSpec
 from robust_arch.attacks import Attack, ThreatModel
 from robust_arch.errors import invalid
 from robust_arch.runs.labels import USUAL_BETA, with_beta
@@ -50,7 +50,7 @@ class Objective(ABC):
         """Whether labels may be probabilities (B, K)."""
         return False
 
-    def for_network(self, spec: ArchSpec) -> Self:  # noqa: ARG002
+    def for_network(self, spec: AnyArch) -> Self:  # noqa: ARG002
         """The objective with which this architecture is trained."""
         return self
 
@@ -116,9 +116,7 @@ class RegularizedObjective(AdversarialObjective):
     beta: float | Mapping[float, float] = USUAL_BETA
 
     def __post_init__(self) -> None:
-        allowed = (
-            "a finite number of at least 0, or a mapping from widening factors to such numbers, like {1: 6, 10: 9}"
-        )
+        allowed = "a finite number of at least 0, or a mapping from widening factors to such, like {1: 6, 10: 9}"
         if isinstance(self.beta, Mapping):
             entries = [*self.beta, *self.beta.values()]
             if not entries or not all(map(_is_measure, entries)) or min(self.beta) <= 0:
@@ -144,10 +142,16 @@ class RegularizedObjective(AdversarialObjective):
             raise TypeError(f"beta = {self.beta!r}: not a number; call for_network first")
         return self.beta
 
-    def for_network(self, spec: ArchSpec) -> Self:
-        """With the number that a mapping gives for the architecture's widening factor."""
+    def for_network(self, spec: AnyArch) -> Self:
+        """With the number that a mapping gives for the architecture's widening factor.
+
+        Raises:
+            InputError: for a mapping and a network of the user's own, which has no widening factor.
+        """
         if not isinstance(self.beta, Mapping):
             return self
+        if not isinstance(spec, ArchSpec):
+            raise invalid("objective.beta", self.beta, "a number, as a network of one's own has no known widths")
         return replace(self, beta=float(np.interp(widening_factor(spec), [*self.beta], [*self.beta.values()])))
 
 
