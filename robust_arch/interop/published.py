@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from robust_arch.architectures import ArchSpec, Classifier, build
+from robust_arch.architectures import AnyArch, ArchSpec, Classifier, CustomArch, ImageShape, build
 from robust_arch.architectures.family import KeyNames, family_names, get_family
 from robust_arch.errors import InputError, invalid
 from robust_arch.interop.checkpoint import LoadedCheckpoint
@@ -22,6 +22,7 @@ from robust_arch.interop.strict import load_strictly
 log = logging.getLogger(__name__)
 
 _WRAPPERS = re.compile(r"^(?:(?:model|module|_orig_mod|1)\.)+")  # 1: behind a normalisation in a Sequential
+_WRAPPED = ("model_state_dict", "state_dict")  # keys under which files hold a state dict
 _NARROW = 64  # channels of the network from which a layout's keys are taken
 _SIDE = 32  # of the images for which a network is built; no weight depends on it
 
@@ -59,6 +60,28 @@ def read_published(content: Mapping[str, Any], spec: ArchSpec) -> tuple[LoadedCh
     return LoadedCheckpoint(net, spec, {}, carried), layout
 
 
+def read_own(
+    content: Mapping[str, Any], spec: CustomArch, num_classes: int, image_shape: ImageShape
+) -> LoadedCheckpoint:
+    """A network of the user's own with the weights of its state dict, without a card.
+
+    The keys are the network's, or the network's behind the same wrappers as published files have.
+
+    Raises:
+        InputError: for weights of another network.
+    """
+    net = build(spec, num_classes, image_shape, seed=0)
+    keys = set(net.network.state_dict())
+    inner = next((content[name] for name in _WRAPPED if isinstance(content.get(name), Mapping)), content)
+    if keys <= set(inner):
+        load_strictly(net.network, inner, spec)
+        return LoadedCheckpoint(net.eval(), spec, {})
+    tensors, parts = _tensors(content)
+    load_strictly(net.network, tensors, spec, lambda key: _WRAPPERS.sub("", key))
+    carried = carried_by(parts, image_shape[0])
+    return LoadedCheckpoint(net.eval() if carried is None else carried.applied_to(net), spec, {}, carried)
+
+
 def _used(
     tensors: Mapping[str, Any], network: nn.Module, keys: KeyNames, names: Callable[[str], str]
 ) -> dict[str, Any]:
@@ -74,12 +97,14 @@ def _used(
     return used
 
 
-def published_state(net: Classifier, spec: ArchSpec, layout: str | None = None) -> dict[str, Tensor]:
+def published_state(net: Classifier, spec: AnyArch, layout: str | None = None) -> dict[str, Tensor]:
     """The weights of `net` under the names of a layout, by default the family's usual one.
 
     Raises:
         InputError: for a family without layouts, an unknown layout, or a network that normalises its input.
     """
+    if not isinstance(spec, ArchSpec):
+        raise _without_layouts(spec.family)
     layouts, options = _layouts(spec), get_family(spec.family).options.read(spec.options)
     if layout is None:
         layout = next((name for name, keys in layouts.items() if keys.misfit(options) is None), next(iter(layouts)))
@@ -103,14 +128,18 @@ def published_state(net: Classifier, spec: ArchSpec, layout: str | None = None) 
 def _layouts(spec: ArchSpec) -> Mapping[str, KeyNames]:
     if layouts := get_family(spec.family).published_keys:
         return layouts
+    raise _without_layouts(spec.family)
+
+
+def _without_layouts(family: str) -> InputError:
     known = ", ".join(name for name in family_names() if get_family(name).published_keys)
-    raise invalid("arch.family", spec.family, f"one of {known}; published key names are not available for this family")
+    return invalid("arch.family", family, f"one of {known}; published key names are not available for this family")
 
 
 def _tensors(content: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
     """A file's tensors by published name; and for `mean` and `std` the entries of a normalisation by key."""
     parts: dict[str, dict[str, Any]] = {"mean": {}, "std": {}}
-    for wrapper in ("model_state_dict", "state_dict"):
+    for wrapper in _WRAPPED:
         if isinstance(inner := content.get(wrapper), Mapping):
             if {part_of_normalisation(key) for key in content if isinstance(key, str)} >= set(parts):
                 _unwrapped(content, parts)  # something else may be called mean, but not beside a std

@@ -126,7 +126,7 @@ def test_a_study_plans_the_network_of_a_rule(composed):
         ),
         (
             ("search.scaling.rule=standard", "search.space.vary.widths=[2]"),
-            r"search\.space\.vary = .*: expected null where",
+            r"search\.space\.vary\.widths = .*: expected null where",
         ),
         (
             ("search.scaling.rule=standard", "search.budget.params=1e6", "arch=resnet18"),
