@@ -116,7 +116,7 @@ def test_import_says_what_it_leaves_out(tmp_path, caplog):
 REFUSED = [
     ((), "arch = None: expected the architecture: either --arch <preset>, or --depths and --widths"),
     (("--arch", "wrn_34_r", "--depths", "1,2,1"), "arch = 'wrn_34_r': expected the architecture: either"),
-    (("--arch", "wrn_1"), "arch = 'wrn_1': expected one of"),
+    (("--arch", "wrn_1"), "arch = 'wrn_1': expected a preset's name, or one like wide_resnet-d2-2-2-w16-32-64"),
     (("--depths", "1,2,1"), "--widths = None: expected integers, one per stage, like 5,5,5"),
     (("--depths", "1-2-1", "--widths", "8,6,6"), "--depths = '1-2-1': expected integers, one per stage"),
     (("--depths", "1,2", "--widths", "8,6"), "arch.depths = (1, 2): expected 3 stages, as family wide_resnet has"),
