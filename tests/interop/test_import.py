@@ -91,6 +91,12 @@ def test_an_architecture_by_its_stages(published, tmp_path):
     assert (loaded.card["num_classes"], loaded.card["image_shape"]) == (5, [1, 28, 28])
 
 
+def test_an_architecture_by_its_name(published, tmp_path):
+    result = command("import", published, tmp_path / "net.ckpt", "--arch", "wide_resnet-d1-2-1-w8-6-6-stem4")
+    assert result.exit_code == 0, result.output
+    assert load_checkpoint(tmp_path / "net.ckpt").spec == WIDE
+
+
 def test_every_export_by_command(published, tmp_path):
     command("import", published, tmp_path / "net.ckpt", *STAGES, "--image-size", 8)
     for form in ("safetensors", "onnx"):
