@@ -81,6 +81,7 @@ WITH_OPTIONS = [
     ("densenet", (1, 2, 1, 1), (4, 4, 4, 4), {"stem": "imagenet", "transition_widths": [3, 4, 5], "expansion": 2}),
     ("darts", (2, 3, 1), (4, 6, 5), {}),
     ("darts", (1, 2, 4), (3, 1, 2), {"auxiliary": True}),
+    ("darts", (1, 2, 1), (3, 4, 2), {"stem": "imagenet"}),
     ("darts", (2, 1, 1), (4, 6, 5), {**OPERATIONS, "auxiliary": True}),
     *(("convnext", (1, 2, 1, 1), (8, 16, 16, 24), {"stem": stem}) for stem in ("cifar", "conv", "conv3", "patch")),
 ]

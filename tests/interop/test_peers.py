@@ -238,12 +238,16 @@ class Liu(nn.Module):
 
     def __init__(self, spec):
         super().__init__()
-        self.stem = nn.Sequential(
-            nn.Conv2d(3, spec.stem_width, 3, padding=1, bias=False), nn.BatchNorm2d(spec.stem_width)
-        )
+        c = spec.stem_width
+        self.is_large = was_reduced = dict(spec.options).get("stem") == "imagenet"
+        if self.is_large:
+            first = [nn.Conv2d(3, c // 2, 3, 2, 1, bias=False), nn.BatchNorm2d(c // 2), nn.ReLU()]
+            self.stem0 = nn.Sequential(*first, nn.Conv2d(c // 2, c, 3, 2, 1, bias=False), nn.BatchNorm2d(c))
+            self.stem1 = nn.Sequential(nn.ReLU(), nn.Conv2d(c, c, 3, 2, 1, bias=False), nn.BatchNorm2d(c))
+        else:
+            self.stem = nn.Sequential(nn.Conv2d(3, c, 3, padding=1, bias=False), nn.BatchNorm2d(c))
         self.cells = nn.ModuleList()
-        c_before = c_in = spec.stem_width
-        was_reduced = False
+        c_before = c_in = c
         for stage, (depth, c) in enumerate(zip(spec.depths, spec.widths, strict=True)):
             for i in range(depth):
                 reduces = stage > 0 and i == 0
@@ -254,7 +258,8 @@ class Liu(nn.Module):
         self.classifier = nn.Linear(c_in, 7)
 
     def forward(self, x):
-        before = x = self.stem(x)
+        before = self.stem0(x) if self.is_large else self.stem(x)
+        x = self.stem1(before) if self.is_large else before
         for cell in self.cells:
             before, x = x, cell(before, x)
         return self.classifier(x.mean((2, 3)))
@@ -272,6 +277,7 @@ DENSE = ArchSpec("densenet", (2, 1, 3, 2), (6,) * 4, stem_width=10)
 DENSE_224 = ArchSpec("densenet", (2, 1, 3, 2), (6,) * 4, stem_width=10, options={"stem": "imagenet"})
 CELLS = ArchSpec("darts", (2, 3, 1), (4, 6, 8), stem_width=9)
 CELLS_AUXILIARY = ArchSpec("darts", (1, 1, 2), (4, 6, 8), stem_width=9, options={"auxiliary": True})
+CELLS_224 = ArchSpec("darts", (1, 2, 1), (4, 6, 8), stem_width=10, options={"stem": "imagenet"})
 
 PEERS = {  # the layout, the architecture, the peer's network, and the side of an image
     "gowal2020": ("gowal2020", GOWAL, lambda: Gowal(GOWAL, None), 16),
@@ -283,6 +289,7 @@ PEERS = {  # the layout, the architecture, the peer's network, and the side of a
     "densenet of torchvision, 3x3": ("torchvision", DENSE, lambda: densenet(DENSE), 16),
     "densenet of torchvision": ("torchvision", DENSE_224, lambda: densenet(DENSE_224), 64),
     "darts": ("liu2019", CELLS, lambda: Liu(CELLS), 16),
+    "darts for ImageNet": ("liu2019", CELLS_224, lambda: Liu(CELLS_224), 64),
     "darts, auxiliary": ("liu2019", CELLS_AUXILIARY, lambda: Liu(CELLS_AUXILIARY), 20),
 }
 
@@ -296,7 +303,9 @@ def assert_agree(peer, spec, layout, side):
         theirs = peer.double()(x)
         torch.testing.assert_close(net.double()(x) / theirs.abs().max(), theirs / theirs.abs().max())
     written = published_state(net, spec, layout)
-    unused = {key for key in peer.state_dict() if key.startswith("auxiliary_head.") and not spec.options}
+    unused = {
+        key for key in peer.state_dict() if key.startswith("auxiliary_head.") and "auxiliary" not in dict(spec.options)
+    }
     assert set(written) == set(peer.state_dict()) - unused
     assert all(torch.equal(written[key], peer.state_dict()[key]) for key in written)
     return net
