@@ -54,7 +54,7 @@ def test_the_whole_chain(family, changed, composed, tmp_path):
     assert spec.family == family
     assert bool(spec.options) == (changed and family != "preact_resnet")
     assert execute(planned.run) == "completed"
-    assert [which for which, _ in planned.run.records()] == ["last"]
+    assert [subject.checkpoint for subject, _ in planned.run.records()] == ["last"]
     assert named_spec(arch_name(spec)) == spec
 
     checkpoint = planned.run.folder.path / "checkpoints" / "last.ckpt"
