@@ -261,19 +261,17 @@ def claims(
 
     Example: robust-arch claims capacity last_stage budget
     """
-    from robust_arch.analysis.claims import examine_all, heading, left_out, numbers
+    from robust_arch.analysis.claims import examine_all, left_out, told
+    from robust_arch.analysis.formatting import in_columns
 
     frame = _joined(studies, results_dir, best_beta=best_beta)
     found = examine_all(frame)
     if not found:
         raise InputError("claims: no two architectures with comparable worst-case accuracies")
     if without := left_out(frame):
-        print(f"{without}\n")
+        print(f"{in_columns([without])}\n")
     for examined in found:
-        print(f"{heading(examined)}\n")
-        for finding in examined.findings:
-            print(f"{finding.claim}, {finding.setting}: {finding.verdict.upper()}")
-            print(*(f"    {text}" for text in (finding.statement, numbers(finding), finding.why)), "", sep="\n")
+        print(f"{told(examined)}\n")
 
 
 @app.command()

@@ -8,6 +8,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from robust_arch.architectures import Classifier
+from robust_arch.architectures.build import weight_layout
 from robust_arch.attacks import PGD, ThreatModel
 from robust_arch.common.files import replacing
 from robust_arch.engine import AttackableNetwork
@@ -43,7 +44,7 @@ def extend(
         return
     # robust accuracy is of float32: TensorFloat-32 keeps ten bits of each factor
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-    net.eval().to(memory_format=net.layout)
+    net.eval().to(memory_format=weight_layout(net))
     scene = Scene(
         net=net,
         threat=threat,

@@ -129,6 +129,11 @@ class Hardware(Fields):
     threads: Count | None = None
     system: Name | None = None
 
+    def site(self, device: str | None) -> str:
+        """The GPUs, each kind once, or the processor of a run on `device` cpu."""
+        gpus = [] if device == "cpu" else self.gpus
+        return ", ".join(dict.fromkeys(gpus)) or self.processor
+
 
 class _Provenance(Fields):
     command: Message | None = None
@@ -141,12 +146,17 @@ class _Provenance(Fields):
 class RunResult(_Provenance):
     """result.json: a finished training. Epochs count from 0; accuracies on held-out images are in percent.
 
-    selected_weights: those that decided the best epoch and whose held-out accuracies these are.
+    Attributes:
+        device: of the training, cpu or cuda.
+        precision: of the training, as Lightning names it.
+        selected_weights: those that decided the best epoch and whose held-out accuracies these are.
     """
 
     run_id: Identifier | None = None
     package_version: Name | None = None
     finished: Moment
+    device: Name | None = None
+    precision: Name | None = None
     train_seconds: Seconds
     epochs: Positive | None = None
     selected_weights: Name = "raw"
@@ -160,6 +170,13 @@ class RunResult(_Provenance):
     data: RecordedData | None = None
     selection_images: Positive
     cost: Annotated[RecordedCost, expect("one integer per stage, not all of them 0", _shares_are_defined)] | None = None
+
+    @property
+    def site(self) -> dict[str, str]:
+        """On what the run was trained, by column of results.csv, as far as it is recorded."""
+        hardware = self.hardware.site(self.device) if self.hardware else None
+        columns = {"hardware": hardware, "precision": self.precision, "version": self.torch_version}
+        return {column: value for column, value in columns.items() if value}
 
 
 class Share(Fields):

@@ -23,8 +23,11 @@ COLUMNS = (
     "data", "seed", "epochs", "checkpoint", "weights", "threat", "n_test", "clean_acc", "fgsm_acc", "pgd20_acc",
     "cw40_acc", "autoattack_acc", "worst_case_acc", "stability", "lipschitz", "train_seconds", "status",
 )  # fmt: skip
+SITE_COLUMNS = ("hardware", "precision", "version")
+"""On what a run was trained: machine, precision and version of torch; after all other columns of results.csv."""
 TEXT_COLUMNS = frozenset(
     {
+        *SITE_COLUMNS,
         "run_id", "study", "arch", "family", "depths", "widths", "objective", "recipe", "train_threat", "data",
         "checkpoint", "weights", "threat", "status",
     }
@@ -168,7 +171,9 @@ def run_rows(run: RecordedRun) -> list[dict[str, Any]]:
     if run.facts is None:
         return []
     facts = run.facts.model_dump(include=set(RunFacts.model_fields))
-    shared = {**facts, "train_seconds": run.result.train_seconds if run.result else None, "status": run.state}
+    result = run.result
+    shared = {**facts, "train_seconds": result.train_seconds if result else None, "status": run.state}
+    shared |= result.site if result else {}
     if run.state in ("failed", "diverged"):
         return [shared]
     return [{**shared, **_numbers(record)} for record in run.evaluations]
@@ -191,9 +196,9 @@ def _numbers(record: Evaluation) -> dict[str, Any]:
 
 
 def to_frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """The contract's columns in order, then any further <attack>_acc by name."""
-    further = sorted({key for row in rows for key in row} - set(COLUMNS))
-    frame = pd.DataFrame(list(rows), columns=[*COLUMNS, *further])
+    """The contract's columns in order, then any further <attack>_acc by name, then SITE_COLUMNS."""
+    further = sorted({key for row in rows for key in row}.difference(COLUMNS, SITE_COLUMNS))
+    frame = pd.DataFrame(list(rows), columns=[*COLUMNS, *further, *SITE_COLUMNS])
     numbers = [name for name in frame.columns if name not in TEXT_COLUMNS]
     frame[numbers] = frame[numbers].apply(pd.to_numeric)  # missing numbers are NaN, also in an empty column
     return frame

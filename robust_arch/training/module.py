@@ -14,6 +14,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
 
 from robust_arch.architectures import Classifier
+from robust_arch.architectures.build import weight_layout
 from robust_arch.architectures.family import AUXILIARY_WEIGHT, AuxiliaryNetwork
 from robust_arch.attacks import PGD, Attack, Clean, ThreatModel
 from robust_arch.common.randomness import derive, example_keys
@@ -64,7 +65,7 @@ class AdversarialTraining(pl.LightningModule):
     ) -> None:
         super().__init__()
         # channels last: the layout in which convolutions are fastest, on CPUs and GPUs
-        self.net = net.to(memory_format=net.layout) if channels_last else net
+        self.net = net.to(memory_format=weight_layout(net)) if channels_last else net
         self.objective, self.threat, self.recipe = objective, threat, recipe
         self.selection_attack, self.attackable, self.prepare = selection_attack, attackable, prepare
         self.epochs, self.steps_per_epoch, self.max_value = epochs, steps_per_epoch, max_value

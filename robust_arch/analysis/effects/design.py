@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
 import pandas as pd
 
+from robust_arch.analysis.claims import Sites, without_site_effects
 from robust_arch.analysis.groups import Group
 from robust_arch.analysis.reading import spec_of
 from robust_arch.analysis.robust_means import RobustMeans, robust_means
@@ -57,6 +58,7 @@ class Design:
         costs: the variables among `x` that are costs and vary at equal other costs.
         inseparable: variable to why its effect cannot be estimated.
         changes: every change of one stage by one level.
+        sites: of the runs; None for one site. Their effects are not in `means` where they can be estimated.
     """
 
     kind: str
@@ -69,6 +71,7 @@ class Design:
     costs: tuple[str, ...]
     inseparable: Mapping[str, str]
     changes: Sequence[Change]
+    sites: Sites | None = None
 
     @property
     def equal(self) -> tuple[str, ...]:
@@ -99,7 +102,10 @@ def designs(group: Group) -> list[Design]:
         if spec is not None:
             what = f"{len(spec.depths)} stages, stem {spec.stem_width}, {spec.settings_text}"
         kinds.setdefault(f"{row['family']}, {what}", []).append(name)
-    found = [_design(kind, group, rows[rows["arch"].isin(names)], specs) for kind, names in kinds.items()]
+    found = []
+    for kind, names in kinds.items():
+        own, sites = without_site_effects(rows[rows["arch"].isin(names)])
+        found.append(replace(_design(kind, group, own, specs), sites=sites))
     return sorted(found, key=lambda design: -len(design.names))
 
 

@@ -41,6 +41,8 @@ def _heading(found: Effects) -> Iterator[str]:
         noise = f"runs of one architecture scatter by {means.scatter:.2f} points"
     runs = counted(int(means.runs.sum()), "run")
     yield f"{counted(len(found.design.names), 'architecture')}, {runs}; {noise}."
+    if found.design.sites:
+        yield found.design.sites.sentence
     terms = ", ".join(f"{name} ({shape})" for name, shape in found.shapes.items())
     products = f"; products: {', '.join(found.pairs)}" if found.pairs else ""
     yield (
