@@ -150,6 +150,16 @@ class GlobalBatches(Sampler[Tensor]):
         return draws.integers(self.extra_size, size=self.extra_per_batch)
 
 
+class _LoaderWithProcesses(DataLoader[Batch]):
+    """Takes the first positions when the first batch is asked for, not before.
+
+    Lightning iterates before it sets the epoch and before a resumed epoch skips the batches that are done.
+    """
+
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
+        yield from super().__iter__()
+
+
 def loader(
     images: ImageSet, batches: GlobalBatches, device: torch.device | None = None, place: str = "auto",
     extra: ExtraImages | None = None,
@@ -164,7 +174,7 @@ def loader(
     """
     device = device or torch.device("cpu")
     if isinstance(images.images, StreamedImages):
-        return DataLoader(
+        return _LoaderWithProcesses(
             StreamedBatches(images.images, images.labels, extra),
             sampler=batches,
             batch_size=None,

@@ -5,6 +5,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
 
@@ -48,6 +49,7 @@ class EncodedImages(ABC):
     def stamp(self) -> str:
         """Changes whenever a file is touched; without reading any."""
 
+    @cached_property
     def fingerprint(self) -> bytes:
         """Of all labels, and the content of evenly spaced files; it does not depend on where they are."""
         digest = hashlib.blake2b(self.labels.tobytes(), digest_size=8)

@@ -1,7 +1,7 @@
 """ImageNet (ILSVRC 2012), decoded while it is used: never in memory as a whole."""
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -46,6 +46,10 @@ class ImageNet(Dataset):
         require_integer("data.image_size", self.image_size, 1)
         require_integer("data.resize", self.resize, self.image_size)
         require_integer("data.workers", self.workers, 0, optional=True)
+
+    def as_recorded(self) -> "ImageNet":
+        """With the number of cores here; the images are read from the root that the file names."""
+        return replace(self, workers=None)
 
     def read(self) -> tuple[ImageSet, ImageSet]:
         """Both parts, of which only the names are read."""

@@ -150,8 +150,8 @@ class ParquetSet(Dataset):
         require_integer("data.workers", self.workers, 0, optional=True)
 
     def as_recorded(self) -> "ParquetSet":
-        """With the user's own cache folder; the images are read from the root that the file names."""
-        return replace(self, cache=None)
+        """With the cache folder and the cores of this user; the images are read from the root that the file names."""
+        return replace(self, cache=None, workers=None)
 
     def read(self) -> tuple[ImageSet, ImageSet]:
         """Both parts, decoded once into memory or, if streamed, when they are used."""
@@ -164,11 +164,11 @@ class ParquetSet(Dataset):
                 raise invalid("data.root", str(root), allowed)
         train, test = (self._part(parquet, found[part]) for part in ("train", test_part))
         names = _class_names(parquet, found["train"][0], self._column_of(parquet, found["train"][0], "label"))
-        num_classes = max(names, *(int(part.labels.max()) + 1 for part in (train, test)))
-        for part in (train, test):
-            if part.labels.min() < 0:
-                hint = f"; {test_part} may be without labels: set data.test_part" * (part is test)
-                raise InputError(f"data.root: {part.name(0)} and others: expected labels of at least 0{hint}")
+        num_classes = max(names, *(int(images.labels.max()) + 1 for images in (train, test)))
+        for images in (train, test):
+            if images.labels.min() < 0:
+                hint = f"; {test_part} may be without labels: set data.test_part" * (images is test)
+                raise InputError(f"data.root: {images.name(0)} and others: expected labels of at least 0{hint}")
         sets = self._sets(train, test, num_classes)
         log.info("%s in %s | train: %s | %s: %s", self.name, root, sets[0].reading, test_part, sets[1].reading)
         return sets

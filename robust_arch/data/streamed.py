@@ -72,7 +72,7 @@ class StreamedImages:
     def fingerprint(self) -> bytes:
         """Of the files, which of them these are, and what is made of them."""
         own = np.ascontiguousarray(self.positions, dtype="<i8").tobytes()
-        return self.files.fingerprint() + repr((self.side, self.resize)).encode() + own
+        return self.files.fingerprint + repr((self.side, self.resize)).encode() + own
 
     def _decoded(
         self, positions: list[int], view: Callable[[Image.Image], Image.Image], threads: int = 0
