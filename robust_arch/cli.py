@@ -45,6 +45,10 @@ RESULTS = Path("results")
 StudiesArgument = Annotated[
     list[str], typer.Argument(help="studies by name or path, or results.csv files, read as one", metavar="STUDY...")
 ]
+BestBeta = Annotated[
+    bool,
+    typer.Option("--best-beta", help="of each architecture only the runs whose beta is best by held-out accuracy"),
+]
 _WATCH_SECONDS = "5"
 _LONGEST_WATCH = 86_400  # seconds, a day
 
@@ -66,8 +70,8 @@ def _study_path(study: str, results_dir: Path) -> Path:
     return given if here or "/" in study else results_dir / study
 
 
-def _joined(studies: list[str], results_dir: Path) -> "pd.DataFrame":
-    """The rows of all studies; prints the provenance of imported ones."""
+def _joined(studies: list[str], results_dir: Path, *, best_beta: bool = False) -> "pd.DataFrame":
+    """The rows of all studies; prints the provenance of imported ones, and the choice of each architecture's beta."""
     import pandas as pd
 
     from robust_arch.analysis.published import provenance_of
@@ -77,10 +81,83 @@ def _joined(studies: list[str], results_dir: Path) -> "pd.DataFrame":
     frames = [read_results(path) for path in paths]
     _print(f"{provenance.text()}\n" for path in paths if (provenance := provenance_of(path)))
     # the columns of a study without rows have no type, which would take away those of the other studies
-    return pd.concat([rows for rows in frames if len(rows)] or frames, ignore_index=True)
+    joined = pd.concat([rows for rows in frames if len(rows)] or frames, ignore_index=True)
+    if best_beta:
+        from robust_arch.analysis.best_beta import held_out_accuracies, with_best_beta
+
+        joined, choices = with_best_beta(joined, held_out_accuracies(paths))
+        _print(["beta chosen by mean robust accuracy on held-out images (runs), not on test images:"])
+        _print([*map(str, choices), ""])
+    return joined
 
 
-@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+_PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        print(f"robust-arch {version('robust-arch')}")
+        raise typer.Exit
+
+
+@app.callback()
+def top(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="print the version and exit")
+    ] = False,
+) -> None:
+    """The tools around a study: plan it, follow it, read it."""
+
+
+@app.command(context_settings=_PASS_ON, add_help_option=False)
+def train(context: typer.Context) -> None:
+    """Train one run, or a study with -m study=NAME.
+
+    The same as `python -m robust_arch.train`.
+
+    Example: robust-arch train -m study=demo
+    """
+    from robust_arch.train import main as run
+
+    sys.argv[1:] = context.args
+    run()
+
+
+@app.command(context_settings=_PASS_ON, add_help_option=False)
+def evaluate(context: typer.Context) -> None:
+    """Evaluate a checkpoint, this project's or a published one.
+
+    The same as `python -m robust_arch.evaluate`.
+
+    Example: robust-arch evaluate checkpoint=results/demo/runs/A/checkpoints/best.ckpt
+    """
+    from robust_arch.evaluate import main as run
+
+    sys.argv[1:] = context.args
+    run()
+
+
+@app.command("list")
+def list_(
+    group: Annotated[str | None, typer.Argument(help="one group alone, like studies, arch or attacks")] = None,
+    config_dir: Annotated[Path | None, typer.Option(help="a folder of your own groups, as training takes it")] = None,
+) -> None:
+    """List what can be chosen: studies, arch, attacks and so on.
+
+    Example: robust-arch list studies
+    """
+    from robust_arch.configuration.listing import listed
+
+    for name, choices in listed(group, config_dir).items():
+        table = Table("name", "what it is", title=name, title_justify="left", box=None, pad_edge=False)
+        for choice, line in choices.items():
+            table.add_row(choice, line)
+        _print([table, ""])
+
+
+@app.command(context_settings=_PASS_ON)
 def plan(
     context: typer.Context,
     sample: Annotated[int | None, typer.Option(help="plan this many architectures, spread evenly")] = None,
@@ -174,6 +251,7 @@ def report(study: StudyArgument, results_dir: ResultsDir = RESULTS) -> None:
 def claims(
     studies: StudiesArgument,
     results_dir: ResultsDir = RESULTS,
+    best_beta: BestBeta = False,
 ) -> None:
     """Test the claims C1 to C3 on recorded runs: statement, statistic with a 95% interval, and verdict for each.
 
@@ -185,7 +263,7 @@ def claims(
     """
     from robust_arch.analysis.claims import examine_all, heading, left_out, numbers
 
-    frame = _joined(studies, results_dir)
+    frame = _joined(studies, results_dir, best_beta=best_beta)
     found = examine_all(frame)
     if not found:
         raise InputError("claims: no two architectures with comparable worst-case accuracies")
@@ -398,9 +476,16 @@ def import_results(
 def export(
     checkpoint: Annotated[Path, typer.Argument(help="a checkpoint of this project")],
     out: Annotated[Path, typer.Argument(help="the file to write")],
+    arch: Annotated[
+        list[str] | None, typer.Argument(help="a network of your own: arch._target_=my_package.MyNet, its arguments")
+    ] = None,
+    *,
     form: Annotated[str, typer.Option("--format", help="published, safetensors or onnx")],
     layout: Annotated[
         str | None, typer.Option(help="key names of the format published, by default the family's usual ones")
+    ] = None,
+    weights: Annotated[
+        str | None, typer.Option(help="raw, ema or swa; by default those that decided the best epoch")
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="replace OUT if it exists")] = False,
 ) -> None:
@@ -411,9 +496,11 @@ def export(
 
     Example: robust-arch export wrn_34_r.ckpt wrn_34_r.onnx --format onnx
     """
+    from robust_arch.configuration.settings import custom_from
     from robust_arch.interop import export_checkpoint
 
-    export_checkpoint(checkpoint, out, form, layout=layout, force=force)
+    own = custom_from(arch) if arch else None
+    export_checkpoint(checkpoint, out, form, layout=layout, weights=weights, force=force, own=own)
     print(f"written: {out}")
 
 

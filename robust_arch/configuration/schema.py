@@ -160,6 +160,8 @@ def refused(error: Exception) -> InputError:
             place, _, name = str(cause.full_key).rpartition(".")
             if place == "arch.options":
                 return InputError(f"{place}.{name}: the preset does not set it; add it as +{place}.{name}=...")
+            if (place, name) == ("recipe", "averaging"):
+                return InputError("recipe.averaging: not set; choose one first, with recipe/averaging=ema or swa")
             try:
                 require_keys([name], place, map(str, cause.parent_node))
             except InputError as found:

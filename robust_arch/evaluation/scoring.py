@@ -54,7 +54,7 @@ class Outcome:
 class Scene:
     """A network on its device, the threat it faces, and how its attacks are run.
 
-    attacked: the network that attacks see, by default `net`; every image that they return is scored by `net`.
+    attacked: the network that attacks are given, by default `net`; every image that they return is scored by `net`.
     """
 
     net: nn.Module
@@ -63,10 +63,6 @@ class Scene:
     batch_size: int
     seed: int
     attacked: nn.Module | None = None
-
-    def network_for(self, attack: Attack) -> nn.Module:
-        """`attacked`, but `net` for an attack on whole blocks, which itself decides when an image is misclassified."""
-        return self.net if self.attacked is None or attack.block_size is not None else self.attacked
 
 
 @torch.no_grad()
@@ -159,7 +155,7 @@ def _attack_batch(
         chosen = (predicted == y).nonzero()[:, 0]
     x = x[chosen]
     with _captured_warnings() as warnings:
-        x_adv = attack(scene.network_for(attack), x, y[chosen], scene.threat, seed=scene.seed, index=index[chosen])
+        x_adv = attack(scene.attacked or scene.net, x, y[chosen], scene.threat, seed=scene.seed, index=index[chosen])
     problems: list[str] = []
     logits_adv = logits[:0]
     if len(x):

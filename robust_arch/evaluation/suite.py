@@ -43,7 +43,7 @@ def extend(
         return
     # robust accuracy is of float32: TensorFloat-32 keeps ten bits of each factor
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-    net.eval().to(memory_format=torch.channels_last)
+    net.eval().to(memory_format=net.layout)
     scene = Scene(
         net=net,
         threat=threat,

@@ -235,7 +235,7 @@ def _train(run: Run, folder: RunFolder, tracker: Tracker) -> None:
     )
     log.info(
         "run %s: %s, %s parameters, %s MACs, %s on %s, %s, seed %d, %d epochs",
-        run.run_id, arch_name(settings.spec), f"{run.cost.params:,}", f"{run.cost.macs:,}", settings.objective.name,
+        run.run_id, arch_name(settings.spec), f"{run.cost.params:,}", f"{run.cost.macs:,}", settings.objective.label,
         settings.dataset.name, settings.threat, settings.seed, settings.trainer.max_epochs,
     )  # fmt: skip
     record = _Recorder(folder, tracker)
@@ -261,6 +261,7 @@ class _Recorder:
 def _module(run: Run) -> AdversarialTraining:
     settings, train = run.settings, run.splits.train
     mean, std = train.channel_statistics() if settings.recipe.normalize == "dataset" else (None, None)
+    averaging = settings.recipe.averaging
     return AdversarialTraining(
         build(
             settings.spec,
@@ -270,7 +271,7 @@ def _module(run: Run) -> AdversarialTraining:
             std=std,
             seed=derive(settings.seed, "initialisation"),
         ),
-        settings.objective,
+        settings.objective.for_network(settings.spec),
         settings.threat,
         settings.recipe,
         settings.selection.attack,
@@ -278,6 +279,7 @@ def _module(run: Run) -> AdversarialTraining:
         steps_per_epoch=run.steps_per_epoch,
         max_value=train.max_value,
         seed=settings.seed,
+        num_classes=train.num_classes,
         attackable=settings.trainer.attackable,
         channels_last=settings.trainer.channels_last,
         prepare=settings.trainer.prepare_process,
@@ -289,29 +291,32 @@ def _module(run: Run) -> AdversarialTraining:
             "num_classes": train.num_classes,
             "image_shape": list(train.image_shape),
             "config": resolved_config(run),
+            **({"weights": averaging.selected} if averaging else {}),
         },
     )
 
 
 def _evaluate(run: Run, folder: RunFolder) -> None:
-    """Evaluate each requested checkpoint under the attacks that are not recorded yet."""
+    """Evaluate the requested weights of each checkpoint under the attacks that are not recorded yet."""
     settings, device = run.settings.evaluation, run.settings.trainer.device
     result = folder.result
-    same_weights = result is not None and result.best_epoch == result.last_epoch
-    first: EvaluationRecord | None = None
+    same_epoch = result is not None and result.best_epoch == result.last_epoch
+    first: dict[str, EvaluationRecord] = {}
     about = {"command": run.settings.command, **provenance()}
-    for which, record in run.records():
-        if same_weights and first is not None and not settings.save_images:
+    for subject, record in run.records():
+        which, weights = subject.checkpoint, subject.weights
+        if same_epoch and weights in first and not settings.save_images:
             if not record.is_complete(settings):
-                record.take_over(first)
+                record.take_over(first[weights])
             continue
-        first = record
-        loaded = load_checkpoint(folder.checkpoint(which), expected=run.settings.spec)
+        first[weights] = record
+        loaded = load_checkpoint(folder.checkpoint(which), expected=run.settings.spec, weights=weights)
         extend(
             record, loaded.net.to(device), settings, run.settings.threat, device, about, fold=run.settings.trainer.fold
         )
         level = logging.ERROR if record.invalid else logging.INFO
-        log.log(level, "run %s, %s checkpoint: %s", run.run_id, which, record.summary())
+        what = f"{which} checkpoint" + ("" if weights == "raw" else f", {weights} weights")
+        log.log(level, "run %s, %s: %s", run.run_id, what, record.summary())
         for warning in record.content["warnings"]:
-            log.warning("run %s, %s checkpoint: %s", run.run_id, which, warning)
+            log.warning("run %s, %s: %s", run.run_id, what, warning)
     write_card(folder)

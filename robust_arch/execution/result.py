@@ -20,7 +20,7 @@ def training_result(run: Run, folder: RunFolder, rows: list[dict[str, float]]) -
     callbacks = read_weights_only(folder.checkpoint("last"))["callbacks"]
     best = callbacks["BestAndLast"]["best"]
     held_out = min(run.settings.selection.images, len(run.splits.val))
-    adversarial = run.settings.objective.is_adversarial
+    adversarial = run.settings.objective.for_network(run.settings.spec).is_adversarial
     flags = training_flags(rows, run.splits.train.num_classes, held_out, adversarial=adversarial)
     for flag in flags:
         log.warning("run %s %s", run.run_id, flag)
@@ -33,6 +33,7 @@ def training_result(run: Run, folder: RunFolder, rows: list[dict[str, float]]) -
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "train_seconds": round(sum(row["seconds"] for row in rows), 3),
         "epochs": run.settings.trainer.max_epochs,
+        **({"selected_weights": averaging.selected} if (averaging := run.settings.recipe.averaging) else {}),
         "best_epoch": int(best["epoch"]),
         "last_epoch": int(rows[-1]["epoch"]),
         "best_val_robust_acc": best["val_robust_acc"],

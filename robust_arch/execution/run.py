@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from robust_arch.architectures import ArchSpec, Cost, arch_name, cost
+from robust_arch.architectures import AnyArch, ArchSpec, Cost, CustomArch, arch_name, cost
 from robust_arch.configuration.settings import Settings
 from robust_arch.data import Splits
 from robust_arch.errors import invalid
@@ -13,13 +13,13 @@ from robust_arch.evaluation import EvaluationRecord, Subject, select_examples
 from robust_arch.runs import RunFacts, RunFolder, StudyFolder
 
 
-def spec_facts(spec: ArchSpec, costs: Cost) -> dict[str, Any]:
-    """The columns of results.csv that follow from the architecture."""
+def spec_facts(spec: AnyArch, costs: Cost) -> dict[str, Any]:
+    """The columns of results.csv that follow from the architecture; a network of the user's own has no stages."""
+    stages = {"depths": spec.depths_text, "widths": spec.widths_text} if isinstance(spec, ArchSpec) else {}
     return {
         "arch": arch_name(spec),
         "family": spec.family,
-        "depths": spec.depths_text,
-        "widths": spec.widths_text,
+        **stages,
         "params": costs.params,
         "macs": costs.macs,
     }
@@ -35,7 +35,8 @@ class Run:
         training_fingerprint: of the training images.
 
     Raises:
-        InputError: on construction, if recipe, evaluation and data do not fit together.
+        InputError: on construction, if recipe, evaluation and data do not fit together, or a network of the user's own
+            does not turn these images into logits of their classes.
     """
 
     settings: Settings
@@ -50,6 +51,9 @@ class Run:
             raise invalid("recipe.batch_size", recipe.batch_size, f"at most the {size} training images{places}")
         test, eps = self.splits.test, self.settings.threat.eps
         self.settings.evaluation.require_fits(len(test), test.num_classes, eps)
+        self.settings.evaluation.chosen_weights(self.settings.recipe.weights)
+        if isinstance(self.settings.spec, CustomArch):
+            cost(self.settings.spec, test.num_classes, test.image_shape)
 
     @classmethod
     def load(cls, settings: Settings) -> "Run":
@@ -102,7 +106,7 @@ class Run:
             run_id=self.run_id,
             study=settings.study,
             **spec_facts(settings.spec, self.cost),
-            objective=settings.objective.name,
+            objective=settings.objective.label,
             recipe=settings.recipe_label,
             train_threat=str(settings.threat),
             data=settings.dataset.name,
@@ -110,12 +114,14 @@ class Run:
             epochs=settings.trainer.max_epochs,
         )
 
-    def records(self) -> Iterator[tuple[str, EvaluationRecord]]:
-        """The evaluation record of each requested checkpoint, as it is now."""
-        examples = select_examples(self.splits.test, self.settings.evaluation.n)
-        for which in self.settings.evaluation.checkpoints:
-            subject = Subject(self.run_id, which, "raw", self.settings.threat, self.settings.dataset.name)
-            yield which, EvaluationRecord(self.folder.evaluations, subject, examples)
+    def records(self) -> Iterator[tuple[Subject, EvaluationRecord]]:
+        """The evaluation record of each requested checkpoint and weights, as it is now."""
+        settings = self.settings
+        examples = select_examples(self.splits.test, settings.evaluation.n)
+        for which in settings.evaluation.checkpoints:
+            for weights in settings.evaluation.chosen_weights(settings.recipe.weights):
+                subject = Subject(self.run_id, which, weights, settings.threat, settings.dataset.name)
+                yield subject, EvaluationRecord(self.folder.evaluations, subject, examples)
 
     def is_done(self) -> bool:
         """Whether training is finished and every requested number is recorded."""

@@ -29,6 +29,8 @@ from robust_arch.runs.fields import (
 
 SMOOTHNESS_ATTACK = "pgd20"
 """The attack on whose images stability, local Lipschitz constants and FOSC are computed."""
+WEIGHTS = ("raw", "ema", "swa")
+"""The values of `weights` in evaluation records and results.csv: as trained, or averaged over training."""
 ELSEWHERE = "elsewhere"
 """The value of `weights` in status.json of a merged run."""
 
@@ -36,15 +38,15 @@ ELSEWHERE = "elsewhere"
 class RunFacts(Fields):
     """The columns of results.csv that are known before a run starts.
 
-    None: how a checkpoint from elsewhere was trained.
+    None: how a checkpoint from elsewhere was trained, and the stages of a network of the user's own.
     """
 
     run_id: Identifier
     study: Name
     arch: Name
     family: Name
-    depths: PerStage
-    widths: PerStage
+    depths: PerStage | None = None
+    widths: PerStage | None = None
     params: Positive
     macs: Positive
     objective: Label | None = None
@@ -64,7 +66,7 @@ class Status(Fields):
         host: the machine of the last attempt.
         end: how the last attempt ended, one of ENDS.
         launcher: what started the last attempt, like `joblib`.
-        weights: `elsewhere` for a merged run.
+        weights: `elsewhere` for a merged run; no value of WEIGHTS.
         error: traceback of the last attempt.
         updated: when this was written.
         run: what is known of the run before it starts.
@@ -82,7 +84,7 @@ class Status(Fields):
 
 
 class RecordedCost(Fields):
-    """Parameters and multiply-accumulates per image, in all and per stage."""
+    """Parameters and multiply-accumulates per image, in all and per stage, if the network has stages."""
 
     params: Positive
     macs: Positive
@@ -91,6 +93,8 @@ class RecordedCost(Fields):
 
 
 def _shares_are_defined(cost: RecordedCost) -> bool:
+    if not cost.stage_params and not cost.stage_macs:
+        return True
     return len(cost.stage_params) == len(cost.stage_macs) > 0 < min(sum(cost.stage_params), sum(cost.stage_macs))
 
 
@@ -135,13 +139,17 @@ class _Provenance(Fields):
 
 
 class RunResult(_Provenance):
-    """result.json: a finished training. Epochs count from 0; accuracies on held-out images are in percent."""
+    """result.json: a finished training. Epochs count from 0; accuracies on held-out images are in percent.
+
+    selected_weights: those that decided the best epoch and whose held-out accuracies these are.
+    """
 
     run_id: Identifier | None = None
     package_version: Name | None = None
     finished: Moment
     train_seconds: Seconds
     epochs: Positive | None = None
+    selected_weights: Name = "raw"
     best_epoch: Count
     last_epoch: Count
     best_val_robust_acc: Percent

@@ -97,6 +97,7 @@ def rates(schedule, *, epochs=3, steps=4, **changes):
         steps_per_epoch=steps,
         max_value=255,
         seed=0,
+        channels_last=False,
     )
     configured = module.configure_optimizers()
     optimizer, scheduler = configured["optimizer"], configured["lr_scheduler"]["scheduler"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import pandas as pd
 
@@ -13,7 +12,7 @@ from robust_arch.analysis.claims.capacity import capacity
 from robust_arch.analysis.claims.last_stage import last_stage_alone, last_stage_refilled
 from robust_arch.analysis.claims.measured import RESOURCES, Measured, measured
 from robust_arch.analysis.claims.question import Finding
-from robust_arch.analysis.groups import GROUP_COLUMNS, Group, groups
+from robust_arch.analysis.groups import Group, groups
 
 
 @dataclass(frozen=True)
@@ -44,8 +43,9 @@ class Examined:
 def examine_all(frame: pd.DataFrame) -> list[Examined]:
     """Every group of comparable rows with at least two architectures, the largest first, and of equals `best`.
 
-    A group at another checkpoint, of which there is one at `best`, has findings on C1 alone: capacity may help at the
-    one and not at the other.
+    The same runs have all findings once: at `best` and with averaged weights, where there are such rows. For the other
+    checkpoint, and for raw weights beside averaged ones, C1 alone is tested: capacity may help in one case and not in
+    the other.
 
     Args:
         frame: rows of results.csv, of one study or of several; a run that is in several counts once.
@@ -56,20 +56,18 @@ def examine_all(frame: pd.DataFrame) -> list[Examined]:
     rows = once(frame)
     done = rows[rows["status"].isin(("completed", "running")) & rows["worst_case_acc"].between(0, 100)]
     found = [group for group in groups(done) if _is_comparison(group)]
-    found.sort(key=lambda group: (-len(group.rows), group.checkpoint != "best"))
-    at_best = {_without_checkpoint(group) for group in found if group.checkpoint == "best"}
+    found.sort(key=lambda group: (-len(group.rows), *group.rank))
     return [
         examined
         for group in found
-        for examined in examine(
-            group, capacity_alone=group.checkpoint != "best" and _without_checkpoint(group) in at_best
-        )
+        for examined in examine(group, capacity_alone=any(_comes_before(other, group) for other in found))
     ]
 
 
-def _without_checkpoint(group: Group) -> tuple[Any, ...]:
-    place = GROUP_COLUMNS.index("checkpoint")
-    return (*group.key[:place], *group.key[place + 1 :])
+def _comes_before(other: Group, group: Group) -> bool:
+    """Whether `other` has the runs of `group` at `best`, or with averaged weights, instead."""
+    whole = other.weights == group.weights or len(other.rows) >= len(group.rows)
+    return whole and other.rank < group.rank and other.is_like(group)
 
 
 def once(frame: pd.DataFrame) -> pd.DataFrame:

@@ -36,7 +36,7 @@ def effects_of(frame: pd.DataFrame, draws: int = DRAWS) -> list[Effects]:
             f"effects: at most {most} comparable architectures with parameters, MACs and a worst-case accuracy: "
             f"expected at least {FEWEST}"
         )
-    usable.sort(key=lambda each: (-len(each.names), each.group.checkpoint != "best"))
+    usable.sort(key=lambda each: (-len(each.names), *each.group.rank))
     return [estimate_effects(design, draws) for design in usable]
 
 

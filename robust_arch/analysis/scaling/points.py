@@ -90,9 +90,9 @@ def points_of(frame: pd.DataFrame, resource: str, per_epoch: int | Mapping[str, 
     alike: dict[tuple[object, ...], list[Group]] = {}
     for group in groups(frame):
         alike.setdefault((*group.key[:place], *group.key[place + 1 :]), []).append(group)
-    found = [_points(members, resource, per_epoch) for members in alike.values()]
-    sets = [each for each in found if each is not None]
-    return sorted(sets, key=lambda each: (-len(each.error), each.checkpoint != "best"))
+    ranked = sorted(alike.values(), key=lambda members: members[0].rank)
+    found = [_points(members, resource, per_epoch) for members in ranked]
+    return sorted((each for each in found if each is not None), key=lambda each: -len(each.error))
 
 
 def _points(members: Sequence[Group], resource: str, per_epoch: int | Mapping[str, int] | None) -> Points | None:
