@@ -110,13 +110,24 @@ class RecordedExtra(Fields):
 
 
 class RecordedData(Fields):
-    """The data set of a training, with the number of images per part."""
+    """The data set of a training, with the number of images per part.
+
+    Attributes:
+        name: of the data set.
+        fingerprint: of the images that determine training.
+        train: number of images to fit.
+        val: number of images that are held out.
+        test: number of images to test on.
+        images_per_epoch: images seen in an epoch, where that is not one pass over `train`.
+        extra: what was mixed into the batches.
+    """
 
     name: Label
     fingerprint: Plain = None
     train: Count
     val: Count
     test: Count
+    images_per_epoch: Positive | None = None
     extra: RecordedExtra | None = None
 
 
