@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
 
@@ -14,6 +14,7 @@ from robust_arch.data.augment import CropFlip
 from robust_arch.errors import invalid, require_choice, require_integer, require_name
 from robust_arch.training.averaging import Averaging
 from robust_arch.training.schedule import Schedule
+from robust_arch.training.weight_perturbation import AWP
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +35,7 @@ class Recipe:
         early_stopping: epochs without a better held-out robust accuracy after which training ends, None for never.
         eps_warmup: epochs in which the radius of the inner maximisation rises linearly to eps.
         averaging: of the weights, None for none.
+        awp: adversarial weight perturbation, by default none.
     """
 
     name: str
@@ -49,6 +51,7 @@ class Recipe:
     early_stopping: int | None = None
     eps_warmup: int = 0
     averaging: Averaging | None = None
+    awp: AWP = field(default_factory=AWP)
 
     def __post_init__(self) -> None:
         require_name("recipe.name", self.name)

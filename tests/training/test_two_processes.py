@@ -24,12 +24,14 @@ from robust_arch.objectives.mart import MART
 from robust_arch.objectives.natural import Natural
 from robust_arch.objectives.sat import SAT
 from robust_arch.objectives.trades import TRADES
+from robust_arch.training.averaging import EMA
 from robust_arch.training.datamodule import StudyData
 from robust_arch.training.fit import fit
 from robust_arch.training.module import AdversarialTraining
 from robust_arch.training.recipe import Recipe
 from robust_arch.training.schedule import Cosine
 from robust_arch.training.settings import TrainerSettings
+from robust_arch.training.weight_perturbation import AWP
 
 TOLERANCE = 1e-6
 SIZE = 40  # of the training set
@@ -73,8 +75,8 @@ def random_images(seed, size):
     return ImageSet(images, images.float().view(size, 3, 12).mean(dim=2).argmax(dim=1), num_classes=3)
 
 
-def train(objective, devices, folder, *, batch_size=16, drop_last=True):
-    """Two epochs. Returns the weights before and after, and the recorded rows."""
+def train(objective, devices, folder, *, batch_size=16, drop_last=True, **choices):
+    """Two epochs. Returns the weights before and after, and the recorded rows. choices: of the recipe."""
     torch.manual_seed(3)
     net = Smooth()
     before = {name: weight.clone() for name, weight in net.state_dict().items()}
@@ -87,6 +89,7 @@ def train(objective, devices, folder, *, batch_size=16, drop_last=True):
         augment=CropFlip(padding=1, flip=True),
         gradient_clip=0.2,  # below the norm that the gradients have
         drop_last=drop_last,
+        **choices,
     )
     module = AdversarialTraining(
         net,
@@ -140,6 +143,21 @@ def test_two_processes_train_what_one_does(name, tmp_path):
             # a divergence is a difference of logarithms of order 1, whose rounding stays
             assert of_two[key] == pytest.approx(of_one[key], rel=1e-5, abs=1e-6), key
     assert {path.name for path in (tmp_path / "2").iterdir()} == {"best.ckpt", "last.ckpt"}
+
+
+@pytest.mark.slow
+def test_two_processes_perturb_and_average_weights_as_one_does(tmp_path):
+    # perturbed by each process along the gradient of its own share, weights would differ by about gamma
+    choices = {"awp": AWP(gamma=0.05, warmup_epochs=1), "averaging": EMA(decay=0.5)}
+    results = [train(OBJECTIVES["trades"], devices, tmp_path, **choices) for devices in (1, 2)]
+    (_, one, rows_of_one), (_, two, rows_of_two) = results
+    _, plain, _ = train(OBJECTIVES["trades"], 1, tmp_path / "plain", averaging=EMA(decay=0.5))
+    assert {name.partition(".")[0] for name in one} == {"averages", "body"}
+    assert farthest(one, plain) > 1e3 * TOLERANCE
+    assert farthest(one, two) <= TOLERANCE
+    for of_one, of_two in zip(rows_of_one, rows_of_two, strict=True):
+        for key in of_one.keys() - {"seconds"}:
+            assert of_two[key] == pytest.approx(of_one[key], rel=1e-5, abs=1e-6), key
 
 
 @pytest.mark.parametrize(("batch_size", "drop_last"), [(16, False), (15, True)])
