@@ -148,7 +148,7 @@ def test_two_processes_train_what_one_does(name, tmp_path):
 @pytest.mark.slow
 def test_two_processes_perturb_and_average_weights_as_one_does(tmp_path):
     # perturbed by each process along the gradient of its own share, weights would differ by about gamma
-    choices = {"awp": AWP(gamma=0.05, warmup_epochs=1), "averaging": EMA(decay=0.5)}
+    choices = {"awp": AWP(gamma=0.05), "averaging": EMA(decay=0.5)}
     results = [train(OBJECTIVES["trades"], devices, tmp_path, **choices) for devices in (1, 2)]
     (_, one, rows_of_one), (_, two, rows_of_two) = results
     _, plain, _ = train(OBJECTIVES["trades"], 1, tmp_path / "plain", averaging=EMA(decay=0.5))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import torch
-from small_training import EPOCHS, STEPS, Small, train
+from small_training import STEPS, Small, train
 from torch import nn
 from torch.func import functional_call
 from torch.nn import functional as F
