@@ -17,6 +17,7 @@ from robust_arch.errors import invalid, require_choice, require_integer, require
 from robust_arch.objectives import Objective
 from robust_arch.training.averaging import Averaging
 from robust_arch.training.schedule import Schedule
+from robust_arch.training.weight_perturbation import AWP
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +43,7 @@ class Recipe:
         mixup: of pairs of images and their labels.
         cutmix: the same with boxes.
         averaging: of the weights, None for none.
+        awp: adversarial weight perturbation, by default none.
     """
 
     name: str
@@ -62,6 +64,7 @@ class Recipe:
     cutmix: CutMix = field(default_factory=CutMix)
     steps_per_epoch: int | None = None
     averaging: Averaging | None = None
+    awp: AWP = field(default_factory=AWP)
 
     def __post_init__(self) -> None:
         require_name("recipe.name", self.name)
