@@ -14,6 +14,7 @@ from robust_arch.attacks import Attack, ThreatModel
 from robust_arch.errors import invalid
 from robust_arch.runs.labels import USUAL_BETA, with_beta
 
+
 @dataclass(frozen=True)
 class Loss:
     """The loss of one batch.
@@ -59,11 +60,11 @@ class Objective(ABC):
 
     def adversarial(
         self,
-        net: nn.Module,
+        net: nn.Module,  # noqa: ARG002
         x: Tensor,
-        y: Tensor,
-        threat: ThreatModel,
-        seed: int,
+        y: Tensor,  # noqa: ARG002
+        threat: ThreatModel,  # noqa: ARG002
+        seed: int,  # noqa: ARG002
         index: Tensor,  # noqa: ARG002
     ) -> Tensor:
         """The images x' of the inner maximisation, (B, C, H, W); without one, x itself.
@@ -124,7 +125,7 @@ class RegularizedObjective(AdversarialObjective):
     beta: float | Mapping[float, float] = USUAL_BETA
 
     def __post_init__(self) -> None:
-        allowed = "a finite number of at least 0, or a mapping from widening factors to such numbers, like {1: 6, 10: 9}"
+        allowed = "a finite number of at least 0, or a mapping from widening factors to such, like {1: 6, 10: 9}"
         if isinstance(self.beta, Mapping):
             entries = [*self.beta, *self.beta.values()]
             if not entries or not all(map(_is_measure, entries)) or min(self.beta) <= 0:

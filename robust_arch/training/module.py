@@ -29,7 +29,8 @@ _CHECK_EVERY = 50  # steps between two looks at the loss, for which the host wai
 class AdversarialTraining(pl.LightningModule):
     """Descends `objective` on augmented images; validates on clean images and under `selection_attack`.
 
-    max_value: of the uint8 images. num_classes: needed where the recipe makes soft labels. seed: with epoch, step and example it decides every random number.
+    max_value: of the uint8 images. num_classes: needed where the recipe makes soft labels. seed: with epoch, step and
+    example it decides every random number.
     attackable: from `net`, once on its device, to the network that objectives and selection are given. prepare: called
     in each process before it computes. card: plain facts saved in every checkpoint, with which it can be evaluated.
     """

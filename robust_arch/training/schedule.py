@@ -10,7 +10,7 @@ import numpy as np
 
 from robust_arch.errors import invalid
 
-_POINTS = "pairs of a fraction of all epochs, rising in [0, 1], and a factor of at least 0, like [[0, 0], [0.4, 1], [1, 0]]"
+_POINTS = "pairs of a fraction of all epochs, rising in [0, 1], and a factor of at least 0, like [[0.4, 1], [1, 0]]"
 
 
 class Schedule(Protocol):

@@ -52,7 +52,7 @@ def test_each_architecture_keeps_the_runs_of_its_best_beta_by_held_out_accuracy(
 
 
 def test_both_architectures_are_then_in_one_group_and_apart_from_other_objectives():
-    frame, held_out = study()
+    frame, _ = study()
     assert {group.key[0] for group in groups(frame)} == {"trades", "trades-beta3", "trades-beta9", "sat"}
     after = {(group.key[0], group.checkpoint): set(group.rows["arch"]) for group in groups(with_best_beta(*study())[0])}
     assert after[("trades-best_beta", "best")] == after[("trades-best_beta", "last")] == {"narrow", "wide"}

@@ -37,7 +37,8 @@ def test_a_run_with_all_ingredients_resumes_exactly(objective, run, interrupt):
         interrupt(cut, epoch)
     assert execute(cut) == "completed"
     assert same_weights(weights(whole), weights(cut))
-    for ours, theirs in zip(metrics.read_rows(whole.folder.metrics), metrics.read_rows(cut.folder.metrics), strict=True):
+    rows_of_both = (metrics.read_rows(each.folder.metrics) for each in (whole, cut))
+    for ours, theirs in zip(*rows_of_both, strict=True):
         assert {**ours, "seconds": 0} == {**theirs, "seconds": 0}
 
 

@@ -116,14 +116,10 @@ def test_partners_are_those_of_one_process_whatever_the_number_of_processes(rank
     images, labels, index = batch()
     for rank in range(ranks):
         module, _ = module_of(monkeypatch, ranks=ranks, rank=rank, **ingredients)
-        shares = {
-            tuple(own.shape): torch.stack([own_of(values, each) for each in range(ranks)])
-            for values, own_of, own in (
-                (images.float() / 255, lambda v, r: v[r::ranks], images[rank::ranks]),
-                (module.recipe.soft_labels(labels, CLASSES), lambda v, r: v[r::ranks], torch.zeros(8 // ranks, CLASSES)),
-            )
-        }
-        monkeypatch.setattr(module, "all_gather", lambda values, shares=shares: shares[tuple(values.shape)])
+        whole = {4: images.float() / 255, 2: module.recipe.soft_labels(labels, CLASSES)}
+        # by the number of dimensions: what the processes would send, in their order
+        shares = {ndim: torch.stack([each[r::ranks] for r in range(ranks)]) for ndim, each in whole.items()}
+        monkeypatch.setattr(module, "all_gather", lambda values, shares=shares: shares[values.ndim])
         module.training_step((images[rank::ranks], labels[rank::ranks], index[rank::ranks]), 0)
         ((x, y),) = module.objective.seen
         assert torch.equal(x, whole_x[rank::ranks])

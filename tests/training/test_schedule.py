@@ -137,8 +137,8 @@ def test_linear_warm_up_then_steps_is_torchs_sequence(epochs):
         *((lambda value: OneCycle(peak=value), "peak", peak) for peak in (0, 1, 30, math.nan)),
         *((lambda value: Warmup(warmup_epochs=1, then=Cosine(), start=value), "start", at) for at in (-0.1, 1.5)),
         *(
-            (lambda value: PiecewiseLinear(points=value), "points", points)
-            for points in ([], [1], [[0]], [[0, 1], [0, 0]], [[0.5, 1], [0.2, 0]], [[0, 1], [1.5, 0]], [[0, -1]], [[0, "1"]])
+            (lambda value: PiecewiseLinear(points=value), "points", bad)
+            for bad in ([], [1], [[0]], [[0, 1], [0, 0]], [[0.5, 1], [0.2, 0]], [[0, 1], [2, 0]], [[0, -1]], [[0, "1"]])
         ),
         *((lambda value: Warmup(warmup_epochs=value, then=Cosine()), "warmup_epochs", epochs) for epochs in (0, -1)),
         *((lambda value: Steps(milestones=(0.5,), factor=value), "factor", factor) for factor in (0, -0.1)),
