@@ -120,7 +120,8 @@ class AdversarialTraining(pl.LightningModule):
     def _previous(self, values: Tensor) -> Tensor:
         """Of each example the one before it in the global batch, of which each rank has every world_size-th example."""
         ranks = self.trainer.world_size
-        shares = self.all_gather(values).view(ranks, *values.shape)
+        gathered: Any = self.all_gather(values)  # (ranks, B, ...); from one process alone (B, ...)
+        shares: Tensor = gathered.view(ranks, *values.shape)
         return shares.transpose(0, 1).flatten(0, 1).roll(1, 0)[self.global_rank :: ranks]
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002
