@@ -280,6 +280,7 @@ def effects(
     results_dir: ResultsDir = RESULTS,
     out: Annotated[Path, typer.Option("--out", help="folder of the figures and of effects.csv")] = Path("effects"),
     draws: Annotated[int, typer.Option("--draws", min=50, max=10_000, help="resamples of architectures")] = 400,
+    best_beta: BestBeta = False,
 ) -> None:
     """How much each stage's depth and width, the last stage's share, MACs and parameters move robust accuracy.
 
@@ -290,7 +291,7 @@ def effects(
     from robust_arch.analysis.effects.command import effects_of, write_effects
     from robust_arch.analysis.effects.wording import told
 
-    found = effects_of(_joined(studies, results_dir), draws)
+    found = effects_of(_joined(studies, results_dir, best_beta=best_beta), draws)
     for each in found:
         print(told(each), end="\n\n")
     print(*(f"written: {path}" for path in write_effects(found, out)), sep="\n")
@@ -306,6 +307,7 @@ def scaling(
         int | None, typer.Option("--train-images", min=1, help="images per epoch; else as recorded, or the data set's")
     ] = None,
     draws: Annotated[int, typer.Option("--draws", min=50, max=10_000, help="resamples of the residuals")] = 200,
+    best_beta: BestBeta = False,
 ) -> None:
     """Robust error as a law of the network's size and of training images seen, with a plateau or without.
 
@@ -322,7 +324,7 @@ def scaling(
     recorded: dict[str, int] = {}
     for study in studies:
         recorded |= recorded_images(_study_path(study, results_dir))
-    found = scaling_of(_joined(studies, results_dir), size, train_images or recorded, draws)
+    found = scaling_of(_joined(studies, results_dir, best_beta=best_beta), size, train_images or recorded, draws)
     for each in found:
         print(told(each), end="\n\n")
     print(*(f"written: {path}" for path in write_scaling(found, out)), sep="\n")

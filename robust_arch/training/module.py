@@ -145,7 +145,8 @@ class AdversarialTraining(pl.LightningModule):
     def _previous(self, values: Tensor) -> Tensor:
         """Of each example the one before it in the global batch, of which each rank has every world_size-th example."""
         ranks = self.trainer.world_size
-        shares = self.all_gather(values).view(ranks, *values.shape)
+        gathered: Any = self.all_gather(values)  # (ranks, B, ...); from one process alone (B, ...)
+        shares: Tensor = gathered.view(ranks, *values.shape)
         return shares.transpose(0, 1).flatten(0, 1).roll(1, 0)[self.global_rank :: ranks]
 
     def _loss(self, x: Tensor, y: Tensor, threat: ThreatModel, seed: int, index: Tensor) -> Loss:

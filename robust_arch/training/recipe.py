@@ -73,7 +73,7 @@ class Recipe:
         for key in ("early_stopping", "steps_per_epoch"):
             require_integer(f"recipe.{key}", getattr(self, key), 1, optional=True)
         if self.early_stopping is not None and self.early_stopping <= self.attack_warmup:
-            allowed = f"more than recipe.attack_warmup = {self.attack_warmup}, or null, as those epochs are natural"
+            allowed = f"more than recipe.attack_warmup = {self.attack_warmup}, or null: no robustness before that"
             raise invalid("recipe.early_stopping", self.early_stopping, allowed)
         if self.gradient_clip is not None and not 0 < self.gradient_clip < math.inf:
             allowed = "a finite number greater than 0, or null for none"
@@ -84,7 +84,7 @@ class Recipe:
             raise invalid("recipe.label_smoothing", smoothing, "a number in [0, 1)")
         for key, kind in (("mixup", MixUp), ("cutmix", CutMix)):
             if not isinstance(getattr(self, key), kind):
-                raise invalid(f"recipe.{key}", getattr(self, key), f"a group of keys with a _target_ {kind.__name__}")
+                raise invalid(f"recipe.{key}", getattr(self, key), f"a group of keys with a _target_: {kind.__name__}")
 
     @property
     def label(self) -> str:

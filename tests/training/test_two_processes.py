@@ -20,6 +20,7 @@ from torch import nn
 from robust_arch.attacks import PGD, Gaussian, KLToClean, ThreatModel
 from robust_arch.data import ImageSet, Splits
 from robust_arch.data.augment import CropFlip
+from robust_arch.data.mixing import CutMix, MixUp
 from robust_arch.data.npz_images import NpzImages
 from robust_arch.errors import InputError
 from robust_arch.objectives.mart import MART
@@ -111,6 +112,7 @@ def train(objective, devices, folder, *, batch_size=16, drop_last=True, extra=No
         steps_per_epoch=recipe.steps_per_epoch or SIZE // batch_size,
         max_value=255,
         seed=5,
+        num_classes=3,
         prepare=partial(torch.set_num_threads, 1),
     )
     # 17 held-out images in batches of 16: of the last batch the second process has none
@@ -135,13 +137,17 @@ def farthest(first, second):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "name",
-    # processes start slowly: trades, with its two backward passes, stands for the others in the quick tests
-    [pytest.param(name, marks=[] if name == "trades" else pytest.mark.slow) for name in OBJECTIVES],
+    ("name", "ingredients"),
+    [
+        *((name, {}) for name in OBJECTIVES),
+        # partners may be in the other process
+        ("trades", {"mixup": MixUp(alpha=1.0), "cutmix": CutMix(alpha=1.0), "label_smoothing": 0.1}),
+        ("mart", {"cutmix": CutMix(window=3), "attack_warmup": 1}),
+    ],
 )
-def test_two_processes_train_what_one_does(name, tmp_path):
+def test_two_processes_train_what_one_does(name, ingredients, tmp_path):
     (before, one, rows_of_one), (same_before, two, rows_of_two) = (
-        train(OBJECTIVES[name], devices, tmp_path) for devices in (1, 2)
+        train(OBJECTIVES[name], devices, tmp_path, **ingredients) for devices in (1, 2)
     )
     assert farthest(before, same_before) == 0
     assert farthest(before, one) > 1e4 * TOLERANCE
