@@ -5,7 +5,7 @@ import logging
 import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import yaml
@@ -29,9 +29,9 @@ from robust_arch.runs.folder import last_line
 from robust_arch.runs.provenance import provenance
 from robust_arch.tracking.columns import run_columns, run_name, run_summary, run_tags
 from robust_arch.tracking.tracker import Tracker, WandbTracker
-from robust_arch.training.datamodule import StudyData
-from robust_arch.training.fit import fit
-from robust_arch.training.module import AdversarialTraining
+
+if TYPE_CHECKING:
+    from robust_arch.training.module import AdversarialTraining
 
 log = logging.getLogger(__name__)
 
@@ -223,6 +223,10 @@ def _train(run: Run, folder: RunFolder, tracker: Tracker) -> None:
     tracker.start(rows)
     if folder.trained:
         return
+    # Lightning takes longer to import than all else, and a run that is trained needs none of it
+    from robust_arch.training.datamodule import StudyData
+    from robust_arch.training.fit import fit
+
     module = _module(run)
     data = StudyData(
         run.splits,
@@ -257,7 +261,9 @@ class _Recorder:
         self.tracked += 1
 
 
-def _module(run: Run) -> AdversarialTraining:
+def _module(run: Run) -> "AdversarialTraining":
+    from robust_arch.training.module import AdversarialTraining
+
     settings, train = run.settings, run.splits.train
     mean, std = train.channel_statistics() if settings.recipe.normalize == "dataset" else (None, None)
     return AdversarialTraining(

@@ -5,9 +5,7 @@ import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from robust_arch.common.files import read_json, write_json, write_rows, write_text
 from robust_arch.errors import InputError, invalid
@@ -15,6 +13,9 @@ from robust_arch.runs.fields import MisfitError
 from robust_arch.runs.folder import NO_OBJECT, RecordedRun, RunFolder
 from robust_arch.runs.records import Evaluation, RunFacts, StudyFacts
 from robust_arch.runs.rows import PlanRow, plan_row, read_table
+
+if TYPE_CHECKING:
+    import pandas as pd  # imported where it is used, as `robust-arch status` does without
 
 log = logging.getLogger(__name__)
 
@@ -132,7 +133,7 @@ class StudyFolder:
         """One row per evaluation record, and one without numbers per failed or diverged run."""
         return [row for run in self.runs() for row in run_rows(run.read())]
 
-    def write_results(self, frame: pd.DataFrame | None = None) -> Path:
+    def write_results(self, frame: "pd.DataFrame | None" = None) -> Path:
         """Rebuild results.csv from the records, or from the `frame` that they were just read into.
 
         Without records, an existing results.csv is left unchanged.
@@ -190,8 +191,10 @@ def _numbers(record: Evaluation) -> dict[str, Any]:
     return columns
 
 
-def to_frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+def to_frame(rows: Sequence[Mapping[str, Any]]) -> "pd.DataFrame":
     """The contract's columns in order, then any further <attack>_acc by name."""
+    import pandas as pd
+
     further = sorted({key for row in rows for key in row} - set(COLUMNS))
     frame = pd.DataFrame(list(rows), columns=[*COLUMNS, *further])
     numbers = [name for name in frame.columns if name not in TEXT_COLUMNS]
@@ -199,7 +202,7 @@ def to_frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     return frame
 
 
-def load_study(path: str | Path) -> pd.DataFrame:
+def load_study(path: str | Path) -> "pd.DataFrame":
     """The results of the study in the folder `path`, read from its records.
 
     Raises:

@@ -10,21 +10,13 @@ import pytorch_lightning as pl
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from torch.multiprocessing.spawn import ProcessRaisedException
 
-from robust_arch.errors import DivergedError, invalid
+from robust_arch.errors import DivergedError
 from robust_arch.training.callbacks import BestAndLast, EpochRecorder, FiniteGuard
 from robust_arch.training.datamodule import StudyData
 from robust_arch.training.interruption import SaveOnSignal
 from robust_arch.training.module import AdversarialTraining
-from robust_arch.training.recipe import Recipe
+from robust_arch.training.recipe import require_equal_shares
 from robust_arch.training.settings import TrainerSettings
-
-
-def require_equal_shares(recipe: Recipe, devices: int) -> None:
-    """Raise InputError unless every batch divides evenly: the mean over devices is then the mean over the batch."""
-    if recipe.batch_size % devices:
-        raise invalid("recipe.batch_size", recipe.batch_size, f"a multiple of trainer.devices = {devices}")
-    if devices > 1 and not recipe.drop_last:
-        raise invalid("recipe.drop_last", False, "true where trainer.devices > 1, as devices need equal shares")
 
 
 def fit(

@@ -71,3 +71,11 @@ class Recipe:
         if epoch >= self.eps_warmup:
             return threat
         return threat.scaled(Fraction(epoch + 1, self.eps_warmup + 1))
+
+
+def require_equal_shares(recipe: Recipe, devices: int) -> None:
+    """Raise InputError unless every batch divides evenly: the mean over devices is then the mean over the batch."""
+    if recipe.batch_size % devices:
+        raise invalid("recipe.batch_size", recipe.batch_size, f"a multiple of trainer.devices = {devices}")
+    if devices > 1 and not recipe.drop_last:
+        raise invalid("recipe.drop_last", False, "true where trainer.devices > 1, as devices need equal shares")
