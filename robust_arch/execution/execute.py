@@ -117,8 +117,11 @@ def _execute_locked(run: Run, folder: RunFolder) -> str:
     # a completed run stays completed while an attack is added, even if that fails
     before = "completed" if folder.trained and folder.state == "completed" else "planned"
     notes = {"launcher": run.settings.launcher}
-    folder.write_state("completed" if before == "completed" else "running", run.facts, attempt=True, notes=notes)
-    write_text(folder.config, yaml.safe_dump(resolved_config(run), sort_keys=False))
+    if before == "completed":  # its configuration and attempts are those of the training
+        folder.write_state("completed", run.facts, notes=notes)
+    else:
+        folder.write_state("running", run.facts, attempt=True, notes=notes)
+        write_text(folder.config, yaml.safe_dump(resolved_config(run), sort_keys=False))
     folder.reserve_room()
     tracker = _tracker(run, folder)
     raised: BaseException | None = None

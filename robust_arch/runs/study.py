@@ -4,11 +4,13 @@ import logging
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from robust_arch.common.files import read_json, write_json, write_rows, write_text
 from robust_arch.errors import InputError, invalid
+from robust_arch.runs import lock
 from robust_arch.runs.fields import MisfitError
 from robust_arch.runs.folder import NO_OBJECT, RecordedRun, RunFolder
 from robust_arch.runs.records import Evaluation, RunFacts, StudyFacts
@@ -49,7 +51,7 @@ class StudyFolder:
         self.plan_path = path / "plan.csv"
         self.about_path = path / "study.json"
         self.results_path = path / "results.csv"
-        self._stop = path / ".stop"
+        self._stop, self._sweep = path / ".stop", path / ".sweep.lock"
         self.report_path = path / "report" / "index.html"
         self._rebuilt_path = path / ".rebuilt.json"
 
@@ -72,6 +74,15 @@ class StudyFolder:
             return
         for name in names:
             yield RunFolder(runs / name, self.left_out)
+
+    def sweeping(self) -> AbstractContextManager[None]:
+        """Mark the study, while the block runs, as one that a command is at work on; several may be."""
+        return lock.shared(self._sweep)
+
+    @property
+    def is_swept(self) -> bool:
+        """Whether a command is at work on the study as a whole."""
+        return lock.is_shared(self._sweep)
 
     @property
     def is_stopped(self) -> bool:

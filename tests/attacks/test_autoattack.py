@@ -437,9 +437,11 @@ class Suite:
         self.version, self.is_tf_model, self.device = version, is_tf_model, device
         assert attacks_to_run == []
         self.logger = types.SimpleNamespace(log=print)
-        self.apgd = types.SimpleNamespace(logger=self.logger)
-        self.apgd_targeted = types.SimpleNamespace(logger=self.logger, n_target_classes=9)
-        self.fab = types.SimpleNamespace(n_target_classes=9)
+        self.attacks_to_run = ["apgd-ce", "apgd-t", "fab-t", "square"]
+        self.apgd = types.SimpleNamespace(logger=self.logger, perturb=None)
+        self.apgd_targeted = types.SimpleNamespace(logger=self.logger, n_target_classes=9, perturb=None)
+        self.fab = types.SimpleNamespace(n_target_classes=9, perturb=None)
+        self.square = types.SimpleNamespace(perturb=None)
         self.blocks = []
         Suite.made = (*Suite.made, self)
 

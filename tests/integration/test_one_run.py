@@ -38,7 +38,7 @@ def forbid_training(monkeypatch):
     def refuse(*args, **kwargs):
         raise AssertionError("trained again")
 
-    monkeypatch.setattr("robust_arch.execution.execute.fit", refuse)
+    monkeypatch.setattr("robust_arch.training.fit.fit", refuse)
 
 
 def test_a_run_leaves_the_files_of_the_contract(done):
@@ -162,7 +162,7 @@ def test_weights_of_one_epoch_share_numbers_and_lose_none(run, composed):
 def test_a_failed_run_is_recorded_with_its_traceback_and_tried_again(run, monkeypatch):
     done = run()
     with monkeypatch.context() as patch:
-        patch.setattr("robust_arch.execution.execute.fit", lambda *args, **kwargs: 1 / 0)
+        patch.setattr("robust_arch.training.fit.fit", lambda *args, **kwargs: 1 / 0)
         assert execute(done) == "failed"
     assert "ZeroDivisionError" in done.folder.status.error
     assert execute(done) == "completed"
