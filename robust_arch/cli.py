@@ -122,7 +122,7 @@ def status(
     watch: Annotated[
         float | None,
         typer.Option(
-            metavar="[SECONDS]", help=f"repeat every SECONDS, by default {_WATCH_SECONDS}, until every run has ended"
+            metavar="[SECONDS]", help=f"repeat every SECONDS, by default {_WATCH_SECONDS}, until the study has ended"
         ),
     ] = None,
 ) -> None:

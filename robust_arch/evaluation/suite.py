@@ -40,8 +40,8 @@ def extend(
     """Compute what `record` lacks and write it after each part; `net` is on `device`, in float32.
 
     A check that fails ends the evaluation, and the record says why. about: command and provenance, for the record.
-    checks: of the caller, recorded before this evaluation's own. fold: gradient attacks see BatchNorm folded into
-    convolutions; their images are scored by `net` itself.
+    checks: of the caller, recorded before this evaluation's own. fold: attacks see BatchNorm folded into convolutions;
+    their images are scored by `net` itself.
     """
     if record.is_complete(settings):
         return
@@ -49,40 +49,26 @@ def extend(
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     net.eval().to(memory_format=torch.channels_last)
     with subject(f"run {record.content['run_id']}, {record.content['checkpoint']} checkpoint"):
-        _extend(record, net, settings, threat, device, about, fold=fold, checks=checks)
-
-
-def _extend(
-    record: EvaluationRecord,
-    net: Classifier,
-    settings: EvaluationSettings,
-    threat: ThreatModel,
-    device: torch.device,
-    about: Mapping[str, Any],
-    *,
-    fold: bool,
-    checks: Sequence[Check],
-) -> None:
-    scene = Scene(
-        net=net,
-        threat=threat,
-        device=device,
-        batch_size=settings.batch_size,
-        seed=settings.seed,
-        attacked=AttackableNetwork(net) if fold else None,
-    )
-    missing = list(record.missing(settings))
-    tell(log, "evaluation on %d test images: %s", len(record.examples), ", ".join(["clean", *missing]))
-    with watched(log, "clean accuracy and checks"):
-        logits = clean_logits(net, record.examples, device, settings.batch_size)
-        checks = [*checks, *preflight(net, record.examples, logits, threat, device)]
-    clean = logits.argmax(dim=1) == record.examples.images.labels
-    record.add_clean(clean, checks, {**about, "device": str(device)})
-    suite = _Suite(record, net, scene, settings, logits)
-    for name in missing:
-        if not record.invalid:
-            suite.run(name)
-    record.remove_blocks()
+        scene = Scene(
+            net=net,
+            threat=threat,
+            device=device,
+            batch_size=settings.batch_size,
+            seed=settings.seed,
+            attacked=AttackableNetwork(net) if fold else None,
+        )
+        missing = list(record.missing(settings))
+        tell(log, "evaluation on %d test images: %s", len(record.examples), ", ".join(["clean", *missing]))
+        with watched(log, "clean accuracy and checks"):
+            logits = clean_logits(net, record.examples, device, settings.batch_size)
+            checks = [*checks, *preflight(net, record.examples, logits, threat, device)]
+        clean = logits.argmax(dim=1) == record.examples.images.labels
+        record.add_clean(clean, checks, {**about, "device": str(device)})
+        suite = _Suite(record, net, scene, settings, logits)
+        for name in missing:
+            if not record.invalid:
+                suite.run(name)
+        record.remove_blocks()
 
 
 class _Suite:

@@ -10,7 +10,6 @@ from records import FACTS, WHOLE
 from typer.testing import CliRunner
 
 from robust_arch.cli import app
-from robust_arch.common.progress import duration
 from robust_arch.runs import StudyFolder
 from robust_arch.runs.metrics import append_row
 from robust_arch.study import status_table as status
@@ -102,15 +101,6 @@ def test_without_a_completed_run_no_time_is_told(study, running):
     begin(study, "a", "failed")
     assert StudyProgress.read(study).time_left is None
     assert not any("left" in line for line in shown(study))
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(0.4, "0 s"), (59, "59 s"), (59.6, "1 min"), (3569, "59 min"), (3599, "1 h 0 min"), (7800, "2 h 10 min"),
-     (172_700, "2 d 0 h"), (187_200, "2 d 4 h")],
-)  # fmt: skip
-def test_durations(seconds, text):
-    assert duration(seconds) == text
 
 
 def test_the_best_so_far_is_of_held_out_images(study):
