@@ -74,7 +74,7 @@ def _joined(studies: list[str], results_dir: Path, *, best_beta: bool = False) -
     """The rows of all studies; prints the provenance of imported ones, and the choice of each architecture's beta."""
     import pandas as pd
 
-    from robust_arch.analysis.published import provenance_of
+    from robust_arch.analysis.published.provenance import provenance_of
     from robust_arch.analysis.reading import read_results
 
     paths = [_study_path(study, results_dir) for study in studies]
@@ -199,7 +199,7 @@ def status(
     watch: Annotated[
         float | None,
         typer.Option(
-            metavar="[SECONDS]", help=f"repeat every SECONDS, by default {_WATCH_SECONDS}, until every run has ended"
+            metavar="[SECONDS]", help=f"repeat every SECONDS, by default {_WATCH_SECONDS}, until the study has ended"
         ),
     ] = None,
 ) -> None:
@@ -466,7 +466,7 @@ def import_results(
 
     Example: robust-arch import-results rice_widths.csv --columns rice_widths --name rice_widths
     """
-    from robust_arch.analysis.published import import_results as imported_from
+    from robust_arch.analysis.published.imported import import_results as imported_from
     from robust_arch.analysis.published.wording import told
 
     print(told(imported_from(file, columns, results_dir / name, force=force)))

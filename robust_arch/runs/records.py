@@ -1,9 +1,8 @@
 """What the JSON files of a run and of a study hold, as frozen classes."""
 
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-import numpy as np
 from pydantic import Field
 
 from robust_arch.runs.fields import (
@@ -26,6 +25,9 @@ from robust_arch.runs.fields import (
     Seed,
     expect,
 )  # fmt: skip
+
+if TYPE_CHECKING:
+    import numpy as np
 
 SMOOTHNESS_ATTACK = "pgd20"
 """The attack on whose images stability, local Lipschitz constants and FOSC are computed."""
@@ -384,12 +386,12 @@ class Evaluation(Fields):
     smoothness: Smoothness | None = None
     about: EvaluationProvenance | None = None
 
-    def is_whole_with(self, arrays: Mapping[str, np.ndarray]) -> bool:
+    def is_whole_with(self, arrays: "Mapping[str, np.ndarray]") -> bool:
         """Whether `arrays` are this record's: an index, and one boolean per image for clean and every attack."""
         flags = ("clean", *self.attacks)
         shapes = {name: array.shape for name, array in arrays.items()}
         whole = all(shapes.get(name) == (self.n_test,) for name in ("index", *flags))
-        return whole and all(arrays[name].dtype == np.bool_ for name in flags)
+        return whole and all(arrays[name].dtype == bool for name in flags)
 
 
 class PlanFacts(Fields):

@@ -148,3 +148,12 @@ class Recipe:
             return threat.scaled(Fraction(0))
         attacked = epoch - self.attack_warmup + 1
         return threat.scaled(min(Fraction(attacked, self.eps_warmup + 1), Fraction(1)))
+
+
+def require_equal_shares(recipe: Recipe, devices: int) -> None:
+    """Raise InputError unless every batch divides evenly: the mean over devices is then the mean over the batch."""
+    if recipe.batch_size % devices:
+        raise invalid("recipe.batch_size", recipe.batch_size, f"a multiple of trainer.devices = {devices}")
+    if devices > 1 and not recipe.drop_last and recipe.steps_per_epoch is None:
+        allowed = "true where trainer.devices > 1, as devices need equal shares, unless recipe.steps_per_epoch is set"
+        raise invalid("recipe.drop_last", False, allowed)

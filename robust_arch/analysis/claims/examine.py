@@ -86,7 +86,7 @@ def _comes_before(other: Group, group: Group) -> bool:
 
 def once(frame: pd.DataFrame) -> pd.DataFrame:
     """The rows of one study or of several, without duplicates of runs that are in several."""
-    compared = frame.columns.difference(("study", *SITE_COLUMNS))  # earlier versions did not record the site
+    compared = frame.columns.difference(["study", *SITE_COLUMNS])  # earlier versions did not record the site
     return frame[~frame.duplicated(list(compared))].assign(study="")
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 
 from robust_arch.analysis.formatting import checkpoint_text, counted, number, operations
 from robust_arch.analysis.groups import Group, accuracy_columns, evaluations, main_group
-from robust_arch.analysis.published import provenance_of
+from robust_arch.analysis.published.provenance import provenance_of
 from robust_arch.analysis.reading import read_results, stage_shares
 from robust_arch.analysis.report.details import StudyDetails
 from robust_arch.analysis.report.figures import png, robust_against_last_share
