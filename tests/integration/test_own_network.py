@@ -17,7 +17,7 @@ from robust_arch.configuration.settings import read_settings
 from robust_arch.errors import InputError
 from robust_arch.execution.run import Run
 from robust_arch.interop import load_checkpoint, open_checkpoint
-from robust_arch.study.plan_table import plans_from_command
+from robust_arch.study.plan_table import plan_tables, plans_from_command
 
 MODULE = """
 from torch import nn
@@ -253,6 +253,11 @@ def test_a_study_plans_it_once_per_seed_and_argument(trained, monkeypatch):
     plans = plans_from_command(["-m", *PLANNED, "arch.num_classes=10", "arch.width=4,6", "search.seeds=[0,1]"])
     found = [(run.run.settings.spec.arguments["width"], run.run.settings.seed) for plan in plans for run in plan.runs]
     assert sorted(found) == [(4, 0), (4, 1), (6, 0), (6, 1)]
+    cells = {column.header: [*column.cells] for column in plan_tables(plans[0])[0].columns}
+    assert cells["architecture"] == ["my_network.MyNet-num_classes=10-width=4"] * 2
+    assert (cells["activations, MiB"], cells["stage shares of params"]) == (["-"] * 2, [""] * 2)
+    (halved,) = plans_from_command(["-m", "hydra/sweeper=halving", "hydra.sweeper.rungs=[1,2]", *NAMED, *FEW])
+    assert [run.run.settings.trainer.max_epochs for run in halved.runs] == [1]
 
 
 @pytest.mark.parametrize(
