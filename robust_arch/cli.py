@@ -411,7 +411,7 @@ def compare(
 def import_(
     file: Annotated[Path, typer.Argument(help="a published checkpoint, a torch file")],
     out: Annotated[Path, typer.Argument(help="the checkpoint to write, like wrn_34_r.ckpt")],
-    arch: Annotated[str | None, typer.Option(help="its architecture, a preset")] = None,
+    arch: Annotated[str | None, typer.Option(help="its architecture: a preset, or a name as in results.csv")] = None,
     depths: Annotated[str | None, typer.Option(help="instead of --arch: blocks per stage, like 5,5,5")] = None,
     widths: Annotated[str | None, typer.Option(help="with --depths: channels per stage, like 320,640,512")] = None,
     family: Annotated[str | None, typer.Option(help="with --depths: the family, by default wide_resnet")] = None,
