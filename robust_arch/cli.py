@@ -253,6 +253,65 @@ def scaling(
 
 
 @app.command()
+def recommend(
+    further: Annotated[
+        list[str] | None, typer.Argument(help="further studies behind --from", metavar="[STUDY...]")
+    ] = None,
+    params: Annotated[float | None, typer.Option("--params", help="parameters, like 1e6")] = None,
+    macs: Annotated[float | None, typer.Option("--macs", help="multiply-accumulates per image, like 1e8")] = None,
+    studies: Annotated[
+        list[str] | None,
+        typer.Option("--from", metavar="STUDY...", help="by name or path, or results.csv files; default: all studies"),
+    ] = None,
+    results_dir: ResultsDir = RESULTS,
+    tolerance: Annotated[float, typer.Option("--tolerance", help="as search.budget.tolerance")] = 0.02,
+    attack: Annotated[str, typer.Option("--attack", help="what is predicted: worst_case, or an attack")] = "worst_case",
+    where: Annotated[
+        list[str] | None, typer.Option("--where", help="COLUMN=VALUE of results.csv, like objective=trades")
+    ] = None,
+    count: Annotated[int, typer.Option("--count", min=1, max=50, help="number of proposals")] = 5,
+    apart: Annotated[
+        float, typer.Option("--apart", min=0, help="doublings of a stage's depth or width between proposals")
+    ] = 0.5,
+    width_step: Annotated[
+        int | None, typer.Option("--width-step", min=1, help="of proposed widths; default: 8, or less if few fit")
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="of every draw")] = 0,
+    out: Annotated[Path, typer.Option("--out", help="folder of recommend.csv")] = Path("recommend"),
+    write_study: Annotated[
+        Path | None, typer.Option("--write-study", help="a study that tests proposals and rules, like next.yaml")
+    ] = None,
+    seeds: Annotated[int, typer.Option("--seeds", min=1, max=100, help="per architecture, of --write-study")] = 3,
+) -> None:
+    """Propose depths and widths inside a budget, beside published rules, with predicted robust accuracy and interval.
+
+    From a Gaussian process over recorded and imported studies, which is checked on architectures that are left out.
+
+    Example: robust-arch recommend --params 45000 --from budget capacity --write-study next.yaml
+    """
+    from robust_arch.search import Budget
+    from robust_arch.study.recommend import next_study
+    from robust_arch.study.recommend.command import read_conditions, studies_in, write_recommendation
+    from robust_arch.study.recommend.recommendation import Request
+    from robust_arch.study.recommend.recommendation import recommend as recommended
+    from robust_arch.study.recommend.wording import told
+
+    file = next_study.study_file(write_study) if write_study else None
+    request = Request(
+        Budget(params, macs, tolerance), count, width_step, apart, f"{attack}_acc", read_conditions(where or []),
+        seed=seed,
+    )  # type: ignore[arg-type]  # fmt: skip
+    named = [*(studies or []), *(further or [])] or studies_in(results_dir)
+    found = recommended(_joined(named, results_dir), request)
+    print(told(found), end="\n\n")
+    print(f"written: {write_recommendation(found, out)}")
+    if file:
+        unknown = next_study.write_study(found, file, seeds)
+        print(f"written: {file}", *(f"WARNING: {each}: no configuration file has this name" for each in unknown), sep="\n")
+        print("to run it (`robust-arch plan` with the same arguments shows its plan):", next_study.command(file), sep="\n  ")
+
+
+@app.command()
 def dashboard(
     study: StudyArgument,
     results_dir: ResultsDir = RESULTS,
