@@ -306,8 +306,9 @@ def recommend(
     print(told(found), end="\n\n")
     print(f"written: {write_recommendation(found, out)}")
     if file:
-        unknown = next_study.write_study(found, file, seeds)
-        print(f"written: {file}", *(f"WARNING: {each}: no configuration file has this name" for each in unknown), sep="\n")
+        recorded = next_study.recorded_config(found, [_study_path(study, results_dir) for study in named])
+        unknown = next_study.write_study(found, file, seeds, recorded)
+        print(f"written: {file}", *(f"WARNING: it does not set {each}, which is not known here" for each in unknown), sep="\n")
         print("to run it (`robust-arch plan` with the same arguments shows its plan):", next_study.command(file), sep="\n  ")
 
 
