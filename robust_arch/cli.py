@@ -45,6 +45,9 @@ RESULTS = Path("results")
 StudiesArgument = Annotated[
     list[str], typer.Argument(help="studies by name or path, or results.csv files, read as one", metavar="STUDY...")
 ]
+Predictors = Annotated[
+    str | None, typer.Option("--predictors", help="columns of predictors.csv as variables, like grad_norm,ntk_condition")
+]
 _WATCH_SECONDS = "5"
 _LONGEST_WATCH = 86_400  # seconds, a day
 
@@ -78,6 +81,16 @@ def _joined(studies: list[str], results_dir: Path) -> "pd.DataFrame":
     _print(f"{provenance.text()}\n" for path in paths if (provenance := provenance_of(path)))
     # the columns of a study without rows have no type, which would take away those of the other studies
     return pd.concat([rows for rows in frames if len(rows)] or frames, ignore_index=True)
+
+
+def _with_predictors(studies: list[str], results_dir: Path, names: list[str]) -> "pd.DataFrame":
+    """The rows of all studies, with the columns of predictors.csv that are named."""
+    from robust_arch.analysis.predictors.reading import with_predictors
+
+    frame = _joined(studies, results_dir)
+    if not names:
+        return frame
+    return with_predictors(frame, [_study_path(study, results_dir) for study in studies], names)
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
@@ -204,6 +217,7 @@ def effects(
     results_dir: ResultsDir = RESULTS,
     out: Annotated[Path, typer.Option("--out", help="folder of the figures and of effects.csv")] = Path("effects"),
     draws: Annotated[int, typer.Option("--draws", min=50, max=10_000, help="resamples of architectures")] = 400,
+    predictors: Predictors = None,
 ) -> None:
     """How much each stage's depth and width, the last stage's share, MACs and parameters move robust accuracy.
 
@@ -214,7 +228,8 @@ def effects(
     from robust_arch.analysis.effects.command import effects_of, write_effects
     from robust_arch.analysis.effects.wording import told
 
-    found = effects_of(_joined(studies, results_dir), draws)
+    names = predictors.split(",") if predictors else []
+    found = effects_of(_with_predictors(studies, results_dir, names), draws, names)
     for each in found:
         print(told(each), end="\n\n")
     print(*(f"written: {path}" for path in write_effects(found, out)), sep="\n")
@@ -253,6 +268,39 @@ def scaling(
 
 
 @app.command()
+def predictors(
+    studies: StudiesArgument,
+    results_dir: ResultsDir = RESULTS,
+    columns: Annotated[
+        str | None, typer.Option("--columns", help="like grad_norm,ntk_condition; default: every predictor")
+    ] = None,
+    batch: Annotated[int, typer.Option("--batch", min=2, help="training images per network")] = 32,
+    draws: Annotated[int, typer.Option("--draws", min=50, max=10_000, help="resamples of architectures")] = 2000,
+) -> None:
+    """Compute cheap numbers of each run's untrained network, and how much they tell of its robust accuracy.
+
+    grad_norm, ntk_condition, operator_bound and local_lipschitz, into predictors.csv in the study's folder; what is
+    there is not computed again.
+
+    Example: robust-arch predictors budget capacity --columns grad_norm,ntk_condition
+    """
+    from robust_arch.analysis.groups import main_group
+    from robust_arch.analysis.predictors.correlations import correlations
+    from robust_arch.analysis.predictors.reading import with_predictors
+    from robust_arch.analysis.predictors.wording import told
+    from robust_arch.evaluation.predictors import PREDICTORS
+    from robust_arch.study.predictors import compute_predictors
+
+    names = columns.split(",") if columns else list(PREDICTORS)
+    paths = [_study_path(study, results_dir) for study in studies]
+    written = [compute_predictors(path, names, batch) for path in paths]
+    group = main_group(with_predictors(_joined(studies, results_dir), paths, names, batch))
+    if group is not None:
+        print(told(group, correlations(group.rows, names, draws=draws)), end="\n\n")
+    print(*(f"written: {path}" for path in written), sep="\n")
+
+
+@app.command()
 def recommend(
     further: Annotated[
         list[str] | None, typer.Argument(help="further studies behind --from", metavar="[STUDY...]")
@@ -282,6 +330,7 @@ def recommend(
         Path | None, typer.Option("--write-study", help="a study that tests proposals and rules, like next.yaml")
     ] = None,
     seeds: Annotated[int, typer.Option("--seeds", min=1, max=100, help="per architecture, of --write-study")] = 3,
+    predictors: Predictors = None,
 ) -> None:
     """Propose depths and widths inside a budget, beside published rules, with predicted robust accuracy and interval.
 
@@ -290,6 +339,7 @@ def recommend(
     Example: robust-arch recommend --params 45000 --from budget capacity --write-study next.yaml
     """
     from robust_arch.search import Budget
+    from robust_arch.study.predictors import measured
     from robust_arch.study.recommend import next_study
     from robust_arch.study.recommend.command import read_conditions, studies_in, write_recommendation
     from robust_arch.study.recommend.recommendation import Request
@@ -297,16 +347,19 @@ def recommend(
     from robust_arch.study.recommend.wording import told
 
     file = next_study.study_file(write_study) if write_study else None
+    names = predictors.split(",") if predictors else []
     request = Request(
         Budget(params, macs, tolerance), count, width_step, apart, f"{attack}_acc", read_conditions(where or []),
-        seed=seed,
+        names, seed,
     )  # type: ignore[arg-type]  # fmt: skip
     named = [*(studies or []), *(further or [])] or studies_in(results_dir)
-    found = recommended(_joined(named, results_dir), request)
+    paths = [_study_path(study, results_dir) for study in named]
+    frame = _with_predictors(named, results_dir, names)
+    found = recommended(frame, request, measured(paths, names) if names else None)
     print(told(found), end="\n\n")
     print(f"written: {write_recommendation(found, out)}")
     if file:
-        recorded = next_study.recorded_config(found, [_study_path(study, results_dir) for study in named])
+        recorded = next_study.recorded_config(found, paths)
         unknown = next_study.write_study(found, file, seeds, recorded)
         print(f"written: {file}", *(f"WARNING: it does not set {each}, which is not known here" for each in unknown), sep="\n")
         print("to run it (`robust-arch plan` with the same arguments shows its plan):", next_study.command(file), sep="\n  ")

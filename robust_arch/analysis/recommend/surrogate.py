@@ -7,13 +7,16 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+from scipy.linalg import cho_solve
 from sklearn.gaussian_process import GaussianProcessRegressor
-from sklearn.gaussian_process.kernels import ConstantKernel, DotProduct, Matern, WhiteKernel
+from sklearn.gaussian_process.kernels import ConstantKernel, DotProduct, Kernel, Matern, WhiteKernel
 
 Z = 1.96
 """Standard deviations on each side of a 95% interval."""
 _INTERCEPT = 30.0  # of a site's column: its level is free
-_BURN_IN, _KEPT, _THINNED = 150, 40, 5
+DRAWS = 30
+"""Draws of the hyperparameters over which predictions are averaged."""
+_BURN_IN, _THINNED = 100, 4
 _WIDE = 1e6  # length scale of a column that the smooth part does not see
 _FAR = 5.0  # standard deviations of an architecture whose noise is raised
 _LEAST_DEVIATION = 1e-3  # points
@@ -73,10 +76,18 @@ class Surrogate:
         noise: (N,) known variance of y; NaN where it is not known, so that it counts as the architecture's own.
         member: (N,) position of the architecture.
         seed: of the draws.
+        draws: of the hyperparameters.
     """
 
     def __init__(
-        self, x: np.ndarray, site: np.ndarray, y: np.ndarray, noise: np.ndarray, member: np.ndarray, seed: int = 0
+        self,
+        x: np.ndarray,
+        site: np.ndarray,
+        y: np.ndarray,
+        noise: np.ndarray,
+        member: np.ndarray,
+        seed: int = 0,
+        draws: int = DRAWS,
     ) -> None:
         self.centre = x.mean(axis=0)
         self.sites = int(site.max()) + 1
@@ -87,10 +98,9 @@ class Surrogate:
         self.noise = np.nan_to_num(noise) / self.scale**2 + 1e-6
         self.prior = Prior() if self.noise_known else Prior(own=(np.log(0.1), 2.0))
         self._generator = np.random.default_rng(seed)
-        start, _ = self._sample(np.zeros(len(self._mean)), _BURN_IN, 1)
-        self.far = self._raise_noise(start[0])
-        self.draws, _ = self._sample(start[0], 0, _KEPT * _THINNED)
-        self.draws = self.draws[_THINNED - 1 :: _THINNED]
+        start = self._sample(np.zeros(len(self._mean)), _BURN_IN)[-1]
+        self.far = self._raise_noise(start)
+        self.draws = self._sample(start, draws * _THINNED)[_THINNED - 1 :: _THINNED]
 
     def _columns(self, x: np.ndarray, site: np.ndarray) -> np.ndarray:
         return np.column_stack([x - self.centre, _INTERCEPT * np.eye(self.sites)[site]])
@@ -105,26 +115,32 @@ class Surrogate:
         prior, count = self.prior, self.x.shape[1]
         return np.array([prior.smooth[1], prior.slope[1], prior.own[1], *[prior.length[1]] * count])
 
-    def _fit(self, draw: np.ndarray) -> GaussianProcessRegressor:
-        """The process with the hyperparameters of a draw, which counts from the prior's means in its deviations."""
+    def _kernel(self, draw: np.ndarray) -> Kernel:
+        """With the hyperparameters of a draw, which counts from the prior's means in its deviations."""
         smooth, slope, own, *length = np.exp(self._mean + draw * self._deviation)
-        kernel = (
+        return (
             ConstantKernel(smooth) * Matern([*length, *[_WIDE] * self.sites], nu=2.5)
             + ConstantKernel(slope) * DotProduct(1.0)
             + WhiteKernel(own)
         )
-        process = GaussianProcessRegressor(kernel, alpha=self.noise, optimizer=None)
+
+    def _fit(self, draw: np.ndarray) -> GaussianProcessRegressor:
+        process = GaussianProcessRegressor(self._kernel(draw), alpha=self.noise, optimizer=None)
         return process.fit(self._columns(self.x, self.site), self.y)
 
     def _likelihood(self, draw: np.ndarray) -> float:
-        return float(self._fit(draw).log_marginal_likelihood_value_)
+        """The log marginal likelihood without its constant; `_fit` would compute it twice (thousands are needed)."""
+        covariance = self._kernel(draw)(self._columns(self.x, self.site))
+        covariance[np.diag_indices_from(covariance)] += self.noise
+        lower = np.linalg.cholesky(covariance)
+        return -0.5 * float(self.y @ cho_solve((lower, True), self.y)) - float(np.log(np.diag(lower)).sum())
 
-    def _sample(self, start: np.ndarray, burn_in: int, count: int) -> tuple[np.ndarray, float]:
+    def _sample(self, start: np.ndarray, count: int) -> np.ndarray:
         """(count, H) draws of the hyperparameters."""
         generator, current = self._generator, start
         likelihood = self._likelihood(current)
         found = []
-        for step in range(burn_in + count):
+        for _ in range(count):
             other = generator.standard_normal(len(current))
             threshold = likelihood + np.log(generator.random())
             angle = generator.uniform(0, 2 * np.pi)
@@ -137,9 +153,8 @@ class Surrogate:
                 low, high = (angle, high) if angle < 0 else (low, angle)
                 angle = generator.uniform(low, high)
             current = proposed
-            if step >= burn_in:
-                found.append(current)
-        return np.array(found), likelihood
+            found.append(current)
+        return np.array(found)
 
     def _left_out(self, draw: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         """Per architecture its observations, their errors when it is left out, and these errors' covariance.

@@ -11,7 +11,7 @@ import pandas as pd
 
 from robust_arch.analysis.bounded import Bounded
 from robust_arch.analysis.recommend.observations import Observations, observations_of, variables
-from robust_arch.analysis.recommend.surrogate import Prediction, Surrogate, Z
+from robust_arch.analysis.recommend.surrogate import DRAWS, Prediction, Surrogate, Z
 from robust_arch.architectures import ArchSpec, Cost, cost
 from robust_arch.common.statistics import RankCorrelation, rank_correlation
 from robust_arch.errors import InputError, invalid
@@ -124,6 +124,7 @@ class Request:
         where: columns of results.csv to the value that rows must have.
         predictors: columns of the frame that are variables too.
         seed: of every draw.
+        draws: of the surrogate's hyperparameters.
     """
 
     budget: Budget
@@ -134,6 +135,7 @@ class Request:
     where: Mapping[str, str] | None = None
     predictors: Sequence[str] = ()
     seed: int = 0
+    draws: int = DRAWS
 
     def __post_init__(self) -> None:
         if not self.budget.resources:
@@ -158,14 +160,14 @@ def recommend(frame: pd.DataFrame, request: Request, measure: Measure | None = N
     rules, missing = rules_inside(everything, request.budget)
     observations = _nearest(everything, request.budget, request.seed)
     bare = replace(observations, extra=observations.extra[:, :0], predictors=())
-    names, surrogate = _surrogate(bare, request.seed)
+    names, surrogate = _surrogate(bare, request)
     points = inside.points
     template, task = observations.specs[0], observations.task
     _, x = variables(template, points, task)
     if request.predictors and measure is not None:
         shortlist = np.argsort(-surrogate.means(x, observations.reference), kind="stable")[:_SHORTLIST]
         points = points[shortlist]
-        names, surrogate = _surrogate(observations, request.seed)
+        names, surrogate = _surrogate(observations, request)
         _, x = variables(template, points, task, measure([spec_at(template, point) for point in points]))
     chosen = _proposals(surrogate, observations.reference, x, points, request)
     shown = [spec_at(template, points[place]) for place in chosen]
@@ -210,11 +212,11 @@ def _nearest(observations: Observations, budget: Budget, seed: int) -> Observati
     return observations.part(chosen)
 
 
-def _surrogate(observations: Observations, seed: int) -> tuple[tuple[str, ...], Surrogate]:
+def _surrogate(observations: Observations, request: Request) -> tuple[tuple[str, ...], Surrogate]:
     names, x = variables(observations.specs[0], observations.points, observations.task, observations.extra)
     member = observations.member
     return (*names, *observations.predictors), Surrogate(
-        x[member], observations.site, observations.y, observations.noise, member, seed
+        x[member], observations.site, observations.y, observations.noise, member, request.seed, request.draws
     )
 
 
