@@ -46,7 +46,8 @@ StudiesArgument = Annotated[
     list[str], typer.Argument(help="studies by name or path, or results.csv files, read as one", metavar="STUDY...")
 ]
 Predictors = Annotated[
-    str | None, typer.Option("--predictors", help="columns of predictors.csv as variables, like grad_norm,ntk_condition")
+    str | None,
+    typer.Option("--predictors", help="columns of predictors.csv as variables, like grad_norm,ntk_condition"),
 ]
 _WATCH_SECONDS = "5"
 _LONGEST_WATCH = 86_400  # seconds, a day
@@ -275,7 +276,7 @@ def predictors(
         str | None, typer.Option("--columns", help="like grad_norm,ntk_condition; default: every predictor")
     ] = None,
     batch: Annotated[int, typer.Option("--batch", min=2, help="training images per network")] = 32,
-    draws: Annotated[int, typer.Option("--draws", min=50, max=10_000, help="resamples of architectures")] = 2000,
+    draws: Annotated[int, typer.Option("--draws", min=50, max=10_000, help="resamples of architectures")] = 1000,
 ) -> None:
     """Compute cheap numbers of each run's untrained network, and how much they tell of its robust accuracy.
 
@@ -361,8 +362,16 @@ def recommend(
     if file:
         recorded = next_study.recorded_config(found, paths)
         unknown = next_study.write_study(found, file, seeds, recorded)
-        print(f"written: {file}", *(f"WARNING: it does not set {each}, which is not known here" for each in unknown), sep="\n")
-        print("to run it (`robust-arch plan` with the same arguments shows its plan):", next_study.command(file), sep="\n  ")
+        print(
+            f"written: {file}",
+            *(f"WARNING: it does not set {each}, which is not known here" for each in unknown),
+            sep="\n",
+        )
+        print(
+            "to run it (`robust-arch plan` with the same arguments shows its plan):",
+            next_study.command(file),
+            sep="\n  ",
+        )
 
 
 @app.command()

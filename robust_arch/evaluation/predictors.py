@@ -1,7 +1,7 @@
 """What a network shows before training: cheap numbers that may go along with the robust accuracy after it.
 
-All are computed in float64. `grad_norm` and `ntk_condition` are taken with BatchNorm's batch statistics, as training
-starts; `operator_bound` and `local_lipschitz` in evaluation mode, as in the records of trained networks. Dropout is off.
+All are computed in float64, without dropout. `grad_norm` and `ntk_condition` are taken with BatchNorm's batch
+statistics, as training starts; `operator_bound` and `local_lipschitz` in evaluation mode, as those of trained networks.
 """
 
 from collections.abc import Callable, Mapping
@@ -101,9 +101,7 @@ def _local_lipschitz(start: Start) -> float | None:
     """Mean of ||f(x) - f(x')||_1 / ||x - x'||_inf under pgd20 (Huang et al. 2021)."""
     net = deepcopy(start.net).double().eval()
     x = start.x.double()
-    x_adv = PGD(steps=20, rel_step_size=0.1)(
-        net, x, start.y, start.threat, seed=start.seed, index=torch.arange(len(x))
-    )
+    x_adv = PGD(steps=20, rel_step_size=0.1)(net, x, start.y, start.threat, seed=start.seed, index=torch.arange(len(x)))
     with torch.no_grad():
         ratios = local_lipschitz(x, x_adv, net(x), net(x_adv))
     return None if bool(ratios.isnan().all()) else float(ratios.nanmean())

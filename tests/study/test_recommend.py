@@ -1,6 +1,6 @@
 """Recommendations on planted surfaces, whose best architecture is known, and the study that tests them."""
 
-from itertools import product
+from itertools import pairwise, product
 
 import numpy as np
 import pandas as pd
@@ -145,9 +145,7 @@ def test_the_same_runs_and_seed_give_the_same_recommendation():
     assert told(first) == told(second)
 
 
-@pytest.mark.parametrize(
-    "budget", [BUDGET, Budget(macs=40_000_000), Budget(params=400_000, macs=40_000_000)], ids=str
-)
+@pytest.mark.parametrize("budget", [BUDGET, Budget(macs=40_000_000), Budget(params=400_000, macs=40_000_000)], ids=str)
 def test_candidates_and_rules_are_inside_every_budget(budget):
     seen = observations_of(rows(peak, 30, 1, 0))
     points = candidates_inside(seen, budget).points
@@ -164,7 +162,7 @@ def test_candidates_and_rules_are_inside_every_budget(budget):
 def test_proposals_are_apart_and_a_distant_budget_is_warned_of():
     found = recommend(rows(peak, 20, 1, 0), Request(Budget(params=30_000_000), count=3, apart=1.0, draws=3))
     proposals = found.of_kind("proposal")
-    for first, second in zip(proposals, proposals[1:], strict=False):
+    for first, second in pairwise(proposals):
         logs = [np.log2([*entry.spec.depths, *entry.spec.widths]) for entry in (first, second)]
         assert np.abs(logs[0] - logs[1]).max() >= 1.0
     assert all("parameters above those seen" in entry.outside for entry in proposals)

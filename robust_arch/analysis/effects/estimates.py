@@ -147,7 +147,7 @@ def estimate_effects(design: Design, draws: int = DRAWS, seed: int = 0) -> Effec
 
 
 def _start(design: Design) -> Terms:
-    """Every predictor, and every cost that varies at equal other ones, has a term: effects at equal cost are asked for."""
+    """Costs that vary at equal other ones and predictors have a term each: their effects at equal others are asked for."""
     room = len(design.names) // _PER_COST - 1
     used = (*design.costs, *design.predictors)[:room]
     return Terms(tuple(int(name in used) for name in design.variables))

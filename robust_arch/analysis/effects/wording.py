@@ -30,7 +30,8 @@ _LIMITS = (
 def told(found: Effects) -> str:
     """The largest effect, the tables, and what they do not say."""
     lines = [
-        *_heading(found), "", *_answers(found), "", *_stages(found), *_costs(found), *_predictors(found), *_notes(found),
+        *_heading(found), "", *_answers(found), "",
+        *_stages(found), *_costs(found), *_predictors(found), *_notes(found),
     ]  # fmt: skip
     return in_columns(lines)
 

@@ -11,7 +11,7 @@ import pandas as pd
 from robust_arch.analysis.bounded import Bounded
 
 COSTS = ("params", "macs")
-DRAWS = 2_000
+DRAWS = 1_000
 _FEWEST = 5
 """Architectures; of fewer no rank correlation is given."""
 _TOP = 10  # one part in ten
@@ -108,9 +108,7 @@ def partial_spearman(first: np.ndarray, second: np.ndarray, held: np.ndarray) ->
     return float(left[:, 0] @ left[:, 1] / size.prod())
 
 
-def _bounded(
-    statistic: Statistic, places: np.ndarray, draws: int, generator: np.random.Generator
-) -> Bounded | None:
+def _bounded(statistic: Statistic, places: np.ndarray, draws: int, generator: np.random.Generator) -> Bounded | None:
     """The statistic at `places` with percentiles over resamples of them; None where it is not defined."""
     if len(places) < _FEWEST or np.isnan(value := statistic(places)):
         return None

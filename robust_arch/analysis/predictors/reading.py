@@ -36,8 +36,8 @@ def with_predictors(
     found = pd.concat([_read(predictors_path(study), names) for study in studies], ignore_index=True)
     if batch is not None:
         found = found[found["batch"] == str(batch)]
-    if found["batch"].nunique() > 1:
-        raise invalid(FILE, sorted(found["batch"].unique()), "one batch size; a larger batch has other numbers")
+    if len(batches := sorted(set(found["batch"]))) > 1:
+        raise invalid(FILE, batches, "one batch size; a larger batch has other numbers")
     columns = found.drop_duplicates("run_id").set_index("run_id")[list(names)]
     numbers = columns.apply(pd.to_numeric, errors="coerce")
     logs = np.log10(numbers.where((numbers > 0) & np.isfinite(numbers)))

@@ -88,7 +88,8 @@ class Observations:
         kept = chosen[self.member]
         arrays = {name: getattr(self, name)[kept] for name in ("site", "y", "noise", "runs")}
         names, specs = (
-            tuple(value for value, use in zip(values, chosen, strict=True) if use) for values in (self.names, self.specs)
+            tuple(value for value, use in zip(values, chosen, strict=True) if use)
+            for values in (self.names, self.specs)
         )
         return replace(
             self, names=names, specs=specs, extra=self.extra[chosen], member=place[self.member[kept]], **arrays
@@ -169,7 +170,9 @@ def _selected(frame: pd.DataFrame, column: str, where: Mapping[str, str], predic
     if not len(rows):
         raise InputError(f"studies: no row with {', '.join((column, 'params', 'macs', *predictors))}")
     worst = [name for name in attacks if name not in ("clean_acc", "worst_case_acc")]
-    told = [" + ".join(name.removesuffix("_acc") for name in worst if pd.notna(row[name])) for _, row in rows.iterrows()]
+    told = [
+        " + ".join(name.removesuffix("_acc") for name in worst if pd.notna(row[name])) for _, row in rows.iterrows()
+    ]
     return rows.assign(attacks=told if column == "worst_case_acc" else column.removesuffix("_acc"))
 
 

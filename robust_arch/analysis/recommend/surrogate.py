@@ -170,11 +170,10 @@ class Surrogate:
             yield own, covariance @ weighted[own], covariance
 
     def _raise_noise(self, draw: np.ndarray) -> np.ndarray:
-        """Positions of observations far from what the others predict, whose noise is raised so that they count little."""
-        z = np.zeros(len(self.y))
+        """Positions of observations far from what the others predict; their noise is raised, so that they count little."""
         errors = np.zeros(len(self.y))
-        for own, error, covariance in self._left_out(draw):
-            errors[own], z[own] = error, error / np.sqrt(np.diag(covariance))
+        for own, error, _ in self._left_out(draw):
+            errors[own] = error
         # by the errors' own scale: with a wild value in the data, the process's deviations are all too large
         scale = max(1.4826 * float(np.median(np.abs(errors))), 1e-6)
         far = np.flatnonzero(np.abs(errors) > _FAR * scale)

@@ -41,9 +41,7 @@ class Inside:
     step: int
 
 
-def candidates_inside(
-    observations: Observations, budget: Budget, step: int | None = None, seed: int = 0
-) -> Inside:
+def candidates_inside(observations: Observations, budget: Budget, step: int | None = None, seed: int = 0) -> Inside:
     """Depths between the smallest and largest seen, ratios of widths as seen, and the widths that meet the budget.
 
     Combinations are drawn at random, the widest width that does not exceed the first resource of the budget is found by
@@ -73,7 +71,8 @@ def candidates_inside(
         spec = spec_at(observations.specs[0], nearest[1])
         raise InputError(
             f"budget = {budget}: no architecture with depths as in the studies meets it in steps of {used} channels; "
-            f"nearest: depths {spec.depths_text}, widths {spec.widths_text}: {budget.reason(cost(spec, *observations.task))}"
+            f"nearest: depths {spec.depths_text}, widths {spec.widths_text}: "
+            f"{budget.reason(cost(spec, *observations.task))}"
         )
     found = np.unique(found, axis=0)
     if len(found) > _MOST:
@@ -140,9 +139,7 @@ def rules_inside(observations: Observations, budget: Budget) -> tuple[dict[str, 
     return found, missing
 
 
-def _with_blocks(
-    rule: Callable[..., ArchSpec], budget: Budget, usual: int, task: Mapping[str, object]
-) -> ArchSpec:
+def _with_blocks(rule: Callable[..., ArchSpec], budget: Budget, usual: int, task: Mapping[str, object]) -> ArchSpec:
     first: InputError | None = None
     for blocks in sorted(range(1, _MOST_BLOCKS + 1), key=lambda each: abs(np.log(each / usual))):
         for step in _RULE_STEPS:

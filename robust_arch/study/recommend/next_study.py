@@ -15,7 +15,6 @@ from robust_arch.errors import invalid
 from robust_arch.runs import StudyFolder
 from robust_arch.study.recommend.recommendation import Recommendation
 
-
 _TRAINER = ("precision", "devices", "limit_train_batches")
 """Keys of `trainer` that are part of a run's identity and no column of results.csv."""
 
@@ -65,7 +64,9 @@ def write_study(found: Recommendation, path: Path, seeds: int, recorded: Mapping
         InputError: if the file exists with other content.
     """
     content, unknown = _content(found, path, seeds, recorded)
-    text = "\n".join([*_head(found, path, unknown), yaml.safe_dump(content, sort_keys=False, default_flow_style=None, width=120)])
+    text = "\n".join(
+        [*_head(found, path, unknown), yaml.safe_dump(content, sort_keys=False, default_flow_style=None, width=120)]
+    )
     if path.is_file() and path.read_text(encoding="utf-8") != text:
         raise invalid("--write-study", str(path), "a file that does not exist, or one with this study")
     write_text(path, text)
@@ -110,7 +111,11 @@ def _content(
     if known:
         content["evaluate"] = {"attacks": known}
     budget = {name: getattr(found.budget, name) for name in ("params", "macs", "tolerance")}
-    content["search"] = {"space": {"architectures": _architectures(found)}, "budget": budget, "seeds": list(range(seeds))}
+    content["search"] = {
+        "space": {"architectures": _architectures(found)},
+        "budget": budget,
+        "seeds": list(range(seeds)),
+    }
     return content, unknown
 
 

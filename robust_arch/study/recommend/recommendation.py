@@ -14,7 +14,7 @@ from robust_arch.analysis.recommend.observations import Observations, observatio
 from robust_arch.analysis.recommend.surrogate import DRAWS, Prediction, Surrogate, Z
 from robust_arch.architectures import ArchSpec, Cost, cost
 from robust_arch.common.statistics import RankCorrelation, rank_correlation
-from robust_arch.errors import InputError, invalid
+from robust_arch.errors import invalid
 from robust_arch.search import Budget
 from robust_arch.search.candidates import spec_at
 from robust_arch.study.recommend.candidates import candidates_inside, rules_inside
@@ -220,9 +220,7 @@ def _surrogate(observations: Observations, request: Request) -> tuple[tuple[str,
     )
 
 
-def _proposals(
-    surrogate: Surrogate, site: int, x: np.ndarray, points: np.ndarray, request: Request
-) -> list[int]:
+def _proposals(surrogate: Surrogate, site: int, x: np.ndarray, points: np.ndarray, request: Request) -> list[int]:
     """Positions of the candidates with the highest predicted means, those that do not extrapolate first.
 
     Each differs from those before it by at least `apart` doublings in a stage's depth or width.

@@ -22,7 +22,8 @@ _LIMITS = (
 def told(found: Recommendation) -> str:
     """The answer, the table, how far the surrogate can be trusted, and what this does not say."""
     lines = [
-        *_heading(found), "", *_answer(found), "", *_table(found), "", *_warnings(found), *_check(found), *_notes(found),
+        *_heading(found), "", *_answer(found), "", *_table(found), "",
+        *_warnings(found), *_check(found), *_notes(found),
     ]  # fmt: skip
     return in_columns(lines)
 
@@ -182,7 +183,13 @@ def table(found: Recommendation) -> Iterator[dict[str, Any]]:
     for name, value in found.differences.items():
         yield {"what": "first proposal minus rule", "name": name, **vars(value)}
     tau = found.check.tau
-    yield {"what": "left out: Kendall's tau", "name": f"n = {tau.n}", "value": tau.tau, "low": tau.low, "high": tau.high}
+    yield {
+        "what": "left out: Kendall's tau",
+        "name": f"n = {tau.n}",
+        "value": tau.tau,
+        "low": tau.low,
+        "high": tau.high,
+    }
     yield {
         "what": "left out: share inside the 95% interval", "name": f"n = {found.check.n}",
         "value": found.check.covered / found.check.n,
