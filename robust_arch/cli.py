@@ -349,10 +349,10 @@ def recommend(
 
     file = next_study.study_file(write_study) if write_study else None
     names = predictors.split(",") if predictors else []
+    budget: dict[str, Any] = {"params": params, "macs": macs, "tolerance": tolerance}  # 1e6 is no int, but whole
     request = Request(
-        Budget(params, macs, tolerance), count, width_step, apart, f"{attack}_acc", read_conditions(where or []),
-        names, seed,
-    )  # type: ignore[arg-type]  # fmt: skip
+        Budget(**budget), count, width_step, apart, f"{attack}_acc", read_conditions(where or []), names, seed
+    )
     named = [*(studies or []), *(further or [])] or studies_in(results_dir)
     paths = [_study_path(study, results_dir) for study in named]
     frame = _with_predictors(named, results_dir, names)

@@ -16,7 +16,7 @@ import yaml
 
 from robust_arch.analysis.predictors.reading import FILE, IDENTITY, predictors_path
 from robust_arch.analysis.reading import read_results, spec_of
-from robust_arch.architectures import ArchSpec, build, cost, named_spec
+from robust_arch.architectures import ArchSpec, ImageShape, build, cost, named_spec
 from robust_arch.attacks import ThreatModel
 from robust_arch.common.files import write_rows
 from robust_arch.common.paths import conf_dir
@@ -54,9 +54,18 @@ class Initial:
     data: Mapping[str, Any]
     normalize: str = "identity"
 
+    @property
+    def _train(self) -> ImageSet:
+        return _training_images(yaml.safe_dump(dict(self.data)))
+
+    @property
+    def task(self) -> tuple[int, ImageShape]:
+        """Number of classes and image shape."""
+        return self._train.num_classes, self._train.image_shape
+
     def start(self, batch: int) -> Start:
         """The network as the run starts from it, and images of its training set, drawn by class by its seed."""
-        train = _training_images(yaml.safe_dump(dict(self.data)))
+        train = self._train
         if batch > len(train):
             raise invalid("--batch", batch, f"at most the {len(train)} training images")
         mean, std = train.channel_statistics() if self.normalize == "dataset" else (None, None)
@@ -139,7 +148,7 @@ def compute_predictors(study: Path, names: Sequence[str], batch: int = BATCH) ->
         if not missing:
             continue
         start = initial.start(batch)
-        priced = cost(initial.spec, *_task(start))
+        priced = cost(initial.spec, *initial.task)
         row |= {"seed": initial.seed, "params": priced.params, "macs": priced.macs}
         row |= {name: _cell(PREDICTORS[name](start)) for name in missing}
         write_rows(path, (*IDENTITY, *PREDICTORS), rows.values())
@@ -163,11 +172,6 @@ def measured(studies: Sequence[Path], names: Sequence[str]) -> Callable[[Sequenc
         return np.array(found).reshape(len(specs), len(names))
 
     return measure
-
-
-def _task(start: Start) -> tuple[int, tuple[int, int, int]]:
-    _, channels, height, width = start.x.shape
-    return int(start.net(start.x[:1]).shape[1]), (channels, height, width)
 
 
 def _cell(value: float | None) -> str:

@@ -11,6 +11,7 @@ from robust_arch.common.randomness import derive
 from robust_arch.data.digits import Digits
 from robust_arch.errors import InputError
 from robust_arch.evaluation.predictors import gradient_norm
+from robust_arch.evaluation.smoothness import upper_bounds
 from robust_arch.study.predictors import Initial, compute_predictors, initial_networks
 
 HEAD = (
@@ -39,7 +40,7 @@ def read(path):
 
 
 def test_a_number_is_that_of_the_run_s_own_network_and_batch(study):
-    rows = read(compute_predictors(study, ["grad_norm"], batch=4))
+    rows = read(compute_predictors(study, ["grad_norm", "operator_bound"], batch=4))
     assert [each["run_id"] for each in rows] == ["aaaaaaaaaaaa", "bbbbbbbbbbbb"]
     assert all(each["ntk_condition"] == "" for each in rows)  # not asked for
     initial = dict(initial_networks(study))["bbbbbbbbbbbb"]
@@ -49,6 +50,8 @@ def test_a_number_is_that_of_the_run_s_own_network_and_batch(study):
     assert all(torch.equal(mine, its) for mine, its in zip(own.parameters(), start.net.parameters(), strict=True))
     train = Digits(name="digits", val_fraction=0.167).load().train
     assert all(any(torch.equal(each, image) for image in train.to_unit(train.images)) for each in start.x)
+    bound = upper_bounds(own, (1, 8, 8))["network"]  # before any image has moved BatchNorm's averages
+    assert float(rows[1]["operator_bound"]) == pytest.approx(bound, rel=1e-6)
     assert float(rows[1]["grad_norm"]) == pytest.approx(gradient_norm(start.net, start.x, start.y), rel=1e-6)
 
 

@@ -147,7 +147,7 @@ def estimate_effects(design: Design, draws: int = DRAWS, seed: int = 0) -> Effec
 
 
 def _start(design: Design) -> Terms:
-    """Costs that vary at equal other ones and predictors have a term each: their effects at equal others are asked for."""
+    """Costs that vary at equal other ones and predictors have terms: their effects at equal others are asked for."""
     room = len(design.names) // _PER_COST - 1
     used = (*design.costs, *design.predictors)[:room]
     return Terms(tuple(int(name in used) for name in design.variables))
@@ -159,8 +159,8 @@ Key = tuple[str, ...]
 def _numbers(design: Design, surface: Surface, fit: Fit, weights: np.ndarray) -> dict[Key, float]:
     """Every number of the report, by what it is."""
     found: dict[Key, float] = {}
-    kept = (PARAMS, MACS, SHARE, *design.predictors)
-    ways = {name: name if name in kept else _STAGES for name in design.variables}
+    alone = (PARAMS, MACS, SHARE, *design.predictors)
+    ways = {name: name if name in alone else _STAGES for name in design.variables}
     parts = contributions(surface, fit, [ways[name] for name in design.variables])
     for name, (moved, kept, step) in PATHS.items():
         if moved in design.costs and (kept is None or kept in design.costs or kept in design.equal):

@@ -15,7 +15,7 @@ DRAWS = 1_000
 _FEWEST = 5
 """Architectures; of fewer no rank correlation is given."""
 _TOP = 10  # one part in ten
-Statistic = Callable[[np.ndarray], float]
+Statistic = Callable[..., float]
 
 
 @dataclass(frozen=True)
@@ -62,20 +62,22 @@ def correlations(
         x, y, costs = means[name].to_numpy(float), means[column].to_numpy(float), means[list(COSTS)].to_numpy(float)
         top = np.argsort(-y, kind="stable")[: -(-len(y) // _TOP)]
         generator = np.random.default_rng(seed)
+        everything = np.arange(len(y))
+
+        def bounded(statistic: Statistic, places: np.ndarray, *values: np.ndarray) -> Bounded | None:
+            return _bounded(statistic, places, values, draws, generator)  # noqa: B023  (called before the next one)
+
         found.append(
             Correlations(
                 name=name,
                 n=len(y),
-                spearman=_bounded(lambda at, x=x, y=y: spearman(x[at], y[at]), np.arange(len(y)), draws, generator),
-                kendall=_bounded(lambda at, x=x, y=y: kendall(x[at], y[at]), np.arange(len(y)), draws, generator),
+                spearman=bounded(spearman, everything, x, y),
+                kendall=bounded(kendall, everything, x, y),
                 top_n=len(top),
-                top=_bounded(lambda at, x=x, y=y: kendall(x[at], y[at]), top, draws, generator),
-                beyond_costs=None if name in COSTS else _bounded(
-                    lambda at, x=x, y=y, costs=costs: partial_spearman(x[at], y[at], costs[at]),
-                    np.arange(len(y)), draws, generator,
-                ),
+                top=bounded(kendall, top, x, y),
+                beyond_costs=None if name in COSTS else bounded(partial_spearman, everything, x, y, costs),
             )
-        )  # fmt: skip
+        )
     return found
 
 
@@ -108,10 +110,16 @@ def partial_spearman(first: np.ndarray, second: np.ndarray, held: np.ndarray) ->
     return float(left[:, 0] @ left[:, 1] / size.prod())
 
 
-def _bounded(statistic: Statistic, places: np.ndarray, draws: int, generator: np.random.Generator) -> Bounded | None:
-    """The statistic at `places` with percentiles over resamples of them; None where it is not defined."""
-    if len(places) < _FEWEST or np.isnan(value := statistic(places)):
+def _bounded(
+    statistic: Statistic, places: np.ndarray, values: Sequence[np.ndarray], draws: int, generator: np.random.Generator
+) -> Bounded | None:
+    """The statistic of the values at `places` with percentiles over resamples of them; None if it is not defined."""
+
+    def at(chosen: np.ndarray) -> float:
+        return statistic(*(each[chosen] for each in values))
+
+    if len(places) < _FEWEST or np.isnan(value := at(places)):
         return None
-    drawn = np.array([statistic(generator.choice(places, len(places))) for _ in range(draws)])
+    drawn = np.array([at(generator.choice(places, len(places))) for _ in range(draws)])
     low, high = np.nanquantile(drawn, [0.025, 0.975])
     return Bounded(value, float(low), float(high))

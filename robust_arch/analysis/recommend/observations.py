@@ -87,13 +87,10 @@ class Observations:
         place = np.cumsum(chosen) - 1
         kept = chosen[self.member]
         arrays = {name: getattr(self, name)[kept] for name in ("site", "y", "noise", "runs")}
-        names, specs = (
-            tuple(value for value, use in zip(values, chosen, strict=True) if use)
-            for values in (self.names, self.specs)
-        )
-        return replace(
-            self, names=names, specs=specs, extra=self.extra[chosen], member=place[self.member[kept]], **arrays
-        )
+        kept_names = tuple(name for name, use in zip(self.names, chosen, strict=True) if use)
+        specs = tuple(spec for spec, use in zip(self.specs, chosen, strict=True) if use)
+        member = place[self.member[kept]]
+        return replace(self, names=kept_names, specs=specs, extra=self.extra[chosen], member=member, **arrays)
 
 
 def observations_of(

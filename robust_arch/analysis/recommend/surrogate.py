@@ -170,7 +170,7 @@ class Surrogate:
             yield own, covariance @ weighted[own], covariance
 
     def _raise_noise(self, draw: np.ndarray) -> np.ndarray:
-        """Positions of observations far from what the others predict; their noise is raised, so that they count little."""
+        """Raise the noise of observations far from what the others predict, so that they count little; their positions."""
         errors = np.zeros(len(self.y))
         for own, error, _ in self._left_out(draw):
             errors[own] = error
@@ -226,7 +226,7 @@ class Surrogate:
     @cached_property
     def lengths(self) -> np.ndarray:
         """(V,) length scales of the smooth part, the geometric mean over the draws."""
-        return np.exp(self._mean[3:] + self.draws[:, 3:].mean(axis=0) * self._deviation[3:])
+        return np.asarray(np.exp(self._mean[3:] + self.draws[:, 3:].mean(axis=0) * self._deviation[3:]))
 
     def distance(self, x: np.ndarray) -> np.ndarray:
         """(M,) length scales to the nearest architecture that it learnt from. x: (M, V)."""

@@ -6,9 +6,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
+from typing import Any
 
 import numpy as np
 
+from robust_arch.analysis.formatting import counted
 from robust_arch.analysis.recommend.observations import Observations
 from robust_arch.architectures import ArchSpec, cost
 from robust_arch.architectures.cost import cost_terms
@@ -70,7 +72,7 @@ def candidates_inside(observations: Observations, budget: Budget, step: int | No
     if not len(found) + len(trained):
         spec = spec_at(observations.specs[0], nearest[1])
         raise InputError(
-            f"budget = {budget}: no architecture with depths as in the studies meets it in steps of {used} channels; "
+            f"budget = {budget}: no architecture with depths as in the studies meets it in steps of {counted(used, 'channel')}; "
             f"nearest: depths {spec.depths_text}, widths {spec.widths_text}: "
             f"{budget.reason(cost(spec, *observations.task))}"
         )
@@ -124,7 +126,7 @@ def rules_inside(observations: Observations, budget: Budget) -> tuple[dict[str, 
     template = observations.specs[0]
     classes, shape = observations.task
     usual = max(1, round(float(np.median([spec.depths for spec in observations.specs]))))
-    task = {"template": template, "num_classes": classes, "image_shape": shape}
+    task: dict[str, Any] = {"template": template, "num_classes": classes, "image_shape": shape}
     rules: Mapping[str, Callable[[], ArchSpec]] = {
         "WRN": partial(_with_blocks, standard, budget, usual, task),
         "Huang 2021": partial(_with_blocks, shrink_last, budget, usual, task),
@@ -139,7 +141,7 @@ def rules_inside(observations: Observations, budget: Budget) -> tuple[dict[str, 
     return found, missing
 
 
-def _with_blocks(rule: Callable[..., ArchSpec], budget: Budget, usual: int, task: Mapping[str, object]) -> ArchSpec:
+def _with_blocks(rule: Callable[..., ArchSpec], budget: Budget, usual: int, task: Mapping[str, Any]) -> ArchSpec:
     first: InputError | None = None
     for blocks in sorted(range(1, _MOST_BLOCKS + 1), key=lambda each: abs(np.log(each / usual))):
         for step in _RULE_STEPS:

@@ -126,7 +126,7 @@ def _group(recorded: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 
 def _choice(group: Path, name: str, target: str | None) -> str | None:
     """The file of a group whose content has this name in the records, or else builds this class."""
-    targets = {}
+    targets: dict[object, str] = {}
     for file in sorted(group.glob("*.yaml")):
         read = yaml.safe_load(file.read_text(encoding="utf-8"))
         if isinstance(read, Mapping):
