@@ -70,7 +70,7 @@ def test_bound_and_lipschitz_constant_of_a_linear_network():
     start = Start(net, x, y, ThreatModel("linf", "8/255"), 0)
     # every direction changes the logits by W d: at most the sum of the absolute weights per unit of the l-inf norm
     found = PREDICTORS["local_lipschitz"](start)
-    assert 0 < found <= float(net.network[1].weight.abs().sum()) * (1 + 1e-6)
+    assert 0 < found <= net.network[1].weight.abs().sum().item() * (1 + 1e-6)
     assert PREDICTORS["operator_bound"](start) is None  # not a family with bounds
 
 

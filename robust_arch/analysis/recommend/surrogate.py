@@ -170,7 +170,7 @@ class Surrogate:
             yield own, covariance @ weighted[own], covariance
 
     def _raise_noise(self, draw: np.ndarray) -> np.ndarray:
-        """Raise the noise of observations far from what the others predict, so that they count little; their positions."""
+        """Raise the noise of observations that the others predict badly, so that they count little; their positions."""
         errors = np.zeros(len(self.y))
         for own, error, _ in self._left_out(draw):
             errors[own] = error

@@ -72,8 +72,8 @@ def candidates_inside(observations: Observations, budget: Budget, step: int | No
     if not len(found) + len(trained):
         spec = spec_at(observations.specs[0], nearest[1])
         raise InputError(
-            f"budget = {budget}: no architecture with depths as in the studies meets it in steps of {counted(used, 'channel')}; "
-            f"nearest: depths {spec.depths_text}, widths {spec.widths_text}: "
+            f"budget = {budget}: no architecture with depths as in the studies meets it in steps of "
+            f"{counted(used, 'channel')}; nearest: depths {spec.depths_text}, widths {spec.widths_text}: "
             f"{budget.reason(cost(spec, *observations.task))}"
         )
     found = np.unique(found, axis=0)
