@@ -297,7 +297,8 @@ def predictors(
     written = [compute_predictors(path, names, batch) for path in paths]
     group = main_group(with_predictors(_joined(studies, results_dir), paths, names, batch))
     if group is not None:
-        print(told(group, correlations(group.rows, names, draws=draws)), end="\n\n")
+        rows = group.rows.drop_duplicates("run_id")  # a run may be in several studies
+        print(told(group, correlations(rows, names, draws=draws)), end="\n\n")
     print(*(f"written: {path}" for path in written), sep="\n")
 
 

@@ -83,7 +83,9 @@ def main() -> None:
         group, found = correlated(studies)
         numbers += rows(source, found)
         archs = group.rows["arch"].nunique()
-        sections.append(f"**{source}**: {group}; {archs} architectures, {len(group.rows)} runs.\n\n{markdown(grid(found))}")
+        sections.append(
+            f"**{source}**: {group}; {archs} architectures, {len(group.rows)} runs.\n\n{markdown(grid(found))}"
+        )
     write_rows(FOLDER / "correlations.csv", COLUMNS, numbers)
     readme = FOLDER / "README.md"
     before, _, after = readme.read_text(encoding="utf-8").split(_MARK)

@@ -9,6 +9,7 @@ from robust_arch.analysis.effects import designs, estimate_effects
 from robust_arch.analysis.groups import only_group
 from robust_arch.analysis.predictors.correlations import correlations, kendall, partial_spearman, spearman
 from robust_arch.analysis.predictors.reading import with_predictors
+from robust_arch.analysis.predictors.wording import told
 from robust_arch.architectures import ArchSpec
 from robust_arch.errors import InputError
 
@@ -68,6 +69,13 @@ def test_the_interval_covers_the_truth_of_noise():
         found = correlations(frame[["arch", "params", "macs", "worst_case_acc", "own"]], ["own"], draws=100)[-1]
         inside += found.spearman.low <= 0 <= found.spearman.high
     assert inside >= 34  # robust accuracy does not depend on it: 95% of 40, less three standard deviations
+
+
+def test_the_table_fits_into_80_columns(planted_rows):
+    text = told(planted_rows, correlations(planted_rows.rows, ["own"], draws=50))
+    assert max(map(len, text.splitlines())) <= 80
+    assert "49 architectures, 49 runs." in text
+    assert [line.split()[0] for line in text.splitlines() if "]" in line][:3] == ["params", "macs", "own"]
 
 
 def test_predictors_are_joined_as_logarithms(tmp_path):

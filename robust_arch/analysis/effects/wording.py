@@ -122,7 +122,7 @@ def _costs(found: Effects) -> Iterator[str]:
 def _predictors(found: Effects) -> Iterator[str]:
     if not found.predictors:
         return
-    yield "Predictors before training, one standard deviation more, all else equal (points):"
+    yield "Predictors, one standard deviation more, all else equal (points):"
     for name, value in found.predictors.items():
         yield f"  {name:46}{value.value:>+8.2f}{_bounds(value):>19}"
     yield ""

@@ -17,14 +17,14 @@ def told(group: Group, found: Sequence[Correlations]) -> str:
 
 def _lines(group: Group, found: Sequence[Correlations]) -> Iterator[str]:
     yield f"{group}."
-    yield f"{counted(group.rows['arch'].nunique(), 'architecture')}, {counted(len(group.rows), 'run')}."
+    yield f"{counted(group.rows['arch'].nunique(), 'architecture')}, {counted(group.rows['run_id'].nunique(), 'run')}."
     yield ""
     yield "Rank correlation with robust accuracy over architectures, 95% interval:"
-    yield f"  {'':16}{'n':>4}{'Spearman':>20}{'Kendall':>20}{'beyond costs':>18}"
+    yield f"{'':15}{'n':>4}{'Spearman':>20}{'Kendall':>20}{'beyond costs':>20}"
     for each in found:
         yield (
-            f"  {each.name:16}{each.n:>4}{cell(each.spearman):>20}{cell(each.kendall):>20}"
-            f"{cell(each.beyond_costs):>18}".rstrip()
+            f"{each.name:15}{each.n:>4}{cell(each.spearman):>20}{cell(each.kendall):>20}"
+            f"{cell(each.beyond_costs):>20}"
         )
     yield ""
     top = [f"{each.name} {cell(each.top)}" for each in found if each.top]
