@@ -6,6 +6,7 @@ It reads results.csv and predictors.csv of the recorded studies; `robust-arch pr
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 from experiments.recorded import STUDIES, read
@@ -20,9 +21,10 @@ from robust_arch.errors import InputError
 
 FOLDER = Path(__file__).parent
 SOURCES = {
-    "WideResNets": ("budget", "capacity", "last_stage", "stage_width", "stage_depth"),
-    "two families": ("families",),
+    "wide_resnet": ("budget", "capacity", "last_stage", "stage_width", "stage_depth", "families"),
+    "resnet": ("families",),
 }
+"""By family the studies with runs of it; across families a predictor mostly tells one family from another."""
 NAMES = ("grad_norm", "ntk_condition", "operator_bound", "local_lipschitz")
 HEAD = (
     Heading("", numeric=False),
@@ -32,18 +34,19 @@ HEAD = (
     Heading("Spearman at equal parameters and MACs"),
     Heading("Kendall, most robust tenth"),
 )
-COLUMNS = ("source", "predictor", "statistic", "n", "value", "low", "high")
+COLUMNS = ("family", "predictor", "statistic", "n", "value", "low", "high")
 _MARK = "<!-- written by python -m experiments.predictors.correlate -->\n"
 
 
-def correlated(studies: Sequence[str]) -> tuple[Group, list[Correlations]]:
-    """The largest comparable group of recorded studies, and the correlations in it.
+def correlated(family: str, studies: Sequence[str]) -> tuple[Group, list[Correlations]]:
+    """The largest comparable group of one family in recorded studies, and the correlations in it.
 
     Raises:
         InputError: if no run has a worst case at best.
     """
     paths = [STUDIES / name for name in studies]
-    group = main_group(with_predictors(read(paths), paths, NAMES))
+    frame = with_predictors(read(paths), paths, NAMES)
+    group = main_group(frame[frame["family"] == family])
     if group is None:
         raise InputError(f"studies = {', '.join(studies)}: expected a run with a worst case at best")
     return group, correlations(group.rows, NAMES)
@@ -62,7 +65,7 @@ def grid(found: Sequence[Correlations]) -> TextTable:
     )  # fmt: skip
 
 
-def rows(source: str, found: Sequence[Correlations]) -> Iterator[dict[str, Any]]:
+def rows(family: str, found: Sequence[Correlations]) -> Iterator[dict[str, Any]]:
     """Every number as a row of correlations.csv."""
     for each in found:
         named: dict[str, tuple[int, Bounded | None]] = {
@@ -73,19 +76,19 @@ def rows(source: str, found: Sequence[Correlations]) -> Iterator[dict[str, Any]]
         }
         for statistic, (n, value) in named.items():
             numbers = {key: f"{number:.4f}" for key, number in vars(value).items()} if value else {}
-            yield {"source": source, "predictor": each.name, "statistic": statistic, "n": n, **numbers}
+            yield {"family": family, "predictor": each.name, "statistic": statistic, "n": n, **numbers}
 
 
 def main() -> None:
     """The command."""
-    numbers, sections = [], []
-    for source, studies in SOURCES.items():
-        group, found = correlated(studies)
-        numbers += rows(source, found)
-        archs = group.rows["arch"].nunique()
-        sections.append(
-            f"**{source}**: {group}; {archs} architectures, {len(group.rows)} runs.\n\n{markdown(grid(found))}"
-        )
+    numbers: list[dict[str, Any]] = []
+    sections = []
+    for family, studies in SOURCES.items():
+        group, found = correlated(family, studies)
+        numbers += rows(family, found)
+        count = f"{group.rows['arch'].nunique()} architectures, {len(group.rows)} runs"
+        title = fill(f"**Family {family}**, {count}: {group}.", 120)
+        sections.append(f"{title}\n\n{markdown(grid(found))}")
     write_rows(FOLDER / "correlations.csv", COLUMNS, numbers)
     readme = FOLDER / "README.md"
     before, _, after = readme.read_text(encoding="utf-8").split(_MARK)
