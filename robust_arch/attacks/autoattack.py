@@ -166,12 +166,13 @@ def _tell_parts(suite: Any) -> None:
     The library calls the suite's attacks once per block, in the order of `attacks_to_run`.
     """
     left, done, started = list(suite.attacks_to_run), 0.0, time.monotonic()
+    timed = RELATIVE_SECONDS.keys() >= set(left)
 
     def told(perturb: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
         def run(x: Tensor, y: Tensor) -> Tensor:
             nonlocal done
             more = ""
-            if done and RELATIVE_SECONDS.keys() >= set(left):
+            if done and timed:
                 rest = len(x) * sum(RELATIVE_SECONDS[name] for name in left)
                 more = f", about {duration((time.monotonic() - started) * rest / done)} left for them"
             name = left.pop(0)

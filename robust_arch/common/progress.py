@@ -1,4 +1,4 @@
-"""Signs of life of long computations: log lines that name the run, at least every ten seconds at first."""
+"""Signs of life of long computations: log lines that name the run, every ten seconds at first."""
 
 import logging
 import threading
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 
-_SILENCE = 10.0  # seconds without a line, at most; later a twentieth of the time so far, so that logs stay short
+_SILENCE, _LATER = 10.0, 60.0  # seconds without a line, at most: at first, and once the phase has taken 20 minutes
 _subject: ContextVar[str] = ContextVar("subject", default="")
 
 
@@ -18,6 +18,10 @@ class Phase:
 
     doing: str
     detail: str = ""
+
+    def begin(self, doing: str) -> None:
+        """Go on with something else."""
+        self.doing, self.detail = doing, ""
 
     @property
     def text(self) -> str:
@@ -65,7 +69,7 @@ def watched(log: logging.Logger, doing: str) -> Iterator[Phase]:
 
     def beat() -> None:
         passed = 0.0
-        while not ended.wait(max(_SILENCE, passed / 20)):
+        while not ended.wait(min(_LATER, max(_SILENCE, passed / 20))):
             passed = time.monotonic() - started
             with subject(name):  # a thread begins without one
                 tell(log, "%s, for %s", phase.text, duration(passed))

@@ -109,7 +109,7 @@ def run_attack(
         for where, x, y, index in examples.batches(attack.block_size or scene.batch_size, scene.device):
             part = blocks.read(where.start) if blocks else None
             if part is None:
-                phase.doing = f"{named.name}, images {where.start + 1} to {where.start + len(x)} of {len(examples)}"
+                phase.begin(f"{named.name}, images {where.start + 1} to {where.start + len(x)} of {len(examples)}")
                 clean = logits[where].to(scene.device)
                 part = _attack_batch(scene, attack, x, y, index, clean, measure=measure, keep_images=keep_images)
                 if blocks:
