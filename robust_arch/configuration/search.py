@@ -77,7 +77,7 @@ def read_space(cfg: DictConfig) -> Space:
     tie = Tie(**inner["tie"])
     if any(value not in (None, False) for value in inner["vary"].values()):
         return Space(template=spec, tie=tie, vary=Variants(**inner["vary"]), **space)
-    if all(space[key] is None for key in ("depths", "widths", "shares")):
+    if all(space[key] is None for key in ("depths", "widths", "shares", "architectures")):
         depths, widths = (tuple((value,) for value in values) for values in (spec.depths, spec.widths))
         space |= {"depths": depths, "widths": widths}
     return Space(template=spec, tie=tie, **space)

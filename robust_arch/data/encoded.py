@@ -5,14 +5,14 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
 from robust_arch.data.folder_listing import Listing
 from robust_arch.errors import InputError
-
-_SAMPLED = 1000  # files of a fingerprint, which must not take a pass over 150 GB
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -28,6 +28,7 @@ class EncodedImages(ABC):
     labels: np.ndarray
     noted: Mapping[str, int] = field(default_factory=dict)
     skipped: Mapping[str, int] = field(default_factory=dict)
+    sampled: ClassVar[int] = 1000  # files of a fingerprint, which must not take a pass over 150 GB
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -48,10 +49,11 @@ class EncodedImages(ABC):
     def stamp(self) -> str:
         """Changes whenever a file is touched; without reading any."""
 
+    @cached_property
     def fingerprint(self) -> bytes:
-        """Of all labels, and the content of 1,000 evenly spaced files; it does not depend on where they are."""
+        """Of all labels, and the content of evenly spaced files; it does not depend on where they are."""
         digest = hashlib.blake2b(self.labels.tobytes(), digest_size=8)
-        for position in np.unique(np.linspace(0, len(self) - 1, _SAMPLED).astype(np.int64)).tolist():
+        for position in np.unique(np.linspace(0, len(self) - 1, self.sampled).astype(np.int64)).tolist():
             digest.update(self.content(position))
         return digest.digest()
 

@@ -31,6 +31,8 @@ def training_result(run: Run, folder: RunFolder, rows: list[dict[str, float]]) -
         "command": run.settings.command,
         **provenance(),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "device": run.settings.trainer.device.type,
+        "precision": str(run.settings.trainer.precision),
         "train_seconds": round(sum(row["seconds"] for row in rows), 3),
         "epochs": run.settings.trainer.max_epochs,
         **({"selected_weights": averaging.selected} if (averaging := run.settings.recipe.averaging) else {}),
@@ -63,10 +65,13 @@ def _readings(run: Run) -> dict[str, Any]:
 
 
 def _extra(run: Run) -> dict[str, Any]:
-    """The images that were mixed into the training batches, if any."""
-    extra = run.splits.extra
-    if extra is None:
+    """The images that were mixed into the training batches, if any, and of an epoch that is not one pass its images."""
+    extra, recipe = run.splits.extra, run.settings.recipe
+    if extra is None and recipe.steps_per_epoch is None:
         return {}
+    images = {"images_per_epoch": run.steps_per_epoch * recipe.batch_size}
+    if extra is None:
+        return images
     facts = {"name": extra.name, "file": extra.file, "images": len(extra), "fraction": extra.fraction}
-    per_batch = extra.per_batch(run.settings.recipe.batch_size)
-    return {"extra": {**facts, "per_batch": per_batch, "fingerprint": extra.fingerprint()}}
+    per_batch = extra.per_batch(recipe.batch_size)
+    return {**images, "extra": {**facts, "per_batch": per_batch, "fingerprint": extra.fingerprint()}}

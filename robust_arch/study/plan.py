@@ -200,4 +200,8 @@ def finalist_runs(trained: Sequence[PlannedRun], finalists: Finalists) -> list[P
         return result.best_val_robust_acc if result else -1.0
 
     best = sorted(trained, key=held_out, reverse=True)[: finalists.top]
-    return [planned.changed(evaluation=finalists.evaluation, rerun=False) for planned in best]
+    evaluation = finalists.evaluation
+    attacks = ", ".join(named.name for named in (*evaluation.attacks, *evaluation.cascade))
+    images = "all" if evaluation.n is None else evaluation.n
+    log.info("finalists: the best %d of %d runs, under %s on %s test images", len(best), len(trained), attacks, images)
+    return [planned.changed(evaluation=evaluation, rerun=False) for planned in best]

@@ -8,6 +8,7 @@ from torch.utils.data import DataLoader
 from robust_arch.data import ImageSet, Splits, stratified
 from robust_arch.data.batches import Batch, GlobalBatches, loader
 from robust_arch.data.extra import ExtraImages
+from robust_arch.data.streamed import StreamedImages
 
 
 class StudyData(pl.LightningDataModule):
@@ -28,6 +29,7 @@ class StudyData(pl.LightningDataModule):
     def train_dataloader(self) -> DataLoader[Batch]:
         """Shuffled anew each epoch."""
         batches: dict[str, Any] = {"shuffle": True, "drop_last": self.drop_last, "steps": self.steps}
+        batches["keyed"] = isinstance(self.train.images, StreamedImages)
         if self.extra is not None:
             batches |= {"extra_size": len(self.extra), "extra_per_batch": self.extra.per_batch(self.batch_size)}
         return self._loader(self.train, self.extra, **batches)
@@ -38,6 +40,6 @@ class StudyData(pl.LightningDataModule):
 
     def _loader(self, images: ImageSet, extra: ExtraImages | None, **settings: Any) -> DataLoader[Batch]:
         trainer = self.trainer
-        ranks = {"rank": trainer.global_rank, "world_size": trainer.world_size} if trainer else {}
+        ranks: dict[str, Any] = {"rank": trainer.global_rank, "world_size": trainer.world_size} if trainer else {}
         batches = GlobalBatches(len(images), self.batch_size, seed=self.seed, **ranks, **settings)
         return loader(images, batches, trainer.strategy.root_device if trainer else None, self.place, extra)
