@@ -23,8 +23,7 @@ def _lines(group: Group, found: Sequence[Correlations]) -> Iterator[str]:
     yield f"{'':15}{'n':>4}{'Spearman':>20}{'Kendall':>20}{'beyond costs':>20}"
     for each in found:
         yield (
-            f"{each.name:15}{each.n:>4}{cell(each.spearman):>20}{cell(each.kendall):>20}"
-            f"{cell(each.beyond_costs):>20}"
+            f"{each.name:15}{each.n:>4}{cell(each.spearman):>20}{cell(each.kendall):>20}{cell(each.beyond_costs):>20}"
         )
     yield ""
     top = [f"{each.name} {cell(each.top)}" for each in found if each.top]
