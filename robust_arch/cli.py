@@ -384,9 +384,7 @@ def predictors(
 
 @app.command()
 def recommend(
-    further: Annotated[
-        list[str] | None, typer.Argument(help="further studies behind --from", metavar="[STUDY...]")
-    ] = None,
+    further: Annotated[list[str] | None, typer.Argument(help="further studies behind --from", metavar="STUDY")] = None,
     params: Annotated[float | None, typer.Option("--params", help="parameters, like 1e6")] = None,
     macs: Annotated[float | None, typer.Option("--macs", help="multiply-accumulates per image, like 1e8")] = None,
     studies: Annotated[

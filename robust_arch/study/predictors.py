@@ -168,7 +168,7 @@ def measured(studies: Sequence[Path], names: Sequence[str]) -> Callable[[Sequenc
         for spec in specs:
             starts = [replace(first, spec=spec, seed=seed).start(batch) for seed in range(_SEEDS)]
             values = [[PREDICTORS[name](start) or math.nan for name in names] for start in starts]
-            found.append(np.log10(values).mean(axis=0))
+            found.append(np.log10(values).mean(axis=0))  # NaN or infinite where one is not defined
         return np.array(found).reshape(len(specs), len(names))
 
     return measure

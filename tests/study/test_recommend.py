@@ -172,6 +172,30 @@ def test_proposals_are_apart_and_a_distant_budget_is_warned_of():
     assert max(map(len, text.splitlines())) <= 80
 
 
+def test_a_predictor_is_measured_for_the_shortlist_and_moves_the_proposals():
+    def own(spec):
+        return float(np.log2(spec.widths[0]) - spec.depths[2])
+
+    frame = rows(lambda spec, _: 50 + 2 * own(spec), 40, 1, 0)
+    frame["own"] = [own(ArchSpec("wide_resnet", *(tuple(map(int, text.split("-"))) for text in pair)))
+                    for pair in zip(frame["depths"], frame["widths"], strict=True)]  # fmt: skip
+    asked = []
+
+    def measure(specs):
+        asked.extend(specs)
+        return np.array([[own(spec)] if spec.depths[0] != 3 else [np.nan] for spec in specs])
+
+    request = Request(BUDGET, count=2, predictors=["own"], draws=4)
+    found = recommend(frame, request, measure)
+    assert found.names[-1] == "own"
+    assert len(asked) == 30 + len(rules_inside(observations_of(frame), BUDGET)[0])
+    defined = [own(spec) for spec in asked[:30] if spec.depths[0] != 3]
+    assert own(found.entries[0].spec) > np.mean(defined)
+    assert all(entry.spec.depths[0] != 3 for entry in found.entries)  # not defined
+    with pytest.raises(InputError, match="predictors"):
+        recommend(frame, request)
+
+
 def test_studies_have_levels_of_their_own():
     specs = some(24, 0)
     first = rows(peak, 0, 1, 0, specs=specs[:12])

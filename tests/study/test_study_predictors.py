@@ -1,18 +1,20 @@
 """predictors.csv of a study: from the configurations of its runs, resumable, and the same numbers again."""
 
 import csv
+import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from robust_arch.architectures import build
+from robust_arch.architectures import ArchSpec, build
 from robust_arch.common.randomness import derive
 from robust_arch.data.digits import Digits
 from robust_arch.errors import InputError
 from robust_arch.evaluation.predictors import gradient_norm
 from robust_arch.evaluation.smoothness import upper_bounds
-from robust_arch.study.predictors import Initial, compute_predictors, initial_networks
+from robust_arch.study.predictors import Initial, compute_predictors, initial_networks, measured
 
 HEAD = (
     "run_id,study,arch,family,depths,widths,params,macs,objective,recipe,train_threat,data,seed,epochs,checkpoint,"
@@ -81,6 +83,16 @@ def test_bad_input_is_one_error_and_writes_nothing(study, names, batch, message)
         compute_predictors(study, names, batch)
     assert message in str(caught.value)
     assert not (study / "predictors.csv").exists()
+
+
+def test_an_architecture_that_was_not_trained_is_measured_as_a_mean_over_three_seeds(study):
+    compute_predictors(study, ["grad_norm"], 4)
+    spec = ArchSpec("wide_resnet", (1, 1, 1), (4, 4, 8))
+    found = measured([study], ["grad_norm"])([spec])
+    first = dict(initial_networks(study))["aaaaaaaaaaaa"]
+    starts = [replace(first, spec=spec, seed=seed).start(4) for seed in range(3)]
+    expected = sum(math.log10(gradient_norm(start.net, start.x, start.y)) for start in starts) / 3
+    assert found.tolist() == [[pytest.approx(expected)]]
 
 
 def test_a_foreign_file_is_not_replaced(study):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -173,9 +174,11 @@ def _selected(frame: pd.DataFrame, column: str, where: Mapping[str, str], predic
     return rows.assign(attacks=told if column == "worst_case_acc" else column.removesuffix("_acc"))
 
 
-def _text(value: object) -> str:
+def _text(value: Any) -> str:
+    if pd.isna(value):
+        return "unrecorded"
     # a whole number in a column with gaps is read as 10.0
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return f"{value:.10g}" if isinstance(value, float) else str(value)
 
 
 def _difference(names: Sequence[str], own: Sequence[str], other: Sequence[str]) -> str:

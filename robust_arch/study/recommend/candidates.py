@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
@@ -142,11 +143,8 @@ def rules_inside(observations: Observations, budget: Budget) -> tuple[dict[str, 
 
 
 def _with_blocks(rule: Callable[..., ArchSpec], budget: Budget, usual: int, task: Mapping[str, Any]) -> ArchSpec:
-    first: InputError | None = None
     for blocks in sorted(range(1, _MOST_BLOCKS + 1), key=lambda each: abs(np.log(each / usual))):
         for step in _RULE_STEPS:
-            try:
+            with suppress(InputError):
                 return rule(budget, blocks, step, **task)
-            except InputError as error:
-                first = first or error
-    raise first or InputError(f"search.budget = {budget}: no network of this rule meets it")
+    return rule(budget, usual, _RULE_STEPS[-1], **task)  # its error names the nearest network

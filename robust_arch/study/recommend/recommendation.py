@@ -16,6 +16,7 @@ from robust_arch.architectures import ArchSpec, Cost, cost
 from robust_arch.common.statistics import RankCorrelation, rank_correlation
 from robust_arch.errors import invalid
 from robust_arch.search import Budget
+from robust_arch.search.budget import Task
 from robust_arch.search.candidates import spec_at
 from robust_arch.study.recommend.candidates import candidates_inside, rules_inside
 
@@ -150,32 +151,35 @@ def recommend(frame: pd.DataFrame, request: Request, measure: Measure | None = N
     Args:
         frame: rows of results.csv, of one study or of several.
         request: budget and settings.
-        measure: of predictors; must be given where there are any.
+        measure: of predictors; where there are any, and only there.
 
     Raises:
         InputError: if there are too few comparable architectures, or none meets the budget.
     """
+    if bool(request.predictors) != (measure is not None):
+        raise invalid("predictors", list(request.predictors), "predictors together with what measures them")
     everything = observations_of(frame, request.column, request.where, request.predictors)
     inside = candidates_inside(everything, request.budget, request.step, request.seed)
     rules, missing = rules_inside(everything, request.budget)
     observations = _nearest(everything, request.budget, request.seed)
+    template, task, site = observations.specs[0], observations.task, observations.reference
     bare = replace(observations, extra=observations.extra[:, :0], predictors=())
     names, surrogate = _surrogate(bare, request)
-    points = inside.points
-    template, task = observations.specs[0], observations.task
-    _, x = variables(template, points, task)
-    if request.predictors and measure is not None:
-        shortlist = np.argsort(-surrogate.means(x, observations.reference), kind="stable")[:_SHORTLIST]
-        points = points[shortlist]
+    points, of_rules = inside.points, _points(list(rules.values()), inside.points.shape[1])
+    x, x_rules = (variables(template, each, task)[1] for each in (points, of_rules))
+    if measure is not None:
+        points = points[np.argsort(-surrogate.means(x, site), kind="stable")[:_SHORTLIST]]
         names, surrogate = _surrogate(observations, request)
-        _, x = variables(template, points, task, measure([spec_at(template, point) for point in points]))
-    chosen = _proposals(surrogate, observations.reference, x, points, request)
+        points, x = _measured(measure, template, task, points)
+        kept, x_rules = _measured(measure, template, task, of_rules)
+        defined = {tuple(point) for point in kept.tolist()}
+        for name in [name for name, spec in rules.items() if (*spec.depths, *spec.widths) not in defined]:
+            missing[name] = "its predictors are not defined"
+            del rules[name]
+    chosen = _proposals(surrogate, site, x, points, request)
     shown = [spec_at(template, points[place]) for place in chosen]
-    _, of_rules = variables(template, _points(list(rules.values()), points.shape[1]), task)
-    if request.predictors and measure is not None and rules:
-        of_rules = np.column_stack([of_rules, measure(list(rules.values()))])
-    x = np.concatenate([x[chosen], of_rules.reshape(len(rules), x.shape[1])])
-    predicted = surrogate.predict(x, observations.reference)
+    x = np.concatenate([x[chosen], x_rules])
+    predicted = surrogate.predict(x, site)
     entries = _entries(names, surrogate, x, predicted, shown, rules, everything)
     return Recommendation(
         budget=request.budget,
@@ -191,6 +195,16 @@ def recommend(frame: pd.DataFrame, request: Request, measure: Measure | None = N
         check=_check(surrogate, observations),
         far=tuple(observations.names[observations.member[place]] for place in surrogate.far),
     )
+
+
+def _measured(measure: Measure, template: ArchSpec, task: Task, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The points whose predictors are defined, and their variables."""
+    extra = measure([spec_at(template, point) for point in points])
+    defined = np.isfinite(extra).all(axis=1)
+    points, extra = points[defined], extra[defined]
+    if not len(points):
+        return points, np.empty((0, 2 * len(template.depths) + 1 + extra.shape[1]))
+    return points, variables(template, points, task, extra)[1]
 
 
 def _points(specs: Sequence[ArchSpec], columns: int) -> np.ndarray:

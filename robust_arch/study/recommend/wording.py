@@ -13,9 +13,8 @@ from robust_arch.study.recommend.recommendation import FAR, Entry, Recommendatio
 _SHOWN = 5
 _RESOURCES = {"params": "parameters", "macs": "MACs"}
 _LIMITS = (
-    "It is about architectures like those in the studies, trained and attacked in this way; which trained networks are "
-    "in the studies was not left to chance. A proposal is a guess to be tested, and more seeds tell more than more "
-    "guesses."
+    "It is about architectures like those in the studies, which are no random sample, trained and attacked in this "
+    "way. A proposal is a guess to be tested, and more seeds tell more than more guesses."
 )
 
 
