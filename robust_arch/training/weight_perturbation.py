@@ -51,7 +51,7 @@ class AWP:
         found = torch.autograd.grad(loss, weights, allow_unused=True, materialize_grads=True)
         gradients = mean(list(found))
         with torch.no_grad():
-            before = [(weight, weight.clone()) for weight in weights]
+            before: list[tuple[Tensor, Tensor]] = [(weight, weight.clone()) for weight in weights]
             for weight, gradient in zip(weights, gradients, strict=True):
                 weight.add_(gradient * (self.gamma * weight.norm() / (gradient.norm() + _TINY)))
         torch.clear_autocast_cache()  # holds the weights in bfloat16, as they were
