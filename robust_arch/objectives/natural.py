@@ -12,6 +12,11 @@ from robust_arch.objectives.base import Loss, Objective
 class Natural(Objective):
     """CE(f(x), y)."""
 
+    @property
+    def takes_soft_labels(self) -> bool:
+        """True."""
+        return True
+
     def loss(self, net: nn.Module, x: Tensor, x_adv: Tensor, y: Tensor) -> Loss:  # noqa: ARG002
         """x_adv is x, as nothing is attacked."""
         logits = net(x).float()

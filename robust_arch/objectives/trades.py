@@ -17,7 +17,7 @@ class TRADES(RegularizedObjective):
     @property
     def is_adversarial(self) -> bool:
         """False for a beta of 0, which is natural training."""
-        return self.beta > 0
+        return self.has_beta
 
     def loss(self, net: nn.Module, x: Tensor, x_adv: Tensor, y: Tensor) -> Loss:
         """Natural pass first, then the adversarial one."""
@@ -28,4 +28,4 @@ class TRADES(RegularizedObjective):
         natural = F.cross_entropy(logits, y)
         divergence = kl_divergence(logits, logits_adv).mean()
         terms = {"natural_loss": natural.detach(), "kl": divergence.detach()}
-        return Loss(natural + self.beta * divergence, logits_adv.detach(), terms)
+        return Loss(natural + self.weight * divergence, logits_adv.detach(), terms)

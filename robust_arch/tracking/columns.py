@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from robust_arch.architectures import ArchSpec, Cost
+from robust_arch.architectures import AnyArch, Cost, CustomArch
 from robust_arch.runs import RecordedRun, RunFacts, RunFolder
 from robust_arch.runs.study import run_rows
 
@@ -44,17 +44,19 @@ def last_share_column(resource: str) -> str:
     return f"last_{resource}_share"
 
 
-def run_columns(facts: RunFacts, spec: ArchSpec, cost: Cost, eps: float) -> dict[str, Any]:
+def run_columns(facts: RunFacts, spec: AnyArch, cost: Cost, eps: float) -> dict[str, Any]:
     """The run's facts with one value per column, as panels, filters and groupings need them.
 
-    Shares are fractions, in [0, 1], of the sum over the stages.
+    Shares are fractions, in [0, 1], of the sum over the stages. A network of the user's own has no columns of stages.
     """
     question = {column: getattr(facts, name) for name, column in QUESTION.items()}
     named = {ARCH: facts.arch, **question, "eps": eps}
     return {**named, "params": cost.params, "macs": cost.macs, **_stage_columns(spec, cost)}
 
 
-def _stage_columns(spec: ArchSpec, cost: Cost) -> dict[str, float]:
+def _stage_columns(spec: AnyArch, cost: Cost) -> dict[str, float]:
+    if isinstance(spec, CustomArch):
+        return {}
     of_stages: dict[str, tuple[float, ...]] = {"width": spec.widths, "depth": spec.depths}
     of_stages |= {f"{resource}_share": cost.shares(resource) for resource in RESOURCES}
     columns = {
@@ -82,6 +84,7 @@ def run_summary(folder: RunFolder, state: str) -> dict[str, Any]:
     if run.result is None:
         return summary
     summary |= run.result.model_dump(include=_RESULT, exclude_unset=True)  # earlier versions recorded fewer
+    summary |= run.result.site
     if data := run.result.data:
         for row in logged_rows(run):
             summary |= _numbers(row, data.test)

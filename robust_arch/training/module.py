@@ -2,7 +2,7 @@
 
 import copy
 import itertools
-from collections.abc import Callable, Iterator, Sized
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from typing import Any, cast
 
@@ -14,11 +14,13 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
 
 from robust_arch.architectures import Classifier
+from robust_arch.architectures.build import weight_layout
 from robust_arch.architectures.family import AUXILIARY_WEIGHT, AuxiliaryNetwork
 from robust_arch.attacks import PGD, Attack, Clean, ThreatModel
 from robust_arch.common.randomness import derive, example_keys
 from robust_arch.data.batches import Batch, GlobalBatches
 from robust_arch.engine import AttackableNetwork
+from robust_arch.errors import invalid
 from robust_arch.objectives import Loss, Objective
 from robust_arch.training.averaging import recompute_statistics
 from robust_arch.training.callbacks import require_finite
@@ -36,7 +38,8 @@ class AdversarialTraining(pl.LightningModule):
     With `recipe.averaging` both the trained and the averaged network are validated, and both are in every checkpoint,
     under `net.` and `averages.<name>.`.
 
-    max_value: of the uint8 images. seed: with epoch, step and example it decides every random number.
+    max_value: of the uint8 images. num_classes: needed where the recipe makes soft labels. seed: with epoch, step and
+    example it decides every random number.
     attackable: from `net`, once on its device, to the network that objectives and selection are given. prepare: called
     in each process before it computes. card: plain facts saved in every checkpoint, with which it can be evaluated.
     """
@@ -55,6 +58,7 @@ class AdversarialTraining(pl.LightningModule):
         steps_per_epoch: int,
         max_value: int,
         seed: int,
+        num_classes: int | None = None,
         attackable: Callable[[Classifier], nn.Module] = AttackableNetwork,
         channels_last: bool = True,
         prepare: Callable[[], None] | None = None,
@@ -62,11 +66,11 @@ class AdversarialTraining(pl.LightningModule):
     ) -> None:
         super().__init__()
         # channels last: the layout in which convolutions are fastest, on CPUs and GPUs
-        self.net = net.to(memory_format=torch.channels_last) if channels_last else net
+        self.net = net.to(memory_format=weight_layout(net)) if channels_last else net
         self.objective, self.threat, self.recipe = objective, threat, recipe
         self.selection_attack, self.attackable, self.prepare = selection_attack, attackable, prepare
         self.epochs, self.steps_per_epoch, self.max_value = epochs, steps_per_epoch, max_value
-        self.seed, self.card = seed, card or {}
+        self.seed, self.num_classes, self.card = seed, num_classes, card or {}
         self.averages = nn.ModuleDict()  # by name, which is part of the keys in a checkpoint
         if recipe.averaging is not None:
             self.averages[recipe.averaging.name] = copy.deepcopy(self.net).requires_grad_(False)
@@ -105,22 +109,45 @@ class AdversarialTraining(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Augment, maximise, descend. batch: images (B, C, H, W) uint8, labels (B,), positions (B,)."""
-        images, y, index = batch
+        """Augment, mix, maximise, descend. batch: images (B, C, H, W) uint8, labels (B,), positions (B,)."""
+        images, labels, index = batch
         step = self.global_step
         x = self.recipe.augment(images, example_keys(derive(self.seed, "augment", step), index)).float()
+        x, y = self._mixed(x / self.max_value, labels)
         # dropout and the like draw from the global state: a function of step and rank, so that a resumed run agrees
         torch.manual_seed(derive(self.seed, "network", step, self.global_rank))
         threat = self.recipe.threat_at(self.threat, self.current_epoch)
-        loss = self._loss(x / self.max_value, y, threat, derive(self.seed, "attack", step), index)
+        loss = self._loss(x, y, threat, derive(self.seed, "attack", step), index)
         total = self._total(loss, y)
         if batch_idx % _CHECK_EVERY == 0:
             require_finite(total.detach(), f"the loss at step {step}")
-        correct = (loss.logits.argmax(dim=1) == y).float().mean() * 100
+        # of mixed labels the one with the largest share counts
+        largest = y if y.ndim == 1 else y.argmax(dim=1)
+        correct = (loss.logits.argmax(dim=1) == largest).float().mean() * 100
         metrics = {"train_loss": total.detach(), "train_acc": correct, "examples": torch.ones_like(correct)}
         for name, value in {**metrics, **{f"train_{name}": value for name, value in loss.terms.items()}}.items():
             self._sums[name] = self._sums.get(name, 0) + value * len(y)
         return total
+
+    def _mixed(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Images and labels as the recipe mixes and smooths them; the labels are then probabilities (B, K)."""
+        recipe = self.recipe
+        if not recipe.has_soft_labels:
+            return x, y
+        if self.num_classes is None:
+            raise invalid("num_classes", None, "the number of classes, for soft labels")
+        labels = recipe.soft_labels(y, self.num_classes)
+        mixture = recipe.mixture(derive(self.seed, "mix", self.global_step), (x.shape[2], x.shape[3]))
+        if mixture is None:
+            return x, labels
+        return mixture.images(x, self._previous(x)), mixture.labels(labels, self._previous(labels))
+
+    def _previous(self, values: Tensor) -> Tensor:
+        """Of each example the one before it in the global batch, of which each rank has every world_size-th example."""
+        ranks = self.trainer.world_size
+        gathered: Any = self.all_gather(values)  # (ranks, B, ...); from one process alone (B, ...)
+        shares: Tensor = gathered.view(ranks, *values.shape)
+        return shares.transpose(0, 1).flatten(0, 1).roll(1, 0)[self.global_rank :: ranks]
 
     def _loss(self, x: Tensor, y: Tensor, threat: ThreatModel, seed: int, index: Tensor) -> Loss:
         """The objective's loss; with AWP at perturbed weights, which are restored after the backward pass."""
@@ -178,15 +205,15 @@ class AdversarialTraining(pl.LightningModule):
             recompute_statistics(self.averages[averaging.name], self._clean_batches())
 
     def _clean_batches(self) -> Iterator[Tensor]:
-        """Training images (B, C, H, W) in [0, 1], one epoch of global batches in an order that is always the same.
+        """Training images (B, C, H, W) in [0, 1], not augmented: the global batches of the first epoch.
 
         On several devices each computes all of them, so that the result does not depend on their number.
         """
-        images, recipe = cast(DataLoader[Batch], self.trainer.train_dataloader).dataset, self.recipe
-        size = len(cast(Sized, images))
-        batches = GlobalBatches(size, recipe.batch_size, shuffle=True, drop_last=recipe.drop_last, seed=self.seed)
+        loader = cast(DataLoader[Batch], self.trainer.train_dataloader)
+        batches = copy.copy(cast(GlobalBatches, loader.sampler))
+        batches.rank, batches.world_size, batches.epoch = 0, 1, 0
         for index in itertools.islice(batches, self.steps_per_epoch):
-            yield images[index][0].to(self.device).float() / self.max_value
+            yield loader.dataset[index][0].to(self.device).float() / self.max_value
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002
         """Count correct and robust held-out examples; a rank's share of the last batch may be empty."""

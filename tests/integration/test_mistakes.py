@@ -31,6 +31,7 @@ from weights import same_weights, weights
 
 from robust_arch.analysis.report.figures import robust_against_params
 from robust_arch.architectures import Classifier
+from robust_arch.attacks.autoattack import AutoAttack
 from robust_arch.attacks.base import Attack
 from robust_arch.cli import app
 from robust_arch.common.paths import conf_dir
@@ -471,6 +472,7 @@ def test_only_the_whole_standard_suite_is_called_autoattack():
         if (version := getattr(read_attack(path.stem).attack, "version", None))
     }
     assert versions == {"autoattack": "standard", "autoattack_plus": "plus", "autoattack_rand": "rand"}
+    assert not isinstance(read_attack("aa_screen").attack, AutoAttack)
     suite = pyautoattack.AutoAttack(torch.nn.Identity(), version="standard")
     assert suite.attacks_to_run == ["apgd-ce", "apgd-t", "fab-t", "square"]
 

@@ -30,8 +30,9 @@ def write_card(folder: RunFolder) -> Path:
 def _card(run: RecordedRun, facts: RunFacts) -> Iterator[str]:
     yield f"# Model card: {facts.arch}, run {facts.run_id}"
     yield ""
+    stages = f", depths {facts.depths}, widths {facts.widths}" if facts.depths and facts.widths else ""
     yield (
-        f"- **Architecture:** {facts.arch} (family {facts.family}, depths {facts.depths}, widths {facts.widths}); "
+        f"- **Architecture:** {facts.arch} (family {facts.family}{stages}); "
         f"{facts.params:,} parameters, {operations(facts.macs)} multiply-accumulates per image"
     )
     yield from _training(run, facts)
@@ -55,6 +56,8 @@ def _training(run: RecordedRun, facts: RunFacts) -> Iterator[str]:
     yield f"- **Recipe:** {facts.recipe}{_details(config.get('recipe'))}"
     if data := result.data:
         yield f"- **Data:** {data.name}, {data.train:,} to train, {data.val:,} held out, {data.test:,} to test"
+        if extra := data.extra:
+            yield f"- **Extra data:** {extra.name}, {extra.images:,} images, {extra.per_batch:,} of each batch"
     if result.command:
         yield f"- **Trained with:** `{result.command}`"
     yield from (f"- **Warning:** {flag}" for flag in result.flags)

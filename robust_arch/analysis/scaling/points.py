@@ -11,7 +11,7 @@ import pandas as pd
 
 from robust_arch.analysis.formatting import counted
 from robust_arch.analysis.groups import GROUP_COLUMNS, Group, groups
-from robust_arch.analysis.published import provenance_of
+from robust_arch.analysis.published.provenance import provenance_of
 from robust_arch.analysis.reading import read_results
 from robust_arch.runs import StudyFolder
 
@@ -72,7 +72,11 @@ def recorded_images(study: Path) -> dict[str, int]:
         images = provenance.train_images
         return {} if images is None else dict.fromkeys(read_results(study)["run_id"].astype(str), images)
     results = {run.run_id: run.result for run in StudyFolder(study).runs()}
-    return {run_id: result.data.train for run_id, result in results.items() if result and result.data}
+    return {
+        run_id: result.data.images_per_epoch or result.data.train
+        for run_id, result in results.items()
+        if result and result.data
+    }
 
 
 def points_of(frame: pd.DataFrame, resource: str, per_epoch: int | Mapping[str, int] | None = None) -> list[Points]:
