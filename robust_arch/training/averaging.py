@@ -3,7 +3,7 @@
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from fractions import Fraction
 from typing import ClassVar
 
@@ -32,6 +32,13 @@ class Averaging(ABC):
     def __post_init__(self) -> None:
         require_choice("recipe.averaging.select", self.select, ("averaged", "raw"))
         require_choice("recipe.averaging.batch_norm", self.batch_norm, ("average", "recompute"))
+
+    def __str__(self) -> str:
+        """As in the recipe's name in records: with every setting that is not the default, like `ema:decay-0.995`."""
+        held = {
+            each.name: getattr(self, each.name) for each in fields(self) if getattr(self, each.name) != each.default
+        }
+        return ":".join([self.name, *(f"{name}-{str(value).lower()}" for name, value in held.items())])
 
     @property
     def selected(self) -> str:

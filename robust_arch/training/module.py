@@ -2,7 +2,7 @@
 
 import copy
 import itertools
-from collections.abc import Callable, Iterator, Sized
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from typing import Any, cast
 
@@ -205,15 +205,15 @@ class AdversarialTraining(pl.LightningModule):
             recompute_statistics(self.averages[averaging.name], self._clean_batches())
 
     def _clean_batches(self) -> Iterator[Tensor]:
-        """Training images (B, C, H, W) in [0, 1], one epoch of global batches in an order that is always the same.
+        """Training images (B, C, H, W) in [0, 1], not augmented: the global batches of the first epoch.
 
         On several devices each computes all of them, so that the result does not depend on their number.
         """
-        images, recipe = cast(DataLoader[Batch], self.trainer.train_dataloader).dataset, self.recipe
-        size = len(cast(Sized, images))
-        batches = GlobalBatches(size, recipe.batch_size, shuffle=True, drop_last=recipe.drop_last, seed=self.seed)
+        loader = cast(DataLoader[Batch], self.trainer.train_dataloader)
+        batches = copy.copy(cast(GlobalBatches, loader.sampler))
+        batches.rank, batches.world_size, batches.epoch = 0, 1, 0
         for index in itertools.islice(batches, self.steps_per_epoch):
-            yield images[index][0].to(self.device).float() / self.max_value
+            yield loader.dataset[index][0].to(self.device).float() / self.max_value
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002
         """Count correct and robust held-out examples; a rank's share of the last batch may be empty."""

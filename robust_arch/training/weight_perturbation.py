@@ -35,6 +35,10 @@ class AWP:
         if self.gamma is None and self.warmup_epochs:
             raise invalid("recipe.awp.warmup_epochs", self.warmup_epochs, "0 where recipe.awp.gamma is null")
 
+    def __str__(self) -> str:
+        """As in the recipe's name in records, like `awp0.005` or `awp0.005:warmup10`."""
+        return f"awp{self.gamma:g}" + (f":warmup{self.warmup_epochs}" if self.warmup_epochs else "")
+
     def is_active(self, epoch: int) -> bool:
         """Whether the weights are perturbed in this epoch, counted from 0."""
         return self.gamma is not None and epoch >= self.warmup_epochs
@@ -51,7 +55,7 @@ class AWP:
         found = torch.autograd.grad(loss, weights, allow_unused=True, materialize_grads=True)
         gradients = mean(list(found))
         with torch.no_grad():
-            before = [(weight, weight.clone()) for weight in weights]
+            before: list[tuple[Tensor, Tensor]] = [(weight, weight.clone()) for weight in weights]
             for weight, gradient in zip(weights, gradients, strict=True):
                 weight.add_(gradient * (self.gamma * weight.norm() / (gradient.norm() + _TINY)))
         torch.clear_autocast_cache()  # holds the weights in bfloat16, as they were

@@ -69,7 +69,9 @@ def test_every_row_is_of_the_weights_that_it_names(run):
             correct = net(test.to_unit(test.images[index])).argmax(dim=1) == test.labels[index]
         assert (record.clean.count, record.n_test) == (int(correct.sum()), 40)
     with run.study.results_path.open(newline="") as handle:
-        assert sorted((row["checkpoint"], row["weights"]) for row in csv.DictReader(handle)) == ALL
+        rows = list(csv.DictReader(handle))
+    assert sorted((row["checkpoint"], row["weights"]) for row in rows) == ALL
+    assert {row["recipe"].partition("+")[2] for row in rows} == {"ema:decay-0.5"}  # runs without are another group
 
 
 def test_the_averaged_weights_decide_the_best_epoch_and_everyone_is_told(run):

@@ -123,6 +123,11 @@ def test_a_value_that_is_not_allowed_is_named(kind, key, values, allowed):
             kind(**{key: value})
 
 
+def test_records_name_every_setting_that_is_not_the_default():
+    named = [str(each) for each in (EMA(), EMA(decay=0.995, warmup=False, select="raw"), SWA(every="step"))]
+    assert named == ["ema", "ema:select-raw:decay-0.995:warmup-false", "swa:every-step"]
+
+
 def test_statistics_are_torchs_for_batches_of_one_size():
     torch.manual_seed(1)
     x = torch.rand(24, 1, 6, 6)

@@ -176,6 +176,10 @@ def test_the_first_epochs_are_without(tmp_path):
     assert same == [[True] * (1 + 2 * STEPS) + [False] * STEPS, [True] + [False] * 3 * STEPS]
 
 
+def test_records_name_it():
+    assert [str(AWP(gamma=0.005)), str(AWP(gamma=0.01, warmup_epochs=10))] == ["awp0.005", "awp0.01:warmup10"]
+
+
 def test_a_tensor_without_gradient_or_norm_stays():
     net = nn.ModuleDict({"used": nn.Linear(2, 2), "unused": nn.Linear(2, 2), "zero": nn.Linear(2, 2)})
     nn.init.zeros_(net["zero"].weight)
