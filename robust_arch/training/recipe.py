@@ -92,6 +92,8 @@ class Recipe:
         parts = [f"attack_warmup{self.attack_warmup}"] if self.attack_warmup else []
         parts += [f"label_smoothing{self.label_smoothing:g}"] if self.label_smoothing else []
         parts += [str(kind) for kind in (self.mixup, self.cutmix) if kind.is_on]
+        parts += [f"steps_per_epoch{self.steps_per_epoch}"] if self.steps_per_epoch else []
+        parts += [f"awp{self.awp.gamma:g}"] if self.awp.gamma else []
         return "+".join([str(self.name), *parts])
 
     @property
