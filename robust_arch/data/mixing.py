@@ -1,7 +1,8 @@
 """Mixing each image of a batch with another one, and its label in the same proportion.
 
 Mixing follows augmentation and precedes the attack (Rebuffi et al. 2021). One draw is made per batch, on the host, from
-the seed of the step alone. An image is mixed with the one before it in the global batch, whose order is random.
+the seed of the step alone. An image is mixed with one a drawn number of places before it in the global batch, the same
+number for all, so that each image is in two mixtures.
 """
 
 import math

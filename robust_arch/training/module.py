@@ -140,14 +140,18 @@ class AdversarialTraining(pl.LightningModule):
         mixture = recipe.mixture(derive(self.seed, "mix", self.global_step), (x.shape[2], x.shape[3]))
         if mixture is None:
             return x, labels
-        return mixture.images(x, self._previous(x)), mixture.labels(labels, self._previous(labels))
+        return mixture.images(x, self._partners(x)), mixture.labels(labels, self._partners(labels))
 
-    def _previous(self, values: Tensor) -> Tensor:
-        """Of each example the one before it in the global batch, of which each rank has every world_size-th example."""
+    def _partners(self, values: Tensor) -> Tensor:
+        """Of each example the one that lies a number of places before it in the global batch, drawn for each step.
+
+        Each rank has every world_size-th example of the global batch.
+        """
         ranks = self.trainer.world_size
         gathered: Any = self.all_gather(values)  # (ranks, B, ...); from one process alone (B, ...)
         shares: Tensor = gathered.view(ranks, *values.shape)
-        return shares.transpose(0, 1).flatten(0, 1).roll(1, 0)[self.global_rank :: ranks]
+        places = 1 + derive(self.seed, "partner", self.global_step) % max(ranks * len(values) - 1, 1)
+        return shares.transpose(0, 1).flatten(0, 1).roll(places, 0)[self.global_rank :: ranks]
 
     def _loss(self, x: Tensor, y: Tensor, threat: ThreatModel, seed: int, index: Tensor) -> Loss:
         """The objective's loss; with AWP at perturbed weights, which are restored after the backward pass."""

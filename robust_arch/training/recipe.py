@@ -92,6 +92,7 @@ class Recipe:
         parts = [f"attack_warmup{self.attack_warmup}"] if self.attack_warmup else []
         parts += [f"label_smoothing{self.label_smoothing:g}"] if self.label_smoothing else []
         parts += [str(kind) for kind in (self.mixup, self.cutmix) if kind.is_on]
+        parts += [f"steps_per_epoch{self.steps_per_epoch}"] if self.steps_per_epoch else []
         parts += [str(self.awp)] if self.awp.gamma is not None else []
         parts += [str(self.averaging)] if self.averaging is not None else []
         return "+".join([str(self.name), *parts])

@@ -1,4 +1,4 @@
-"""What a training step hands to the objective: augmented images mixed with the one before, and their labels."""
+"""What a training step hands to the objective: augmented images mixed with a partner, and their labels."""
 
 from dataclasses import dataclass, field
 from functools import partial
@@ -17,7 +17,7 @@ from robust_arch.training.module import AdversarialTraining
 from robust_arch.training.recipe import Recipe
 from robust_arch.training.schedule import Cosine
 
-CLASSES = 4
+CLASSES = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +34,12 @@ class Noting(Natural):
 def batch():
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (8, 1, 4, 4), generator=generator, dtype=torch.uint8)
-    return images, torch.arange(8) % CLASSES, torch.arange(8)
+    return images, torch.arange(8), torch.arange(8)
+
+
+def places_of(y):
+    """How many places before each image its partner is: the first image's label has shares of classes 0 and -places."""
+    return -int(y[0, 1:].argmax() + 1) % 8
 
 
 def module_of(monkeypatch, ranks=1, rank=0, **ingredients):
@@ -73,32 +78,33 @@ def test_without_ingredients_labels_stay_integers_and_images_as_they_are(monkeyp
     assert torch.equal(y, labels)
 
 
-def test_an_image_is_blended_with_the_one_before_it_and_its_label_in_proportion(monkeypatch):
+def test_an_image_is_blended_with_another_one_and_its_label_in_proportion(monkeypatch):
     images, labels, _ = batch()
     own, one_hot = images.float() / 255, F.one_hot(labels, CLASSES).float()
-    partners, theirs = (torch.cat([each[-1:], each[:-1]]) for each in (own, one_hot))
-    found = steps_of(monkeypatch, steps=(0, 1, 2), mixup=MixUp(alpha=1), label_smoothing=0.2)
-    shares = []
-    for x, y in found:
-        # 0.2 / 4 for every class, and 0.8 of what mixing gives; no example's neighbour has its label
-        share = (y[0, labels[0]] - 0.05) / 0.8
+    shares, places = [], []
+    for x, y in steps_of(monkeypatch, steps=range(40), mixup=MixUp(alpha=1), label_smoothing=0.2):
+        # 0.2 / 8 for every class, and 0.8 of what mixing gives
+        share = (y[0, 0] - 0.025) / 0.8
         shares.append(float(share))
-        torch.testing.assert_close(x, share * own + (1 - share) * partners)
-        torch.testing.assert_close(y, 0.8 * (share * one_hot + (1 - share) * theirs) + 0.05)
+        places.append(places_of(y))
+        partners = (labels - places[-1]) % 8
+        torch.testing.assert_close(x, share * own + (1 - share) * own[partners])
+        torch.testing.assert_close(y, 0.8 * (share * one_hot + (1 - share) * one_hot[partners]) + 0.025)
         assert float(x.max()) <= 1
-    assert len(set(shares)) == 3  # a draw per step
+    assert len(set(shares)) == 40  # a draw per step
+    assert set(places) == set(range(1, 8))  # never itself, and every other image
 
 
 def test_the_pixels_of_a_box_and_its_share_of_the_label_are_the_partners(monkeypatch):
     images, labels, _ = batch()
     own = images.float() / 255
-    partners = torch.cat([own[-1:], own[:-1]])
     for x, y in steps_of(monkeypatch, steps=range(5), cutmix=CutMix(window=2)):
+        partners = own[(labels - places_of(y)) % 8]
         foreign = (x != own) | (own == partners)
         assert torch.equal(x, torch.where(foreign, partners, own))
         covered = (x != own).any(dim=0)[0]  # a box of at most 2 x 2 pixels
         assert 1 <= int(covered.sum()) <= 4
-        torch.testing.assert_close(y[0, labels[0]], 1 - covered.sum() / 16)
+        torch.testing.assert_close(y[0, 0], 1 - covered.sum() / 16)
 
 
 def test_the_same_step_is_mixed_alike_and_another_one_otherwise(monkeypatch):
@@ -133,7 +139,6 @@ def test_training_accuracy_counts_the_label_with_the_largest_share(monkeypatch):
         module._sums = {}
         module.training_step((images, labels, index), 0)
         x, y = module.objective.seen[-1]
-        own = float(y[0, labels[0]]) > 0.5
-        expected = labels if own else torch.cat([labels[-1:], labels[:-1]])
+        expected = labels if float(y[0, 0]) > 0.5 else (labels - places_of(y)) % 8
         right = (module.net(x).argmax(dim=1) == expected).float().mean()
         assert float(module._sums["train_acc"]) / 8 == pytest.approx(100 * float(right))
