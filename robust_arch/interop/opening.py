@@ -42,6 +42,8 @@ def open_checkpoint(
         loaded = read_checkpoint(content, str(path), own)
     elif own is not None and task is not None:
         return read_own(content, own, *task())
+    elif own is not None:
+        raise invalid("checkpoint", str(path), "a checkpoint of this project, as a state dict alone names no data")
     elif {"depths", "widths"} <= set(given):
         return read_published(content, ArchSpec.from_dict({"family": DEFAULT_FAMILY, **given}))[0]
     else:
