@@ -17,6 +17,11 @@ def counted(count: int, noun: str) -> str:
     return f"{count:,} {noun}" + ("" if count == 1 else "s")
 
 
+def checkpoint_text(checkpoint: Any, weights: Any) -> str:
+    """A checkpoint with its weights, unless these are raw: "best", "best (ema weights)"."""
+    return f"{checkpoint}" if weights == "raw" else f"{checkpoint} ({weights} weights)"
+
+
 def number(value: Any, digits: int) -> str:
     """With thousands separators and `digits` decimals."""
     return ABSENT if pd.isna(value) else f"{float(value):,.{digits}f}"
@@ -42,5 +47,5 @@ def decimal_prefix(count: float) -> tuple[float, str]:
 
 def in_columns(lines: Iterable[str], indent: int = 2) -> str:
     """The lines as one text; those of more than 80 characters are wrapped, their rest indented."""
-    wrap = textwrap.TextWrapper(COLUMNS, subsequent_indent=" " * indent, break_long_words=False)
+    wrap = textwrap.TextWrapper(COLUMNS, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False)
     return "\n".join(wrap.fill(line) if len(line) > COLUMNS else line for line in lines)

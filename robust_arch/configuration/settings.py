@@ -21,11 +21,11 @@ from robust_arch.configuration.evaluation import read_evaluation, read_threat
 from robust_arch.configuration.nodes import built, instantiate, known_keys, plain
 from robust_arch.configuration.schema import require_accepted, require_known, require_types
 from robust_arch.data import Dataset
+from robust_arch.data.extra import ExtraData
 from robust_arch.errors import InputError, invalid, require_choice, require_flag, require_integer, require_name
 from robust_arch.evaluation import EvaluationSettings
 from robust_arch.objectives import Objective
-from robust_arch.training.fit import require_equal_shares
-from robust_arch.training.recipe import Recipe
+from robust_arch.training.recipe import Recipe, require_equal_shares
 from robust_arch.training.settings import TrainerSettings
 
 
@@ -48,6 +48,7 @@ class Settings:
     """Everything one run needs, as checked objects.
 
     Attributes:
+        extra: Images that are mixed into the training batches, if any.
         launcher: The launcher of the sweep that started it, for the record.
         planned: Whether a sweeper of this package started it, which rebuilds results.csv at its end.
         resolved: The configuration as plain data, for the record.
@@ -56,6 +57,7 @@ class Settings:
 
     spec: AnyArch
     dataset: Dataset
+    extra: ExtraData | None
     threat: ThreatModel
     objective: Objective
     recipe: Recipe
@@ -79,6 +81,12 @@ class Settings:
         """results/<study>."""
         return self.results_dir / self.study
 
+    @property
+    def recipe_label(self) -> str:
+        """The recipe's label and, with extra data, that and its share of each batch: `huang2021_500k+ti_500k@0.5`."""
+        extra = self.extra
+        return self.recipe.label if extra is None else f"{self.recipe.label}+{extra.label}@{extra.fraction:g}"
+
     def run_id(self, training_fingerprint: str) -> str:
         """Hash of what determines the training; threads, accelerator, paths, launcher and logger do not."""
         names = ("threat", "objective", "recipe", "selection")
@@ -87,7 +95,9 @@ class Settings:
         del identity["recipe"]["epochs"]  # a default of trainer.max_epochs
         for key in ("limit_train_batches", "precision", "devices"):
             identity[key] = getattr(self.trainer, key)
-        data = {"name": self.dataset.name, "fingerprint": training_fingerprint}
+        data: dict[str, Any] = {"name": self.dataset.name, "fingerprint": training_fingerprint}
+        if self.extra is not None:  # its fingerprint is a part of the training fingerprint
+            data["extra"] = {"name": self.extra.name, "fraction": self.extra.fraction}
         return short_hash({**identity, "data": data, "epochs": self.trainer.max_epochs, "seed": self.seed})
 
 
@@ -112,6 +122,7 @@ def read_settings(cfg: DictConfig) -> Settings:
     trainer = built(cfg.trainer, "trainer", TrainerSettings)
     recipe = built(cfg.recipe, "recipe", Recipe)
     require_equal_shares(recipe, trainer.devices)
+    recipe.require_fits(objective.for_network(spec), trainer.max_epochs)
     try:  # the optimizer's own checks, of rates and the like, come before any work
         recipe.optimizer([torch.nn.Parameter(torch.zeros(1))])
     except (TypeError, ValueError) as error:
@@ -119,6 +130,7 @@ def read_settings(cfg: DictConfig) -> Settings:
     return Settings(
         spec=spec,
         dataset=built(cfg.data, "data", Dataset),
+        extra=None if cfg.extra is None else built(cfg.extra, "extra", ExtraData),
         threat=threat,
         objective=objective,
         recipe=recipe,

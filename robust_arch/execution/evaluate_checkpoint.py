@@ -3,6 +3,7 @@
 import hashlib
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -24,15 +25,17 @@ from robust_arch.configuration.schema import require_known
 from robust_arch.configuration.settings import job_command, read_custom, read_flag, read_results_dir, read_study_name
 from robust_arch.data import Dataset, ImageSet, Splits
 from robust_arch.data.recorded import recorded_dataset
-from robust_arch.errors import InputError, invalid
+from robust_arch.errors import InputError, invalid, require_choice
 from robust_arch.evaluation import EvaluationRecord, Subject, extend, select_examples
 from robust_arch.evaluation.alternatives import try_alternatives
 from robust_arch.evaluation.checks import Check
+from robust_arch.execution.choices import trained_threads
 from robust_arch.execution.run import spec_facts
 from robust_arch.interop import LoadedCheckpoint, open_checkpoint
 from robust_arch.interop.normalisation import FROM_DATASET, FROM_OUTSIDE, Normalisation, checked, identity
 from robust_arch.runs import RunFacts, RunFolder, StudyFolder
 from robust_arch.runs.provenance import provenance
+from robust_arch.runs.records import WEIGHTS
 from robust_arch.training.settings import TrainerSettings
 
 log = logging.getLogger(__name__)
@@ -57,7 +60,8 @@ def evaluate(cfg: DictConfig) -> EvaluationRecord:
         RunFolder(path.parent.parent).require_weights()  # names the machine that has the weights of a merged run
     request = read_normalisation(cfg.evaluate)
     named_splits = cache(lambda: _dataset(cfg, {}).load())
-    loaded = open_checkpoint(path, _given_arch(cfg), lambda: _task(named_splits()))
+    loaded = open_checkpoint(path, _given_arch(cfg), lambda: _task(named_splits()), _weights(cfg))
+    log.info("weights: %s", loaded.weights)
     # plain data: nothing in it is resolved, and Hydra never gets it
     trained = _group(loaded.card, "config", "the configuration of a training, a group of keys")
     dataset = _dataset(cfg, trained)
@@ -69,12 +73,13 @@ def evaluate(cfg: DictConfig) -> EvaluationRecord:
     net = normalisation.applied_to(loaded.net)
     log.info("normalisation: %s", normalisation)
     settings.require_fits(len(test), test.num_classes, threat.eps)
-    trainer = built(cfg.trainer, "trainer", TrainerSettings)
+    trainer = _trainer(cfg, trained)
     trainer.prepare_process()
     own = _owning_run(path)
     folder = own or _external_run(cfg, path, normalisation)
     which = path.resolve().stem if own else "external"
-    subject = Subject(folder.run_id, which, "raw", threat, dataset.name, None if own else normalisation.as_record())
+    put_before = None if own else normalisation.as_record()
+    subject = Subject(folder.run_id, which, loaded.weights, threat, dataset.name, put_before)
     with folder.lock() as mine:
         if not mine:
             raise InputError(f"checkpoint = {str(path)!r}: its run is being worked on by another process")
@@ -96,6 +101,14 @@ def evaluate(cfg: DictConfig) -> EvaluationRecord:
         write_card(folder)
     StudyFolder(folder.path.parents[1]).write_results()
     return record
+
+
+def _weights(cfg: DictConfig) -> str | None:
+    """`evaluate.weights`."""
+    if cfg.evaluate.weights is None:
+        return None
+    require_choice("evaluate.weights", cfg.evaluate.weights, WEIGHTS)
+    return str(cfg.evaluate.weights)
 
 
 def _group(content: Mapping[str, Any], key: str, allowed: str) -> Mapping[str, Any]:
@@ -134,6 +147,12 @@ def _threat(cfg: DictConfig, trained: Mapping[str, Any], dataset: Dataset) -> Th
     if eps is None:
         raise invalid("threat.eps", None, f"a radius, as this data set names none for {norm}")
     return ThreatModel(norm, eps)
+
+
+def _trainer(cfg: DictConfig, trained: Mapping[str, Any]) -> TrainerSettings:
+    """The group `trainer`, with the CPU threads of the training unless the command line has another number."""
+    trainer: TrainerSettings = built(cfg.trainer, "trainer", TrainerSettings)
+    return trainer if trainer.threads else replace(trainer, threads=trained_threads(trained.get("trainer")))
 
 
 def _given_arch(cfg: DictConfig) -> Mapping[str, Any] | CustomArch:

@@ -22,24 +22,25 @@ def export_checkpoint(
     form: str,
     *,
     layout: str | None = None,
+    weights: str | None = None,
     force: bool = False,
     own: CustomArch | None = None,
 ) -> None:
     """Write the checkpoint `source` as `out`, in one of FORMATS, and check that reading it back gives the same logits.
 
-    layout: key names of the format published, by default the usual ones of the family. force: replaces `out`. own: the
-    network of the user's own that the file must name.
+    layout: key names of the format published, by default the usual ones of the family. weights: as in
+    `open_checkpoint`. force: replaces `out`. own: the network of the user's own that the file must name.
 
     Raises:
-        InputError: for a checkpoint, format or layout that is not allowed, an `out` that exists, or logits that differ
-            in a single bit; nothing is written then.
+        InputError: for a checkpoint, format, layout or weights that are not allowed, an `out` that exists, or logits
+            that differ in a single bit; nothing is written then.
     """
     if form not in FORMATS:
         raise invalid("format", form, f"one of {', '.join(FORMATS)}")
     if layout is not None and form != "published":
         raise invalid("layout", layout, f"nothing, as the format {form} has our key names")
     require_free(out, source, force=force)
-    loaded = open_checkpoint(source, own)
+    loaded = open_checkpoint(source, own, weights=weights)
     with replacing(out) as temporary:
         if form == "published":
             torch.save({"model_state_dict": published_state(loaded.net, loaded.spec, layout)}, temporary)

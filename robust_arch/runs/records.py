@@ -1,9 +1,8 @@
 """What the JSON files of a run and of a study hold, as frozen classes."""
 
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-import numpy as np
 from pydantic import Field
 
 from robust_arch.runs.fields import (
@@ -27,8 +26,13 @@ from robust_arch.runs.fields import (
     expect,
 )  # fmt: skip
 
+if TYPE_CHECKING:
+    import numpy as np
+
 SMOOTHNESS_ATTACK = "pgd20"
 """The attack on whose images stability, local Lipschitz constants and FOSC are computed."""
+WEIGHTS = ("raw", "ema", "swa")
+"""The values of `weights` in evaluation records and results.csv: as trained, or averaged over training."""
 ELSEWHERE = "elsewhere"
 """The value of `weights` in status.json of a merged run."""
 
@@ -64,7 +68,7 @@ class Status(Fields):
         host: the machine of the last attempt.
         end: how the last attempt ended, one of ENDS.
         launcher: what started the last attempt, like `joblib`.
-        weights: `elsewhere` for a merged run.
+        weights: `elsewhere` for a merged run; no value of WEIGHTS.
         error: traceback of the last attempt.
         updated: when this was written.
         run: what is known of the run before it starts.
@@ -96,14 +100,37 @@ def _shares_are_defined(cost: RecordedCost) -> bool:
     return len(cost.stage_params) == len(cost.stage_macs) > 0 < min(sum(cost.stage_params), sum(cost.stage_macs))
 
 
+class RecordedExtra(Fields):
+    """Images that were mixed into the training batches."""
+
+    name: Label
+    file: Name
+    images: Positive
+    fraction: Number
+    per_batch: Positive
+    fingerprint: Name
+
+
 class RecordedData(Fields):
-    """The data set of a training, with the number of images per part."""
+    """The data set of a training, with the number of images per part.
+
+    Attributes:
+        name: of the data set.
+        fingerprint: of the images that determine training.
+        train: number of images to fit.
+        val: number of images that are held out.
+        test: number of images to test on.
+        images_per_epoch: images seen in an epoch, where that is not one pass over `train`.
+        extra: what was mixed into the batches.
+    """
 
     name: Label
     fingerprint: Plain = None
     train: Count
     val: Count
     test: Count
+    images_per_epoch: Positive | None = None
+    extra: RecordedExtra | None = None
 
 
 class Hardware(Fields):
@@ -115,6 +142,11 @@ class Hardware(Fields):
     threads: Count | None = None
     system: Name | None = None
 
+    def site(self, device: str | None) -> str:
+        """The GPUs, each kind once, or the processor of a run on `device` cpu."""
+        gpus = [] if device == "cpu" else self.gpus
+        return ", ".join(dict.fromkeys(gpus)) or self.processor
+
 
 class _Provenance(Fields):
     command: Message | None = None
@@ -125,13 +157,22 @@ class _Provenance(Fields):
 
 
 class RunResult(_Provenance):
-    """result.json: a finished training. Epochs count from 0; accuracies on held-out images are in percent."""
+    """result.json: a finished training. Epochs count from 0; accuracies on held-out images are in percent.
+
+    Attributes:
+        device: of the training, cpu or cuda.
+        precision: of the training, as Lightning names it.
+        selected_weights: those that decided the best epoch and whose held-out accuracies these are.
+    """
 
     run_id: Identifier | None = None
     package_version: Name | None = None
     finished: Moment
+    device: Name | None = None
+    precision: Name | None = None
     train_seconds: Seconds
     epochs: Positive | None = None
+    selected_weights: Name = "raw"
     best_epoch: Count
     last_epoch: Count
     best_val_robust_acc: Percent
@@ -142,6 +183,13 @@ class RunResult(_Provenance):
     data: RecordedData | None = None
     selection_images: Positive
     cost: Annotated[RecordedCost, expect("one integer per stage, not all of them 0", _shares_are_defined)] | None = None
+
+    @property
+    def site(self) -> dict[str, str]:
+        """On what the run was trained, by column of results.csv, as far as it is recorded."""
+        hardware = self.hardware.site(self.device) if self.hardware else None
+        columns = {"hardware": hardware, "precision": self.precision, "version": self.torch_version}
+        return {column: value for column, value in columns.items() if value}
 
 
 class Share(Fields):
@@ -338,12 +386,12 @@ class Evaluation(Fields):
     smoothness: Smoothness | None = None
     about: EvaluationProvenance | None = None
 
-    def is_whole_with(self, arrays: Mapping[str, np.ndarray]) -> bool:
+    def is_whole_with(self, arrays: "Mapping[str, np.ndarray]") -> bool:
         """Whether `arrays` are this record's: an index, and one boolean per image for clean and every attack."""
         flags = ("clean", *self.attacks)
         shapes = {name: array.shape for name, array in arrays.items()}
         whole = all(shapes.get(name) == (self.n_test,) for name in ("index", *flags))
-        return whole and all(arrays[name].dtype == np.bool_ for name in flags)
+        return whole and all(arrays[name].dtype == bool for name in flags)
 
 
 class PlanFacts(Fields):

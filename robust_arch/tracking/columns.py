@@ -67,10 +67,14 @@ def _stage_columns(spec: AnyArch, cost: Cost) -> dict[str, float]:
     return columns | {last_share_column(resource): cost.shares(resource)[-1] for resource in RESOURCES}
 
 
-def summary_column(checkpoint: str, n_test: int, whole: int, number: str) -> str:
-    """`best/pgd20_acc`, or `best-n120/pgd20_acc` where 120 of the `whole` test set were attacked."""
+def summary_column(checkpoint: str, weights: str, n_test: int, whole: int, number: str) -> str:
+    """`best/pgd20_acc`, `best-ema/pgd20_acc` of averaged weights.
+
+    It is `best-n120/pgd20_acc` where 120 of the `whole` test set were attacked.
+    """
+    averaged = "" if weights == "raw" else f"-{weights}"
     part = "" if n_test == whole else f"-n{n_test}"
-    return f"{checkpoint}{part}/{number}"
+    return f"{checkpoint}{averaged}{part}/{number}"
 
 
 def run_summary(folder: RunFolder, state: str) -> dict[str, Any]:
@@ -80,6 +84,7 @@ def run_summary(folder: RunFolder, state: str) -> dict[str, Any]:
     if run.result is None:
         return summary
     summary |= run.result.model_dump(include=_RESULT, exclude_unset=True)  # earlier versions recorded fewer
+    summary |= run.result.site
     if data := run.result.data:
         for row in logged_rows(run):
             summary |= _numbers(row, data.test)
@@ -96,7 +101,7 @@ def logged_rows(run: RecordedRun) -> list[dict[str, Any]]:
 
 def _numbers(row: Mapping[str, Any], whole: int) -> dict[str, Any]:
     return {
-        summary_column(row["checkpoint"], row["n_test"], whole, key): value
+        summary_column(row["checkpoint"], row["weights"], row["n_test"], whole, key): value
         for key, value in row.items()
         if key.endswith("_acc") or key in _NOT_ACCURACIES
     }

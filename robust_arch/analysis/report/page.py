@@ -44,7 +44,9 @@ def write_report(frame: pd.DataFrame, details: StudyDetails, path: Path) -> Path
     frame = frame.sort_values(["params", "arch", "seed"], kind="stable")
     main = main_group(frame)
     selected = _selected(main, details.best_val)
-    extras = Extras(_numbers(frame), details.stage_shares, details.best_val, details.n_val, selected)
+    extras = Extras(
+        _numbers(frame), details.stage_shares, details.best_val, details.best_weights, details.n_val, selected
+    )
     script = _script()
     page = render(
         "page.html.jinja",
@@ -54,7 +56,7 @@ def write_report(frame: pd.DataFrame, details: StudyDetails, path: Path) -> Path
         script_hash=f"sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}",
         data=data.block(frame, main, extras, details),
         summary="".join(wording.summary(frame, main, extras, details.budget, details.planned)),
-        comparison=comparison.section(main, details.outcomes, selected),
+        comparison=comparison.section(frame, main, details.outcomes, selected),
         results=results.section(frame, main, extras),
         figures=pictures.section(frame, main, extras),
         masking=gradient_masking.section(details.diagnoses),

@@ -6,15 +6,16 @@ its output. Each stage but the first begins with a reduction cell, whose operati
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from robust_arch.architectures.counting import Count, Size, convolution, cost_terms_of, halved, linear, norm
-from robust_arch.architectures.family import AuxiliaryNetwork, CostTerms, ImageShape, StagedFamily
-from robust_arch.architectures.layers import GlobalAveragePool, activation_params, make_activation
+from robust_arch.architectures.counting import Count, Size, convolution, cost_terms_of, halved, linear, norm, pixels
+from robust_arch.architectures.family import AuxiliaryNetwork, CostTerms, ImageShape, KeyNames, StagedFamily
+from robust_arch.architectures.layers import GlobalAveragePool, activation_copies, activation_params, make_activation
 from robust_arch.architectures.options import Options
 from robust_arch.architectures.spec import ArchSpec
 from robust_arch.errors import invalid, require_flag
@@ -273,6 +274,31 @@ def _where(condition: Any, yes: Any, no: Any) -> Any:
     return condition * yes + (1 - condition * 1) * no
 
 
+def _liu(key: str) -> str:
+    """The names of Liu et al. 2019: `cells.0.preprocess0.op.1.weight`."""
+    module, rest = key.split(".", 1)
+    if module == "auxiliary":
+        _, layer, tensor = rest.split(".")
+        # their head has no second pooling, no layer that flattens, and the linear layer outside
+        place = "classifier" if layer == "10" else f"features.{int(layer) - (layer != '0')}"
+        return f"auxiliary_head.{place}.{tensor}"
+    if module != "cells":
+        return f"{({'stem': 'stem.0', 'stem_norm': 'stem.1', 'fc': 'classifier'})[module]}.{rest}"
+    cell, part, rest = rest.split(".", 2)
+    operation = ""
+    if part == "operations":
+        number, rest = rest.split(".", 1)
+        operation = f".{number}"
+    # a sequence of layers is called op; a FactorizedReduce is not one
+    first, tensor = rest.split(".", 1)
+    inside = f"op.{rest}" if first.isdigit() else f"{_REDUCTION[first]}.{tensor}"
+    return f"cells.{cell}.{_PARTS[part]}{operation}.{inside}"
+
+
+_PARTS = {"before": "preprocess0", "entering": "preprocess1", "operations": "_ops"}
+_REDUCTION = {"activation": "relu", "conv1": "conv_1", "conv2": "conv_2", "bn": "bn"}
+
+
 class DARTSFamily(StagedFamily):
     """Three stages of cells; the closed-form cost counts convolutions and the linear layer.
 
@@ -282,6 +308,7 @@ class DARTSFamily(StagedFamily):
     strides = STRIDES
     has_dropout = True
     options = DARTSOptions
+    published_keys = MappingProxyType({"liu2019": KeyNames(_liu, unused=("auxiliary_head.",))})
 
     def check_image(self, spec: ArchSpec, image_shape: ImageShape) -> None:
         """Raise InputError for images that the auxiliary head cannot average."""
@@ -320,6 +347,27 @@ class DARTSFamily(StagedFamily):
             c_in = c_last
         return cost_terms_of(stages, outside + auxiliary + linear(c_in, num_classes))
 
+    def kept_activations(self, spec: ArchSpec, image_shape: ImageShape) -> int:
+        """Numbers per image kept for the backward pass, from the layers' shapes; without the flags of drop path."""
+        chosen, keeps_input = DARTSOptions.read(spec.options), spec.activation != "relu"
+        size = image_shape[1:]
+        kept = (image_shape[0] + spec.stem_width * (1 + keeps_input)) * pixels(size)  # BatchNorm; every cell's act
+        before = x = (spec.stem_width, size)
+        was_reduced = False
+        for stage, (depth, width) in enumerate(zip(spec.depths, spec.widths, strict=True)):
+            for i in range(depth):
+                reduces = stage > 0 and i == 0
+                edges = chosen.edges(reduces)
+                kept += _cell_kept(edges, (before, x, width), (reduces, was_reduced), spec.activation)
+                before, x = x, (width * (len(edges) // 2), halved(x[1]) if reduces else x[1])
+                kept += keeps_input * x[0] * pixels(x[1])
+                was_reduced = reduces
+                if chosen.auxiliary and stage == len(STRIDES) - 1 and i == 0:
+                    kept += _auxiliary_kept(x, spec.activation)
+        if not (chosen.auxiliary and spec.depths[-1] == 1):
+            kept -= keeps_input * x[0] * pixels(x[1])  # no activation reads the last cell's output
+        return kept + x[0]
+
     def build(self, spec: ArchSpec, num_classes: int, channels: int) -> nn.Module:
         """A freshly initialised network, as torch's layers start; draws from torch's global random state."""
         return CellNetwork(spec, num_classes, channels)
@@ -337,6 +385,67 @@ def _cell_count(
     for name, number in edges:
         count += _operation_count(name, c, 2 if reduces and number < 2 else 1, size, act)
     return count, c * (len(edges) // 2)
+
+
+def _reduction_kept(c_in: int, c: int, size: Size, activation: str) -> int:
+    """Kept by `FactorizedReduce` beside its input."""
+    # a single output channel is that of the shifted positions, so that only their padded copy is read
+    activated = _fresh(activation) - (c == 1 and activation != "relu")
+    padded = c_in * (size[0] + 1) * (size[1] + 1)
+    return activated * c_in * pixels(size) + padded + c * pixels(halved(size))
+
+
+def _fresh(activation: str) -> int:
+    """How many tensors of its size an activation and the convolution after it keep beside the activation's input."""
+    return activation_copies(activation) - (activation != "relu")
+
+
+def _operation_kept(name: str, c: int, stride: int, sizes: tuple[Size, Size], activation: str) -> int:
+    """Kept by an operation beside its input. sizes: before and after its stride."""
+    kind, _ = name.rsplit("_", 1)
+    keeps_input, fresh, after = activation != "relu", _fresh(activation), c * pixels(sizes[1])
+    if kind == "max_pool":
+        return 2 * after  # the place of each maximum, an integer of 64 bits
+    if kind == "avg_pool" or (kind == "skip" and stride == 1):
+        return 0
+    if kind == "skip":
+        return _reduction_kept(c, c, sizes[0], activation)
+    layer = fresh * c * pixels(sizes[0]) + 2 * after
+    return layer if kind == "dil_conv" else layer + (keeps_input + fresh + 2) * after
+
+
+def _cell_kept(
+    edges: Edges, inputs: tuple[tuple[int, Size], tuple[int, Size], int], reduces: tuple[bool, bool], activation: str
+) -> int:
+    """Kept by a cell beside its inputs.
+
+    inputs: channels and size of the two inputs, and the cell's channels. reduces: whether it reduces, and whether the
+    cell before did.
+    """
+    (c_before, size_before), (c_in, size), c = inputs
+    after = halved(size) if reduces[0] else size
+    keeps_input, fresh = activation != "relu", _fresh(activation)
+    kept = (fresh * c_in + c) * pixels(size)
+    if any(number == 0 for _, number in edges):
+        larger = _reduction_kept(c_before, c, size_before, activation)
+        kept += larger if reduces[1] else (fresh * c_before + c) * pixels(size_before)
+    read = set()  # states that an operation keeps
+    for name, number in edges:
+        entering, strided_here = (size, reduces[0]) if number < 2 else (after, False)
+        kept += _operation_kept(name, c, 2 if strided_here else 1, (entering, after), activation)
+        is_skip = name == "skip_connect" and not strided_here
+        if "pool" in name or (keeps_input and not is_skip):
+            read.add(number)
+    return kept + sum(c * pixels(size if number < 2 else after) for number in read)
+
+
+def _auxiliary_kept(features: tuple[int, Size], activation: str) -> int:
+    """Kept by the auxiliary head beside its input. features: channels and size of its input."""
+    (channels, (height, width)), (narrow, wide) = features, _AUXILIARY
+    copies = activation_copies(activation)
+    pooled = ((height - 5) // 3 + 1) * ((width - 5) // 3 + 1)
+    entering = _fresh(activation) * height * width + pooled + 4
+    return channels * entering + (1 + copies) * (4 * narrow + wide)
 
 
 def _auxiliary_count(channels: Any, num_classes: int, act: Count) -> Count:
