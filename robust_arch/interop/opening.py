@@ -42,8 +42,8 @@ def open_checkpoint(
         loaded = read_onnx(path, own)
     elif "card" in (content := read_weights_only(path)):
         loaded = read_checkpoint(content, str(path), weights, own)
-    elif own is not None and task is not None:
-        loaded = read_own(content, own, *task())
+    elif own is not None:
+        loaded = read_own(content, own, task)
     elif {"depths", "widths"} <= set(given):
         loaded = read_published(content, ArchSpec.from_dict({"family": DEFAULT_FAMILY, **given}))[0]
         given = {}  # the file names no architecture that these could contradict

@@ -61,15 +61,19 @@ def read_published(content: Mapping[str, Any], spec: ArchSpec) -> tuple[LoadedCh
 
 
 def read_own(
-    content: Mapping[str, Any], spec: CustomArch, num_classes: int, image_shape: ImageShape
+    content: Mapping[str, Any], spec: CustomArch, task: Callable[[], tuple[int, ImageShape]] | None
 ) -> LoadedCheckpoint:
     """A network of the user's own with the weights of its state dict, without a card.
 
-    The keys are the network's, or the network's behind the same wrappers as published files have.
+    The keys are the network's, or the network's behind the same wrappers as published files have. task: number of
+    classes and shape of images.
 
     Raises:
-        InputError: for weights of another network.
+        InputError: for weights of another network, or without a task.
     """
+    if task is None:
+        raise invalid("checkpoint", list(content)[:3], "a checkpoint of this project, as a state dict names no data")
+    num_classes, image_shape = task()
     net = build(spec, num_classes, image_shape, seed=0)
     keys = set(net.network.state_dict())
     inner = next((content[name] for name in _WRAPPED if isinstance(content.get(name), Mapping)), content)

@@ -211,6 +211,8 @@ def test_a_named_checkpoint_is_evaluated_and_exported(trained, tmp_path):
     for name in ("net.safetensors", "raw.pth", "wrapped.pth"):
         opened = open_checkpoint(folder / name, SPEC, lambda: (10, (1, 8, 8))).net
         assert torch.equal(opened(x), net(x))
+    with pytest.raises(InputError, match="a state dict names no data"):
+        open_checkpoint(folder / "raw.pth", SPEC)
     done = call(
         "robust_arch.evaluate", "checkpoint=raw.pth", *NAMED, "data=digits", "threat.eps=0.1", *more, cwd=folder
     )
