@@ -9,12 +9,17 @@ s the standard deviation over seeds pooled over architectures. Repetitions that 
 grid. As no search knows when it has found the best, the share of repetitions that are there at a given compute is told
 too: halving has no choice before its end, where it stops; the others could be stopped anywhere. A repetition draws an
 order and one seed for each architecture, or takes the mean over all seeds. Writes search.json beside this file.
+
+--table FILE replays searches on a published table instead (table_replay.py): evaluations, or epochs where the table has
+curves, until within the noise of the best, and rank correlations of cheaper measurements.
 """
 
 import argparse
 import csv
+import importlib.util
 import io
 import json
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -23,9 +28,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from table_replay import Table, correlations, read_table, replay, rungs_compared
+from table_searches import SEARCHES
 
 from robust_arch.architectures import ArchSpec, cost, numbers_of, numbers_text
 from robust_arch.common.files import write_json, write_text
+from robust_arch.errors import InputError, invalid
 from robust_arch.runs import StudyFolder, load_study
 from robust_arch.runs.provenance import provenance
 from robust_arch.search.allocation import stick_breaking
@@ -279,13 +287,80 @@ def facts(grid: Replay) -> dict[str, Any]:
     }
 
 
+def on_a_table(arguments: argparse.Namespace) -> None:
+    """Print, and write where asked to, what searches need on a published table."""
+    table = read_table(
+        arguments.table, arguments.columns, arguments.features, arguments.evaluation, arguments.curve, arguments.noise
+    )
+    names = arguments.searches or available(table)
+    if table.features.empty and set(names) != {"random"}:
+        raise invalid("--searches", names, "random, since no --features tell the architectures apart")
+    found: dict[str, Any] = {
+        "table": arguments.table.name,
+        "architectures": len(table.names),
+        "within_noise_of_best": int(table.good.sum()),
+        "best": round(float(table.target.max()), 2),
+        "noise_points": round(table.noise, 3),
+        "noise_from": table.deviation[1],
+        "features": list(table.features),
+        "repetitions": arguments.repetitions,
+    }
+    for name, value in found.items():
+        print(f"{name}: {value}")
+    found["correlations"] = correlations(table)
+    for name, value in found["correlations"].items():
+        print(f"{name} with robust accuracy: {json.dumps(value)}", flush=True)
+    found["searches"] = {}
+    for name in names:
+        found["searches"] |= replay(table, [name], arguments.evaluations, arguments.repetitions)
+        print(f"{name}: {json.dumps(found['searches'][name])}", flush=True)
+    if table.curves is not None:
+        found["rungs"] = rungs_compared(table, arguments.plan, arguments.eta, arguments.least, arguments.repetitions)
+        for name, value in found["rungs"].items():
+            print(f"{name}: {json.dumps(value)}")
+    if arguments.out:
+        write_json(arguments.out, found)
+        print(f"written: {arguments.out}")
+
+
+def available(table: Table) -> list[str]:
+    """The searches that can run: all but random need features, and tpe needs Optuna."""
+    if table.features.empty:
+        return ["random"]
+    if importlib.util.find_spec("optuna") is None:
+        print("optuna is not installed (pip install -e '.[optuna]'): tpe is left out")
+        return [name for name in SEARCHES if name != "tpe"]
+    return list(SEARCHES)
+
+
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repetitions", type=int, default=100, help="random orders and seeds")
     parser.add_argument("--collect", type=Path, metavar="FOLDER", help="write the records from this study, and end")
     parser.add_argument("--smoke", action="store_true", help="three repetitions on made-up records; writes nothing")
+    table = parser.add_argument_group("on a published table")
+    table.add_argument("--table", type=Path, metavar="FILE", help="a CSV file, or a results.csv")
+    table.add_argument("--columns", metavar="MAPPING", help="what its columns mean: a mapping's name or a YAML file")
+    table.add_argument(
+        "--features", nargs="+", default=[], metavar="COLUMN", help="that describe an architecture, or `ops*`"
+    )
+    table.add_argument("--evaluation", type=int, default=0, help="which one of the mapping, from 0")
+    table.add_argument("--searches", nargs="+", choices=sorted(SEARCHES), help="by default all that can run")
+    table.add_argument("--evaluations", type=int, default=200, help="budget of a search; random search has no limit")
+    table.add_argument("--noise", type=float, metavar="POINTS", help="standard deviation of a run; else estimated")
+    table.add_argument("--curve", metavar="COLUMN", help="per epoch, by which halving and ASHA decide")
+    table.add_argument("--plan", type=int, default=81, help="architectures of a plan of halving and ASHA")
+    table.add_argument("--eta", type=int, default=3, help="of n runs of a rung n / eta go on")
+    table.add_argument("--least", type=int, default=3, help="epochs of the first rung, at least")
+    table.add_argument("--out", type=Path, metavar="FILE.json", help="write every number")
     arguments = parser.parse_args()
+    if arguments.table:
+        try:
+            on_a_table(arguments)
+        except InputError as error:
+            sys.exit(f"error: {error}")
+        return
     if arguments.collect:
         write_text(RECORDS, collect(arguments.collect))
         print(f"written: {RECORDS}")

@@ -149,7 +149,11 @@ def rows() -> Iterator[Row]:
         "DARTS": ("darts", {"widths": [36, 72, 56]}),
     }
     for name, (arch, changes) in reduced.items():
-        common = {"arch": arch, "study": "reproduction_last_stage", "objective": "sat_huang2021"}
+        common: dict[str, Any] = {
+            "arch": arch,
+            "study": "reproduction_last_stage",
+            "objective": "sat_huang2021",
+        }
         yield Row(name=name, **common)
         yield Row(name=f"{name}, last stage reduced", changes=changes, **common)
 

@@ -7,6 +7,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
+from robust_arch.attacks.autoattack import RELATIVE_SECONDS
 from robust_arch.common.paths import conf_dir
 
 # A forward pass is 1, the gradient with respect to the input 1, that with respect to the weights 1. Each is counted as
@@ -49,14 +50,8 @@ AUTOATTACK = {
     "square": 5000 * FORWARD,
 }
 # A forward pass alone takes less than half of one with a gradient, so counts overstate FAB-T and above all Square.
-# These are passes of the same time: per image that withstands it, seconds of each part over those of APGD-CE (medians
-# of nine published runs; logs of AutoAttack at github.com/csdongxian/AWP), times the passes of APGD-CE.
-AUTOATTACK_TIME = {
-    "apgd-ce": AUTOATTACK["apgd-ce"],
-    "apgd-t": 8.75 * AUTOATTACK["apgd-ce"],
-    "fab-t": 11.81 * AUTOATTACK["apgd-ce"],
-    "square": 13.81 * AUTOATTACK["apgd-ce"],
-}
+# These are passes of the same time: the passes of APGD-CE times the measured seconds in units of APGD-CE's.
+AUTOATTACK_TIME = {name: seconds * AUTOATTACK["apgd-ce"] for name, seconds in RELATIVE_SECONDS.items()}
 
 
 class CountedNetwork(nn.Module):

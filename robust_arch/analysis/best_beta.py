@@ -48,7 +48,7 @@ def held_out_accuracies(paths: Iterable[Path]) -> dict[str, float]:
     Raises:
         InputError: for a study without records, as results.csv has no held-out accuracies.
     """
-    found = {}
+    found: dict[str, float] = {}
     for path in paths:
         study = StudyFolder(path)
         if path.is_file() or study.is_only_a_table:

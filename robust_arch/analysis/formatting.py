@@ -47,5 +47,5 @@ def decimal_prefix(count: float) -> tuple[float, str]:
 
 def in_columns(lines: Iterable[str], indent: int = 2) -> str:
     """The lines as one text; those of more than 80 characters are wrapped, their rest indented."""
-    wrap = textwrap.TextWrapper(COLUMNS, subsequent_indent=" " * indent, break_long_words=False)
+    wrap = textwrap.TextWrapper(COLUMNS, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False)
     return "\n".join(wrap.fill(line) if len(line) > COLUMNS else line for line in lines)

@@ -55,6 +55,12 @@ class Classifier(nn.Module):
         return x.clone(memory_format=torch.contiguous_format)  # `contiguous` keeps the strides of a single channel
 
 
+def weight_layout(net: nn.Module) -> torch.memory_format:
+    """The memory format of a network's weights: channels last, unless the network names one."""
+    layout: torch.memory_format = getattr(net, "layout", torch.channels_last)
+    return layout
+
+
 def build(
     spec: AnyArch,
     num_classes: int = 10,

@@ -10,13 +10,13 @@ from robust_arch.architectures.custom import TARGET
 from robust_arch.configuration.nodes import field_names, known_keys, plain
 from robust_arch.configuration.settings import read_integer, read_spec
 from robust_arch.errors import invalid, require_integer
-from robust_arch.search import Budget, Sample, Space, Tie, Variants
+from robust_arch.search import Budget, Sample, Scaling, Space, Tie, Variants
 
 
 def refuse_search_of_own(cfg: DictConfig) -> None:
     """Raise InputError if depths, widths or a budget are searched for a network of the user's own."""
     target = OmegaConf.select(cfg, f"arch.{TARGET}")
-    for group in ("space", "budget", "allocation") if target is not None else ():
+    for group in ("space", "scaling", "budget", "allocation") if target is not None else ():
         for key, value in _set_values(plain(cfg.search[group], f"search.{group}"), f"search.{group}"):
             raise invalid(
                 key,
@@ -77,10 +77,29 @@ def read_space(cfg: DictConfig) -> Space:
     tie = Tie(**inner["tie"])
     if any(value not in (None, False) for value in inner["vary"].values()):
         return Space(template=spec, tie=tie, vary=Variants(**inner["vary"]), **space)
-    if all(space[key] is None for key in ("depths", "widths", "shares")):
+    if all(space[key] is None for key in ("depths", "widths", "shares", "architectures")):
         depths, widths = (tuple((value,) for value in values) for values in (spec.depths, spec.widths))
         space |= {"depths": depths, "widths": widths}
     return Space(template=spec, tie=tie, **space)
+
+
+def read_scaled(cfg: DictConfig, budget: Budget, num_classes: int, image_shape: ImageShape) -> Space | None:
+    """The group `search.scaling` as a space of the one network that its rule finds; None without a rule.
+
+    Raises:
+        InputError: if a space is set too, or no network of the rule meets the budget.
+    """
+    scaling = search_group(cfg, "scaling", field_names(Scaling))
+    if scaling["rule"] is None:
+        if scaling["blocks"] is not None:
+            raise invalid("search.scaling.blocks", scaling["blocks"], "null where search.scaling.rule is null")
+        return None
+    space = search_group(cfg, "space", field_names(Space) - {"template"})
+    for key, value in _set_values(space, "search.space"):
+        raise invalid(key, value, "null where search.scaling.rule sets the network")
+    spec = Scaling(**scaling).network(budget, read_template(cfg), space["width_step"], num_classes, image_shape)
+    depths, widths = (tuple((value,) for value in values) for values in (spec.depths, spec.widths))
+    return Space(template=spec, depths=depths, widths=widths)
 
 
 def read_sample(cfg: DictConfig) -> Sample:

@@ -25,8 +25,7 @@ from robust_arch.data.extra import ExtraData
 from robust_arch.errors import InputError, invalid, require_choice, require_flag, require_integer, require_name
 from robust_arch.evaluation import EvaluationSettings
 from robust_arch.objectives import Objective
-from robust_arch.training.fit import require_equal_shares
-from robust_arch.training.recipe import Recipe
+from robust_arch.training.recipe import Recipe, require_equal_shares
 from robust_arch.training.settings import TrainerSettings
 
 

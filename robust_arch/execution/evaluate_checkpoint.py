@@ -3,6 +3,7 @@
 import hashlib
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from robust_arch.errors import InputError, invalid, require_choice
 from robust_arch.evaluation import EvaluationRecord, Subject, extend, select_examples
 from robust_arch.evaluation.alternatives import try_alternatives
 from robust_arch.evaluation.checks import Check
+from robust_arch.execution.choices import trained_threads
 from robust_arch.execution.run import spec_facts
 from robust_arch.interop import LoadedCheckpoint, open_checkpoint
 from robust_arch.interop.normalisation import FROM_DATASET, FROM_OUTSIDE, Normalisation, checked, identity
@@ -71,7 +73,7 @@ def evaluate(cfg: DictConfig) -> EvaluationRecord:
     net = normalisation.applied_to(loaded.net)
     log.info("normalisation: %s", normalisation)
     settings.require_fits(len(test), test.num_classes, threat.eps)
-    trainer = built(cfg.trainer, "trainer", TrainerSettings)
+    trainer = _trainer(cfg, trained)
     trainer.prepare_process()
     own = _owning_run(path)
     folder = own or _external_run(cfg, path, normalisation)
@@ -145,6 +147,12 @@ def _threat(cfg: DictConfig, trained: Mapping[str, Any], dataset: Dataset) -> Th
     if eps is None:
         raise invalid("threat.eps", None, f"a radius, as this data set names none for {norm}")
     return ThreatModel(norm, eps)
+
+
+def _trainer(cfg: DictConfig, trained: Mapping[str, Any]) -> TrainerSettings:
+    """The group `trainer`, with the CPU threads of the training unless the command line has another number."""
+    trainer: TrainerSettings = built(cfg.trainer, "trainer", TrainerSettings)
+    return trainer if trainer.threads else replace(trainer, threads=trained_threads(trained.get("trainer")))
 
 
 def _given_arch(cfg: DictConfig) -> Mapping[str, Any] | CustomArch:

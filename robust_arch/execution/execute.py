@@ -5,7 +5,7 @@ import logging
 import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import yaml
@@ -29,9 +29,9 @@ from robust_arch.runs.folder import last_line
 from robust_arch.runs.provenance import provenance
 from robust_arch.tracking.columns import run_columns, run_name, run_summary, run_tags
 from robust_arch.tracking.tracker import Tracker, WandbTracker
-from robust_arch.training.datamodule import StudyData
-from robust_arch.training.fit import fit
-from robust_arch.training.module import AdversarialTraining
+
+if TYPE_CHECKING:
+    from robust_arch.training.module import AdversarialTraining
 
 log = logging.getLogger(__name__)
 
@@ -117,8 +117,11 @@ def _execute_locked(run: Run, folder: RunFolder) -> str:
     # a completed run stays completed while an attack is added, even if that fails
     before = "completed" if folder.trained and folder.state == "completed" else "planned"
     notes = {"launcher": run.settings.launcher}
-    folder.write_state("completed" if before == "completed" else "running", run.facts, attempt=True, notes=notes)
-    write_text(folder.config, yaml.safe_dump(resolved_config(run), sort_keys=False))
+    if before == "completed":  # its configuration and attempts are those of the training
+        folder.write_state("completed", run.facts, notes=notes)
+    else:
+        folder.write_state("running", run.facts, attempt=True, notes=notes)
+        write_text(folder.config, yaml.safe_dump(resolved_config(run), sort_keys=False))
     folder.reserve_room()
     tracker = _tracker(run, folder)
     raised: BaseException | None = None
@@ -223,6 +226,10 @@ def _train(run: Run, folder: RunFolder, tracker: Tracker) -> None:
     tracker.start(rows)
     if folder.trained:
         return
+    # Lightning takes longer to import than all else, and a run that is trained needs none of it
+    from robust_arch.training.datamodule import StudyData
+    from robust_arch.training.fit import fit
+
     module = _module(run)
     data = StudyData(
         run.splits,
@@ -258,7 +265,9 @@ class _Recorder:
         self.tracked += 1
 
 
-def _module(run: Run) -> AdversarialTraining:
+def _module(run: Run) -> "AdversarialTraining":
+    from robust_arch.training.module import AdversarialTraining
+
     settings, train = run.settings, run.splits.train
     mean, std = train.channel_statistics() if settings.recipe.normalize == "dataset" else (None, None)
     averaging = settings.recipe.averaging

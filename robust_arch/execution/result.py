@@ -31,6 +31,8 @@ def training_result(run: Run, folder: RunFolder, rows: list[dict[str, float]]) -
         "command": run.settings.command,
         **provenance(),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "device": run.settings.trainer.device.type,
+        "precision": str(run.settings.trainer.precision),
         "train_seconds": round(sum(row["seconds"] for row in rows), 3),
         "epochs": run.settings.trainer.max_epochs,
         **({"selected_weights": averaging.selected} if (averaging := run.settings.recipe.averaging) else {}),

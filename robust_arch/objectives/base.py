@@ -157,7 +157,7 @@ class RegularizedObjective(AdversarialObjective):
 
 def widening_factor(spec: ArchSpec) -> float:
     """The mean over stages i = 0, 1, ... of widths[i] / (16 * 2^i): k for WRN-n-k, whose stages are 16k, 32k, 64k."""
-    return sum(width / (16 * 2**stage) for stage, width in enumerate(spec.widths)) / len(spec.widths)
+    return sum(width / (16 << stage) for stage, width in enumerate(spec.widths)) / len(spec.widths)
 
 
 def _is_measure(value: Any) -> bool:

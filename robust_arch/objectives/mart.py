@@ -20,8 +20,8 @@ def boosted_cross_entropy(logits_adv: Tensor, y: Tensor) -> Tensor:
     if y.ndim == 1:
         return cross_entropy - torch.log(1.0001 - p.scatter(1, y[:, None], 0.0).amax(dim=1))
     # every class is wrong by the most likely one, which itself is wrong by the second
-    (first, second), likeliest = p.topk(2, dim=1).values.split(1, dim=1), p.argmax(dim=1, keepdim=True)
-    wrong = first.expand_as(p).scatter(1, likeliest, second)
+    largest = p.topk(2, dim=1)
+    wrong = largest.values[:, :1].expand_as(p).scatter(1, largest.indices[:, :1], largest.values[:, 1:])
     return cross_entropy - (y * torch.log(1.0001 - wrong)).sum(dim=1)
 
 

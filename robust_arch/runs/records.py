@@ -1,9 +1,8 @@
 """What the JSON files of a run and of a study hold, as frozen classes."""
 
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-import numpy as np
 from pydantic import Field
 
 from robust_arch.runs.fields import (
@@ -26,6 +25,9 @@ from robust_arch.runs.fields import (
     Seed,
     expect,
 )  # fmt: skip
+
+if TYPE_CHECKING:
+    import numpy as np
 
 SMOOTHNESS_ATTACK = "pgd20"
 """The attack on whose images stability, local Lipschitz constants and FOSC are computed."""
@@ -140,6 +142,11 @@ class Hardware(Fields):
     threads: Count | None = None
     system: Name | None = None
 
+    def site(self, device: str | None) -> str:
+        """The GPUs, each kind once, or the processor of a run on `device` cpu."""
+        gpus = [] if device == "cpu" else self.gpus
+        return ", ".join(dict.fromkeys(gpus)) or self.processor
+
 
 class _Provenance(Fields):
     command: Message | None = None
@@ -152,12 +159,17 @@ class _Provenance(Fields):
 class RunResult(_Provenance):
     """result.json: a finished training. Epochs count from 0; accuracies on held-out images are in percent.
 
-    selected_weights: those that decided the best epoch and whose held-out accuracies these are.
+    Attributes:
+        device: of the training, cpu or cuda.
+        precision: of the training, as Lightning names it.
+        selected_weights: those that decided the best epoch and whose held-out accuracies these are.
     """
 
     run_id: Identifier | None = None
     package_version: Name | None = None
     finished: Moment
+    device: Name | None = None
+    precision: Name | None = None
     train_seconds: Seconds
     epochs: Positive | None = None
     selected_weights: Name = "raw"
@@ -171,6 +183,13 @@ class RunResult(_Provenance):
     data: RecordedData | None = None
     selection_images: Positive
     cost: Annotated[RecordedCost, expect("one integer per stage, not all of them 0", _shares_are_defined)] | None = None
+
+    @property
+    def site(self) -> dict[str, str]:
+        """On what the run was trained, by column of results.csv, as far as it is recorded."""
+        hardware = self.hardware.site(self.device) if self.hardware else None
+        columns = {"hardware": hardware, "precision": self.precision, "version": self.torch_version}
+        return {column: value for column, value in columns.items() if value}
 
 
 class Share(Fields):
@@ -367,12 +386,12 @@ class Evaluation(Fields):
     smoothness: Smoothness | None = None
     about: EvaluationProvenance | None = None
 
-    def is_whole_with(self, arrays: Mapping[str, np.ndarray]) -> bool:
+    def is_whole_with(self, arrays: "Mapping[str, np.ndarray]") -> bool:
         """Whether `arrays` are this record's: an index, and one boolean per image for clean and every attack."""
         flags = ("clean", *self.attacks)
         shapes = {name: array.shape for name, array in arrays.items()}
         whole = all(shapes.get(name) == (self.n_test,) for name in ("index", *flags))
-        return whole and all(arrays[name].dtype == np.bool_ for name in flags)
+        return whole and all(arrays[name].dtype == bool for name in flags)
 
 
 class PlanFacts(Fields):

@@ -64,6 +64,9 @@ class ResultsRow(Fields):
     lipschitz: Measure | None = None
     train_seconds: Seconds | None = None
     status: Name
+    hardware: Name | None = None
+    precision: Name | None = None
+    version: Name | None = None
 
 
 class ScoredRow(ResultsRow):
@@ -94,11 +97,13 @@ def plan_row(cells: Mapping[str, str]) -> dict[str, str]:
 def results_row(cells: Mapping[str, str]) -> dict[str, Any]:
     """A row of results.csv, without empty cells and without columns that are neither its own nor `<attack>_acc`.
 
+    Columns that earlier versions did not write may be missing.
+
     Raises:
         MisfitError: for a cell that does not fit.
     """
     accuracies = {column: cell for column, cell in cells.items() if column.endswith("_acc") and cell}
-    known = {column: cell for column in ResultsRow.model_fields if (cell := cells[column])}
+    known = {column: cell for column in ResultsRow.model_fields if (cell := cells.get(column, ""))}
     return _read(ScoredRow if accuracies else ResultsRow, {**known, **accuracies})
 
 

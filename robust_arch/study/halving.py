@@ -159,12 +159,15 @@ def halve(config: DictConfig, loader: ConfigLoader, launcher: Launcher, argument
     search = _Search(plan, launcher, study_command(config.hydra, [*hydra_overrides, *arguments]))
     specs: tuple[AnyArch, ...] = tuple(plan.study.members.specs)
     search.study.go_on()
-    for rung in plan.rungs:
-        decision = search.decide(rung, specs)
-        specs = decision.promoted
-        if not specs:
-            sys.exit(f"error: rung {rung.number}: a run of every architecture failed; results in {search.study.path}")
-    search.evaluate_finalists(decision.runs)
+    with search.study.sweeping():
+        for rung in plan.rungs:
+            decision = search.decide(rung, specs)
+            specs = decision.promoted
+            if not specs:
+                sys.exit(
+                    f"error: rung {rung.number}: a run of every architecture failed; results in {search.study.path}"
+                )
+        search.evaluate_finalists(decision.runs)
     log.info("%d rungs decided; results in %s", len(plan.rungs), search.study.results_path)
 
 

@@ -24,7 +24,7 @@ _RANKS = {"completed": 3, "diverged": 2, "failed": 1}
 _CIRCUMSTANCES = frozenset(
     {
         "about", "command", "commit", "device", "finished", "hardware", "images", "implementation", "package_version",
-        "seconds", "torch_version", "train_seconds", "versions",
+        "precision", "seconds", "torch_version", "train_seconds", "versions",
     }
 )  # fmt: skip
 _DERIVED = frozenset({"worst_case", "invalid", "warnings"})  # from the rest of an evaluation

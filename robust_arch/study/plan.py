@@ -18,7 +18,14 @@ from robust_arch.configuration.evaluation import (
     read_threat,
 )
 from robust_arch.configuration.nodes import as_override
-from robust_arch.configuration.search import read_budget, read_sample, read_seeds, read_space, refuse_search_of_own
+from robust_arch.configuration.search import (
+    read_budget,
+    read_sample,
+    read_scaled,
+    read_seeds,
+    read_space,
+    refuse_search_of_own,
+)
 from robust_arch.configuration.settings import Settings, read_settings
 from robust_arch.errors import InputError, invalid
 from robust_arch.evaluation import EvaluationSettings
@@ -131,7 +138,8 @@ def plan_study(cfg: DictConfig, overrides: Sequence[str]) -> StudyPlan:
     if isinstance(settings.spec, CustomArch):
         members = Candidates((settings.spec,), 1, (), 0)
     else:
-        members = read_sample(cfg).of(read_space(cfg).members(budget, *task), *task, budget.counted)
+        space = read_scaled(cfg, budget, *task) or read_space(cfg)
+        members = read_sample(cfg).of(space.members(budget, *task), *task, budget.counted)
     if not members.specs:
         nearest = f"; nearest: {members.rejected[0].description}: {members.rejected[0].reason}" * bool(members.rejected)
         raise InputError(
@@ -192,4 +200,8 @@ def finalist_runs(trained: Sequence[PlannedRun], finalists: Finalists) -> list[P
         return result.best_val_robust_acc if result else -1.0
 
     best = sorted(trained, key=held_out, reverse=True)[: finalists.top]
-    return [planned.changed(evaluation=finalists.evaluation, rerun=False) for planned in best]
+    evaluation = finalists.evaluation
+    attacks = ", ".join(named.name for named in (*evaluation.attacks, *evaluation.cascade))
+    images = "all" if evaluation.n is None else evaluation.n
+    log.info("finalists: the best %d of %d runs, under %s on %s test images", len(best), len(trained), attacks, images)
+    return [planned.changed(evaluation=evaluation, rerun=False) for planned in best]

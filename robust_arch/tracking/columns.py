@@ -84,6 +84,7 @@ def run_summary(folder: RunFolder, state: str) -> dict[str, Any]:
     if run.result is None:
         return summary
     summary |= run.result.model_dump(include=_RESULT, exclude_unset=True)  # earlier versions recorded fewer
+    summary |= run.result.site
     if data := run.result.data:
         for row in logged_rows(run):
             summary |= _numbers(row, data.test)

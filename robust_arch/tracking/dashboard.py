@@ -67,7 +67,7 @@ def _shown(group: Group, whole: int) -> dict[str, Any]:
         "clean": clean,
         "worst": worst,
         "numbers": (*further, *_TRAINING),
-        "stages": min(len(spec_of(row).depths) for row in rows),
+        "stages": min(len(spec_of(row).depths) if isinstance(row["depths"], str) else 0 for row in rows),
     }
 
 

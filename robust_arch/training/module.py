@@ -14,16 +14,18 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
 
 from robust_arch.architectures import Classifier
+from robust_arch.architectures.build import weight_layout
 from robust_arch.architectures.family import AUXILIARY_WEIGHT, AuxiliaryNetwork
 from robust_arch.attacks import PGD, Attack, Clean, ThreatModel
 from robust_arch.common.randomness import derive, example_keys
 from robust_arch.data.batches import Batch, GlobalBatches
 from robust_arch.engine import AttackableNetwork
 from robust_arch.errors import invalid
-from robust_arch.objectives import Objective
+from robust_arch.objectives import Loss, Objective
 from robust_arch.training.averaging import recompute_statistics
 from robust_arch.training.callbacks import require_finite
 from robust_arch.training.recipe import Recipe
+from robust_arch.training.weight_perturbation import preserved_buffers, restore
 
 ONE_STEP = PGD(steps=1, rel_step_size=1.0, start=Clean())
 """FGSM: training has overfitted to it if held-out accuracy stays high under it while it falls under more steps."""
@@ -64,7 +66,7 @@ class AdversarialTraining(pl.LightningModule):
     ) -> None:
         super().__init__()
         # channels last: the layout in which convolutions are fastest, on CPUs and GPUs
-        self.net = net.to(memory_format=net.layout) if channels_last else net
+        self.net = net.to(memory_format=weight_layout(net)) if channels_last else net
         self.objective, self.threat, self.recipe = objective, threat, recipe
         self.selection_attack, self.attackable, self.prepare = selection_attack, attackable, prepare
         self.epochs, self.steps_per_epoch, self.max_value = epochs, steps_per_epoch, max_value
@@ -72,6 +74,7 @@ class AdversarialTraining(pl.LightningModule):
         self.averages = nn.ModuleDict()  # by name, which is part of the keys in a checkpoint
         if recipe.averaging is not None:
             self.averages[recipe.averaging.name] = copy.deepcopy(self.net).requires_grad_(False)
+        self._unperturbed: list[tuple[Tensor, Tensor]] = []  # weights that AWP has perturbed, and their values before
         self._sums: dict[str, Tensor] = {}  # over the epoch's batches: each metric times examples, and examples
         self.register_buffer("val_counts", torch.zeros(1 + len(self.averages), 4, dtype=torch.int64), persistent=False)
 
@@ -114,10 +117,8 @@ class AdversarialTraining(pl.LightningModule):
         # dropout and the like draw from the global state: a function of step and rank, so that a resumed run agrees
         torch.manual_seed(derive(self.seed, "network", step, self.global_rank))
         threat = self.recipe.threat_at(self.threat, self.current_epoch)
-        loss = self.objective(self.attacked_net, x, y, threat, derive(self.seed, "attack", step), index)
-        network = getattr(self.net, "network", None)
-        auxiliary = network.take_auxiliary_logits() if isinstance(network, AuxiliaryNetwork) else None
-        total = loss.total if auxiliary is None else loss.total + AUXILIARY_WEIGHT * F.cross_entropy(auxiliary, y)
+        loss = self._loss(x, y, threat, derive(self.seed, "attack", step), index)
+        total = self._total(loss, y)
         if batch_idx % _CHECK_EVERY == 0:
             require_finite(total.detach(), f"the loss at step {step}")
         # of mixed labels the one with the largest share counts
@@ -144,8 +145,39 @@ class AdversarialTraining(pl.LightningModule):
     def _previous(self, values: Tensor) -> Tensor:
         """Of each example the one before it in the global batch, of which each rank has every world_size-th example."""
         ranks = self.trainer.world_size
-        shares = self.all_gather(values).view(ranks, *values.shape)
+        gathered: Any = self.all_gather(values)  # (ranks, B, ...); from one process alone (B, ...)
+        shares: Tensor = gathered.view(ranks, *values.shape)
         return shares.transpose(0, 1).flatten(0, 1).roll(1, 0)[self.global_rank :: ranks]
+
+    def _loss(self, x: Tensor, y: Tensor, threat: ThreatModel, seed: int, index: Tensor) -> Loss:
+        """The objective's loss; with AWP at perturbed weights, which are restored after the backward pass."""
+        net, awp = self.attacked_net, self.recipe.awp
+        if not awp.is_active(self.current_epoch):
+            return self.objective(net, x, y, threat, seed, index)
+        x_adv = self.objective.adversarial(net, x, y, threat, seed, index)
+        with preserved_buffers(self.net):
+            total = self._total(self.objective.loss(net, x, x_adv, y), y)
+            self._unperturbed = awp.perturb(self.net, total, self._mean_over_devices)
+        return self.objective.loss(net, x, x_adv, y)
+
+    def _total(self, loss: Loss, y: Tensor) -> Tensor:
+        """The scalar to descend, with the loss of a second classifier that the network may have."""
+        network = getattr(self.net, "network", None)
+        auxiliary = network.take_auxiliary_logits() if isinstance(network, AuxiliaryNetwork) else None
+        return loss.total if auxiliary is None else loss.total + AUXILIARY_WEIGHT * F.cross_entropy(auxiliary, y)
+
+    def _mean_over_devices(self, tensors: list[Tensor]) -> list[Tensor]:
+        """Of tensors with the same shapes on every device."""
+        if self.trainer.world_size == 1:
+            return tensors
+        flat = self.trainer.strategy.reduce(torch.cat([each.flatten() for each in tensors]), reduce_op="mean")
+        parts = flat.split([each.numel() for each in tensors])
+        return [part.view_as(each) for part, each in zip(parts, tensors, strict=True)]
+
+    def on_after_backward(self) -> None:
+        """Restore the weights before gradients are clipped and the optimizer steps."""
+        restore(self._unperturbed)
+        self._unperturbed = []
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Step; then update the average, before any callback may save a checkpoint."""

@@ -17,6 +17,7 @@ from robust_arch.errors import invalid, require_choice, require_integer, require
 from robust_arch.objectives import Objective
 from robust_arch.training.averaging import Averaging
 from robust_arch.training.schedule import Schedule
+from robust_arch.training.weight_perturbation import AWP
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +43,7 @@ class Recipe:
         mixup: of pairs of images and their labels.
         cutmix: the same with boxes.
         averaging: of the weights, None for none.
+        awp: adversarial weight perturbation, by default none.
     """
 
     name: str
@@ -62,6 +64,7 @@ class Recipe:
     cutmix: CutMix = field(default_factory=CutMix)
     steps_per_epoch: int | None = None
     averaging: Averaging | None = None
+    awp: AWP = field(default_factory=AWP)
 
     def __post_init__(self) -> None:
         require_name("recipe.name", self.name)
@@ -70,7 +73,7 @@ class Recipe:
         for key in ("early_stopping", "steps_per_epoch"):
             require_integer(f"recipe.{key}", getattr(self, key), 1, optional=True)
         if self.early_stopping is not None and self.early_stopping <= self.attack_warmup:
-            allowed = f"more than recipe.attack_warmup = {self.attack_warmup}, or null, as those epochs are natural"
+            allowed = f"more than recipe.attack_warmup = {self.attack_warmup}, or null: no robustness before that"
             raise invalid("recipe.early_stopping", self.early_stopping, allowed)
         if self.gradient_clip is not None and not 0 < self.gradient_clip < math.inf:
             allowed = "a finite number greater than 0, or null for none"
@@ -81,7 +84,7 @@ class Recipe:
             raise invalid("recipe.label_smoothing", smoothing, "a number in [0, 1)")
         for key, kind in (("mixup", MixUp), ("cutmix", CutMix)):
             if not isinstance(getattr(self, key), kind):
-                raise invalid(f"recipe.{key}", getattr(self, key), f"a group of keys with a _target_ {kind.__name__}")
+                raise invalid(f"recipe.{key}", getattr(self, key), f"a group of keys with a _target_: {kind.__name__}")
 
     @property
     def label(self) -> str:
@@ -145,3 +148,12 @@ class Recipe:
             return threat.scaled(Fraction(0))
         attacked = epoch - self.attack_warmup + 1
         return threat.scaled(min(Fraction(attacked, self.eps_warmup + 1), Fraction(1)))
+
+
+def require_equal_shares(recipe: Recipe, devices: int) -> None:
+    """Raise InputError unless every batch divides evenly: the mean over devices is then the mean over the batch."""
+    if recipe.batch_size % devices:
+        raise invalid("recipe.batch_size", recipe.batch_size, f"a multiple of trainer.devices = {devices}")
+    if devices > 1 and not recipe.drop_last and recipe.steps_per_epoch is None:
+        allowed = "true where trainer.devices > 1, as devices need equal shares, unless recipe.steps_per_epoch is set"
+        raise invalid("recipe.drop_last", False, allowed)

@@ -10,9 +10,7 @@ import numpy as np
 
 from robust_arch.errors import invalid
 
-_POINTS = (
-    "pairs of a fraction of all epochs, rising in [0, 1], and a factor of at least 0, like [[0, 0], [0.4, 1], [1, 0]]"
-)
+_POINTS = "pairs of a fraction of all epochs, rising in [0, 1], and a factor of at least 0, like [[0.4, 1], [1, 0]]"
 
 
 class Schedule(Protocol):
@@ -94,13 +92,8 @@ class PiecewiseLinear:
     points: tuple[tuple[float, float], ...]
 
     def __post_init__(self) -> None:
-        points = [point if isinstance(point, list | tuple) else () for point in self.points]
-        numbers = [each for point in points for each in point]
-        whole = bool(points) and all(len(point) == 2 for point in points)
-        if not whole or not all(not isinstance(each, bool) and 0 <= each < math.inf for each in numbers):
-            raise invalid("recipe.schedule.points", self.points, _POINTS)
-        times = [time for time, _ in points]
-        if not all(time < later for time, later in pairwise(times)) or times[-1] > 1:
+        points = self.points if isinstance(self.points, list | tuple) else ()
+        if not points or not all(map(_is_point, points)) or not all(a[0] < b[0] for a, b in pairwise(points)):
             raise invalid("recipe.schedule.points", self.points, _POINTS)
         object.__setattr__(self, "points", tuple(map(tuple, points)))
 
@@ -108,6 +101,13 @@ class PiecewiseLinear:
         """Interpolated."""
         times, factors = zip(*self.points, strict=True)
         return float(np.interp(epoch / epochs, times, factors))
+
+
+def _is_point(point: object) -> bool:
+    if not isinstance(point, list | tuple) or len(point) != 2:
+        return False
+    numbers = all(isinstance(each, int | float) and not isinstance(each, bool) for each in point)
+    return numbers and 0 <= point[0] <= 1 and 0 <= point[1] < math.inf
 
 
 @dataclass(frozen=True, kw_only=True)

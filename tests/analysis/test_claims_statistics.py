@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from robust_arch.analysis.claims.concordance import Concordance, architectures_for, concordance
+from robust_arch.analysis.claims.concordance import Concordance, architectures_for, concordance, deviation
 from robust_arch.analysis.claims.differences import Contrast, Largest, Pairs
 from robust_arch.analysis.claims.measured import Measured
 from robust_arch.analysis.claims.seed_model import fit, noisy, unequal
@@ -87,6 +87,36 @@ def test_the_same_where_costs_and_accuracies_tie(seed: int) -> None:
 
     found = concordance(cost[None, :] > cost[:, None], accuracy)
     assert_exact(found, tau(accuracy), [tau(order) for order in permutations(accuracy)])
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_the_variance_for_many_architectures_is_that_of_every_order(seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    cost, ranks = generator.integers(0, 6, 6), generator.integers(0, 5, 6)
+    more = cost[None, :] > cost[:, None] + 1  # costs of neighbours are equal, as within a tolerance
+    rows, columns = np.nonzero(more)
+    orders = np.array(list(permutations(ranks)))
+    every = np.sign(orders[:, columns] - orders[:, rows]).sum(axis=1)
+    assert every.mean() == pytest.approx(0)
+    assert deviation(more, ranks) == pytest.approx(every.std())
+
+
+def test_the_limit_of_many_agrees_with_drawn_orders_and_with_scipy(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = np.random.default_rng(0)
+    for count, slope in ((40, 0.0), (40, -0.3), (100, 0.1)):
+        accuracy = slope * np.arange(count) / count * 4 + generator.normal(size=count)
+        drawn = concordance(rising(count), accuracy)
+        with monkeypatch.context() as patch:
+            patch.setattr("robust_arch.analysis.claims.concordance._MOST_PAIRS", 0)
+            limit = concordance(rising(count), accuracy)
+        assert limit.tau == pytest.approx(drawn.tau)
+        assert limit.pairs == drawn.pairs
+        for name in ("low", "high", "p_falls"):
+            assert getattr(limit, name) == pytest.approx(getattr(drawn, name), abs=0.02)
+    accuracy = generator.normal(size=400)
+    expected = stats.kendalltau(np.arange(400), accuracy, method="asymptotic", alternative="less")
+    found = concordance(rising(400), accuracy)  # 79,800 pairs
+    assert (found.tau, found.p_falls) == pytest.approx((expected.statistic, expected.pvalue))
 
 
 def test_how_many_architectures_is_kendalls_variance() -> None:

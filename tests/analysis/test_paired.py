@@ -186,7 +186,7 @@ def group(rows):
 
 def test_the_selected_network_is_the_reference_and_signs_are_the_readers(group):
     outcomes = {"a": outcome(10, 0), "b": REFERENCE, "c": outcome(0, 6)}
-    paired = section(group, outcomes, "b").paired
+    paired = section(group.rows, group, outcomes, "b").paired
     assert paired.head[:3] == ("architecture", "seed", "difference in points")
     gain, loss = paired.rows
     # net-a is right on the ten of sixteen more, net-c on six less
@@ -205,9 +205,9 @@ def test_the_selected_network_is_the_reference_and_signs_are_the_readers(group):
 def test_networks_that_holm_does_not_tell_apart_are_not_counted_and_those_without_outcomes_left_out(group):
     # p = 2/64 each, below 5% alone and 4/64 together
     outcomes = {"a": outcome(6, 0), "b": REFERENCE, "c": outcome(0, 6)}
-    assert "Of 2 networks 0 differ" in section(group, outcomes, "b").paired.lead
+    assert "Of 2 networks 0 differ" in section(group.rows, group, outcomes, "b").paired.lead
     del outcomes["a"]
-    paired = section(group, outcomes, "b").paired
+    paired = section(group.rows, group, outcomes, "b").paired
     assert [row[0] for row in paired.rows] == ["net-c"]
     assert "Of 1 network " in paired.lead
 
@@ -223,17 +223,19 @@ def test_networks_that_holm_does_not_tell_apart_are_not_counted_and_those_withou
     ids=["none", "alone", "selected without outcome", "none selected"],
 )
 def test_without_two_outcomes_and_a_selected_run_there_is_no_table(outcomes, selected, group):
-    found = section(group, outcomes, selected)
+    found = section(group.rows, group, outcomes, selected)
     assert found.paired is None
     assert "needs at least two runs with recorded outcomes" in found.lead
-    assert section(None, outcomes, selected).paired is None
+    assert section(group.rows, None, outcomes, selected).paired is None
 
 
 def test_two_runs_of_one_seed_are_no_replicates(rows):
     changes = [{"run_id": name, "arch": arch, "seed": 0} for name, arch in (("a", "one"), ("b", "one"), ("c", "two"))]
-    assert "only one seed per architecture" in section(main_group(rows(*changes)), {}, None).lead
+    frame = rows(*changes)
+    assert "only one seed per architecture" in section(frame, main_group(frame), {}, None).lead
     unknown = [change | {"seed": float("nan")} for change in changes]  # imported runs: nobody knows the seed
-    assert "only one seed" not in section(main_group(rows(*unknown)), {}, None).lead
+    frame = rows(*unknown)
+    assert "only one seed" not in section(frame, main_group(frame), {}, None).lead
 
 
 # --- from records

@@ -5,11 +5,13 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from robust_arch.analysis.published import import_results, mapping_names, provenance_of, read_mapping
+from robust_arch.analysis.published.imported import import_results
+from robust_arch.analysis.published.mapping import mapping_names, read_mapping
+from robust_arch.analysis.published.provenance import provenance_of
 from robust_arch.analysis.reading import read_results
 from robust_arch.cli import app
 from robust_arch.errors import InputError
-from robust_arch.runs import COLUMNS
+from robust_arch.runs import COLUMNS, SITE_COLUMNS
 
 METHODS = """
 source: A paper (2030)
@@ -42,7 +44,7 @@ def imported(tmp_path: Path):
 def test_each_cell_becomes_its_column(imported):
     done = imported([HEADER, *ROWS])
     frame = read_results(done.path)
-    assert tuple(frame.columns) == COLUMNS
+    assert tuple(frame.columns) == (*COLUMNS, *SITE_COLUMNS)
     first, second, third = frame.to_dict("records")
     assert (first["arch"], first["params"], first["macs"]) == ("net-a", 1_500_000, 200_000_000)
     assert (first["clean_acc"], first["pgd20_acc"], first["autoattack_acc"]) == (84.1, 55.0, 50.5)
@@ -70,6 +72,15 @@ def test_provenance_is_kept_and_printed_by_what_reads_the_study(imported, tmp_pa
     page = (done.path.parent / "report" / "index.html").read_text()
     assert "A paper (2030)" in page
     assert "import-results" in page  # the command that makes the study again
+
+
+def test_the_same_run_at_two_sites_is_no_copy(imported):
+    mapping = METHODS.replace("values: {", 'values: {hardware: "${site}", ')
+    both = [f"{row},{site}" for row in ROWS[:2] for site in ("lab A", "lab B")]
+    again = f"{ROWS[0].replace('84.1', '84.2')},lab A"
+    done = imported([f"{HEADER},site", *both, again], mapping)
+    assert read_results(done.path)["hardware"].tolist() == ["lab A", "lab B"] * 2
+    assert done.provenance.left_out == 1
 
 
 def test_depths_and_widening_factors_are_priced_in_closed_form(imported):

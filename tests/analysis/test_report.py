@@ -13,11 +13,13 @@ import numpy as np
 import pandas as pd
 import pytest
 from planted import planted as planted_study
+from typer.testing import CliRunner
 
 from robust_arch.analysis.groups import main_group
 from robust_arch.analysis.report.details import StudyDetails
 from robust_arch.analysis.report.page import write_report
 from robust_arch.architectures import ArchSpec
+from robust_arch.cli import app
 from robust_arch.runs.records import Smoothness
 
 Rows = Callable[..., pd.DataFrame]
@@ -316,12 +318,20 @@ def test_networks_of_no_known_family_get_no_verdict_and_the_reason(planted: pd.D
 OUTCOMES = {"a": np.arange(360) < 180, "b": np.arange(360) < 198, "c": np.arange(360) < 216, "d": np.arange(360) < 189}
 
 
-def test_one_seed_per_architecture_gets_the_paired_comparison_and_nothing_else(
+def test_one_seed_per_architecture_gets_the_verdicts_of_the_command_and_the_paired_comparison(
     planted: pd.DataFrame, tmp_path: Path
 ) -> None:
     parsed = page(planted, tmp_path, outcomes=OUTCOMES)
-    assert "No verdict on the claims C1, C2 and C3: only one seed per architecture" in parsed.text
-    assert parsed.verdicts == []
+    assert "This study has only one seed per architecture" in parsed.text
+    assert "No verdict" not in parsed.text
+    best, last = parsed.verdicts  # all that the command says of the main group, and C1 at `last`
+    assert {line[0] for line in best[1:]} == {"C1", "C2", "C3"}
+    assert {line[0] for line in last[1:]} == {"C1"}
+    planted.to_csv(tmp_path / "results.csv", index=False)
+    printed = CliRunner().invoke(app, ["claims", str(tmp_path / "results.csv")]).output
+    printed = re.sub(r"\n {2,}", " ", printed)
+    commands = re.findall(r"^(C\d), ([^:]*): (NOT SUPPORTED|SUPPORTED|TOO FEW RUNS)", printed, re.MULTILINE)
+    assert [(claim, setting, verdict.upper()) for claim, setting, verdict, _ in [*best[1:], *last[1:]]] == commands
     (paired,) = [table for table in parsed.tables if "p (Holm)" in table[0]]
     # net-a was selected; the others are right on 18, 36 and 9 images more, and on none less: p = 2 / 2^k
     assert [row[0] for row in paired[1:]] == ["net-b", "net-c", "net-d"]
@@ -402,5 +412,6 @@ def test_each_network_has_a_table_of_its_stages(planted: pd.DataFrame, tmp_path:
     tables = [table for table in parsed.tables if table[0][0] == "part"]
     assert [table[1] for table in tables] == [["stage 1", "1.23", "2", "-", "1e+06"]] * count
     assert all(f"net <{i}>; measured on 200 of them." in parsed.text for i in range(count))
-    assert len([tag for tag, _ in parsed.attributes if tag == "details"]) == folded
+    # beside the grounds of the verdicts at `best` and at `last`
+    assert len([tag for tag, _ in parsed.attributes if tag == "details"]) == 2 + folded
     assert ("evaluate.smoothness=200" in parsed.text) is (count == 0)

@@ -3,6 +3,7 @@
 import importlib.metadata
 import json
 import logging
+import re
 import sys
 import types
 
@@ -192,6 +193,21 @@ def test_the_global_random_state_decides_nothing_where_a_network_answers_by_chan
             found.append(AutoAttack(version="rand")(net, x, y, ThreatModel("linf", 0.05), seed=SEED))
     assert torch.equal(found[0], found[1])
     assert torch.equal(found[0], found[2])
+
+
+def test_each_part_tells_how_many_images_it_attacks(brief, caplog):
+    net, threat = Curved().eval().requires_grad_(False), ThreatModel("linf", 0.05)
+    x, y = lot(net, 8)
+    with caplog.at_level(logging.INFO, "robust_arch.attacks"):
+        AutoAttack()(net, x, y, threat, seed=SEED)
+    told = [re.fullmatch(r"([\w-]+) on the (\d) images .*correctly(, about \d+ s left for them)?", text).groups()
+            for text in caplog.messages]  # fmt: skip
+    assert [name for name, _, _ in told] == ["apgd-ce", "apgd-t", "fab-t", "square"]
+    suite = pyautoattack.AutoAttack(net, norm="Linf", eps=threat.eps, version="standard", seed=SEED)
+    suite.apgd_targeted.n_target_classes, suite.attacks_to_run = 4, ["apgd-ce"]
+    after_first = int((net(suite.run_standard_evaluation(x, y, batch_size=8)[0]).argmax(dim=1) == y).sum())
+    assert [int(count) for _, count, _ in told[:2]] == [7, after_first]
+    assert [bool(left) for _, _, left in told] == [False, True, True, True]
 
 
 # ---- the screen: the first two attacks of the standard suite
@@ -437,9 +453,11 @@ class Suite:
         self.version, self.is_tf_model, self.device = version, is_tf_model, device
         assert attacks_to_run == []
         self.logger = types.SimpleNamespace(log=print)
-        self.apgd = types.SimpleNamespace(logger=self.logger)
-        self.apgd_targeted = types.SimpleNamespace(logger=self.logger, n_target_classes=9)
-        self.fab = types.SimpleNamespace(n_target_classes=9)
+        self.attacks_to_run = ["apgd-ce", "apgd-t", "fab-t", "square"]
+        self.apgd = types.SimpleNamespace(logger=self.logger, perturb=None)
+        self.apgd_targeted = types.SimpleNamespace(logger=self.logger, n_target_classes=9, perturb=None)
+        self.fab = types.SimpleNamespace(n_target_classes=9, perturb=None)
+        self.square = types.SimpleNamespace(perturb=None)
         self.blocks = []
         Suite.made = (*Suite.made, self)
 

@@ -23,7 +23,7 @@ NARROW = {  # each network with one block per stage
     "wide_resnet": ("arch.depths=[1,1,1]", "arch.widths=[4,4,4]"),
     "vgg": ("arch.depths=[1,1,1,1,1]", "arch.widths=[4,4,4,4,4]"),
     "densenet": ("arch.depths=[1,1,1,1]", "arch.widths=[2,2,2,2]", "arch.stem_width=4"),
-    "darts": ("arch.depths=[1,1,1]", "arch.widths=[2,2,2]", "arch.stem_width=4"),
+    "darts": ("arch.depths=[1,1,1]", "arch.widths=[4,4,4]", "arch.stem_width=4"),
 }
 SHORT = (
     "trainer.max_epochs=1", "trainer.limit_train_batches=2", "trainer.threads=1", "selection.images=10",

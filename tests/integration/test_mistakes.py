@@ -556,6 +556,7 @@ def test_two_processes_count_an_odd_number_of_examples_once(tmp_path):
 # After the value: the overrides without which the key does not matter. tests/integration/test_keys.py shows that every
 # key is read at all
 SAT, TRADES, MART = ((f"objective={name}", "objective.attack.steps=2") for name in ("sat", "trades", "mart"))
+EMA, SWA = "recipe/averaging=ema", "recipe/averaging=swa"
 SELECTION = ("trainer.limit_train_batches=8", "selection.images=200")
 TRAINING = {
     "threat.norm": ("l2", *SAT, "threat.eps=0.2"),
@@ -579,6 +580,14 @@ TRAINING = {
     "recipe.augment.padding": (1,),
     "recipe.augment.flip": (True,),
     "recipe.augment.cutout": (4,),
+    "recipe.averaging.decay": (0.5, EMA, "recipe.averaging.warmup=false"),
+    "recipe.averaging.warmup": (False, EMA),
+    "recipe.averaging.select": ("raw", EMA),
+    "recipe.averaging.batch_norm": ("recompute", EMA),
+    "recipe.averaging.start": (0.0, SWA),
+    "recipe.averaging.every": ("step", SWA, "recipe.averaging.start=0"),
+    "recipe.awp.gamma": (0.1,),
+    "recipe.awp.warmup_epochs": (1, "recipe.awp.gamma=0.1"),
     "objective.beta": (1.0, *TRADES),
     "objective.attack.steps": (1, *SAT),
     "objective.attack.rel_step_size": (0.1, *SAT),

@@ -68,7 +68,7 @@ def test_the_outer_loss_is_the_mean_over_labels_drawn_from_the_soft_ones(name, n
         for label in range(4):
             one = slice(example, example + 1)
             loss = OBJECTIVES[name].loss(net, x[one], x_adv[one], torch.tensor([label])).total
-            expected += float(soft[example, label]) * float(loss) / 6
+            expected += float(soft[example, label]) * float(loss.detach()) / 6
     assert float(OBJECTIVES[name].loss(net, x, x_adv, soft).total) == pytest.approx(expected, rel=1e-5)
 
 

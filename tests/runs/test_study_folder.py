@@ -1,3 +1,4 @@
+import math
 import os
 import time
 
@@ -6,6 +7,7 @@ import pandas as pd
 import pytest
 import records
 
+from robust_arch.analysis.reading import read_results
 from robust_arch.common.files import write_json
 from robust_arch.errors import InputError
 from robust_arch.runs import StudyFolder, load_study
@@ -17,6 +19,7 @@ COLUMNS = [
     "cw40_acc", "autoattack_acc", "worst_case_acc", "stability", "lipschitz", "train_seconds", "status",
 ]  # fmt: skip
 FACTS = COLUMNS[: COLUMNS.index("checkpoint")]
+SITE = ["hardware", "precision", "version"]  # after all others
 NUMBERS = COLUMNS[COLUMNS.index("n_test") : COLUMNS.index("status")]
 
 
@@ -66,7 +69,7 @@ def add(study, run_id, state, *evaluations, train_seconds=None, **changes):
 
 def test_the_columns_are_the_promised_ones_in_order(study):
     add(study, "a", "completed", record(fgsm=50.0, pgd20=40.0, cw40=41.0), train_seconds=3.5)
-    assert list(load_study(study.path).columns) == COLUMNS
+    assert list(load_study(study.path).columns) == COLUMNS + SITE
 
 
 def test_a_row_holds_the_facts_and_the_numbers(study):
@@ -75,7 +78,34 @@ def test_a_row_holds_the_facts_and_the_numbers(study):
     expected = {"checkpoint": "best", "weights": "raw", "threat": "linf-8/255", "n_test": 100, "clean_acc": 90.0}
     expected |= {"fgsm_acc": 50.0, "pgd20_acc": 40.0, "cw40_acc": 39.0, "autoattack_acc": 38.0, "worst_case_acc": 38.0}
     expected |= {"stability": 60.0, "lipschitz": 12.5, "train_seconds": 3.5, "status": "completed"}
-    assert row == facts("a").plain() | expected
+    assert row == facts("a").plain() | expected | dict.fromkeys(SITE, pytest.approx(math.nan, nan_ok=True))
+
+
+@pytest.mark.parametrize(
+    ("device", "gpus", "hardware"),
+    [
+        ("cuda", ["NVIDIA H100", "NVIDIA H100"], "NVIDIA H100"),
+        ("cpu", ["NVIDIA H100"], "AMD EPYC"),
+        (None, [], "AMD EPYC"),  # as earlier versions recorded it
+    ],
+)
+def test_a_row_tells_on_what_the_run_was_trained(study, device, gpus, hardware):
+    run = add(study, "a", "completed", record(pgd20=40.0))
+    known = {"device": device, "precision": "bf16-mixed"} if device else {}
+    machine = {"processor": "AMD EPYC", "cores": 2, "gpus": gpus}
+    run.write_result({**records.WHOLE, "torch_version": "2.15.0+cpu", "hardware": machine, **known})
+    expected = [hardware, "bf16-mixed" if device else None, "2.15.0+cpu"]
+    for frame in (load_study(study.path), read_results(study.write_results())):
+        assert frame.astype(object).where(frame.notna(), None)[SITE].to_numpy().tolist() == [expected]
+
+
+def test_a_table_of_an_earlier_version_has_no_site(study):
+    add(study, "a", "completed", record(pgd20=40.0), train_seconds=1.0)
+    path = study.write_results()
+    pd.read_csv(path).drop(columns=SITE).to_csv(path, index=False)
+    frame = read_results(path)
+    assert frame["pgd20_acc"].tolist() == [40.0]
+    assert frame[SITE].isna().all(axis=None)
 
 
 def test_one_row_an_evaluation(study):
@@ -109,7 +139,7 @@ def test_a_run_that_is_not_over_has_no_row(study, state):
         add(study, "a", state)
     frame = load_study(study.path)
     assert frame.empty
-    assert list(frame.columns) == COLUMNS
+    assert list(frame.columns) == COLUMNS + SITE
 
 
 def test_what_was_not_computed_is_nan_and_never_zero(study):
@@ -148,7 +178,7 @@ def test_further_attacks_get_columns_at_the_end_by_name(study):
     add(study, "a", "completed", record(pgd20=40.0, gama100=37.0), train_seconds=1.0)
     add(study, "b", "completed", record(pgd20=40.0, apgd=38.0), train_seconds=1.0)
     frame = load_study(study.path)
-    assert list(frame.columns) == [*COLUMNS, "apgd_acc", "gama100_acc"]
+    assert list(frame.columns) == [*COLUMNS, "apgd_acc", "gama100_acc", *SITE]
     np.testing.assert_array_equal(frame["gama100_acc"], [37.0, np.nan])
     np.testing.assert_array_equal(frame["apgd_acc"], [np.nan, 38.0])
 
@@ -173,14 +203,15 @@ def test_results_csv_is_the_same_table(study):
     path = study.write_results()
     assert path == study.path / "results.csv"
     frame = pd.read_csv(path)
-    assert list(frame.columns) == [*COLUMNS, "gama100_acc"]
+    assert list(frame.columns) == [*COLUMNS, "gama100_acc", *SITE]
     loaded = load_study(study.path)
     for name in [*NUMBERS, "gama100_acc"]:
         np.testing.assert_array_equal(frame[name].to_numpy(float), loaded[name].to_numpy(float), err_msg=name)
     assert frame["depths"].tolist() == ["5-5-5", "5-5-5"]
     lines = path.read_text().splitlines()
     # empty, and neither 0 nor NaN spelt out
-    assert lines[1] == f"a,{','.join(str(value) for value in list(facts('a').plain().values())[1:])}{',' * 14}failed,"
+    known = ",".join(str(value) for value in list(facts("a").plain().values())[1:])
+    assert lines[1] == f"a,{known}{',' * 14}failed,,,,"
 
 
 def runs_in(path):

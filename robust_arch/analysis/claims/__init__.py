@@ -1,7 +1,11 @@
 """The three claims of Huang et al. (NeurIPS 2021) as statements that are tested on a study's recorded runs."""
 
-from robust_arch.analysis.claims.examine import Examined, examine, examine_all
+from robust_arch.analysis.claims.examine import Examined, examine, examine_all, examine_checkpoints
 from robust_arch.analysis.claims.question import Finding
-from robust_arch.analysis.claims.wording import estimate, heading, left_out, numbers
+from robust_arch.analysis.claims.sites import Sites, without_site_effects
+from robust_arch.analysis.claims.wording import estimate, heading, left_out, numbers, told
 
-__all__ = ["Examined", "Finding", "estimate", "examine", "examine_all", "heading", "left_out", "numbers"]
+__all__ = [
+    "Examined", "Finding", "Sites", "estimate", "examine", "examine_all", "examine_checkpoints", "heading", "left_out",
+    "numbers", "told", "without_site_effects",
+]  # fmt: skip

@@ -9,7 +9,7 @@ import numpy as np
 from robust_arch.analysis.claims.concordance import architectures_for, concordance, ranked
 from robust_arch.analysis.claims.differences import POWER, Pairs
 from robust_arch.analysis.claims.measured import RESOURCES, Measured
-from robust_arch.analysis.claims.question import LARGEST, LEVEL, Answer, Finding, Question, judged_largest
+from robust_arch.analysis.claims.question import LARGEST, LEVEL, ONE_SEED, Answer, Finding, Question, judged_largest
 
 SMALLEST_TAU = 1 / 3
 """The smallest decline of interest: in two of three pairs the more expensive network is the less robust one."""
@@ -38,8 +38,13 @@ def capacity(found: Measured, resource: str) -> Iterator[Finding]:
         f"cheaper minus more expensive, {LARGEST}",
     )
     supported = f"Of {{count}}, {{second}} with more {name} is less robust than {{first}}."
-    pairs, by = Pairs(*np.nonzero(more)), f"by fewer {name}, "
-    yield single.finding(found, members, lambda: judged_largest(found, pairs, supported, by=by), nothing)
+    yield single.finding(found, members, lambda: _one_pair(found, more, supported, f"by fewer {name}, "), nothing)
+
+
+def _one_pair(found: Measured, more: np.ndarray, supported: str, by: str) -> Answer:
+    if found.model.sigma is None:  # a list of all pairs of thousands of architectures would be long
+        return Answer("too few runs", ONE_SEED)
+    return judged_largest(found, Pairs(*np.nonzero(more)), supported, by=by)
 
 
 def _trend(found: Measured, more: np.ndarray, name: str, members: int) -> Answer:

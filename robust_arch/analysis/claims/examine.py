@@ -12,7 +12,9 @@ from robust_arch.analysis.claims.capacity import capacity
 from robust_arch.analysis.claims.last_stage import last_stage_alone, last_stage_refilled
 from robust_arch.analysis.claims.measured import RESOURCES, Measured, measured
 from robust_arch.analysis.claims.question import Finding
+from robust_arch.analysis.claims.sites import Sites
 from robust_arch.analysis.groups import Group, groups
+from robust_arch.runs import SITE_COLUMNS
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,7 @@ class Examined:
         noisy: architectures whose runs scatter far more than those of the others, with their standard deviations in
             points. They are part of every comparison.
         unequal: whether the scatter differs between architectures by more than chance.
+        sites: of the runs, and whether they matter; None for one site.
         findings: one per claim and setting.
     """
 
@@ -37,6 +40,7 @@ class Examined:
     degrees: int
     noisy: Mapping[str, float]
     unequal: bool
+    sites: Sites | None
     findings: tuple[Finding, ...]
 
 
@@ -53,15 +57,25 @@ def examine_all(frame: pd.DataFrame) -> list[Examined]:
     Raises:
         InputError: for an architecture of no known family.
     """
+    return [
+        each for group, capacity_alone in _comparisons(frame) for each in examine(group, capacity_alone=capacity_alone)
+    ]
+
+
+def examine_checkpoints(frame: pd.DataFrame, main: Group) -> list[Examined]:
+    """What `examine_all` finds in a group and in those that differ from it in the checkpoint alone, `main` first."""
+    found = [each for each in _comparisons(frame) if each[0].is_like(main) and each[0].weights == main.weights]
+    found.sort(key=lambda each: each[0].checkpoint != main.checkpoint)
+    return [each for group, capacity_alone in found for each in examine(group, capacity_alone=capacity_alone)]
+
+
+def _comparisons(frame: pd.DataFrame) -> list[tuple[Group, bool]]:
+    """The groups to compare, the largest first, and whether C1 alone is tested in each."""
     rows = once(frame)
     done = rows[rows["status"].isin(("completed", "running")) & rows["worst_case_acc"].between(0, 100)]
     found = [group for group in groups(done) if _is_comparison(group)]
     found.sort(key=lambda group: (-len(group.rows), *group.rank))
-    return [
-        examined
-        for group in found
-        for examined in examine(group, capacity_alone=any(_comes_before(other, group) for other in found))
-    ]
+    return [(group, any(_comes_before(other, group) for other in found)) for group in found]
 
 
 def _comes_before(other: Group, group: Group) -> bool:
@@ -72,7 +86,8 @@ def _comes_before(other: Group, group: Group) -> bool:
 
 def once(frame: pd.DataFrame) -> pd.DataFrame:
     """The rows of one study or of several, without duplicates of runs that are in several."""
-    return frame.drop(columns="study").drop_duplicates().assign(study="")
+    compared = frame.columns.difference(["study", *SITE_COLUMNS])  # earlier versions did not record the site
+    return frame[~frame.duplicated(list(compared))].assign(study="")
 
 
 def _is_comparison(group: Group) -> bool:
@@ -101,7 +116,7 @@ def examine(group: Group, *, capacity_alone: bool = False) -> list[Examined]:
 
 def _examined(group: Group, kind: str, found: Measured, *, capacity_alone: bool) -> Examined:
     model, findings = found.model, tuple(_findings(found, capacity_alone=capacity_alone))
-    return Examined(group, kind, model.sigma, model.degrees, found.noisy, found.unequal, findings)
+    return Examined(group, kind, model.sigma, model.degrees, found.noisy, found.unequal, found.sites, findings)
 
 
 def _findings(found: Measured, *, capacity_alone: bool) -> Iterator[Finding]:

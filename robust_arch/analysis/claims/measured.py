@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
-from robust_arch.analysis.claims.seed_model import SeedModel, fit, noisy, unequal
+from robust_arch.analysis.claims.seed_model import SeedModel, noisy, unequal
+from robust_arch.analysis.claims.sites import Sites, examine_sites, fit_runs, with_sites
 from robust_arch.analysis.reading import spec_of, stage_costs
 from robust_arch.architectures import ArchSpec
 from robust_arch.errors import invalid
@@ -30,6 +31,7 @@ class Measured:
         stages: resource to (A, stages), without stem and head.
         noisy: as in `Examined`.
         unequal: as in `Examined`.
+        sites: as in `Examined`.
     """
 
     names: tuple[str, ...]
@@ -39,6 +41,7 @@ class Measured:
     stages: Mapping[str, np.ndarray]
     noisy: Mapping[str, float] = field(default_factory=dict)
     unequal: bool = False
+    sites: Sites | None = None
 
     def more_expensive(self, resource: str) -> np.ndarray:
         """(A, A): whether the column's architecture costs more than the row's."""
@@ -77,7 +80,7 @@ def above(cost: np.ndarray, other: np.ndarray) -> np.ndarray:
 def measured(rows: pd.DataFrame) -> dict[str, Measured]:
     """Each kind of architecture in comparable rows of results.csv, the kind with most architectures first.
 
-    A kind is a family with its stem width and other settings. Rows of the same architecture and seed are averaged.
+    A kind is a family with its stem width and other settings. Rows of equal architecture, seed and site are averaged.
 
     Raises:
         InputError: for an architecture of no known family, or a name of two different ones.
@@ -99,8 +102,8 @@ def measured(rows: pd.DataFrame) -> dict[str, Measured]:
 
 
 def _measured(rows: pd.DataFrame, specs: Mapping[str, ArchSpec]) -> Measured:
-    step, table = 100 / float(rows["n_test"].iloc[0]), _table(rows)
-    model = fit(table.to_numpy(), step, by_seed=bool(rows["seed"].notna().all()))
+    table, model = fit_runs(with_sites(rows))
+    step = 100 / float(rows["n_test"].iloc[0])
     firsts = rows.drop_duplicates("arch").set_index("arch").loc[table.index]
     own = tuple(specs[str(name)] for name in table.index) if specs else ()
     return Measured(
@@ -111,11 +114,5 @@ def _measured(rows: pd.DataFrame, specs: Mapping[str, ArchSpec]) -> Measured:
         stages={resource: np.array([stage_costs(spec, resource) for spec in own]) for resource in RESOURCES},
         noisy={str(table.index[place]): model.deviation(place) for place in noisy(model, step)},
         unequal=unequal(model, step),
+        sites=examine_sites(table, model),
     )
-
-
-def _table(rows: pd.DataFrame) -> pd.DataFrame:
-    """Accuracy by architecture and seed; each run without a recorded seed has a column of its own."""
-    own = -1 - rows[rows["seed"].isna()].groupby("arch").cumcount()
-    numbered = rows.assign(seed=rows["seed"].fillna(own), worst_case_acc=rows["worst_case_acc"].astype(float))
-    return numbered.pivot_table("worst_case_acc", "arch", "seed")

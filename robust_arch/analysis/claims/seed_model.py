@@ -1,7 +1,7 @@
-"""A model of runs by architecture and seed: the value of each architecture, and how well it is known.
+"""A model of runs by architecture, seed and site: the value of each architecture, and how well it is known.
 
-A run's accuracy is its architecture's value, plus an effect of its seed that is the same for all architectures, plus
-normal noise of one variance (two-way layout without interaction, by least squares, also where runs are missing).
+A run's accuracy is its architecture's value, plus effects of its seed and of its site that are the same for all
+architectures, plus normal noise of one variance (no interactions, by least squares, also where runs are missing).
 """
 
 from __future__ import annotations
@@ -21,6 +21,21 @@ _LEAST_FREEDOM = 0.25  # below it there is next to no information on an architec
 
 
 @dataclass(frozen=True)
+class SiteEffects:
+    """The effects of S sites; only differences between sites that architectures link mean anything.
+
+    Attributes:
+        names: of the sites.
+        effects: (S,) in points.
+        covariance: (S, S) of the effects, in units of the noise's variance.
+    """
+
+    names: tuple[str, ...]
+    effects: np.ndarray
+    covariance: np.ndarray
+
+
+@dataclass(frozen=True)
 class SeedModel:
     """The fitted model of A architectures.
 
@@ -28,11 +43,12 @@ class SeedModel:
         values: (A,), in percent.
         counts: (A,), runs of each.
         loads: (A, K); the covariance of the values is sigma^2 (diag(1 / counts) + loads loads^T), up to a term that
-            cancels in differences. Zero where every architecture has every seed.
+            cancels in differences. Zero where every architecture has every seed at one site.
         sigma: standard deviation of the noise in points; None where no architecture has two runs.
         degrees: of freedom of sigma.
         scatter: (A,), sum of squared residuals of each.
         freedoms: (A,), the part of the degrees of freedom of each.
+        sites: the effects of sites; None where there is one, or where none can be estimated.
     """
 
     values: np.ndarray
@@ -42,6 +58,7 @@ class SeedModel:
     degrees: int
     scatter: np.ndarray
     freedoms: np.ndarray
+    sites: SiteEffects | None = None
 
     def deviation(self, architecture: int) -> float:
         """Standard deviation in points of that architecture's runs about its value."""
@@ -49,61 +66,127 @@ class SeedModel:
 
 
 @dataclass(frozen=True)
-class _Seeds:
-    """Effects of seeds (S,), the loads, the degrees of freedom they use, and the part of each run in them (A, S)."""
+class _Shared:
+    """Effects that all architectures share.
 
+    Attributes:
+        coefficients: (K,) of the factors.
+        covariance: (K, K) of the coefficients, in units of the noise's variance.
+        effects: (C,) per column of the table.
+        loads: of the architectures' values.
+        used: degrees of freedom.
+        leverage: (A, C), the part of each run in the effects.
+    """
+
+    coefficients: np.ndarray
+    covariance: np.ndarray
     effects: np.ndarray
     loads: np.ndarray
     used: int
     leverage: np.ndarray
 
 
-def fit(runs: np.ndarray, step: float = 0.0, *, by_seed: bool = True) -> SeedModel:
-    """Least squares on (A, S) accuracies, NaN where there is no run.
+def fit(
+    runs: np.ndarray,
+    step: float = 0.0,
+    *,
+    by_seed: bool = True,
+    seeds: np.ndarray | None = None,
+    sites: np.ndarray | None = None,
+) -> SeedModel:
+    """Least squares on (A, C) accuracies, NaN where there is no run.
 
-    Effects of seeds are left out where seeds do not link all architectures, as in two studies without a common seed, or
-    where no degrees of freedom would be left for the noise.
+    Effects of seeds are left out where seeds do not link all architectures, as in two studies without a common seed,
+    where they cannot be told from those of sites, or where no degrees of freedom would be left for the noise. Effects
+    of sites are left out where no architecture links two of them.
 
     Args:
         runs: in percent.
         step: one test image in points; the noise is at least that of rounding to it.
-        by_seed: whether a column is a seed, with the same effect on all architectures.
+        by_seed: whether a seed has the same effect on all architectures; false where seeds are not recorded.
+        seeds: (C,) the seed of each column; None where each column is one.
+        sites: (C,) the site of each column; None where there is one.
     """
     there = ~np.isnan(runs)
     counts = there.sum(axis=1)
     means = np.nansum(runs, axis=1) / counts
     centred = np.where(there, runs - means[:, None], 0.0)
-    seeds = _seed_effects(there, counts, centred) if by_seed else None
-    if seeds is None:
-        seeds = _Seeds(np.zeros(runs.shape[1]), np.zeros((len(runs), 0)), 0, np.zeros(runs.shape))
-    values = means - (there * seeds.effects).sum(axis=1) / counts
-    scatter = np.sum(np.where(there, runs - values[:, None] - seeds.effects, 0.0) ** 2, axis=1)
-    freedoms = counts - 1 - np.sum(there * seeds.leverage, axis=1)
-    degrees = int(there.sum()) - len(runs) - seeds.used
+    if by_seed and seeds is None:
+        seeds = np.arange(runs.shape[1])
+    shared, by_site = _shared_effects(there, counts, centred, seeds if by_seed else None, sites)
+    values = means - (there * shared.effects).sum(axis=1) / counts
+    scatter = np.sum(np.where(there, runs - values[:, None] - shared.effects, 0.0) ** 2, axis=1)
+    freedoms = counts - 1 - np.sum(there * shared.leverage, axis=1)
+    degrees = int(there.sum()) - len(runs) - shared.used
     sigma = None
     if degrees > 0:
         sigma = max(float(np.sqrt(scatter.sum() / degrees)), rounding_deviation(step), 1e-9)
-    return SeedModel(values, counts, seeds.loads, sigma, degrees, scatter, freedoms)
+    effects = None
+    if sites is not None and by_site:
+        last = slice(-by_site, None)
+        names = tuple(map(str, np.unique(sites)))
+        effects = SiteEffects(names, shared.coefficients[last], shared.covariance[last, last])
+    return SeedModel(values, counts, shared.loads, sigma, degrees, scatter, freedoms, effects)
 
 
-def _seed_effects(there: np.ndarray, counts: np.ndarray, centred: np.ndarray) -> _Seeds | None:
-    """From the normal equations with the architectures eliminated; in closed form for complete tables."""
-    architectures, seeds = there.shape
-    shares = there / counts[:, None]
-    matrix = np.diag(there.sum(axis=0).astype(float)) - shares.T @ there
-    rank = int(np.linalg.matrix_rank(matrix))
-    if rank < seeds - 1 or int(there.sum()) - architectures - rank < 1:
-        return None
-    if there.all():
-        leverage = np.full(there.shape, (1 - 1 / seeds) / architectures)
-        return _Seeds(centred.mean(axis=0), np.zeros((architectures, 0)), rank, leverage)
+def _indicators(labels: np.ndarray) -> np.ndarray:
+    """(C, K): whether a column has the label, the labels sorted."""
+    return np.asarray(labels[:, None] == np.unique(labels), dtype=float)
+
+
+def _shared_effects(
+    there: np.ndarray,
+    counts: np.ndarray,
+    centred: np.ndarray,
+    seeds: np.ndarray | None,
+    sites: np.ndarray | None,
+) -> tuple[_Shared, int]:
+    """The effects of seeds and sites that the runs can tell apart, and the number of sites among the coefficients."""
+    by_seed, by_site = (None if each is None else _indicators(each) for each in (seeds, sites))
+    linked = 0 if by_site is None else int(np.linalg.matrix_rank(_normal_matrix(there, counts, by_site)))
+    choices = []  # factors, the rank with which they can be told apart, and how many of them are sites
+    if by_seed is not None and by_site is not None and linked:
+        choices.append((np.hstack([by_seed, by_site]), by_seed.shape[1] - 1 + linked, by_site.shape[1]))
+    if by_site is not None and linked:
+        choices.append((by_site, linked, by_site.shape[1]))
+    if by_seed is not None:
+        choices.append((by_seed, by_seed.shape[1] - 1, 0))
+    for factors, needed, number in choices:
+        matrix = _normal_matrix(there, counts, factors)
+        rank = int(np.linalg.matrix_rank(matrix))
+        if rank >= needed and int(there.sum()) - len(there) - rank >= 1:
+            return _solved(there, counts, centred, factors, matrix, rank), number
+    architectures, columns = there.shape
+    none = np.zeros(0)
+    return _Shared(none, none, np.zeros(columns), np.zeros((architectures, 0)), 0, np.zeros(there.shape)), 0
+
+
+def _normal_matrix(there: np.ndarray, counts: np.ndarray, factors: np.ndarray) -> np.ndarray:
+    """(K, K), of the normal equations with the architectures eliminated."""
+    held = there @ factors
+    return np.asarray((factors.T * there.sum(axis=0)) @ factors - (held / counts[:, None]).T @ held)
+
+
+def _solved(
+    there: np.ndarray, counts: np.ndarray, centred: np.ndarray, factors: np.ndarray, matrix: np.ndarray, rank: int
+) -> _Shared:
+    """Least squares; in closed form for a complete table of seeds."""
+    architectures, columns = there.shape
+    sums = factors.T @ centred.sum(axis=0)
+    if there.all() and factors.shape == (columns, columns):
+        coefficients, leverage = sums / architectures, np.full(there.shape, (1 - 1 / columns) / architectures)
+        covariance, loads = np.eye(columns) / architectures, np.zeros((architectures, 0))
+        return _Shared(coefficients, covariance, factors @ coefficients, loads, rank, leverage)
     inverse = np.linalg.pinv(matrix, hermitian=True)
     sizes, directions = np.linalg.eigh(inverse)
+    shares = there @ factors / counts[:, None]
     loads = shares @ (directions * np.sqrt(np.maximum(sizes, 0)))
-    # (e_s - share) inverse (e_s - share) of the run of each architecture with seed s
+    # (f_c - share) inverse (f_c - share) of the run of each architecture in column c
     crossed = shares @ inverse
-    leverage = np.diag(inverse) - 2 * crossed + np.sum(crossed * shares, axis=1, keepdims=True)
-    return _Seeds(inverse @ centred.sum(axis=0), loads, rank, leverage)
+    own = np.sum(factors @ inverse * factors, axis=1)
+    leverage = own - 2 * crossed @ factors.T + np.sum(crossed * shares, axis=1, keepdims=True)
+    coefficients = inverse @ sums
+    return _Shared(coefficients, inverse, factors @ coefficients, loads, rank, leverage)
 
 
 def noisy(model: SeedModel, step: float = 0.0) -> list[int]:

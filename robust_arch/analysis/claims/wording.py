@@ -6,7 +6,9 @@ import pandas as pd
 
 from robust_arch.analysis.claims.examine import Examined, once
 from robust_arch.analysis.claims.question import Finding
-from robust_arch.analysis.formatting import counted
+from robust_arch.analysis.formatting import counted, in_columns
+
+_NO_BREAK = "\u00a0"
 
 
 def heading(examined: Examined) -> str:
@@ -29,7 +31,19 @@ def heading(examined: Examined) -> str:
             " Warning: runs scatter more about some architectures than about others, so the verdicts are less certain "
             "than they look."
         )
+    if examined.sites:
+        text += f" {examined.sites.sentence}"
     return text
+
+
+def told(examined: Examined) -> str:
+    """The heading and the findings in lines of at most 80 characters, unless a single word is longer."""
+    lines = []
+    for finding in examined.findings:
+        verdict = finding.verdict.upper().replace(" ", _NO_BREAK)
+        lines += ["", f"{finding.claim}, {finding.setting}: {verdict}"]
+        lines += [f"    {text}" for text in (finding.statement, numbers(finding), finding.why)]
+    return f"{in_columns([heading(examined)])}\n{in_columns(lines, indent=4)}".replace(_NO_BREAK, " ")
 
 
 def left_out(frame: pd.DataFrame) -> str:

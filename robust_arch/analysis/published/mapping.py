@@ -15,12 +15,14 @@ import yaml
 from robust_arch.architectures.family import DEFAULT_FAMILY, family_names
 from robust_arch.common.plain import is_bounded
 from robust_arch.errors import InputError, invalid, require_keys
+from robust_arch.runs import SITE_COLUMNS
 
 MAPPINGS = Path(__file__).parent / "mappings"
 SELECTIONS = ("test", "held-out", "none", "unknown")
 CHECKPOINTS = ("best", "last", "external")
 VALUES = (
     "objective", "recipe", "train_threat", "data", "seed", "epochs", "threat", "n_test", "weights", "checkpoint",
+    *SITE_COLUMNS,
 )  # fmt: skip
 """Columns of results.csv that a mapping fills with a text, in which `${column}` is a cell of the table."""
 _NEEDED = ("data", "threat", "n_test")

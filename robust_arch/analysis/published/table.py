@@ -16,6 +16,7 @@ from typing import Any
 from robust_arch.analysis.published.mapping import Architecture, CellText, Evaluation, Mapping
 from robust_arch.architectures import ArchSpec, arch_name, cost
 from robust_arch.errors import InputError, invalid
+from robust_arch.runs import SITE_COLUMNS
 from robust_arch.runs.fields import MisfitError, Name, Positive, Seed, checked
 
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,3})?")
@@ -289,7 +290,10 @@ def _require_unit(rows: Sequence[Map[str, Any]], mapping: Mapping) -> None:
 def repeated(rows: Sequence[Map[str, Any]]) -> dict[int, str]:
     """Rows with the architecture, seed and evaluation of an earlier one: line to why; without a seed they are runs."""
     first: dict[tuple[Any, ...], int] = {}
-    names = ("arch", "objective", "recipe", "train_threat", "data", "seed", "epochs", "threat", "weights", "checkpoint")
+    names = (
+        "arch", "objective", "recipe", "train_threat", "data", "seed", "epochs", "threat", "weights", "checkpoint",
+        *SITE_COLUMNS,
+    )  # fmt: skip
     found = {}
     for row in rows:
         if row.get("seed") is None or "clean_acc" not in row:

@@ -1,7 +1,8 @@
 """What the report says about differences between architectures, in one statistical model.
 
-With two or more seeds per architecture that is the claims' model, in which seeds are the replicates. With one seed the
-design's effect cannot be separated from seed noise: then the trained networks are compared on the same test images.
+That is the claims' model, in which seeds are the replicates: the verdicts are those of `robust-arch claims`. With one
+seed per architecture only the trend over architectures can be judged; then the trained networks are compared as well,
+on the same test images.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from robust_arch.analysis.claims import Examined, Finding, estimate, examine, heading, numbers
+from robust_arch.analysis.claims import Examined, Finding, estimate, examine_checkpoints, heading, numbers
 from robust_arch.analysis.formatting import ABSENT, counted
 from robust_arch.analysis.groups import Group
 from robust_arch.analysis.paired import AdjustedComparison, against
@@ -24,7 +25,10 @@ _LEAD = (
     "there is a best way to divide it over the stages. Effects have 95% intervals."
 )
 _NONE = "No verdict on the claims C1, C2 and C3"
-_ONE_SEED = "only one seed per architecture, so the design's effect cannot be separated from seed noise."
+_ONE_SEED = (
+    " This study has only one seed per architecture, so that seed noise is not known: C1 is judged by the order of all "
+    "architectures, and the statements about pairs of them need further seeds."
+)
 _UNPAIRED = (
     " A paired comparison on the same test images needs at least two runs with recorded outcomes, one of them selected "
     "on held-out images."
@@ -86,7 +90,7 @@ class Comparison:
     Attributes:
         lead: what the claims are, or why there is no verdict on them.
         examined: the verdicts on each kind of architecture.
-        paired: in their place, for a study of one seed per architecture.
+        paired: in addition, for a study of one seed per architecture.
     """
 
     lead: str
@@ -94,26 +98,30 @@ class Comparison:
     paired: Paired | None = None
 
 
-def section(main: Group | None, outcomes: Mapping[str, np.ndarray], selected: str | None) -> Comparison:
-    """Verdicts on the rows of the main group, or the paired comparison, or why there is neither.
+def section(
+    frame: pd.DataFrame, main: Group | None, outcomes: Mapping[str, np.ndarray], selected: str | None
+) -> Comparison:
+    """Verdicts on the rows of the main group, with C1 at its other checkpoints, and the paired comparison if any.
 
     Args:
+        frame: rows of results.csv.
         main: the rows to compare.
         outcomes: run_id to (n,) booleans, robust in the worst case or not, on the same images in the same order.
         selected: the run that the others are compared with.
     """
     if main is None or len(set(main.rows["arch"])) < 2:
         return Comparison(f"{_NONE}: there are no two architectures to compare.", [])
+    paired, alone = None, ""
     if _one_run_each(main.rows):
         paired = _paired(main, outcomes, selected) if selected in outcomes and len(outcomes) > 1 else None
-        return Comparison(f"{_NONE}: {_ONE_SEED}{'' if paired else _UNPAIRED}", [], paired)
+        alone = f"{_ONE_SEED}{'' if paired else _UNPAIRED}"
     try:
-        found = examine(main)
+        found = examine_checkpoints(frame, main)
     except InputError as error:
-        return Comparison(f"{_NONE}: {error}", [])
+        return Comparison(f"{_NONE}: {error}{'.' if alone else ''}{alone}", [], paired)
     if not found:
-        return Comparison(f"{_NONE}: no two architectures are of one kind.", [])
-    return Comparison(_LEAD, [_verdicts(examined) for examined in found])
+        return Comparison(f"{_NONE}: no two architectures are of one kind.{alone}", [], paired)
+    return Comparison(f"{_LEAD}{alone}", [_verdicts(examined) for examined in found], paired)
 
 
 def _one_run_each(rows: pd.DataFrame) -> bool:
@@ -140,7 +148,7 @@ def _paired(main: Group, outcomes: Mapping[str, np.ndarray], selected: str | Non
     kept = found if len(found) <= _OPEN_ROWS else sorted(found, key=lambda each: each.adjusted)[:_MOST_ROWS]
     return Paired(
         lead=(
-            f"What can be compared are these trained networks: each against {rows[selected]['arch']} (seed "
+            f"These trained networks can be compared too: each against {rows[selected]['arch']} (seed "
             f"{rows[selected]['seed']}), which held-out images selected, on the same "
             f"{counted(main.n_test, 'test image')}, in the worst case over {', '.join(main.attacks)}, by McNemar's "
             f"exact test. Of {counted(len(found), 'network')} {differ:,} differ from it at the 5% level after Holm's "

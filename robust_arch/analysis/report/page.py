@@ -56,7 +56,7 @@ def write_report(frame: pd.DataFrame, details: StudyDetails, path: Path) -> Path
         script_hash=f"sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}",
         data=data.block(frame, main, extras, details),
         summary="".join(wording.summary(frame, main, extras, details.budget, details.planned)),
-        comparison=comparison.section(main, details.outcomes, selected),
+        comparison=comparison.section(frame, main, details.outcomes, selected),
         results=results.section(frame, main, extras),
         figures=pictures.section(frame, main, extras),
         masking=gradient_masking.section(details.diagnoses),

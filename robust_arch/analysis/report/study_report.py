@@ -10,7 +10,7 @@ import pandas as pd
 
 from robust_arch.analysis.formatting import checkpoint_text, counted, number, operations
 from robust_arch.analysis.groups import Group, accuracy_columns, evaluations, main_group
-from robust_arch.analysis.published import provenance_of
+from robust_arch.analysis.published.provenance import provenance_of
 from robust_arch.analysis.reading import read_results, stage_shares
 from robust_arch.analysis.report.details import StudyDetails
 from robust_arch.analysis.report.figures import png, robust_against_last_share
@@ -96,7 +96,7 @@ def _details(study: StudyFolder, runs: Sequence[RecordedRun], main: Group | None
     return StudyDetails(
         name=study.name,
         command=study.about.command or (newest.command if newest else None) or "",
-        stage_shares={run_id: _stage_shares(result.cost) for run_id, result in results.items() if result.cost},
+        stage_shares={run_id: shares for run_id, result in results.items() if (shares := _stage_shares(result.cost))},
         budget="; ".join(study.about.budgets),
         planned=len(study.read_plan()),
         versions=_versions(newest) if newest else {},
@@ -117,7 +117,9 @@ def _details(study: StudyFolder, runs: Sequence[RecordedRun], main: Group | None
     )
 
 
-def _stage_shares(recorded: RecordedCost) -> tuple[float, ...]:
+def _stage_shares(recorded: RecordedCost | None) -> tuple[float, ...]:
+    if recorded is None:
+        return ()
     return Cost(recorded.params, recorded.macs, tuple(recorded.stage_params), tuple(recorded.stage_macs)).shares()
 
 

@@ -11,7 +11,7 @@ import pandas as pd
 
 from robust_arch.analysis.formatting import counted
 from robust_arch.analysis.groups import GROUP_COLUMNS, Group, groups
-from robust_arch.analysis.published import provenance_of
+from robust_arch.analysis.published.provenance import provenance_of
 from robust_arch.analysis.reading import read_results
 from robust_arch.runs import StudyFolder
 

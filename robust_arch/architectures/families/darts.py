@@ -280,8 +280,8 @@ def _liu(key: str) -> str:
     if module == "auxiliary":
         _, layer, tensor = rest.split(".")
         # their head has no second pooling, no layer that flattens, and the linear layer outside
-        number = int(layer) - (layer != "0")
-        return f"auxiliary_head.{'classifier' if layer == '10' else f'features.{number}'}.{tensor}"
+        place = "classifier" if layer == "10" else f"features.{int(layer) - (layer != '0')}"
+        return f"auxiliary_head.{place}.{tensor}"
     if module != "cells":
         return f"{({'stem': 'stem.0', 'stem_norm': 'stem.1', 'fc': 'classifier'})[module]}.{rest}"
     cell, part, rest = rest.split(".", 2)
