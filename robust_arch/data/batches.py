@@ -98,11 +98,8 @@ class GlobalBatches(Sampler[Tensor]):
         keyed: bool = False,
     ) -> None:  # fmt: skip
         self.size, self.shuffle, self.drop_last, self.steps, self.keyed = size, shuffle, drop_last, steps, keyed
-        self.own_per_batch, self.extra_size, self.extra_per_batch = (
-            batch_size - extra_per_batch,
-            extra_size,
-            extra_per_batch,
-        )
+        self.extra_size, self.extra_per_batch = extra_size, extra_per_batch
+        self.own_per_batch = batch_size - extra_per_batch
         self.seed, self.rank, self.world_size, self.epoch, self.begin = seed, rank, world_size, 0, 0
 
     def set_epoch(self, epoch: int) -> None:

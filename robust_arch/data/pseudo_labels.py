@@ -96,7 +96,8 @@ class _Dtype(_Inert):
     def __init__(self, name: Any, *_flags: Any) -> None:
         dtype = np.dtype(name) if type(name) is str and len(name) <= 3 else None
         if dtype is None or dtype.kind not in _NUMBERS:
-            raise pickle.UnpicklingError(f"an array of {name!r}, not of numbers")
+            kind = name[:20] if type(name) is str else type(name).__name__  # a repr could be endless
+            raise pickle.UnpicklingError(f"an array of {kind}, not of numbers")
         self.dtype = dtype
 
     def __setstate__(self, state: Any) -> None:

@@ -239,6 +239,7 @@ def test_further_ways_to_reach_an_object_are_refused(extra):
             "an encoding that runs code": b"\x80\x02c_codecs\nencode\n(" + text(b"x") + text(b"idna") + b"tR.",
             "a shape that its bytes do not fill": inside_data(python_2(pixels(), b"u1").replace(b"J\x0c\0\0\0", b"J\x0d\0\0\0")),  # noqa: E501
             "an endless tower": b"(" * 100_000 + b"l" * 100_000 + b".",
+            "a type whose text has no end": b"\x80\x02cnumpy\ndtype\n)" + b"2\x86" * 60 + b"\x85R.",
             "more bytes than there are": b"\x80\x04\x8e" + struct.pack("<Q", 2**62) + b"x.",
         }  # fmt: skip
         for name, written in attempts.items():
