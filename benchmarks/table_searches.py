@@ -142,7 +142,7 @@ def factor(x: np.ndarray, given: Hyperparameters) -> np.ndarray:
 
 
 def likeliest(x: np.ndarray, y: np.ndarray, rng: np.random.Generator) -> Hyperparameters:
-    """The most likely of draws from the priors that `robust-arch recommend` has."""
+    """The most likely of hyperparameters that are drawn from wide log-normal priors."""
 
     def likelihood(given: Hyperparameters) -> float:
         lower = factor(x, given)

@@ -8,7 +8,7 @@ from typing import Any
 
 from robust_arch.architectures import ArchSpec, Cost, cost
 
-_FACTS: dict[str, Any] = json.loads((Path(__file__).parent / "published.json").read_text(encoding="utf-8"))
+_FACTS: dict[str, Any] = json.loads(Path(__file__).parent.with_suffix(".json").read_text(encoding="utf-8"))
 STAGE_CHANNELS = (16, 32, 64)  # of a WideResNet with widening factor 1
 
 
