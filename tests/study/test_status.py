@@ -145,7 +145,7 @@ def test_a_trained_run_that_a_process_works_on_is_being_evaluated(study, recorde
     with run.lock():
         first, _, *_ = lines = shown(study)
         assert first.startswith("study demo: 1 done, 0 running, 1 evaluating, 0 failed, 0 diverged, 4 planned")
-        assert [row[0] for row in rows(lines)][0] == "b"
+        assert rows(lines)[0][0] == "b"
         assert rows(lines)[0][3] == "evaluating"
         assert any("60.0% robust" in line for line in lines)
     assert "evaluating" not in shown(study)[0]
