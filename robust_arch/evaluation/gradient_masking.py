@@ -215,7 +215,7 @@ def _curve_over_steps(subject: _Subject, clean: Tensor) -> tuple[list[dict[str, 
 
 def _black_box(subject: _Subject, white_box: Tensor) -> dict[str, Any]:
     """What the Square attack breaks of the survivors of every white-box attack. white_box: (n,) bool."""
-    step(log, f"square on {int(white_box.sum())} images")
+    step(log, f"square, {int(white_box.sum())} survivors")
     attack = Square(queries=QUERIES)
     both = subject.surviving(attack, white_box, subject.threat)
     return {
