@@ -24,8 +24,9 @@ def listed(group: str | None = None, config_dir: Path | None = None) -> dict[str
         raise InputError(f"--config-dir = {str(config_dir)!r}: expected a folder")
     found: dict[str, dict[str, str]] = {}
     for folder in [conf_dir(), *([config_dir] if config_dir else [])]:
-        for path in sorted(folder.glob("*/*.yaml")):
-            found.setdefault(PLURALS.get(path.parent.name, path.parent.name), {})[path.stem] = headline(path)
+        for path in sorted([*folder.glob("*/*.yaml"), *folder.glob("*/*/*.yaml")]):
+            name = path.parent.relative_to(folder).as_posix()
+            found.setdefault(PLURALS.get(name, name), {})[path.stem] = headline(path)
     if group is None:
         return found
     name = PLURALS.get(group, group)
