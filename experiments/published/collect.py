@@ -164,7 +164,7 @@ def _scaling_lines(folder: Path) -> Iterator[str]:
         own = rows.set_index("what")
         names = ("E", "a", "error at 10 times the largest", "root mean square log error, left-out architectures")
         cells = [
-            _interval(*own.loc[name, ["value", "low", "high"]], digits=3, sign="") if name in own.index else "-"
+            _interval(*[*own.loc[name, ["value", "low", "high"]], 3, ""]) if name in own.index else "-"
             for name in names
         ]
         yield f"| {checkpoint} | {form} | {' | '.join(cells)} |"
