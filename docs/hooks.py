@@ -72,9 +72,10 @@ def configuration_page() -> str:
     parts = [_INTRODUCTION]
     for command in ("train", "evaluate"):
         parts.append(f"## {command}\n\nKeys of `python -m robust_arch.{command}`.\n\n{_listing(conf / command)}")
-    for group in sorted(path for path in conf.iterdir() if path.is_dir()):
-        parts.append(f"## {group.name}")
-        parts += [f"### {group.name}={file.stem}\n\n{_listing(file)}" for file in sorted(group.glob("*.yaml"))]
+    for group in sorted(path for path in conf.rglob("*") if path.is_dir()):
+        name = group.relative_to(conf).as_posix()
+        parts.append(f"## {name}")
+        parts += [f"### {name}={file.stem}\n\n{_listing(file)}" for file in sorted(group.glob("*.yaml"))]
     return "\n\n".join(parts)
 
 

@@ -45,6 +45,14 @@ RESULTS = Path("results")
 StudiesArgument = Annotated[
     list[str], typer.Argument(help="studies by name or path, or results.csv files, read as one", metavar="STUDY...")
 ]
+BestBeta = Annotated[
+    bool,
+    typer.Option("--best-beta", help="of each architecture only the runs whose beta is best by held-out accuracy"),
+]
+Predictors = Annotated[
+    str | None,
+    typer.Option("--predictors", help="columns of predictors.csv as variables, like grad_norm,ntk_condition"),
+]
 _WATCH_SECONDS = "5"
 _LONGEST_WATCH = 86_400  # seconds, a day
 
@@ -66,21 +74,106 @@ def _study_path(study: str, results_dir: Path) -> Path:
     return given if here or "/" in study else results_dir / study
 
 
-def _joined(studies: list[str], results_dir: Path) -> "pd.DataFrame":
-    """The rows of all studies; prints the provenance of imported ones."""
+def _joined(studies: list[str], results_dir: Path, *, best_beta: bool = False) -> "pd.DataFrame":
+    """The rows of all studies; prints the provenance of imported ones, and the choice of each architecture's beta."""
     import pandas as pd
 
-    from robust_arch.analysis.published import provenance_of
+    from robust_arch.analysis.published.provenance import provenance_of
     from robust_arch.analysis.reading import read_results
 
     paths = [_study_path(study, results_dir) for study in studies]
     frames = [read_results(path) for path in paths]
     _print(f"{provenance.text()}\n" for path in paths if (provenance := provenance_of(path)))
     # the columns of a study without rows have no type, which would take away those of the other studies
-    return pd.concat([rows for rows in frames if len(rows)] or frames, ignore_index=True)
+    joined = pd.concat([rows for rows in frames if len(rows)] or frames, ignore_index=True)
+    if best_beta:
+        from robust_arch.analysis.best_beta import held_out_accuracies, with_best_beta
+
+        joined, choices = with_best_beta(joined, held_out_accuracies(paths))
+        _print(["beta chosen by mean robust accuracy on held-out images (runs), not on test images:"])
+        _print([*map(str, choices), ""])
+    return joined
 
 
-@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def _with_predictors(
+    studies: list[str], results_dir: Path, names: list[str], *, best_beta: bool = False
+) -> "pd.DataFrame":
+    """The rows of all studies, with the columns of predictors.csv that are named."""
+    from robust_arch.analysis.predictors.reading import with_predictors
+
+    frame = _joined(studies, results_dir, best_beta=best_beta)
+    if not names:
+        return frame
+    return with_predictors(frame, [_study_path(study, results_dir) for study in studies], names)
+
+
+_PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        print(f"robust-arch {version('robust-arch')}")
+        raise typer.Exit
+
+
+@app.callback()
+def top(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="print the version and exit")
+    ] = False,
+) -> None:
+    """The tools around a study: plan it, follow it, read it."""
+
+
+@app.command(context_settings=_PASS_ON, add_help_option=False)
+def train(context: typer.Context) -> None:
+    """Train one run, or a study with -m study=NAME.
+
+    The same as `python -m robust_arch.train`.
+
+    Example: robust-arch train -m study=demo
+    """
+    from robust_arch.train import main as run
+
+    sys.argv[1:] = context.args
+    run()
+
+
+@app.command(context_settings=_PASS_ON, add_help_option=False)
+def evaluate(context: typer.Context) -> None:
+    """Evaluate a checkpoint, this project's or a published one.
+
+    The same as `python -m robust_arch.evaluate`.
+
+    Example: robust-arch evaluate checkpoint=results/demo/runs/A/checkpoints/best.ckpt
+    """
+    from robust_arch.evaluate import main as run
+
+    sys.argv[1:] = context.args
+    run()
+
+
+@app.command("list")
+def list_(
+    group: Annotated[str | None, typer.Argument(help="one group alone, like studies, arch or attacks")] = None,
+    config_dir: Annotated[Path | None, typer.Option(help="a folder of your own groups, as training takes it")] = None,
+) -> None:
+    """List what can be chosen: studies, arch, attacks and so on.
+
+    Example: robust-arch list studies
+    """
+    from robust_arch.configuration.listing import listed
+
+    for name, choices in listed(group, config_dir).items():
+        table = Table("name", "what it is", title=name, title_justify="left", box=None, pad_edge=False)
+        for choice, line in choices.items():
+            table.add_row(choice, line)
+        _print([table, ""])
+
+
+@app.command(context_settings=_PASS_ON)
 def plan(
     context: typer.Context,
     sample: Annotated[int | None, typer.Option(help="plan this many architectures, spread evenly")] = None,
@@ -122,7 +215,7 @@ def status(
     watch: Annotated[
         float | None,
         typer.Option(
-            metavar="[SECONDS]", help=f"repeat every SECONDS, by default {_WATCH_SECONDS}, until every run has ended"
+            metavar="[SECONDS]", help=f"repeat every SECONDS, by default {_WATCH_SECONDS}, until the study has ended"
         ),
     ] = None,
 ) -> None:
@@ -174,6 +267,7 @@ def report(study: StudyArgument, results_dir: ResultsDir = RESULTS) -> None:
 def claims(
     studies: StudiesArgument,
     results_dir: ResultsDir = RESULTS,
+    best_beta: BestBeta = False,
 ) -> None:
     """Test the claims C1 to C3 on recorded runs: statement, statistic with a 95% interval, and verdict for each.
 
@@ -186,7 +280,7 @@ def claims(
     from robust_arch.analysis.claims import examine_all, left_out, told
     from robust_arch.analysis.formatting import in_columns
 
-    frame = _joined(studies, results_dir)
+    frame = _joined(studies, results_dir, best_beta=best_beta)
     found = examine_all(frame)
     if not found:
         raise InputError("claims: no two architectures with comparable worst-case accuracies")
@@ -202,6 +296,8 @@ def effects(
     results_dir: ResultsDir = RESULTS,
     out: Annotated[Path, typer.Option("--out", help="folder of the figures and of effects.csv")] = Path("effects"),
     draws: Annotated[int, typer.Option("--draws", min=50, max=10_000, help="resamples of architectures")] = 400,
+    best_beta: BestBeta = False,
+    predictors: Predictors = None,
 ) -> None:
     """How much each stage's depth and width, the last stage's share, MACs and parameters move robust accuracy.
 
@@ -212,7 +308,8 @@ def effects(
     from robust_arch.analysis.effects.command import effects_of, write_effects
     from robust_arch.analysis.effects.wording import told
 
-    found = effects_of(_joined(studies, results_dir), draws)
+    names = predictors.split(",") if predictors else []
+    found = effects_of(_with_predictors(studies, results_dir, names, best_beta=best_beta), draws, names)
     for each in found:
         print(told(each), end="\n\n")
     print(*(f"written: {path}" for path in write_effects(found, out)), sep="\n")
@@ -228,6 +325,7 @@ def scaling(
         int | None, typer.Option("--train-images", min=1, help="images per epoch; else as recorded, or the data set's")
     ] = None,
     draws: Annotated[int, typer.Option("--draws", min=50, max=10_000, help="resamples of the residuals")] = 200,
+    best_beta: BestBeta = False,
 ) -> None:
     """Robust error as a law of the network's size and of training images seen, with a plateau or without.
 
@@ -244,10 +342,115 @@ def scaling(
     recorded: dict[str, int] = {}
     for study in studies:
         recorded |= recorded_images(_study_path(study, results_dir))
-    found = scaling_of(_joined(studies, results_dir), size, train_images or recorded, draws)
+    found = scaling_of(_joined(studies, results_dir, best_beta=best_beta), size, train_images or recorded, draws)
     for each in found:
         print(told(each), end="\n\n")
     print(*(f"written: {path}" for path in write_scaling(found, out)), sep="\n")
+
+
+@app.command()
+def predictors(
+    studies: StudiesArgument,
+    results_dir: ResultsDir = RESULTS,
+    columns: Annotated[
+        str | None, typer.Option("--columns", help="like grad_norm,ntk_condition; default: every predictor")
+    ] = None,
+    batch: Annotated[int, typer.Option("--batch", min=2, help="training images per network")] = 32,
+    draws: Annotated[int, typer.Option("--draws", min=50, max=10_000, help="resamples of architectures")] = 1000,
+) -> None:
+    """Compute cheap numbers of each run's untrained network, and how much they tell of its robust accuracy.
+
+    grad_norm, ntk_condition, operator_bound and local_lipschitz, into predictors.csv in the study's folder; what is
+    there is not computed again.
+
+    Example: robust-arch predictors budget capacity --columns grad_norm,ntk_condition
+    """
+    from robust_arch.analysis.groups import main_group
+    from robust_arch.analysis.predictors.correlations import correlations
+    from robust_arch.analysis.predictors.reading import with_predictors
+    from robust_arch.analysis.predictors.wording import told
+    from robust_arch.evaluation.predictors import PREDICTORS
+    from robust_arch.study.predictors import compute_predictors
+
+    names = columns.split(",") if columns else list(PREDICTORS)
+    paths = [_study_path(study, results_dir) for study in studies]
+    written = [compute_predictors(path, names, batch) for path in paths]
+    group = main_group(with_predictors(_joined(studies, results_dir), paths, names, batch))
+    if group is not None:
+        rows = group.rows.drop_duplicates("run_id")  # a run may be in several studies
+        print(told(group, correlations(rows, names, draws=draws)), end="\n\n")
+    print(*(f"written: {path}" for path in written), sep="\n")
+
+
+@app.command()
+def recommend(
+    further: Annotated[list[str] | None, typer.Argument(help="further studies behind --from", metavar="STUDY")] = None,
+    params: Annotated[float | None, typer.Option("--params", help="parameters, like 1e6")] = None,
+    macs: Annotated[float | None, typer.Option("--macs", help="multiply-accumulates per image, like 1e8")] = None,
+    studies: Annotated[
+        list[str] | None,
+        typer.Option("--from", metavar="STUDY...", help="by name or path, or results.csv files; default: all studies"),
+    ] = None,
+    results_dir: ResultsDir = RESULTS,
+    tolerance: Annotated[float, typer.Option("--tolerance", help="as search.budget.tolerance")] = 0.02,
+    attack: Annotated[str, typer.Option("--attack", help="what is predicted: worst_case, or an attack")] = "worst_case",
+    where: Annotated[
+        list[str] | None, typer.Option("--where", help="COLUMN=VALUE of results.csv, like objective=trades")
+    ] = None,
+    count: Annotated[int, typer.Option("--count", min=1, max=50, help="number of proposals")] = 5,
+    apart: Annotated[
+        float, typer.Option("--apart", min=0, help="doublings of a stage's depth or width between proposals")
+    ] = 0.5,
+    width_step: Annotated[
+        int | None, typer.Option("--width-step", min=1, help="of proposed widths; default: 8, or less if few fit")
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="of every draw")] = 0,
+    out: Annotated[Path, typer.Option("--out", help="folder of recommend.csv")] = Path("recommend"),
+    write_study: Annotated[
+        Path | None, typer.Option("--write-study", help="a study that tests proposals and rules, like next.yaml")
+    ] = None,
+    seeds: Annotated[int, typer.Option("--seeds", min=1, max=100, help="per architecture, of --write-study")] = 3,
+    predictors: Predictors = None,
+) -> None:
+    """Propose depths and widths inside a budget, beside published rules, with predicted robust accuracy and interval.
+
+    From a Gaussian process over recorded and imported studies, which is checked on architectures that are left out.
+
+    Example: robust-arch recommend --params 45000 --from budget capacity --write-study next.yaml
+    """
+    from robust_arch.search import Budget
+    from robust_arch.study.predictors import measured
+    from robust_arch.study.recommend import next_study
+    from robust_arch.study.recommend.command import read_conditions, studies_in, write_recommendation
+    from robust_arch.study.recommend.recommendation import Request
+    from robust_arch.study.recommend.recommendation import recommend as recommended
+    from robust_arch.study.recommend.wording import told
+
+    file = next_study.study_file(write_study) if write_study else None
+    names = predictors.split(",") if predictors else []
+    budget: dict[str, Any] = {"params": params, "macs": macs, "tolerance": tolerance}  # 1e6 is no int, but whole
+    request = Request(
+        Budget(**budget), count, width_step, apart, f"{attack}_acc", read_conditions(where or []), names, seed
+    )
+    named = [*(studies or []), *(further or [])] or studies_in(results_dir)
+    paths = [_study_path(study, results_dir) for study in named]
+    frame = _with_predictors(named, results_dir, names)
+    found = recommended(frame, request, measured(paths, names) if names else None)
+    print(told(found), end="\n\n")
+    print(f"written: {write_recommendation(found, out)}")
+    if file:
+        recorded = next_study.recorded_config(found, paths)
+        unknown = next_study.write_study(found, file, seeds, recorded)
+        print(
+            f"written: {file}",
+            *(f"WARNING: it does not set {each}, which is not known here" for each in unknown),
+            sep="\n",
+        )
+        print(
+            "to run it (`robust-arch plan` with the same arguments shows its plan):",
+            next_study.command(file),
+            sep="\n  ",
+        )
 
 
 @app.command()
@@ -331,7 +534,7 @@ def compare(
 def import_(
     file: Annotated[Path, typer.Argument(help="a published checkpoint, a torch file")],
     out: Annotated[Path, typer.Argument(help="the checkpoint to write, like wrn_34_r.ckpt")],
-    arch: Annotated[str | None, typer.Option(help="its architecture, a preset")] = None,
+    arch: Annotated[str | None, typer.Option(help="its architecture: a preset, or a name as in results.csv")] = None,
     depths: Annotated[str | None, typer.Option(help="instead of --arch: blocks per stage, like 5,5,5")] = None,
     widths: Annotated[str | None, typer.Option(help="with --depths: channels per stage, like 320,640,512")] = None,
     family: Annotated[str | None, typer.Option(help="with --depths: the family, by default wide_resnet")] = None,
@@ -386,7 +589,7 @@ def import_results(
 
     Example: robust-arch import-results rice_widths.csv --columns rice_widths --name rice_widths
     """
-    from robust_arch.analysis.published import import_results as imported_from
+    from robust_arch.analysis.published.imported import import_results as imported_from
     from robust_arch.analysis.published.wording import told
 
     print(told(imported_from(file, columns, results_dir / name, force=force)))
@@ -396,9 +599,16 @@ def import_results(
 def export(
     checkpoint: Annotated[Path, typer.Argument(help="a checkpoint of this project")],
     out: Annotated[Path, typer.Argument(help="the file to write")],
+    arch: Annotated[
+        list[str] | None, typer.Argument(help="a network of your own: arch._target_=my_package.MyNet, its arguments")
+    ] = None,
+    *,
     form: Annotated[str, typer.Option("--format", help="published, safetensors or onnx")],
     layout: Annotated[
         str | None, typer.Option(help="key names of the format published, by default the family's usual ones")
+    ] = None,
+    weights: Annotated[
+        str | None, typer.Option(help="raw, ema or swa; by default those that decided the best epoch")
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="replace OUT if it exists")] = False,
 ) -> None:
@@ -409,9 +619,11 @@ def export(
 
     Example: robust-arch export wrn_34_r.ckpt wrn_34_r.onnx --format onnx
     """
+    from robust_arch.configuration.settings import custom_from
     from robust_arch.interop import export_checkpoint
 
-    export_checkpoint(checkpoint, out, form, layout=layout, force=force)
+    own = custom_from(arch) if arch else None
+    export_checkpoint(checkpoint, out, form, layout=layout, weights=weights, force=force, own=own)
     print(f"written: {out}")
 
 

@@ -12,7 +12,8 @@ from composition import configuration
 from hypothesis import settings
 from torch import nn
 
-from robust_arch.data import digits
+from robust_arch.data import ImageSet, digits
+from robust_arch.data.torchvision_sets import TorchvisionSet
 
 # the same examples on every machine, and no verdict that depends on how busy the machine is
 settings.register_profile("reproducible", derandomize=True, deadline=None, max_examples=50)
@@ -70,6 +71,23 @@ def composed(tmp_path):
         return configuration(tmp_path, *(SMALL if small else ()), *overrides, config=config)
 
     return make
+
+
+@pytest.fixture
+def small_images(monkeypatch):
+    """CIFAR-10 and CIFAR-100 replaced by a few random images of their shape and classes."""
+
+    def read(self):
+        classes = {"CIFAR10": 10, "CIFAR100": 100}[self.source]
+        generator = torch.Generator().manual_seed(0)
+
+        def part(count):
+            images = torch.randint(0, 256, (count, 3, 32, 32), generator=generator, dtype=torch.uint8)
+            return ImageSet(images, torch.arange(count) % classes, num_classes=classes)
+
+        return part(300), part(100)
+
+    monkeypatch.setattr(TorchvisionSet, "read", read)
 
 
 @pytest.fixture

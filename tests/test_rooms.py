@@ -18,7 +18,8 @@ FLOORS = (
     {"configuration"},
     {"execution"},
     {"study"},
-    {"train", "evaluate", "cli"},
+    {"train", "evaluate"},
+    {"cli"},
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 DOORS = {"__init__", "cli", "errors", "evaluate", "train"}

@@ -13,7 +13,7 @@ import io
 import json
 import statistics
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,6 +76,11 @@ class Operations:
         return self.training + self.selection + self.evaluation + self.autoattack
 
 
+def autoattack_passes(parts: Iterable[str] = STANDING) -> float:
+    """What these parts of AutoAttack take per test image at the assumed shares, as passes of the same time."""
+    return sum(STANDING[name] * passes.AUTOATTACK_TIME[name] for name in parts)
+
+
 def operations(macs: int, objective: str) -> Operations:
     """What a run of 100 epochs of CIFAR-10 with both checkpoints evaluated takes at most."""
     tested = 2 * macs * TEST_IMAGES * CHECKPOINTS
@@ -83,7 +88,7 @@ def operations(macs: int, objective: str) -> Operations:
         training=2 * macs * IMAGES * passes.TRAINING[objective],
         selection=2 * macs * EPOCHS * HELD_OUT * passes.SELECTION,
         evaluation=tested * sum(passes.EVALUATION.values()),
-        autoattack=tested * sum(STANDING[name] * count for name, count in passes.AUTOATTACK.items()),
+        autoattack=tested * autoattack_passes(),
     )
 
 
@@ -107,15 +112,19 @@ def operations_table() -> pd.DataFrame:
 
 
 def passes_table() -> dict[str, Any]:
-    """Passes an image: by hand, and for AutoAttack as counted while the library runs."""
+    """Passes per image: by hand; for AutoAttack also as counted while the library runs, and by the measured time."""
     counted = passes.counted_autoattack()
-    autoattack = {name: {"by_hand": hand, "counted": counted[name]} for name, hand in passes.AUTOATTACK.items()}
+    autoattack = {
+        name: {"by_hand": hand, "counted": counted[name], "by_time": round(passes.AUTOATTACK_TIME[name])}
+        for name, hand in passes.AUTOATTACK.items()
+    }
     return {
         "training": passes.TRAINING,
         "selection": passes.SELECTION,
         "evaluation": passes.EVALUATION,
         "autoattack_of_an_image_that_stands": autoattack,
-        "autoattack_at_the_assumed_shares": round(sum(STANDING[key] * n for key, n in passes.AUTOATTACK.items())),
+        "autoattack_by_time_at_the_assumed_shares": round(autoattack_passes()),
+        "aa_screen_by_time_at_the_assumed_shares": round(autoattack_passes(("apgd-ce", "apgd-t"))),
     }
 
 
@@ -155,9 +164,9 @@ def storage(study: StudyFolder) -> dict[str, Any]:
         "bytes_a_run": {name: round(sum(sizes) / len(runs)) for name, sizes in sorted(kinds.items())},
     }
     last = runs[0].checkpoint("last")
-    if last.is_file():
-        depths, widths = (numbers_of(text) for text in (facts.depths, facts.widths))
-        formula = checkpoint_bytes(facts.params, normalised_channels(ArchSpec("wide_resnet", depths, widths)))
+    if last.is_file() and facts.depths and facts.widths:
+        spec = ArchSpec("wide_resnet", numbers_of(facts.depths), numbers_of(facts.widths))
+        formula = checkpoint_bytes(facts.params, normalised_channels(spec))
         size = last.stat().st_size
         found["checkpoint"] = {"params": facts.params, "bytes": size, "formula": formula, "more": size - formula}
     return found

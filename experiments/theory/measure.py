@@ -82,8 +82,8 @@ def run_rows(run: RunFolder, examples: Examples) -> Iterator[dict[str, Any]]:
     """One row before training and one after it, at the best epoch."""
     loaded = load_checkpoint(run.checkpoint("best"))
     spec, facts = loaded.spec, run.read().facts
-    if facts is None or facts.seed is None:
-        raise InputError(f"run = {str(run.path)!r}: a run whose status.json has a seed")
+    if facts is None or facts.seed is None or not isinstance(spec, ArchSpec):
+        raise InputError(f"run = {str(run.path)!r}: a run of a family whose status.json has a seed")
     threat = ThreatModel(**run.recorded_config["threat"])
     shared = {
         "run_id": run.run_id,

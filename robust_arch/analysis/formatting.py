@@ -17,6 +17,11 @@ def counted(count: int, noun: str) -> str:
     return f"{count:,} {noun}" + ("" if count == 1 else "s")
 
 
+def checkpoint_text(checkpoint: Any, weights: Any) -> str:
+    """A checkpoint with its weights, unless these are raw: "best", "best (ema weights)"."""
+    return f"{checkpoint}" if weights == "raw" else f"{checkpoint} ({weights} weights)"
+
+
 def number(value: Any, digits: int) -> str:
     """With thousands separators and `digits` decimals."""
     return ABSENT if pd.isna(value) else f"{float(value):,.{digits}f}"

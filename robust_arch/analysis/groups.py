@@ -39,6 +39,22 @@ class Group:
         return str(self.key[GROUP_COLUMNS.index("checkpoint")])
 
     @property
+    def weights(self) -> str:
+        """`raw`, or how they were averaged over training: `ema` or `swa`."""
+        return str(self.key[GROUP_COLUMNS.index("weights")])
+
+    @property
+    def rank(self) -> tuple[bool, bool]:
+        """Sorts groups of the same runs: `best` before other checkpoints, then averaged weights before raw ones."""
+        return self.checkpoint != "best", self.weights == "raw"
+
+    def is_like(self, other: Group) -> bool:
+        """Whether they differ in nothing but checkpoint and weights."""
+        names = (*GROUP_COLUMNS, "attacks")
+        pairs = zip(names, self.key, other.key, strict=True)
+        return all(own == its for name, own, its in pairs if name not in ("checkpoint", "weights"))
+
+    @property
     def attacks(self) -> tuple[str, ...]:
         """Names of the attacks in the worst case."""
         attacks: tuple[str, ...] = self.key[-1]
@@ -87,13 +103,14 @@ def groups(frame: pd.DataFrame) -> list[Group]:
 
 
 def main_group(frame: pd.DataFrame) -> Group | None:
-    """The group that figures show: of those at `best` with a worst case the one with most runs, the first of equals.
+    """The group that figures show: of those at `best` with a worst case the one with most runs.
 
-    Without any at `best` it is the largest of those at `external`, as in some published tables.
+    Of equals it is the first with averaged weights, else the first. Without any at `best` it is the largest of those at
+    `external`, as in some published tables.
     """
     whole = [group for group in groups(frame) if group.rows["worst_case_acc"].notna().all()]
     best, external = ([group for group in whole if group.checkpoint == which] for which in ("best", "external"))
-    return max(best or external, key=lambda group: len(group.rows), default=None)
+    return max(best or external, key=lambda group: (len(group.rows), group.weights != "raw"), default=None)
 
 
 def only_group(frame: pd.DataFrame) -> Group:

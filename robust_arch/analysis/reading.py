@@ -6,15 +6,17 @@ import logging
 from collections.abc import Hashable, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from robust_arch.architectures import ArchSpec, Cost, cost, named_spec
 from robust_arch.errors import InputError, invalid
 from robust_arch.runs import COLUMNS, StudyFolder, load_study, to_frame
 from robust_arch.runs.fields import MisfitError
 from robust_arch.runs.rows import read_table, results_row
+
+if TYPE_CHECKING:  # rows are read without torch, which architectures import
+    from robust_arch.architectures import ArchSpec, Cost
 
 log = logging.getLogger(__name__)
 
@@ -76,6 +78,8 @@ def spec_of(row: Mapping[Hashable, Any]) -> ArchSpec:
 
 @cache
 def _spec(arch: str, family: str, depths: str, widths: str) -> ArchSpec:
+    from robust_arch.architectures import named_spec
+
     try:
         return named_spec(arch)
     except InputError:  # a custom name: the other columns describe the architecture
@@ -84,4 +88,6 @@ def _spec(arch: str, family: str, depths: str, widths: str) -> ArchSpec:
 
 @cache
 def _cost(spec: ArchSpec) -> Cost:
+    from robust_arch.architectures import cost
+
     return cost(spec)

@@ -58,6 +58,7 @@ class Extras:
         numbers: architecture to its number in the figures.
         stage_shares: run_id to the stages' shares of their parameters, in [0, 1].
         best_val: run_id to robust accuracy in percent on held-out images.
+        best_weights: run_id to the weights that have it, raw if it is missing.
         n_val: number of held-out images.
         selected: the run_id to mark.
     """
@@ -65,8 +66,17 @@ class Extras:
     numbers: Mapping[str, int] = field(default_factory=dict)
     stage_shares: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     best_val: Mapping[str, float] = field(default_factory=dict)
+    best_weights: Mapping[str, str] = field(default_factory=dict)
     n_val: int | None = None
     selected: str | None = None
+
+    def was_held_out(self, row: Mapping[Hashable, Any]) -> bool:
+        """Whether a row is of the epoch and weights that held-out images selected."""
+        return bool(row["checkpoint"] == "best" and row["weights"] == self.best_weights.get(str(row["run_id"]), "raw"))
+
+    def is_marked(self, row: Mapping[Hashable, Any]) -> bool:
+        """Whether a row is the selected one."""
+        return row["run_id"] == self.selected and self.was_held_out(row)
 
 
 def accuracy_cell(value: Any, n: float) -> Cell:
@@ -104,6 +114,7 @@ def columns(frame: pd.DataFrame, extras: Extras) -> list[Column]:
         *([last] if extras.stage_shares else []),
         _number_column("seed", "seed"),
         text_column("checkpoint", "checkpoint"),
+        *([text_column("weights", "weights")] if (frame["weights"].dropna() != "raw").any() else []),
         _number_column("test images", "n_test"),
         *([_held_out(extras)] if extras.best_val else []),
         *(_share_column(accuracy_heading(name), name) for name in accuracy_columns(frame)),
@@ -128,7 +139,7 @@ def _held_out(extras: Extras) -> Column:
     heading = f"held-out robust (%, n = {n or 'unrecorded'})"
 
     def value(row: Row) -> float | None:
-        return extras.best_val.get(str(row["run_id"])) if row["checkpoint"] == "best" else None
+        return extras.best_val.get(str(row["run_id"])) if extras.was_held_out(row) else None
 
     return Column(heading, lambda row: accuracy_cell(value(row), n) if n else Cell(number(value(row), 1)), value)
 

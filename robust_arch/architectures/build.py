@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from robust_arch.architectures.cost import check_task
+from robust_arch.architectures.custom import AnyArch, CustomArch
 from robust_arch.architectures.family import ImageShape, get_family
 from robust_arch.architectures.initialisation import initialise
-from robust_arch.architectures.spec import ArchSpec
 from robust_arch.errors import invalid
 
 
@@ -29,21 +29,40 @@ class Normalize(nn.Module):
 
 
 class Classifier(nn.Module):
-    """Normalisation, then the family's network: images (B, C, H, W) in [0, 1] to logits (B, K)."""
+    """Normalisation, then the network: images (B, C, H, W) in [0, 1] to logits (B, K).
 
-    def __init__(self, normalize: Normalize, network: nn.Module) -> None:
+    layout: the memory format of its weights: channels last, in which convolutions are fastest, or contiguous, for a
+    network that needs contiguous images too.
+    """
+
+    def __init__(
+        self, normalize: Normalize, network: nn.Module, layout: torch.memory_format = torch.channels_last
+    ) -> None:
         super().__init__()
         self.normalize = normalize
         self.network = network
+        self.layout = layout
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (B, C, H, W) in [0, 1]. Returns logits (B, K)."""
-        logits: Tensor = self.network(self.normalize(x))
+        logits: Tensor = self.network(self.laid_out(self.normalize(x)))
         return logits
+
+    def laid_out(self, x: Tensor) -> Tensor:
+        """Images in the layout that the network needs. x: (B, C, H, W)."""
+        if self.layout == torch.channels_last:
+            return x
+        return x.clone(memory_format=torch.contiguous_format)  # `contiguous` keeps the strides of a single channel
+
+
+def weight_layout(net: nn.Module) -> torch.memory_format:
+    """The memory format of a network's weights: channels last, unless the network names one."""
+    layout: torch.memory_format = getattr(net, "layout", torch.channels_last)
+    return layout
 
 
 def build(
-    spec: ArchSpec,
+    spec: AnyArch,
     num_classes: int = 10,
     image_shape: ImageShape = (3, 32, 32),
     *,
@@ -57,8 +76,7 @@ def build(
     seed: initialises from this seed and leaves torch's global random state as it was; None draws from that state.
     """
     check_task(num_classes, image_shape)
-    family, channels = get_family(spec.family), image_shape[0]
-    family.check_image(spec, image_shape)
+    channels = image_shape[0]
     mean = [0.0] * channels if mean is None else mean
     std = [1.0] * channels if std is None else std
     for key, values in (("mean", mean), ("std", std)):
@@ -70,6 +88,10 @@ def build(
     with torch.random.fork_rng(devices=list(gpus), enabled=seed is not None):
         if seed is not None:
             torch.manual_seed(seed)
+        if isinstance(spec, CustomArch):
+            return Classifier(Normalize(mean, std), *spec.build(num_classes, image_shape))
+        family = get_family(spec.family)
+        family.check_image(spec, image_shape)
         network = family.build(spec, num_classes, channels)
         initialise(network, spec.initialisation)
     return Classifier(Normalize(mean, std), network)

@@ -1,9 +1,10 @@
-"""What an architecture costs, in closed form: no model is built."""
+"""What an architecture costs: in closed form, without building it, or counted for a network of the user's own."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from robust_arch.architectures.custom import AnyArch, CustomArch, measured
 from robust_arch.architectures.family import CostTerms, ImageShape, family_of, get_family
 from robust_arch.architectures.spec import ArchSpec
 from robust_arch.errors import invalid
@@ -13,7 +14,8 @@ from robust_arch.errors import invalid
 class Cost:
     """Parameters (all trainable numbers) and multiply-accumulates per image, in total and by stage.
 
-    MACs count convolutions and linear layers; no BatchNorm, no activation, no bias.
+    MACs count convolutions and linear layers; no BatchNorm, no activation, no bias. A network of the user's own has no
+    stages; `CustomArch.measure` counts it.
     """
 
     params: int
@@ -48,9 +50,11 @@ def cost_terms(
     return family_of(template).cost_terms(depths, widths, template.stem_width, num_classes, image_shape)
 
 
-def cost(spec: ArchSpec, num_classes: int = 10, image_shape: ImageShape = (3, 32, 32)) -> Cost:
+def cost(spec: AnyArch, num_classes: int = 10, image_shape: ImageShape = (3, 32, 32)) -> Cost:
     """The cost of `spec` on images of `image_shape` (C, H, W) in `num_classes` classes."""
     check_task(num_classes, image_shape)
+    if isinstance(spec, CustomArch):
+        return Cost(*measured(spec, num_classes, image_shape), (), ())
     get_family(spec.family).check_image(spec, image_shape)
     terms = cost_terms(spec, spec.depths, spec.widths, num_classes, image_shape)
     return Cost(
@@ -58,12 +62,14 @@ def cost(spec: ArchSpec, num_classes: int = 10, image_shape: ImageShape = (3, 32
     )
 
 
-def activation_bytes(spec: ArchSpec, image_shape: ImageShape = (3, 32, 32)) -> int | None:
+def activation_bytes(spec: AnyArch, image_shape: ImageShape = (3, 32, 32)) -> int | None:
     """Bytes per image that one forward pass in training keeps for the backward pass, in float32.
 
     None where they are not available for the family. `Family.kept_activations` defines what counts; an objective of
     two forward passes keeps twice as much. image_shape: (C, H, W).
     """
     check_task(2, image_shape)
+    if isinstance(spec, CustomArch):
+        return None
     kept = get_family(spec.family).kept_activations(spec, image_shape)
     return None if kept is None else 4 * kept

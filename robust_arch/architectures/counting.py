@@ -55,6 +55,16 @@ def strided(size: Size, stride: int) -> Size:
     return size if stride == 1 else halved(size)
 
 
+def pixels(size: Size) -> int:
+    """Positions of a feature map."""
+    return size[0] * size[1]
+
+
+def same_padded(size: Size) -> Size:
+    """The size after `SamePadding`."""
+    return size[0] + 1 + size[0] % 2, size[1] + 1 + size[1] % 2
+
+
 def at_least_one(number: Any) -> Any:
     """The number, or 1 where it is smaller; of integers or arrays."""
     return np.maximum(number, 1) if isinstance(number, np.ndarray) else max(number, 1)

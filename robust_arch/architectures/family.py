@@ -5,8 +5,8 @@ import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import dataclass, field
+from functools import cache, partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from robust_arch.architectures import families
 from robust_arch.architectures.options import Options
-from robust_arch.errors import invalid
+from robust_arch.errors import InputError, invalid
 
 if TYPE_CHECKING:
     from robust_arch.architectures.spec import ArchSpec
@@ -68,15 +68,30 @@ class KeyNames:
 
     Attributes:
         published: from one of our state-dict keys to its name in the layout.
-        unused: prefixes of keys that the layout's code also saves, although its network never uses them.
+        reads_spec: whether `published` takes the architecture too, as `spec`.
+        unused: prefixes of keys that the layout's code also saves, although its network does not use them here.
+        stem: our key of the first convolution, whose input channels are those of the images.
+        as_convolutions: ends of our keys of linear layers that the layout saves as 1x1 convolutions.
+        options: the values that the layout's code has of options that change the function, but no shape of a weight.
     """
 
-    published: Callable[[str], str]
+    published: Callable[..., str]
+    reads_spec: bool = False
     unused: tuple[str, ...] = ()
+    stem: str = "stem.weight"
+    as_convolutions: tuple[str, ...] = ()
+    options: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
 
-    def __call__(self, key: str) -> str:
-        """The published name of one of our keys."""
-        return self.published(key)
+    def of(self, spec: "ArchSpec") -> Callable[[str], str]:
+        """From one of our keys of this architecture to its name in the layout."""
+        return partial(self.published, spec=spec) if self.reads_spec else self.published
+
+    def misfit(self, options: Options) -> InputError | None:
+        """The error about an option of the architecture that the layout's code does not have, or None."""
+        for key, allowed in self.options.items():
+            if (value := getattr(options, key)) not in allowed:
+                return invalid(f"arch.options.{key}", value, f"{' or '.join(allowed)}, as files of this layout have")
+        return None
 
 
 class StagedNetwork(nn.Module):
@@ -125,8 +140,7 @@ class Family(ABC):
 
     Attributes:
         published_keys: layouts of published checkpoints by name, the usual one first, for the keys of `build`'s state
-            dict; by default none. Reading a published file takes the number of channels from the first convolution
-            `stem` and the number of classes from the last linear layer `fc`.
+            dict; by default none. Reading a published file takes the number of classes from the last linear layer `fc`.
         options: the settings that only this family has; by default none.
         template: the architecture whose settings other than depths and widths `cost_terms` counts; None for the
             defaults of all settings. `family_of` sets it.
@@ -195,15 +209,6 @@ class StagedFamily(Family):
             raise invalid("arch.depths", spec.depths, f"{len(self.strides)} stages, as family {spec.family} has")
         if spec.dropout and not self.has_dropout:
             raise invalid("arch.dropout", spec.dropout, f"0, as family {spec.family} has no dropout")
-
-    def pixels(self, image_shape: ImageShape) -> tuple[int, ...]:
-        """Positions of the feature map before the stages and after each of them, where the stem has stride 1."""
-        _, height, width = image_shape
-        pixels = [height * width]
-        for stride in self.strides:
-            height, width = -(-height // stride), -(-width // stride)
-            pixels.append(height * width)
-        return tuple(pixels)
 
 
 def family_names() -> list[str]:

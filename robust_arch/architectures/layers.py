@@ -66,6 +66,11 @@ def activation_copies(name: str) -> int:
     return {"relu": 1, "psilu": 3}.get(name, 2)
 
 
+def activation_only(name: str) -> int:
+    """How many tensors of its own size the backward pass of an activation alone keeps, before no convolution."""
+    return max(1, activation_copies(name) - 1)
+
+
 def activation_lipschitz(activation: Activation) -> float:
     """The Lipschitz constant of what `make_activation` returns; KeyError for another function."""
     if isinstance(activation, nn.PReLU):
@@ -88,6 +93,17 @@ class GlobalAveragePool(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """x: (B, C, H, W)."""
         return torch.mean(x, dim=(2, 3))
+
+
+class SamePadding(nn.Module):
+    """The zeros before a 3x3 convolution at stride 2 as TensorFlow adds them: one row and one column at the end.
+
+    Odd sizes get them at the beginning too. (B, C, H, W) to (B, C, H + 1 + H % 2, W + 1 + W % 2).
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: (B, C, H, W)."""
+        return F.pad(x, (x.shape[3] % 2, 1, x.shape[2] % 2, 1))
 
 
 class SqueezeExcitation(nn.Module):

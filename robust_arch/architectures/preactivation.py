@@ -8,13 +8,16 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from robust_arch.architectures.counting import Count, Size, convolution, linear, norm, rounded
+from robust_arch.architectures.counting import Count, Size, convolution, linear, norm, pixels, rounded, same_padded
 from robust_arch.architectures.family import BoundedNetwork, StagedNetwork
 from robust_arch.architectures.initialisation import initialise_convolutions
 from robust_arch.architectures.layers import (
     GlobalAveragePool,
+    SamePadding,
     SqueezeExcitation,
+    activation_copies,
     activation_lipschitz,
+    activation_only,
     activation_params,
     make_activation,
     stage_bounds,
@@ -34,12 +37,22 @@ class BlockSettings:
         se_ratio: channels of the squeeze-excitation at the end of the branch, as a part of the block's output; 0 for
             none.
         raw_shortcut: where the width does not change but the stride is 2, the shortcut starts from raw x.
+        same_padding: whether 3x3 convolutions at stride 2 are padded by `SamePadding`, or by one on each side.
     """
 
     activation: str = "relu"
     dropout: float = 0.0
     se_ratio: float = 0.0
     raw_shortcut: bool = False
+    same_padding: bool = False
+
+    def pads_same(self, stride: int) -> bool:
+        """Whether a 3x3 convolution of this stride is behind a `SamePadding`."""
+        return self.same_padding and stride == 2
+
+    def shortcut_is_activated(self, c_in: Any, c_out: Any, stride: int) -> bool:
+        """Whether the shortcut is a projection of act(BN(x))."""
+        return bool(c_in != c_out or (stride != 1 and not self.raw_shortcut))
 
 
 class _PreActBlock(ResidualBlock):
@@ -53,7 +66,7 @@ class _PreActBlock(ResidualBlock):
     def add_shortcut(self, c_in: int, c_out: int, stride: int, settings: BlockSettings) -> None:
         """Add shortcut and squeeze-excitation; after the branch, as the order decides which weights a seed draws."""
         projects = c_in != c_out or stride != 1
-        self.shortcut_is_activated = projects and not (c_in == c_out and settings.raw_shortcut)
+        self.shortcut_is_activated = settings.shortcut_is_activated(c_in, c_out, stride)
         self.shortcut = nn.Conv2d(c_in, c_out, 1, stride, bias=False) if projects else nn.Identity()
         has_se = settings.se_ratio > 0
         self.se = SqueezeExcitation(c_out, rounded(settings.se_ratio * c_out)) if has_se else nn.Sequential()
@@ -94,6 +107,34 @@ def _common_count(c_in: Any, c_out: Any, stride: int, after: Size, settings: Blo
     return count
 
 
+def _strided_convolution(c_in: int, width: int, stride: int, settings: BlockSettings) -> tuple[nn.Module, nn.Conv2d]:
+    """A 3x3 convolution, and what pads its input."""
+    same = settings.pads_same(stride)
+    convolution = nn.Conv2d(c_in, width, 3, stride, padding=0 if same else 1, bias=False)
+    return SamePadding() if same else nn.Identity(), convolution
+
+
+def _kept_before_stride(
+    channels: int, stride: int, before: Size, settings: BlockSettings, *, is_read_twice: bool = False
+) -> int:
+    """Kept by BN, act, padding and a strided 3x3 convolution. is_read_twice: whether another layer reads act(BN(x))."""
+    copies = activation_copies(settings.activation)
+    if not settings.pads_same(stride):
+        return (1 + copies) * channels * pixels(before)
+    alone = copies if is_read_twice else activation_only(settings.activation)
+    return channels * ((1 + alone) * pixels(before) + pixels(same_padded(before)))
+
+
+def _kept_at_end(c_in: int, c_out: int, after: Size, settings: BlockSettings) -> int:
+    """Kept by BN, act and dropout before the last convolution of a branch from `c_in`, and by squeeze-excitation."""
+    copies = activation_copies(settings.activation)
+    # with dropout its mask, and what the convolution then keeps
+    kept = (2 + max(copies, 2) if settings.dropout else 1 + copies) * c_in * pixels(after)
+    if settings.se_ratio:
+        kept += c_out * pixels(after) + 2 * c_out + int(rounded(settings.se_ratio * c_out))
+    return kept
+
+
 class BasicBlock(_PreActBlock):
     """BN-act-conv3x3-BN-act-[dropout]-conv3x3-[SE] plus shortcut."""
 
@@ -101,7 +142,7 @@ class BasicBlock(_PreActBlock):
 
     def __init__(self, c_in: int, width: int, stride: int, settings: BlockSettings) -> None:
         super().__init__(c_in, width, stride, settings)
-        self.conv1 = nn.Conv2d(c_in, width, 3, stride, padding=1, bias=False)
+        self.padding, self.conv1 = _strided_convolution(c_in, width, stride, settings)
         self.activation2 = make_activation(settings.activation)
         self.bn2 = nn.BatchNorm2d(width)
         self.dropout = nn.Dropout(settings.dropout)
@@ -110,7 +151,7 @@ class BasicBlock(_PreActBlock):
 
     def branch(self, activated: Tensor) -> Tensor:
         """What is added to the shortcut, from act(BN(x))."""
-        hidden = self.activation2(self.bn2(self.conv1(activated)))
+        hidden = self.activation2(self.bn2(self.conv1(self.padding(activated))))
         out: Tensor = self.conv2(self.dropout(hidden))
         return out
 
@@ -126,6 +167,13 @@ class BasicBlock(_PreActBlock):
         layers += Count(2 * activation_params(settings.activation))
         return _common_count(c_in, width, stride, after, settings) + layers
 
+    @classmethod
+    def kept(cls, c_in: int, width: int, stride: int, before: Size, after: Size, settings: BlockSettings) -> int:
+        """Numbers per image kept for the backward pass."""
+        is_read_twice = settings.shortcut_is_activated(c_in, width, stride)
+        entering = _kept_before_stride(c_in, stride, before, settings, is_read_twice=is_read_twice)
+        return entering + _kept_at_end(width, width, after, settings)
+
 
 class BottleneckBlock(_PreActBlock):
     """BN-act-conv1x1-BN-act-conv3x3-BN-act-[dropout]-conv1x1-[SE] plus shortcut.
@@ -140,7 +188,7 @@ class BottleneckBlock(_PreActBlock):
         self.conv1 = nn.Conv2d(c_in, width, 1, bias=False)
         self.activation2 = make_activation(settings.activation)
         self.bn2 = nn.BatchNorm2d(width)
-        self.conv2 = nn.Conv2d(width, width, 3, stride, padding=1, bias=False)
+        self.padding, self.conv2 = _strided_convolution(width, width, stride, settings)
         self.activation3 = make_activation(settings.activation)
         self.bn3 = nn.BatchNorm2d(width)
         self.dropout = nn.Dropout(settings.dropout)
@@ -150,7 +198,7 @@ class BottleneckBlock(_PreActBlock):
     def branch(self, activated: Tensor) -> Tensor:
         """What is added to the shortcut, from act(BN(x))."""
         hidden = self.activation2(self.bn2(self.conv1(activated)))
-        hidden = self.activation3(self.bn3(self.conv2(hidden)))
+        hidden = self.activation3(self.bn3(self.conv2(self.padding(hidden))))
         out: Tensor = self.conv3(self.dropout(hidden))
         return out
 
@@ -168,6 +216,13 @@ class BottleneckBlock(_PreActBlock):
         layers += norm(width) + convolution(width, c_out, 1, after)
         layers += Count(3 * activation_params(settings.activation))
         return _common_count(c_in, c_out, stride, after, settings) + layers
+
+    @classmethod
+    def kept(cls, c_in: int, width: int, stride: int, before: Size, after: Size, settings: BlockSettings) -> int:
+        """Numbers per image kept for the backward pass."""
+        entering = (1 + activation_copies(settings.activation)) * c_in * pixels(before)
+        inside = _kept_before_stride(width, stride, before, settings)
+        return entering + inside + _kept_at_end(width, cls.expansion * width, after, settings)
 
 
 BLOCKS: dict[str, type[ResidualBlock]] = {"basic": BasicBlock, "bottleneck": BottleneckBlock}
@@ -213,6 +268,12 @@ class PreActFamily(ResidualFamily):
     @abstractmethod
     def is_bounded(self, spec: ArchSpec) -> bool:
         """Whether the network has Lipschitz bounds in closed form."""
+
+    def kept_outside(self, spec: ArchSpec, stem: Size, last: tuple[int, Size]) -> int:
+        """The input of the stem's pooling; BatchNorm's input and what the activation keeps at the end."""
+        c_last, size = last
+        pooled = spec.stem_width * pixels(stem) if self.stem(spec) == "imagenet" else 0
+        return pooled + (1 + activation_only(spec.activation)) * c_last * pixels(size)
 
     def build(self, spec: ArchSpec, num_classes: int, channels: int) -> nn.Module:
         """A freshly initialised network; draws from torch's global random state."""

@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from robust_arch.architectures.custom import TARGET, AnyArch, CustomArch
 from robust_arch.architectures.layers import ACTIVATIONS
 from robust_arch.architectures.options import option_text, option_value
 from robust_arch.architectures.spec import ArchSpec, numbers_of
@@ -20,7 +21,8 @@ class Presets(Mapping[str, ArchSpec]):
     @cached_property
     def _specs(self) -> dict[str, ArchSpec]:
         files = sorted((conf_dir() / "arch").glob("*.yaml"))
-        return {file.stem: ArchSpec.from_dict(yaml.safe_load(file.read_text())) for file in files}
+        found = {file.stem: yaml.safe_load(file.read_text()) for file in files}
+        return {name: ArchSpec.from_dict(values) for name, values in found.items() if TARGET not in values}
 
     def __getitem__(self, name: str) -> ArchSpec:
         if name not in self._specs:
@@ -50,11 +52,14 @@ _NAME = re.compile(
 _OPTION = re.compile(r"-(?=\w+=)")
 
 
-def arch_name(spec: ArchSpec) -> str:
+def arch_name(spec: AnyArch) -> str:
     """The preset's name if the spec equals one, else like `wide_resnet-d2-2-2-w16-32-64`.
 
-    Fields that differ from their defaults are appended, so that two specs never share a name.
+    Fields that differ from their defaults are appended, so that two specs never share a name. A network of the user's
+    own has its full name and its arguments, like `my_package.MyNet-width=32`.
     """
+    if isinstance(spec, CustomArch):
+        return spec.name
     for name, preset in PRESETS.items():
         if preset == spec:
             return name

@@ -7,11 +7,11 @@ from typing import Any, ClassVar
 
 from torch import nn
 
-from robust_arch.architectures.counting import Count, Size, cost_terms_of, linear, norm, strided
+from robust_arch.architectures.counting import Count, Size, cost_terms_of, halved, linear, norm, pixels, strided
 from robust_arch.architectures.family import CostTerms, ImageShape, StagedFamily
 from robust_arch.architectures.layers import activation_params
 from robust_arch.architectures.spec import ArchSpec
-from robust_arch.architectures.stems import StemOptions, stem_count
+from robust_arch.architectures.stems import StemOptions, stem_count, stem_kept
 
 
 class ResidualBlock(nn.Module, ABC):
@@ -26,6 +26,11 @@ class ResidualBlock(nn.Module, ABC):
     @abstractmethod
     def count(cls, c_in: Any, width: Any, stride: int, before: Size, after: Size, settings: Any) -> Count:
         """Its cost on feature maps of these sizes before and after the stride."""
+
+    @classmethod
+    @abstractmethod
+    def kept(cls, c_in: int, width: int, stride: int, before: Size, after: Size, settings: Any) -> int:
+        """Numbers per image that it keeps for the backward pass; `ResidualFamily.kept_activations` adds them up."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +60,12 @@ class Stage:
         rest: Count = self.block.count(self.channels, self.width, 1, after, after, self.settings) * (self.depth - 1)
         return first + rest
 
+    def kept(self, c_in: int, before: Size, after: Size) -> int:
+        """Numbers per image that the blocks keep for the backward pass."""
+        first = self.block.kept(c_in, self.width, self.stride, before, after, self.settings)
+        rest = self.block.kept(self.channels, self.width, 1, after, after, self.settings) * (self.depth - 1)
+        return int(first + rest)
+
 
 def staged(stages: Sequence[Stage], c_in: int) -> nn.Sequential:
     """The blocks of all stages, from `c_in` channels."""
@@ -82,6 +93,28 @@ class ResidualFamily(StagedFamily):
     def stem(self, spec: ArchSpec) -> str:
         """Which of STEMS the network has."""
         return self.options.read(spec.options).stem
+
+    @abstractmethod
+    def kept_outside(self, spec: ArchSpec, stem: Size, last: tuple[int, Size]) -> int:
+        """Numbers per image kept between image and stages, and between stages and pooled features.
+
+        stem: size after the stem's convolution. last: channels and size after the last stage.
+        """
+
+    def kept_activations(self, spec: ArchSpec, image_shape: ImageShape) -> int:
+        """Numbers per image kept for the backward pass, from the layers' shapes."""
+        channels, *sides = image_shape
+        size = sides[0], sides[1]
+        stem = self.stem(spec)
+        convolved = size if stem == "cifar" else halved(size)
+        by_pooling, after = stem_kept(stem, spec.stem_width, size)
+        kept = channels * pixels(size) + by_pooling
+        c_in = spec.stem_width
+        for stage in self.plan(spec, spec.depths, spec.widths):
+            before, after = after, strided(after, stage.stride)
+            kept += stage.kept(c_in, before, after)
+            c_in = stage.channels
+        return kept + self.kept_outside(spec, convolved, (c_in, after)) + c_in
 
     def validate(self, spec: ArchSpec) -> None:
         """As for every `StagedFamily`; the options must fit together."""

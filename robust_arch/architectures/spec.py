@@ -92,6 +92,11 @@ class ArchSpec:
         parts += [] if self.initialisation == "published" else [f"initialisation {self.initialisation}"]
         return ", ".join([*parts, *(f"{key} {option_text(value)}" for key, value in self.options)])
 
+    @property
+    def described(self) -> str:
+        """Family and sizes in words, for errors."""
+        return f"{self.family}, depths {self.depths}, widths {self.widths}, stem_width {self.stem_width}"
+
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types, every field; initialisation and options only where they are not the default."""
         values = {**asdict(self), "depths": list(self.depths), "widths": list(self.widths)}

@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import nn
 
-from robust_arch.architectures.counting import Count, Size, convolution, halved
+from robust_arch.architectures.counting import Count, Size, convolution, halved, pixels
 from robust_arch.architectures.options import Options, require_choice
 
 STEMS = ("cifar", "imagenet")
@@ -31,6 +31,14 @@ def stem_convolution(stem: str, channels: int, width: int) -> nn.Conv2d:
 def stem_pool(stem: str) -> nn.Module:
     """imagenet: the largest of 3x3 at stride 2; cifar: nothing."""
     return nn.MaxPool2d(3, 2, padding=1) if stem == "imagenet" else nn.Sequential()
+
+
+def stem_kept(stem: str, width: int, size: Size) -> tuple[int, Size]:
+    """Numbers per image that the pooling after a stem keeps beside its input, and the size after the stem."""
+    if stem == "imagenet":
+        pooled = halved(halved(size))
+        return 2 * width * pixels(pooled), pooled  # the place of each maximum, an integer of 64 bits
+    return 0, size
 
 
 def stem_count(stem: str, channels: int, width: Any, size: Size) -> tuple[Count, Size]:

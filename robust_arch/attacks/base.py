@@ -46,8 +46,11 @@ def _labels_checked(net: nn.Module, y: Tensor) -> Iterator[None]:
 
     def look(module: nn.Module, inputs: tuple[Tensor, ...], logits: Tensor) -> None:  # noqa: ARG001
         hook.remove()
-        if int(y.max()) >= logits.shape[1]:
-            raise invalid("y", int(y.max()), f"labels below the number of classes, {logits.shape[1]}")
+        classes = logits.shape[1]
+        if y.ndim == 2 and y.shape[1] != classes:
+            raise invalid("y", tuple(y.shape), f"one probability per class, of which there are {classes}")
+        if int(y.max()) >= classes:
+            raise invalid("y", int(y.max()), f"labels below the number of classes, {classes}")
 
     hook = net.register_forward_hook(look)
     try:
@@ -93,6 +96,11 @@ class Attackable(Protocol):
         """That form, with the current weights. x: the images to come, (B, C, H, W) in [0, 1]."""
 
 
+def other_form(net: nn.Module, x: Tensor) -> nn.Module:
+    """The form of an `Attackable` that attacks see; any other network itself. x: the images to come."""
+    return net.attacked(x) if isinstance(net, Attackable) else net
+
+
 class Attack(ABC):
     """An attack: a subclass implements `run`; the call around it gives the guarantees.
 
@@ -103,7 +111,10 @@ class Attack(ABC):
     """
 
     block_size: int | None = None
-    """Examples that one call must see together, for attacks whose result depends on it; else None."""
+    """Examples that one call must see together, for attacks whose result depends on it; else None.
+
+    Such an attack decides by itself when an image is misclassified, so `run` is given an `Attackable` as it is.
+    """
 
     @property
     def reach(self) -> Fraction:
@@ -114,6 +125,11 @@ class Attack(ABC):
     def min_classes(self) -> int:
         """Classes below which the attack is not defined."""
         return 2
+
+    @property
+    def takes_soft_labels(self) -> bool:
+        """Whether `y` may be probabilities (B, K), as training with mixed or smoothed labels needs."""
+        return False
 
     @property
     def implementation(self) -> str:
@@ -140,7 +156,7 @@ class Attack(ABC):
         Args:
             net: images (B, C, H, W) in [0, 1] to logits (B, K); an `Attackable` is attacked in its other form.
             x: clean images (B, C, H, W) in [0, 1], floating point.
-            y: labels (B,), int64.
+            y: labels (B,), int64; for an attack that takes soft labels also probabilities (B, K), floating point.
             threat: the norm ball.
             seed: with `index`, decides all randomness.
             index: (B,) positions of the examples in their data set, by default 0 to B - 1.
@@ -151,7 +167,7 @@ class Attack(ABC):
             FloatingPointError: if the network's gradients are not finite.
         """
         index = torch.arange(len(x), device=x.device) if index is None else index
-        _check_inputs(x, y, index, ranges=check)
+        _check_inputs(x, y, index, ranges=check, soft=self.takes_soft_labels)
         if not len(x):
             return x.detach().clone()
         # tensors made under inference_mode cannot carry gradients: clones made outside it can
@@ -164,7 +180,7 @@ class Attack(ABC):
             x, y, index = x.detach().clone(), y.detach().clone(), index.detach().clone()
             with torch.no_grad():
                 region = threat.scaled(self.reach).region(x)
-            attacked = net.attacked(x) if isinstance(net, Attackable) else net
+            attacked = other_form(net, x) if self.block_size is None else net
             with undisturbed(attacked), _labels_checked(attacked, y) if check else nullcontext():
                 x_adv = self.run(attacked, x, y, threat, seed, index).detach()
             if check and not bool(torch.isfinite(x_adv).all()):
@@ -172,17 +188,19 @@ class Attack(ABC):
             return region.project(x_adv)
 
 
-def _check_inputs(x: Tensor, y: Tensor, index: Tensor, *, ranges: bool) -> None:
+def _check_inputs(x: Tensor, y: Tensor, index: Tensor, *, ranges: bool, soft: bool) -> None:
     """Raise InputError for what `Attack.__call__` does not take; checking ranges waits for a GPU."""
     if x.ndim != 4 or x.dtype not in (torch.float32, torch.float64):
         raise invalid("x", (tuple(x.shape), str(x.dtype)), "float32 or float64 images of shape (B, C, H, W)")
-    if y.shape != x.shape[:1] or y.dtype != torch.int64:
-        raise invalid("y", (tuple(y.shape), str(y.dtype)), f"int64 labels of shape ({len(x)},)")
-    if index.shape != y.shape:
+    probabilities = soft and y.ndim == 2 and len(y) == len(x) and y.is_floating_point()
+    if not probabilities and (y.shape != x.shape[:1] or y.dtype != torch.int64):
+        allowed = f"int64 labels of shape ({len(x)},)" + f", or probabilities ({len(x)}, K)" * soft
+        raise invalid("y", (tuple(y.shape), str(y.dtype)), allowed)
+    if index.shape != x.shape[:1]:
         raise invalid("index", tuple(index.shape), f"one position per example, shape ({len(x)},)")
     if ranges and len(x):
         low, high = (float(bound) for bound in x.detach().aminmax())
         if not (low >= 0 and high <= 1):
             raise invalid("x", (low, high), "images in [0, 1]; normalisation belongs inside the network")
-        if int(y.min()) < 0:
-            raise invalid("y", int(y.min()), "labels of at least 0")
+        if (least := y.min().item()) < 0:
+            raise invalid("y", least, "labels of at least 0")

@@ -53,6 +53,11 @@ class PGD(Attack):
         """The most gradients computed per image, each of which takes a forward and a backward pass."""
         return self.steps * self.restarts
 
+    @property
+    def takes_soft_labels(self) -> bool:
+        """True for one attempt on a loss that takes them; which of several attempts is best needs a label."""
+        return self.restarts == 1 and getattr(self.loss, "takes_soft_labels", False)
+
     def run(self, net: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, seed: int, index: Tensor) -> Tensor:
         """All attempts, each from a start of its own."""
         x_adv = self._attempt(net, x, y, threat, randomness.example_keys(seed, index))

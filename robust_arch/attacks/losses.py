@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,10 @@ LogitLoss = Callable[[Tensor, int], Tensor]
 
 
 class AttackLoss(Protocol):
-    """Prepares a loss for one batch: whatever depends on fixed images is computed once, before the first step."""
+    """Prepares a loss for one batch: whatever depends on fixed images is computed once, before the first step.
+
+    A loss that also takes probabilities (B, K) for y has a class attribute `takes_soft_labels` that is True.
+    """
 
     def prepare(self, net: nn.Module, x: Tensor, y: Tensor, x_start: Tensor) -> LogitLoss:
         """The loss for clean images x and the projected start, both (B, C, H, W), and labels y (B,)."""
@@ -25,7 +28,9 @@ class AttackLoss(Protocol):
 
 @dataclass(frozen=True)
 class CrossEntropy:
-    """-log p_y(x')."""
+    """-log p_y(x'), or for soft labels t the sum over classes of -t_k log p_k(x')."""
+
+    takes_soft_labels: ClassVar[bool] = True
 
     def prepare(self, net: nn.Module, x: Tensor, y: Tensor, x_start: Tensor) -> LogitLoss:  # noqa: ARG002
         """Needs only the labels."""
@@ -45,7 +50,9 @@ def kl_divergence(logits_p: Tensor, logits_q: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class KLToClean:
-    """KL(p(x) || p(x')), the inner loss of TRADES (Zhang et al. 2019)."""
+    """KL(p(x) || p(x')), the inner loss of TRADES (Zhang et al. 2019); it does not use the labels."""
+
+    takes_soft_labels: ClassVar[bool] = True
 
     def prepare(self, net: nn.Module, x: Tensor, y: Tensor, x_start: Tensor) -> LogitLoss:  # noqa: ARG002
         """One forward pass on the clean images, without gradient."""

@@ -35,6 +35,11 @@ class NFGSM(Attack):
         """Noise and step together."""
         return Fraction(str(self.rel_noise)) + Fraction(str(self.rel_step_size))
 
+    @property
+    def takes_soft_labels(self) -> bool:
+        """True: it climbs cross-entropy."""
+        return True
+
     def run(self, net: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, seed: int, index: Tensor) -> Tensor:
         """The gradient is taken at the noisy image."""
         noise = threat.random_offset(randomness.example_keys(seed, index), tuple(x.shape[1:]))

@@ -8,9 +8,10 @@ import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
+if TYPE_CHECKING:
+    import numpy as np
 
 MOST_OUTCOMES = 2**26
 """Most bytes of a record's arrays: one per image and attack and 8 per image's index, enough for 2 million images."""
@@ -65,11 +66,13 @@ def read_json(path: Path | str) -> dict[str, Any] | None:
     return content if isinstance(content, dict) else None
 
 
-def read_arrays(path: Path, most: int = MOST_OUTCOMES) -> dict[str, np.ndarray] | None:
+def read_arrays(path: Path, most: int = MOST_OUTCOMES) -> "dict[str, np.ndarray] | None":
     """The arrays of an .npz, or None if the file is missing, damaged or too large; objects are never unpickled.
 
     most: bytes of all arrays together; they may be a thousand times larger than the compressed file.
     """
+    import numpy as np
+
     try:
         with np.load(path, allow_pickle=False) as arrays:
             if sum(entry.file_size for entry in arrays.zip.infolist()) > most:
@@ -79,7 +82,9 @@ def read_arrays(path: Path, most: int = MOST_OUTCOMES) -> dict[str, np.ndarray] 
         return None
 
 
-def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+def write_arrays(path: Path, arrays: "Mapping[str, np.ndarray]") -> None:
     """Write a compressed .npz."""
+    import numpy as np
+
     with replacing(path) as temporary, temporary.open("wb") as handle:
         np.savez_compressed(handle, allow_pickle=False, **arrays)

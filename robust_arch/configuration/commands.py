@@ -28,6 +28,16 @@ def require_one_study(words: Sequence[str]) -> None:
             raise invalid(key, value, "one study per command")
 
 
+def with_own_network(words: Sequence[str]) -> list[str]:
+    """The words of a command; with `arch._target_=...` they select `arch=custom`, and any `arch.<key>` is accepted."""
+    target = "arch._target_="
+    if not any(word.startswith(target) for word in words):
+        return list(words)
+    group = [] if any(word.startswith("arch=") for word in words) else ["arch=custom"]
+    arguments = {word for word in words if word.startswith("arch.") and not word.startswith(target)}
+    return [*group, *(f"++{word}" if word in arguments else word for word in words)]
+
+
 def overrides_last(words: Sequence[str]) -> list[str]:
     """The words of a command with its overrides after its options, as Hydra's parser needs them."""
 
@@ -44,7 +54,7 @@ def run_job(job: Callable[[DictConfig], Any], config: str) -> None:
     Raises:
         SystemExit: with status 1 and one line for what Hydra does not accept.
     """
-    sys.argv[1:] = overrides_last(sys.argv[1:])
+    sys.argv[1:] = overrides_last(with_own_network(sys.argv[1:]))
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises instead of printing a traceback of its own
     try:
         hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=config)(job)()

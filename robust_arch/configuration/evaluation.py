@@ -42,6 +42,8 @@ def read_evaluation(node: Any) -> EvaluationSettings:
     settings = {key: value for key, value in plain(node, "evaluate").items() if key not in NORMALISATION_KEYS}
     lists = {"attacks": settings.pop("attacks"), "cascade": settings.pop("cascade")}
     lists["checkpoints"] = settings.pop("checkpoints", ["best"])
+    weights = settings.pop("weights", None)
+    lists["weights"] = [weights] if isinstance(weights, str) else weights or []
     for key, values in lists.items():
         is_list = isinstance(values, list) and all(isinstance(value, str) for value in values)
         if not is_list or len(set(values)) != len(values):
@@ -51,6 +53,7 @@ def read_evaluation(node: Any) -> EvaluationSettings:
         attacks=tuple(read_attack(name) for name in lists["attacks"]),
         cascade=tuple(read_attack(name, "cascade") for name in lists["cascade"]),
         checkpoints=tuple(lists["checkpoints"]),
+        weights=None if weights is None else tuple(lists["weights"]),
         **settings,
     )
 

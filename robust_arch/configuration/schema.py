@@ -122,8 +122,8 @@ def _described(hint: Any) -> str:
 def _known(config: str) -> tuple[dict[str, frozenset[str]], frozenset[str]]:
     """The keys of conf/<config>.yaml, each with the keys of its group, and those of them that must be there.
 
-    Groups with a `_target_` have no keys here, as `require_accepted` checks them; `arch` and `logger` are checked where
-    they are read.
+    Groups with a `_target_`, like `recipe`, have no keys here, as `require_accepted` checks them; `arch` and `logger`
+    are checked where they are read.
     """
 
     def read(name: str) -> dict[str, Any]:
@@ -133,7 +133,7 @@ def _known(config: str) -> tuple[dict[str, frozenset[str]], frozenset[str]]:
     content = read(config)
     chosen = {name: choice for each in content["defaults"] if isinstance(each, dict) for name, choice in each.items()}
     names = {name for name in {*content, *chosen} if " " not in name} - {"defaults", "hydra", "scale"}
-    groups = {name for name in names - {"arch"} if isinstance(content.get(name), dict)}
+    groups = {name for name in names - {"arch", "recipe"} if isinstance(content.get(name), dict)}
     known: dict[str, frozenset[str]] = {name: frozenset(content[name] if name in groups else ()) for name in names}
     for name in {"evaluate", "search"} & names:
         known[name] |= frozenset(read(f"{name}/{chosen[name]}"))
@@ -160,6 +160,8 @@ def refused(error: Exception) -> InputError:
             place, _, name = str(cause.full_key).rpartition(".")
             if place == "arch.options":
                 return InputError(f"{place}.{name}: the preset does not set it; add it as +{place}.{name}=...")
+            if (place, name) == ("recipe", "averaging"):
+                return InputError("recipe.averaging: not set; choose one first, with recipe/averaging=ema or swa")
             try:
                 require_keys([name], place, map(str, cause.parent_node))
             except InputError as found:

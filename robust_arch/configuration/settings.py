@@ -1,8 +1,9 @@
 """The settings of one run: Hydra's configuration in, checked objects out."""
 
 import shlex
+import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -11,19 +12,20 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from robust_arch.architectures import ArchSpec
+from robust_arch.architectures import AnyArch, ArchSpec, CustomArch
+from robust_arch.architectures.custom import TARGET
 from robust_arch.attacks import Attack, ThreatModel
 from robust_arch.attacks.base import require_inside
 from robust_arch.common.identity import describe, short_hash
 from robust_arch.configuration.evaluation import read_evaluation, read_threat
 from robust_arch.configuration.nodes import built, instantiate, known_keys, plain
-from robust_arch.configuration.schema import require_known
+from robust_arch.configuration.schema import require_accepted, require_known, require_types
 from robust_arch.data import Dataset
+from robust_arch.data.extra import ExtraData
 from robust_arch.errors import InputError, invalid, require_choice, require_flag, require_integer, require_name
 from robust_arch.evaluation import EvaluationSettings
 from robust_arch.objectives import Objective
-from robust_arch.training.fit import require_equal_shares
-from robust_arch.training.recipe import Recipe
+from robust_arch.training.recipe import Recipe, require_equal_shares
 from robust_arch.training.settings import TrainerSettings
 
 
@@ -46,14 +48,16 @@ class Settings:
     """Everything one run needs, as checked objects.
 
     Attributes:
+        extra: Images that are mixed into the training batches, if any.
         launcher: The launcher of the sweep that started it, for the record.
         planned: Whether a sweeper of this package started it, which rebuilds results.csv at its end.
         resolved: The configuration as plain data, for the record.
         command: The command of this run, for the record.
     """
 
-    spec: ArchSpec
+    spec: AnyArch
     dataset: Dataset
+    extra: ExtraData | None
     threat: ThreatModel
     objective: Objective
     recipe: Recipe
@@ -77,6 +81,12 @@ class Settings:
         """results/<study>."""
         return self.results_dir / self.study
 
+    @property
+    def recipe_label(self) -> str:
+        """The recipe's label and, with extra data, that and its share of each batch: `huang2021_500k+ti_500k@0.5`."""
+        extra = self.extra
+        return self.recipe.label if extra is None else f"{self.recipe.label}+{extra.label}@{extra.fraction:g}"
+
     def run_id(self, training_fingerprint: str) -> str:
         """Hash of what determines the training; threads, accelerator, paths, launcher and logger do not."""
         names = ("threat", "objective", "recipe", "selection")
@@ -85,7 +95,9 @@ class Settings:
         del identity["recipe"]["epochs"]  # a default of trainer.max_epochs
         for key in ("limit_train_batches", "precision", "devices"):
             identity[key] = getattr(self.trainer, key)
-        data = {"name": self.dataset.name, "fingerprint": training_fingerprint}
+        data: dict[str, Any] = {"name": self.dataset.name, "fingerprint": training_fingerprint}
+        if self.extra is not None:  # its fingerprint is a part of the training fingerprint
+            data["extra"] = {"name": self.extra.name, "fraction": self.extra.fraction}
         return short_hash({**identity, "data": data, "epochs": self.trainer.max_epochs, "seed": self.seed})
 
 
@@ -110,6 +122,7 @@ def read_settings(cfg: DictConfig) -> Settings:
     trainer = built(cfg.trainer, "trainer", TrainerSettings)
     recipe = built(cfg.recipe, "recipe", Recipe)
     require_equal_shares(recipe, trainer.devices)
+    recipe.require_fits(objective.for_network(spec), trainer.max_epochs)
     try:  # the optimizer's own checks, of rates and the like, come before any work
         recipe.optimizer([torch.nn.Parameter(torch.zeros(1))])
     except (TypeError, ValueError) as error:
@@ -117,6 +130,7 @@ def read_settings(cfg: DictConfig) -> Settings:
     return Settings(
         spec=spec,
         dataset=built(cfg.data, "data", Dataset),
+        extra=None if cfg.extra is None else built(cfg.extra, "extra", ExtraData),
         threat=threat,
         objective=objective,
         recipe=recipe,
@@ -141,7 +155,9 @@ def _refuse_study_without_sweep(hydra: Any) -> None:
     """Raise InputError if a study is named without `-m`: it would train its template alone, into its folder."""
     study = hydra.runtime.choices.get("study")
     # the recorded command of one run of a study names its architecture as well
-    member = any(item.startswith(("arch.depths=", "search.allocation.")) for item in hydra.overrides.task)
+    member = any(
+        item.startswith(("arch.depths=", "arch._target_=", "search.allocation.")) for item in hydra.overrides.task
+    )
     if study not in (None, "null") and not member:
         raise InputError(
             f"study = {study!r}: a study is a sweep; run the command with -m (python -m robust_arch.train -m ...)"
@@ -169,9 +185,39 @@ def _config_dir(hydra: Any) -> list[str]:
     return words
 
 
-def read_spec(node: DictConfig) -> ArchSpec:
-    """The group `arch`."""
-    return ArchSpec.from_dict(plain(node, "arch"))
+def read_spec(node: DictConfig) -> AnyArch:
+    """The group `arch`; null stands for the default of a field of `ArchSpec` that has one."""
+    content = plain(node, "arch")
+    if TARGET in content:
+        return read_custom(content)
+    optional = {each.name for each in fields(ArchSpec) if each.default is not MISSING}
+    return ArchSpec.from_dict(
+        {key: value for key, value in content.items() if value is not None or key not in optional}
+    )
+
+
+def read_custom(content: Mapping[str, Any]) -> CustomArch:
+    """The network of the user's own in the group `arch`; its module is imported, also from the current folder.
+
+    Null values of fields of `ArchSpec` are left out: they are in `conf`.
+    """
+    names = {each.name for each in fields(ArchSpec)}
+    values = {key: value for key, value in content.items() if value is not None or key not in names}
+    if not {"", str(Path.cwd())} & set(sys.path):  # `python -m` adds the current folder, an installed command does not
+        sys.path.append(str(Path.cwd()))
+    require_accepted(values, "arch")
+    require_types(values, "arch")
+    return CustomArch.from_dict(values)
+
+
+def custom_from(words: Sequence[str]) -> CustomArch:
+    """The network of the user's own that overrides like `arch._target_=my_package.MyNet` name, and nothing else."""
+    content = plain(OmegaConf.from_dotlist(list(words)), "arch")
+    if set(content) != {"arch"} or not isinstance(content["arch"], dict) or TARGET not in content["arch"]:
+        raise invalid(
+            "arch", " ".join(words), "a network of your own, like arch._target_=my_package.MyNet arch.width=32"
+        )
+    return read_custom(content["arch"])
 
 
 def read_study_name(cfg: DictConfig) -> str:

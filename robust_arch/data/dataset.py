@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from robust_arch.common.randomness import derive
+from robust_arch.data.extra import ExtraImages
 from robust_arch.data.images import ImageSet, stratified, stratified_order, without
 from robust_arch.errors import invalid, require_integer, require_name
 
@@ -19,15 +20,18 @@ class Splits:
         train: to fit the weights.
         val: held out of the training set, for selection.
         test: to report.
+        extra: images from elsewhere that are mixed into the training batches; they are never selected or reported on.
     """
 
     train: ImageSet
     val: ImageSet
     test: ImageSet
+    extra: ExtraImages | None = None
 
     def training_fingerprint(self) -> str:
-        """Of the images that determine training: those for fitting and those for selection."""
-        return f"{self.train.fingerprint()}-{self.val.fingerprint()}"
+        """Of the images that determine training: those for fitting, those for selection, and extra ones."""
+        extra = "" if self.extra is None else f"-{self.extra.fingerprint()}"
+        return f"{self.train.fingerprint()}-{self.val.fingerprint()}{extra}"
 
 
 @dataclass(frozen=True, kw_only=True)

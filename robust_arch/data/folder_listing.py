@@ -1,10 +1,11 @@
-"""The files of an image folder, root/{train,test}/<class>/..., by class; skipped files are counted by reason."""
+"""The files of an image folder, root/<part>/<class>/..., by class; skipped files are counted by reason."""
 
 import os
+import re
 import stat
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -42,10 +43,10 @@ class _Entry(NamedTuple):
     kind: str  # _FOLDER, _IMAGE or the reason to skip it
 
 
-def list_images(root: Path) -> tuple[list[str], dict[str, Listing], list[str]]:
+def list_images(root: Path, parts: Sequence[str] = PARTS) -> tuple[list[str], dict[str, Listing], list[str]]:
     """Names of the classes, the images of each part, and what lies beside the parts. root: without symbolic links.
 
-    Symbolic links to files and folders are followed, also out of the root.
+    Symbolic links to files and folders are followed, also out of the root. The first part names the classes.
 
     Raises:
         InputError: if the folder is not laid out as a data set, holds a link that leads nowhere or in a circle, or
@@ -53,24 +54,26 @@ def list_images(root: Path) -> tuple[list[str], dict[str, Listing], list[str]]:
     """
     entries = {entry.name: entry for entry in _scandir(root)}
     tops = {}
-    for part in PARTS:
+    for part in parts:
         if part not in entries or _kind(entries[part]) != _FOLDER:
             raise invalid("data.root", str(root), f"a folder with {part}/<class>/ inside; there is no {root / part}")
         tops[part] = list(_scan(entries[part].path, str(Path(entries[part].path).resolve())))
     classes = _class_names(root, tops)
     seen: dict[str, str] = {}
     listings = {part: _list_part(top, classes, seen) for part, top in tops.items()}
-    return classes, listings, sorted(name for name in entries if name not in PARTS and not name.startswith("."))
+    return classes, listings, sorted(name for name in entries if name not in parts and not name.startswith("."))
 
 
 def _class_names(root: Path, tops: dict[str, list[_Entry]]) -> list[str]:
-    """Sorted folder names of train, which test must share."""
-    train, test = (sorted(entry.name for entry in tops[part] if entry.kind == _FOLDER) for part in PARTS)
+    """Sorted folder names of the first part, which the others must share."""
+    first, *others = tops
+    train, *rest = (sorted(entry.name for entry in top if entry.kind == _FOLDER) for top in tops.values())
     if not train:
-        raise invalid("data.root", str(root), "a folder with train/<class>/ inside; train has no class folder")
-    if train != test:
-        odd = sorted(set(train) ^ set(test))
-        raise invalid("data.root", str(root), f"the same class folders in train and test; {odd} are in one only")
+        raise invalid("data.root", str(root), f"a folder with {first}/<class>/ inside; {first} has no class folder")
+    for part, names in zip(others, rest, strict=True):
+        if odd := sorted(set(train) ^ set(names)):
+            allowed = f"the same class folders in {first} and {part}; {odd} are in one only"
+            raise invalid("data.root", str(root), allowed)
     folded = Counter(map(_folded, train))
     if alike := [name for name in train if folded[_folded(name)] > 1]:
         raise invalid("data.root", str(root), f"class folders whose names differ by more than case; here are {alike}")
@@ -107,6 +110,48 @@ def _list_part(top: list[_Entry], classes: list[str], seen: dict[str, str]) -> L
         skipped += skipped_here
         files += [(Path(entry.path), label) for entry in images]
     return Listing(files, +noted, skipped)  # without zeros
+
+
+def list_mapped(folder: Path, labels: Mapping[str, int], source: Path) -> Listing:
+    """The images directly in a folder, by name. labels: by name, with or without the suffix, as `source` has them.
+
+    Raises:
+        InputError: if an image has no label, or a label no image.
+    """
+    entries = sorted(_scan(str(folder), str(folder.resolve())), key=lambda entry: entry.name)
+    images = [entry for entry in entries if entry.kind == _IMAGE]
+    keys = [entry.name if entry.name in labels else Path(entry.name).stem for entry in images]
+    if missing := [entry.name for entry, key in zip(images, keys, strict=True) if key not in labels]:
+        raise InputError(f"data.root: {source} has no label for {len(missing)} images of {folder}, like {missing[0]}")
+    if unused := sorted(labels.keys() - set(keys)):
+        raise InputError(f"data.root: {folder} lacks {len(unused)} images that {source} labels, like {unused[0]}")
+    skipped = Counter(entry.kind for entry in entries if entry.kind != _IMAGE)
+    return Listing(
+        [(Path(entry.path), labels[key]) for entry, key in zip(images, keys, strict=True)], Counter(), skipped
+    )
+
+
+def read_labels(path: Path, classes: Sequence[str]) -> dict[str, int]:
+    """Class numbers by image name, from lines `<image> <class> ...`, separated by spaces, tabs or commas.
+
+    A first line without a class is a header.
+
+    Raises:
+        InputError: for a file that cannot be read, or a line of another form.
+    """
+    numbers = {name: number for number, name in enumerate(classes)}
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"data.root: {path} cannot be read: {error}") from None
+    labels = {}
+    for count, line in enumerate(lines, start=1):
+        name, label = (*re.split(r"[,\s]+", line.strip(), maxsplit=2), "", "")[:2]
+        if label in numbers:
+            labels[name] = numbers[label]
+        elif name and count > 1:
+            raise InputError(f"data.root: line {count} of {path} is {line[:60]!r}: expected an image and its class")
+    return labels
 
 
 def _folded(name: str) -> str:

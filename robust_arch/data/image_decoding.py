@@ -1,9 +1,9 @@
 """One image file as 8-bit pixels; every conversion has a name, by which it is counted."""
 
+import io
 import re
 import struct
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -49,24 +49,29 @@ class Decoder:
     channels: int
     image_size: int | None
 
-    def __call__(self, path: Path) -> tuple[np.ndarray, list[str]]:
+    def __call__(self, content: bytes, name: str) -> tuple[np.ndarray, list[str]]:
         """The pixels, (C, H, W) uint8, and the names of the conversions.
+
+        content: of the file. name: of the file, for errors.
 
         Raises:
             InputError: for anything but a whole image of at most 8 bits per channel.
         """
-        try:
-            if not path.stat().st_size:
-                raise ValueError("the file is empty")
-            with Image.open(path, formats=tuple(FORMATS)) as file:
-                image, conversions = self._convert(file, path)
-        except Exception as error:  # decoders raise a dozen kinds for a damaged file
-            raise InputError(f"data.root: {path} cannot be read as an image: {error}") from None
-        pixels = np.asarray(image)
-        return pixels[None] if pixels.ndim == 2 else np.moveaxis(pixels, -1, 0), conversions
+        image, conversions = self.image(content, name)
+        return pixels_of(image), conversions
 
-    def _convert(self, file: Image.Image, path: Path) -> tuple[Image.Image, list[str]]:
-        _require_few_bits(file, path)
+    def image(self, content: bytes, name: str) -> tuple[Image.Image, list[str]]:
+        """The same as an image of Pillow."""
+        try:
+            if not content:
+                raise ValueError("the file is empty")
+            with Image.open(io.BytesIO(content), formats=tuple(FORMATS)) as file:
+                return self._convert(file, content)
+        except Exception as error:  # decoders raise a dozen kinds for a damaged file
+            raise InputError(f"data.root: {name} cannot be read as an image: {error}") from None
+
+    def _convert(self, file: Image.Image, content: bytes) -> tuple[Image.Image, list[str]]:
+        _require_few_bits(file, content)
         conversions = []
         if getattr(file, "is_animated", False):
             conversions.append("first of several frames")
@@ -89,6 +94,12 @@ class Decoder:
             image = _resize_and_crop(image, size)
             conversions.append(f"resized ({_RESAMPLING.name.lower()}) and cropped to {size}x{size}")
         return image, conversions
+
+
+def pixels_of(image: Image.Image) -> np.ndarray:
+    """(C, H, W) uint8 of an image in one of MODES."""
+    pixels = np.asarray(image)
+    return pixels[None] if pixels.ndim == 2 else np.moveaxis(pixels, -1, 0)
 
 
 def _tag(file: Image.Image, tag: int, default: Any) -> Any:
@@ -115,31 +126,29 @@ def _resize_and_crop(image: Image.Image, size: int) -> Image.Image:
     return image.resize((width, height), _RESAMPLING).crop((left, top, left + size, top + size))
 
 
-def _require_few_bits(file: Image.Image, path: Path) -> None:
+def _require_few_bits(file: Image.Image, content: bytes) -> None:
     """Raise ValueError if Pillow would reduce more than 8 bits per channel, or cannot convert the mode."""
-    if file.mode.startswith(("I", "F")) or _bits_per_channel(file, path) > 8:
+    if file.mode.startswith(("I", "F")) or _bits_per_channel(file, content) > 8:
         raise ValueError("it has more than 8 bits per channel; convert it to 8 first")
     if file.mode not in _COLOURS:
         raise ValueError(f"its mode is {file.mode}; expected one of {', '.join(_COLOURS)}")
 
 
-def _bits_per_channel(file: Image.Image, path: Path) -> int:
+def _bits_per_channel(file: Image.Image, content: bytes) -> int:
     """The number in the file's header: of colours, Pillow silently keeps the most significant 8 bits."""
     match file.format:
         case "PNG":
-            return path.read_bytes()[24]
+            return content[24]
         case "TIFF":
             return int(max(_tag(file, ExifTags.Base.BitsPerSample, (1,))))
         case "PPM":
-            fields = re.sub(rb"#[^\n\r]*", b"", path.read_bytes()[:_HEADER]).split(None, 4)
+            fields = re.sub(rb"#[^\n\r]*", b"", content[:_HEADER]).split(None, 4)
             return 1 if fields[0] in (b"P1", b"P4") else int(fields[3]).bit_length()
         case "JPEG2000":  # the most of any component, from the SIZ segment (ISO/IEC 15444-1, A.5.1)
-            content = path.read_bytes()
             start = content.index(b"\xff\x4f\xff\x51") + 40
             (components,) = struct.unpack_from(">H", content, start)
             return max((content[start + 2 + 3 * number] & 0x7F) + 1 for number in range(components))
         case "AVIF":
-            content = path.read_bytes()
             flags = content[content.index(b"av1C") + 6]  # after the name: version, profile and level, flags
             return 10 if flags & 0x40 else 8
     return 8

@@ -1,4 +1,4 @@
-"""Images and labels in memory, and their division by class."""
+"""Labelled images, in memory or decoded on access, and their division by class."""
 
 import hashlib
 import heapq
@@ -12,7 +12,10 @@ from torch import Tensor
 
 from robust_arch.common.randomness import derive
 from robust_arch.data.reading import Reading
+from robust_arch.data.streamed import StreamedImages
 from robust_arch.errors import invalid
+
+_SAMPLED = 10_000  # images of the statistics, 1.5 GB at 224x224
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,14 +23,14 @@ class ImageSet:
     """Labelled images.
 
     Attributes:
-        images: (N, C, H, W) uint8 in [0, max_value].
+        images: (N, C, H, W) uint8 in [0, max_value]; those that are decoded on access can be indexed like a tensor.
         labels: (N,) int64 below num_classes.
         num_classes: number of classes, including those without an image here.
         max_value: the value that means 1.
         reading: how files became these images, or the set that they are taken from; None if no files were read.
     """
 
-    images: Tensor
+    images: Tensor | StreamedImages
     labels: Tensor
     num_classes: int
     max_value: int = 255
@@ -41,7 +44,7 @@ class ImageSet:
             raise invalid("labels", (tuple(labels.shape), str(labels.dtype)), "one int64 per image")
         if len(self) and not 0 <= int(labels.min()) <= int(labels.max()) < self.num_classes:
             raise invalid("labels", (int(labels.min()), int(labels.max())), f"in 0..{self.num_classes - 1}")
-        if len(self) and int(images.max()) > self.max_value:
+        if isinstance(images, Tensor) and len(self) and int(images.max()) > self.max_value:
             raise invalid("images", int(images.max()), f"at most max_value = {self.max_value}")
 
     def __len__(self) -> int:
@@ -55,14 +58,18 @@ class ImageSet:
 
     def subset(self, index: Tensor) -> "ImageSet":
         """The images at these positions, in this order. index: (M,) int64."""
-        return replace(self, images=self.images[index], labels=self.labels[index])
+        images = self.images[index] if isinstance(self.images, Tensor) else self.images.subset(index)
+        return replace(self, images=images, labels=self.labels[index])
 
     def to_unit(self, images: Tensor) -> Tensor:
         """uint8 images as float32 in [0, 1]."""
         return images.float() / self.max_value
 
     def fingerprint(self) -> str:
-        """16 hex digits that change with any pixel, label, shape, scale or kind of conversion; computed once."""
+        """16 hex digits that change with any pixel, label, shape, scale or kind of conversion; computed once.
+
+        Of images that are decoded on access only some evenly spaced files are read.
+        """
         return self._fingerprint
 
     @cached_property
@@ -71,16 +78,24 @@ class ImageSet:
         digest.update(repr((tuple(self.images.shape), self.num_classes, self.max_value)).encode())
         if self.reading and self.reading.converted:
             digest.update(repr(sorted(self.reading.converted)).encode())
-        for tensor in (self.images, self.labels):
-            digest.update(tensor.contiguous().numpy().data)  # as a buffer: no copy of the data set
+        for content in (self.images, self.labels):
+            # a tensor as a buffer: no copy of the data set
+            buffer = content.contiguous().numpy().data if isinstance(content, Tensor) else content.fingerprint()
+            digest.update(buffer)
         return digest.hexdigest()
 
     def channel_statistics(self) -> tuple[list[float], list[float]]:
-        """Mean and standard deviation of each channel, in units of images in [0, 1]."""
+        """Mean and standard deviation of each channel, in units of images in [0, 1].
+
+        Of images that are decoded on access, 10,000 evenly spaced ones stand for all.
+        """
+        images = self.images
+        if isinstance(images, StreamedImages):
+            images = images[slice(None, None, -(-len(images) // _SAMPLED))]
         levels = torch.arange(256, dtype=torch.float64) / self.max_value
         means, stds = [], []
-        for channel in range(self.images.shape[1]):
-            counts = torch.bincount(self.images[:, channel].flatten(), minlength=256).double()
+        for channel in range(images.shape[1]):
+            counts = torch.bincount(images[:, channel].flatten(), minlength=256).double()
             mean = (counts * levels).sum() / counts.sum()
             means.append(float(mean))
             stds.append(float(torch.sqrt((counts * (levels - mean) ** 2).sum() / counts.sum())))

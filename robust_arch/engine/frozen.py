@@ -44,8 +44,9 @@ class FrozenNetwork(nn.Module):
             raise NotFreezableError("its weights are not float32")
         self.dtype, self.compiler = dtype, compiler
         network, self.normalize = net, cast(nn.Module, nn.Identity())
+        self._laid_out: Callable[[Tensor], Tensor] = lambda x: x
         if isinstance(net, Classifier):
-            network = net.network
+            network, self._laid_out = net.network, net.laid_out
             if bool((net.normalize.mean != 0).any()) or bool((net.normalize.std != 1).any()):
                 self.normalize = net.normalize
         stages = [stage for stage in getattr(network, "stages", ()) if isinstance(stage, nn.Sequential)]
@@ -84,7 +85,7 @@ class FrozenNetwork(nn.Module):
         if self.compiler is not None:
             self.compiler.begin_step()
         with torch.autocast(x.device.type, enabled=False):
-            logits: Tensor = self.trunk(self.normalize(x).to(self.dtype))
+            logits: Tensor = self.trunk(self._laid_out(self.normalize(x).to(self.dtype)))
             return logits
 
 

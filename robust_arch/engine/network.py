@@ -78,7 +78,10 @@ class AttackableNetwork(nn.Module):
         frozen = FrozenNetwork(self.net, dtype)
         autocast = torch.autocast(x.device.type, enabled=False)
         with torch.no_grad(), undisturbed(self.net), autocast, _without_tf32():
-            expected, logits = self.net(x), frozen(x)
+            expected, images = self.net(x), x.clone()
+            logits = frozen(images)
+        if not torch.equal(images, x):  # behind no normalisation, the images of an attack would be overwritten
+            raise NotFreezableError("its first operation overwrites its input")
         difference, largest = (expected - logits).abs().max(), expected.abs().max()
         if not bool(difference <= tolerance * largest):
             raise NotFreezableError(f"its logits would differ by {float(difference):.2g} of {float(largest):.2g}")

@@ -5,6 +5,7 @@ The checks are those of Carlini et al. 2019 ("On evaluating adversarial robustne
 proves nothing; a flag means that the network's accuracy under gradient attacks cannot be trusted.
 """
 
+import logging
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,11 +20,14 @@ from robust_arch.attacks import PGD, Attack, Clean, Margin, ThreatModel
 from robust_arch.attacks.losses import CrossEntropy, LogitRatio, margin
 from robust_arch.attacks.square import Square
 from robust_arch.common import randomness
+from robust_arch.common.progress import mention, step
 from robust_arch.errors import invalid
 from robust_arch.evaluation.examples import Examples
 from robust_arch.evaluation.masking_verdicts import LOSS_STEPS, verdicts
 from robust_arch.evaluation.record import share
 from robust_arch.evaluation.surrogates import DISTILLATION_COPIES, distilled, presaturation
+
+log = logging.getLogger(__name__)
 
 MULTIPLES = tuple(Fraction(multiple) for multiple in ("0", "1/2", "1", "2", "4", "8"))
 """Radii in units of eps; one at which any image can be turned into any other is added."""
@@ -134,6 +138,7 @@ def diagnose(
         logits, again = subject.logits(), subject.logits()
         predicted = logits.argmax(dim=1)
         clean = predicted == examples.images.labels
+        step(log, "losses")
         after_loss = {
             name: subject.surviving(attack, clean, threat)
             for name, attack in ATTACKS.items()
@@ -183,8 +188,10 @@ def _curve_over_eps(subject: _Subject, clean: Tensor, at_eps: dict[str, Tensor])
 
     clean: (n,) bool. at_eps: survivors of each of them at the threat's radius.
     """
+    step(log, "eps")
     rows = []
     for eps in _radii(subject.threat, math.prod(subject.examples.images.image_shape)):
+        mention(f"eps {eps}")
         threat, survivors = ThreatModel(subject.threat.norm, eps), clean
         for name in CURVE if eps else ():
             known = threat == subject.threat
@@ -195,8 +202,10 @@ def _curve_over_eps(subject: _Subject, clean: Tensor, at_eps: dict[str, Tensor])
 
 def _curve_over_steps(subject: _Subject, clean: Tensor) -> tuple[list[dict[str, Any]], Tensor]:
     """Cross-entropy at eps from the clean image; and what survives every number of steps. clean: (n,) bool."""
+    step(log, "steps")
     rows, always = [], clean
     for steps in STEPS:
+        mention(f"{steps} steps")
         attack = PGD(steps=steps, rel_step_size=min(1.0, REL_PATH / steps), start=Clean())
         survivors = subject.surviving(attack, clean, subject.threat)
         always = always & survivors
@@ -206,6 +215,7 @@ def _curve_over_steps(subject: _Subject, clean: Tensor) -> tuple[list[dict[str, 
 
 def _black_box(subject: _Subject, white_box: Tensor) -> dict[str, Any]:
     """What the Square attack breaks of the survivors of every white-box attack. white_box: (n,) bool."""
+    step(log, f"square, {int(white_box.sum())} survivors")
     attack = Square(queries=QUERIES)
     both = subject.surviving(attack, white_box, subject.threat)
     return {
@@ -221,6 +231,7 @@ def _transfer(subject: _Subject, white_box: Tensor) -> list[dict[str, Any]]:
     """What images made on surrogates break of the survivors of every white-box attack. white_box: (n,) bool."""
     if not bool(white_box.any()):
         return []
+    step(log, "transfer")
     x = torch.cat([batch for batch, _, _ in subject.batches()])
     surrogates: dict[str, nn.Module | None] = {
         "before saturation": presaturation(subject.net, x[: subject.batch_size]),
@@ -241,6 +252,7 @@ def _directions(subject: _Subject, white_box: Tensor) -> dict[str, Any]:
 
     The latter are counted among all images and among the survivors of every white-box attack. white_box: (n,) bool.
     """
+    step(log, "directions")
     parts = zip(*(_along_directions(subject, x, y, index) for x, y, index in subject.batches()), strict=True)
     along, random, moves = (torch.cat(part, dim=-1).cpu() for part in parts)
     wins = (along > random)[:, REL_T.index(1.0)]

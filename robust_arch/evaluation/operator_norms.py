@@ -15,6 +15,7 @@ from robust_arch.architectures import ImageShape
 from robust_arch.architectures.build import Normalize
 from robust_arch.architectures.layers import GlobalAveragePool, ParametricSiLU, activation_lipschitz
 from robust_arch.attacks.base import undisturbed
+from robust_arch.common.progress import mention
 from robust_arch.errors import invalid
 
 TOLERANCE = 1e-5
@@ -70,6 +71,7 @@ def operator_norms(
         net(torch.zeros(1, *image_shape, dtype=weight.dtype, device=weight.device))
     norms: dict[nn.Module, OperatorNorm] = {}
     for name, layer in net.named_modules():
+        mention(f"operator norms of {len(norms)} of {len(sizes)} layers")
         if layer in sizes and isinstance(layer, nn.Conv2d):
             found = conv_norm(layer, sizes[layer], tolerance=tolerance, max_steps=max_steps, seed=seed)
             norms[layer] = OperatorNorm(name, *found)

@@ -64,7 +64,7 @@ class Subject:
     Attributes:
         run_id: the run that the checkpoint is of.
         checkpoint: best, last or external.
-        weights: raw or ema.
+        weights: raw, ema or swa.
         threat: what the attacker may do.
         data: label of the data set.
         normalisation: mean, std and where they are from; None where the run's configuration says it.

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from robust_arch.attacks import Attack, ThreatModel
+from robust_arch.common.progress import duration, tell, watched
 from robust_arch.evaluation.checks import after_attack, not_finite
 from robust_arch.evaluation.examples import Examples
 from robust_arch.evaluation.saved_batches import Blocks, Part
@@ -54,7 +55,7 @@ class Outcome:
 class Scene:
     """A network on its device, the threat it faces, and how its attacks are run.
 
-    attacked: the network that attacks see, by default `net`; every image that they return is scored by `net`.
+    attacked: the network that attacks are given, by default `net`; every image that they return is scored by `net`.
     """
 
     net: nn.Module
@@ -63,10 +64,6 @@ class Scene:
     batch_size: int
     seed: int
     attacked: nn.Module | None = None
-
-    def network_for(self, attack: Attack) -> nn.Module:
-        """`attacked`, but `net` for an attack on whole blocks, which itself decides when an image is misclassified."""
-        return self.net if self.attacked is None or attack.block_size is not None else self.attacked
 
 
 @torch.no_grad()
@@ -108,16 +105,18 @@ def run_attack(
     attack = named.attack
     parts: list[Part] = []
     progress = _Progress(named.name, len(examples))
-    for where, x, y, index in examples.batches(attack.block_size or scene.batch_size, scene.device):
-        part = blocks.read(where.start) if blocks else None
-        if part is None:
-            clean = logits[where].to(scene.device)
-            part = _attack_batch(scene, attack, x, y, index, clean, measure=measure, keep_images=keep_images)
-            if blocks:
-                blocks.add(where.start, part, at_once=attack.block_size is not None)
-            progress.computed += len(x)
-        parts.append(part)
-        progress.log(parts, at_once=attack.block_size is not None)
+    with watched(log, named.name) as phase:
+        for where, x, y, index in examples.batches(attack.block_size or scene.batch_size, scene.device):
+            part = blocks.read(where.start) if blocks else None
+            if part is None:
+                phase.begin(f"{named.name}, images {where.start + 1} to {where.start + len(x)} of {len(examples)}")
+                clean = logits[where].to(scene.device)
+                part = _attack_batch(scene, attack, x, y, index, clean, measure=measure, keep_images=keep_images)
+                if blocks:
+                    blocks.add(where.start, part, at_once=attack.block_size is not None)
+                progress.computed += len(x)
+            parts.append(part)
+            progress.log(parts, at_once=attack.block_size is not None)
 
     def joined(name: str) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(np.concatenate([part[name] for part in parts])))
@@ -159,7 +158,7 @@ def _attack_batch(
         chosen = (predicted == y).nonzero()[:, 0]
     x = x[chosen]
     with _captured_warnings() as warnings:
-        x_adv = attack(scene.network_for(attack), x, y[chosen], scene.threat, seed=scene.seed, index=index[chosen])
+        x_adv = attack(scene.attacked or scene.net, x, y[chosen], scene.threat, seed=scene.seed, index=index[chosen])
     problems: list[str] = []
     logits_adv = logits[:0]
     if len(x):
@@ -199,7 +198,7 @@ def _captured_warnings() -> Iterator[list[str]]:
 
 
 class _Progress:
-    """Logs how far an attack is and how long it will take, once both are known."""
+    """Logs how far an attack is and how long it will take, once both are known, and what is left at its end."""
 
     def __init__(self, name: str, total: int) -> None:
         self.name, self.total, self.computed = name, total, 0
@@ -208,13 +207,17 @@ class _Progress:
     def log(self, parts: list[Part], *, at_once: bool) -> None:
         """parts: the batches done so far; those found on disk do not count for the remaining time."""
         done = sum(len(part["correct"]) for part in parts)
+        correct = sum(int(part["correct"].sum()) for part in parts)
         now = time.monotonic()
-        if done == self.total or not self.computed or not (at_once or now - self._logged >= _NEWS):
-            return
-        self._logged = now
-        standing = 100 * sum(int(part["correct"].sum()) for part in parts) / done
-        left = (now - self._started) / self.computed * (self.total - done)
-        log.info("%s: %d of %d images, %.1f%% still correct; %.0f s left", self.name, done, self.total, standing, left)
+        if done == self.total:
+            passed = duration(now - self._started)
+            percent = 100 * correct / done
+            tell(log, "%s: %.1f%% of %d images still correct, after %s", self.name, percent, done, passed)
+        elif self.computed and (at_once or now - self._logged >= _NEWS):
+            self._logged = now
+            left = duration((now - self._started) / self.computed * (self.total - done))
+            percent = 100 * correct / done
+            tell(log, "%s: %d of %d images, %.1f%% still correct; %s left", self.name, done, self.total, percent, left)
 
 
 def _summarised(messages: list[str]) -> list[str]:

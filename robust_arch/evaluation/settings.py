@@ -33,6 +33,7 @@ class EvaluationSettings:
         batch_size: images per batch.
         seed: of the attacks.
         checkpoints: best, last or both.
+        weights: raw, ema or swa, some of those that a checkpoint holds; None for all.
     """
 
     attacks: tuple[NamedAttack, ...]
@@ -44,6 +45,7 @@ class EvaluationSettings:
     batch_size: int = 250
     seed: int = 0
     checkpoints: tuple[str, ...] = field(default=CHECKPOINTS)
+    weights: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         for key in ("n", "batch_size", "diagnostics", "smoothness"):
@@ -58,6 +60,13 @@ class EvaluationSettings:
     def cascade_name(self) -> str:
         """What the cascade is called in the results: its attacks in order."""
         return "-".join(["cascade", *(named.name for named in self.cascade)])
+
+    def chosen_weights(self, held: tuple[str, ...]) -> tuple[str, ...]:
+        """The weights to evaluate of a run whose checkpoints hold `held`; raises InputError for any others."""
+        chosen = held if self.weights is None else self.weights
+        if not chosen or not set(chosen) <= set(held):
+            raise invalid("evaluate.weights", list(chosen), f"some of {', '.join(held)}, which this run has, or null")
+        return chosen
 
     def require_fits(self, test_size: int, num_classes: int, eps: float) -> None:
         """Raise InputError for more examples than there are, or what these classes or this radius do not allow."""

@@ -15,6 +15,7 @@ from robust_arch.architectures.family import BoundedNetwork, StagedNetwork
 from robust_arch.attacks import Attack, ThreatModel
 from robust_arch.attacks.base import image_gradient, undisturbed
 from robust_arch.attacks.norms import NORMS, Norm
+from robust_arch.common.progress import step
 from robust_arch.errors import invalid
 from robust_arch.evaluation.examples import Examples
 from robust_arch.evaluation.operator_norms import hooked, operator_norms
@@ -189,11 +190,13 @@ def stage_smoothness(
         changed. A mean or maximum of nothing is None. bounds: as of `upper_bounds`; None, as is each stage's, where
         bounds are not available for the family.
     """
+    step(log, "change under attack")
     batches = []
     for _, x, y, index in examples.batches(attack.block_size or batch_size, device):
         batches.append(stage_changes(net, x, attack(net, x, y, threat, seed=seed, index=index)))
     bounds = None
     if isinstance(net.network, BoundedNetwork):
+        step(log, "operator norms of its layers")
         bounds = upper_bounds(net, examples.images.image_shape)
     else:
         log.warning("evaluate.smoothness: the bounds of the network's parts are not available for this family")

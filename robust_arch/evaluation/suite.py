@@ -1,5 +1,6 @@
 """Run what an evaluation requests and is not recorded yet."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -8,8 +9,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from robust_arch.architectures import Classifier
+from robust_arch.architectures.build import weight_layout
 from robust_arch.attacks import PGD, ThreatModel
 from robust_arch.common.files import replacing
+from robust_arch.common.progress import subject, tell, watched
 from robust_arch.engine import AttackableNetwork
 from robust_arch.evaluation.checks import Check, preflight
 from robust_arch.evaluation.examples import Examples
@@ -20,6 +23,8 @@ from robust_arch.evaluation.scoring import Scene, clean_logits, run_attack
 from robust_arch.evaluation.settings import EvaluationSettings, NamedAttack
 from robust_arch.evaluation.smoothness import stage_smoothness
 from robust_arch.runs.records import SMOOTHNESS_ATTACK
+
+log = logging.getLogger(__name__)
 
 
 def extend(
@@ -36,31 +41,35 @@ def extend(
     """Compute what `record` lacks and write it after each part; `net` is on `device`, in float32.
 
     A check that fails ends the evaluation, and the record says why. about: command and provenance, for the record.
-    checks: of the caller, recorded before this evaluation's own. fold: gradient attacks see BatchNorm folded into
-    convolutions; their images are scored by `net` itself.
+    checks: of the caller, recorded before this evaluation's own. fold: attacks see BatchNorm folded into convolutions;
+    their images are scored by `net` itself.
     """
     if record.is_complete(settings):
         return
     # robust accuracy is of float32: TensorFloat-32 keeps ten bits of each factor
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-    net.eval().to(memory_format=torch.channels_last)
-    scene = Scene(
-        net=net,
-        threat=threat,
-        device=device,
-        batch_size=settings.batch_size,
-        seed=settings.seed,
-        attacked=AttackableNetwork(net) if fold else None,
-    )
-    logits = clean_logits(net, record.examples, device, settings.batch_size)
-    clean = logits.argmax(dim=1) == record.examples.images.labels
-    checks = [*checks, *preflight(net, record.examples, logits, threat, device)]
-    record.add_clean(clean, checks, {**about, "device": str(device)})
-    suite = _Suite(record, net, scene, settings, logits)
-    for name in list(record.missing(settings)):
-        if not record.invalid:
-            suite.run(name)
-    record.remove_blocks()
+    net.eval().to(memory_format=weight_layout(net))
+    with subject(f"run {record.content['run_id']}, {record.content['checkpoint']} checkpoint"):
+        scene = Scene(
+            net=net,
+            threat=threat,
+            device=device,
+            batch_size=settings.batch_size,
+            seed=settings.seed,
+            attacked=AttackableNetwork(net) if fold else None,
+        )
+        missing = list(record.missing(settings))
+        tell(log, "evaluation on %d test images: %s", len(record.examples), ", ".join(["clean", *missing]))
+        with watched(log, "clean accuracy and checks"):
+            logits = clean_logits(net, record.examples, device, settings.batch_size)
+            checks = [*checks, *preflight(net, record.examples, logits, threat, device)]
+        clean = logits.argmax(dim=1) == record.examples.images.labels
+        record.add_clean(clean, checks, {**about, "device": str(device)})
+        suite = _Suite(record, net, scene, settings, logits)
+        for name in missing:
+            if not record.invalid:
+                suite.run(name)
+        record.remove_blocks()
 
 
 class _Suite:
@@ -77,11 +86,13 @@ class _Suite:
         how: dict[str, Any] = {"device": scene.device, "batch_size": scene.batch_size, "seed": scene.seed}
         if name == "diagnostics":
             examples = self.record.examples.sample(settings.diagnostics or 0)
-            found = diagnose(self.net, examples, scene.threat, **how)
+            with watched(log, f"{name} on {len(examples)} images"):
+                found = diagnose(self.net, examples, scene.threat, **how)
             self.record.add_part(name, found, len(examples), scene.seed)
         elif name == "smoothness":
-            examples = self.record.examples.sample(settings.smoothness or 0)
-            found = stage_smoothness(self.net, examples, PGD(steps=20, rel_step_size=0.1), scene.threat, **how)
+            examples, attack = self.record.examples.sample(settings.smoothness or 0), PGD(steps=20, rel_step_size=0.1)
+            with watched(log, f"{name} on {len(examples)} images"):
+                found = stage_smoothness(self.net, examples, attack, scene.threat, **how)
             self.record.add_part(name, found, len(examples), scene.seed)
         elif settings.cascade and name == settings.cascade_name:
             self._cascade()

@@ -1,6 +1,8 @@
 """What each `auto` of the trainer resolves to."""
 
 import logging
+import os
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -12,11 +14,20 @@ log = logging.getLogger(__name__)
 
 
 def with_choices(run: Run, folder: RunFolder) -> Run:
-    """Resolve every `auto` of the trainer; a resumed run keeps its choices."""
+    """Resolve every `auto` of the trainer; a resumed run keeps its choices, a trained one its CPU threads too."""
     trainer = run.settings.trainer
+    if folder.trained:
+        trainer = replace(trainer, threads=trained_threads(folder.recorded_group("trainer")) or trainer.threads)
     if trainer.compile == "auto":
         trainer = replace(trainer, compile=_decide_compile(run, folder)[0])
     return replace(run, settings=replace(run.settings, trainer=trainer))
+
+
+def trained_threads(trainer: Any) -> int | None:
+    """`threads` of a recorded group `trainer`, whatever that holds, if this machine has as many cores."""
+    threads = trainer.get("threads") if isinstance(trainer, Mapping) else None
+    fits = isinstance(threads, int) and not isinstance(threads, bool) and 1 <= threads <= (os.cpu_count() or 1)
+    return threads if fits else None
 
 
 def tell_choices(asked: Run, folder: RunFolder) -> None:

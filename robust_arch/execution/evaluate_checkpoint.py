@@ -3,6 +3,8 @@
 import hashlib
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,8 @@ import yaml
 from omegaconf import DictConfig
 
 from robust_arch.analysis.report.card import write_card
-from robust_arch.architectures import ArchSpec, Classifier, cost
+from robust_arch.architectures import AnyArch, Classifier, CustomArch, ImageShape, cost
+from robust_arch.architectures.custom import TARGET
 from robust_arch.attacks import ThreatModel
 from robust_arch.common.files import write_text
 from robust_arch.common.identity import short_hash
@@ -19,18 +22,20 @@ from robust_arch.common.plain import is_plain, shown
 from robust_arch.configuration.evaluation import read_evaluation, read_normalisation
 from robust_arch.configuration.nodes import built, plain
 from robust_arch.configuration.schema import require_known
-from robust_arch.configuration.settings import job_command, read_flag, read_results_dir, read_study_name
+from robust_arch.configuration.settings import job_command, read_custom, read_flag, read_results_dir, read_study_name
 from robust_arch.data import Dataset, ImageSet, Splits
 from robust_arch.data.recorded import recorded_dataset
-from robust_arch.errors import InputError, invalid
+from robust_arch.errors import InputError, invalid, require_choice
 from robust_arch.evaluation import EvaluationRecord, Subject, extend, select_examples
 from robust_arch.evaluation.alternatives import try_alternatives
 from robust_arch.evaluation.checks import Check
+from robust_arch.execution.choices import trained_threads
 from robust_arch.execution.run import spec_facts
-from robust_arch.interop import open_checkpoint
+from robust_arch.interop import LoadedCheckpoint, open_checkpoint
 from robust_arch.interop.normalisation import FROM_DATASET, FROM_OUTSIDE, Normalisation, checked, identity
 from robust_arch.runs import RunFacts, RunFolder, StudyFolder
 from robust_arch.runs.provenance import provenance
+from robust_arch.runs.records import WEIGHTS
 from robust_arch.training.settings import TrainerSettings
 
 log = logging.getLogger(__name__)
@@ -53,26 +58,28 @@ def evaluate(cfg: DictConfig) -> EvaluationRecord:
     path, rerun = Path(cfg.checkpoint).expanduser(), read_flag(cfg, "rerun")
     if not path.is_file():
         RunFolder(path.parent.parent).require_weights()  # names the machine that has the weights of a merged run
-    given = {key: value for key, value in plain(cfg.arch, "arch").items() if value is not None}
     request = read_normalisation(cfg.evaluate)
-    loaded = open_checkpoint(path, given)
+    named_splits = cache(lambda: _dataset(cfg, {}).load())
+    loaded = open_checkpoint(path, _given_arch(cfg), lambda: _task(named_splits()), _weights(cfg))
+    log.info("weights: %s", loaded.weights)
     # plain data: nothing in it is resolved, and Hydra never gets it
     trained = _group(loaded.card, "config", "the configuration of a training, a group of keys")
     dataset = _dataset(cfg, trained)
     threat, settings = _threat(cfg, trained, dataset), read_evaluation(cfg.evaluate)
-    splits = dataset.load()
+    splits = named_splits() if cfg.get("data") else dataset.load()
     test = splits.test
-    _require_fits(loaded.net, test)
+    _require_fits(loaded, test)
     normalisation = loaded.normalised(request, splits.train.channel_statistics)
     net = normalisation.applied_to(loaded.net)
     log.info("normalisation: %s", normalisation)
     settings.require_fits(len(test), test.num_classes, threat.eps)
-    trainer = built(cfg.trainer, "trainer", TrainerSettings)
+    trainer = _trainer(cfg, trained)
     trainer.prepare_process()
     own = _owning_run(path)
     folder = own or _external_run(cfg, path, normalisation)
     which = path.resolve().stem if own else "external"
-    subject = Subject(folder.run_id, which, "raw", threat, dataset.name, None if own else normalisation.as_record())
+    put_before = None if own else normalisation.as_record()
+    subject = Subject(folder.run_id, which, loaded.weights, threat, dataset.name, put_before)
     with folder.lock() as mine:
         if not mine:
             raise InputError(f"checkpoint = {str(path)!r}: its run is being worked on by another process")
@@ -94,6 +101,14 @@ def evaluate(cfg: DictConfig) -> EvaluationRecord:
         write_card(folder)
     StudyFolder(folder.path.parents[1]).write_results()
     return record
+
+
+def _weights(cfg: DictConfig) -> str | None:
+    """`evaluate.weights`."""
+    if cfg.evaluate.weights is None:
+        return None
+    require_choice("evaluate.weights", cfg.evaluate.weights, WEIGHTS)
+    return str(cfg.evaluate.weights)
 
 
 def _group(content: Mapping[str, Any], key: str, allowed: str) -> Mapping[str, Any]:
@@ -134,11 +149,33 @@ def _threat(cfg: DictConfig, trained: Mapping[str, Any], dataset: Dataset) -> Th
     return ThreatModel(norm, eps)
 
 
-def _require_fits(net: Classifier, test: ImageSet) -> None:
-    """Raise InputError where network and data differ in channels or classes."""
+def _trainer(cfg: DictConfig, trained: Mapping[str, Any]) -> TrainerSettings:
+    """The group `trainer`, with the CPU threads of the training unless the command line has another number."""
+    trainer: TrainerSettings = built(cfg.trainer, "trainer", TrainerSettings)
+    return trainer if trainer.threads else replace(trainer, threads=trained_threads(trained.get("trainer")))
+
+
+def _given_arch(cfg: DictConfig) -> Mapping[str, Any] | CustomArch:
+    """The fields of the architecture that are set, or the network of the user's own."""
+    content = plain(cfg.arch, "arch")
+    if TARGET in content:
+        return read_custom(content)
+    return {key: value for key, value in content.items() if value is not None}
+
+
+def _task(splits: Splits) -> tuple[int, ImageShape]:
+    """Number of classes and shape of images."""
+    return splits.test.num_classes, splits.test.image_shape
+
+
+def _require_fits(loaded: LoadedCheckpoint, test: ImageSet) -> None:
+    """Raise InputError where network and data differ in channels or classes, or the user's own network fails."""
+    net = loaded.net
     channels, classes = net.normalize.mean.shape[1], test.num_classes
     if channels != test.image_shape[0]:
         raise invalid("data", test.image_shape, f"images of {channels} channels, as the checkpoint takes")
+    if isinstance(loaded.spec, CustomArch):
+        cost(loaded.spec, classes, test.image_shape)
     outputs = net(test.to_unit(test.images[:1])).shape[1]
     if outputs != classes:
         raise invalid("data", classes, f"as many classes as the checkpoint's {outputs}")
@@ -166,7 +203,7 @@ def _external_run(cfg: DictConfig, path: Path, normalisation: Normalisation) -> 
     return StudyFolder(read_results_dir(cfg) / read_study_name(cfg)).run(run_id)
 
 
-def _facts(folder: RunFolder, spec: ArchSpec, dataset: Dataset, test: ImageSet) -> RunFacts:
+def _facts(folder: RunFolder, spec: AnyArch, dataset: Dataset, test: ImageSet) -> RunFacts:
     """What is known about a checkpoint from elsewhere; how it was trained is not."""
     unknown: dict[str, Any] = dict.fromkeys(("objective", "recipe", "train_threat", "seed", "epochs"))
     costs = spec_facts(spec, cost(spec, test.num_classes, test.image_shape))

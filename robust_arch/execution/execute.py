@@ -5,7 +5,7 @@ import logging
 import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import yaml
@@ -29,9 +29,9 @@ from robust_arch.runs.folder import last_line
 from robust_arch.runs.provenance import provenance
 from robust_arch.tracking.columns import run_columns, run_name, run_summary, run_tags
 from robust_arch.tracking.tracker import Tracker, WandbTracker
-from robust_arch.training.datamodule import StudyData
-from robust_arch.training.fit import fit
-from robust_arch.training.module import AdversarialTraining
+
+if TYPE_CHECKING:
+    from robust_arch.training.module import AdversarialTraining
 
 log = logging.getLogger(__name__)
 
@@ -117,8 +117,11 @@ def _execute_locked(run: Run, folder: RunFolder) -> str:
     # a completed run stays completed while an attack is added, even if that fails
     before = "completed" if folder.trained and folder.state == "completed" else "planned"
     notes = {"launcher": run.settings.launcher}
-    folder.write_state("completed" if before == "completed" else "running", run.facts, attempt=True, notes=notes)
-    write_text(folder.config, yaml.safe_dump(resolved_config(run), sort_keys=False))
+    if before == "completed":  # its configuration and attempts are those of the training
+        folder.write_state("completed", run.facts, notes=notes)
+    else:
+        folder.write_state("running", run.facts, attempt=True, notes=notes)
+        write_text(folder.config, yaml.safe_dump(resolved_config(run), sort_keys=False))
     folder.reserve_room()
     tracker = _tracker(run, folder)
     raised: BaseException | None = None
@@ -223,6 +226,10 @@ def _train(run: Run, folder: RunFolder, tracker: Tracker) -> None:
     tracker.start(rows)
     if folder.trained:
         return
+    # Lightning takes longer to import than all else, and a run that is trained needs none of it
+    from robust_arch.training.datamodule import StudyData
+    from robust_arch.training.fit import fit
+
     module = _module(run)
     data = StudyData(
         run.splits,
@@ -231,10 +238,11 @@ def _train(run: Run, folder: RunFolder, tracker: Tracker) -> None:
         val_images=settings.selection.images,
         seed=settings.seed,
         place=settings.trainer.data,
+        steps=settings.recipe.steps_per_epoch,
     )
     log.info(
         "run %s: %s, %s parameters, %s MACs, %s on %s, %s, seed %d, %d epochs",
-        run.run_id, arch_name(settings.spec), f"{run.cost.params:,}", f"{run.cost.macs:,}", settings.objective.name,
+        run.run_id, arch_name(settings.spec), f"{run.cost.params:,}", f"{run.cost.macs:,}", settings.objective.label,
         settings.dataset.name, settings.threat, settings.seed, settings.trainer.max_epochs,
     )  # fmt: skip
     record = _Recorder(folder, tracker)
@@ -257,9 +265,12 @@ class _Recorder:
         self.tracked += 1
 
 
-def _module(run: Run) -> AdversarialTraining:
+def _module(run: Run) -> "AdversarialTraining":
+    from robust_arch.training.module import AdversarialTraining
+
     settings, train = run.settings, run.splits.train
     mean, std = train.channel_statistics() if settings.recipe.normalize == "dataset" else (None, None)
+    averaging = settings.recipe.averaging
     return AdversarialTraining(
         build(
             settings.spec,
@@ -269,7 +280,7 @@ def _module(run: Run) -> AdversarialTraining:
             std=std,
             seed=derive(settings.seed, "initialisation"),
         ),
-        settings.objective,
+        settings.objective.for_network(settings.spec),
         settings.threat,
         settings.recipe,
         settings.selection.attack,
@@ -277,6 +288,7 @@ def _module(run: Run) -> AdversarialTraining:
         steps_per_epoch=run.steps_per_epoch,
         max_value=train.max_value,
         seed=settings.seed,
+        num_classes=train.num_classes,
         attackable=settings.trainer.attackable,
         channels_last=settings.trainer.channels_last,
         prepare=settings.trainer.prepare_process,
@@ -288,29 +300,32 @@ def _module(run: Run) -> AdversarialTraining:
             "num_classes": train.num_classes,
             "image_shape": list(train.image_shape),
             "config": resolved_config(run),
+            **({"weights": averaging.selected} if averaging else {}),
         },
     )
 
 
 def _evaluate(run: Run, folder: RunFolder) -> None:
-    """Evaluate each requested checkpoint under the attacks that are not recorded yet."""
+    """Evaluate the requested weights of each checkpoint under the attacks that are not recorded yet."""
     settings, device = run.settings.evaluation, run.settings.trainer.device
     result = folder.result
-    same_weights = result is not None and result.best_epoch == result.last_epoch
-    first: EvaluationRecord | None = None
+    same_epoch = result is not None and result.best_epoch == result.last_epoch
+    first: dict[str, EvaluationRecord] = {}
     about = {"command": run.settings.command, **provenance()}
-    for which, record in run.records():
-        if same_weights and first is not None and not settings.save_images:
+    for subject, record in run.records():
+        which, weights = subject.checkpoint, subject.weights
+        if same_epoch and weights in first and not settings.save_images:
             if not record.is_complete(settings):
-                record.take_over(first)
+                record.take_over(first[weights])
             continue
-        first = record
-        loaded = load_checkpoint(folder.checkpoint(which), expected=run.settings.spec)
+        first[weights] = record
+        loaded = load_checkpoint(folder.checkpoint(which), expected=run.settings.spec, weights=weights)
         extend(
             record, loaded.net.to(device), settings, run.settings.threat, device, about, fold=run.settings.trainer.fold
         )
         level = logging.ERROR if record.invalid else logging.INFO
-        log.log(level, "run %s, %s checkpoint: %s", run.run_id, which, record.summary())
+        what = f"{which} checkpoint" + ("" if weights == "raw" else f", {weights} weights")
+        log.log(level, "run %s, %s: %s", run.run_id, what, record.summary())
         for warning in record.content["warnings"]:
-            log.warning("run %s, %s checkpoint: %s", run.run_id, which, warning)
+            log.warning("run %s, %s: %s", run.run_id, what, warning)
     write_card(folder)

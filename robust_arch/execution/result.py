@@ -20,7 +20,7 @@ def training_result(run: Run, folder: RunFolder, rows: list[dict[str, float]]) -
     callbacks = read_weights_only(folder.checkpoint("last"))["callbacks"]
     best = callbacks["BestAndLast"]["best"]
     held_out = min(run.settings.selection.images, len(run.splits.val))
-    adversarial = run.settings.objective.is_adversarial
+    adversarial = run.settings.objective.for_network(run.settings.spec).is_adversarial
     flags = training_flags(rows, run.splits.train.num_classes, held_out, adversarial=adversarial)
     for flag in flags:
         log.warning("run %s %s", run.run_id, flag)
@@ -35,6 +35,7 @@ def training_result(run: Run, folder: RunFolder, rows: list[dict[str, float]]) -
         "precision": str(run.settings.trainer.precision),
         "train_seconds": round(sum(row["seconds"] for row in rows), 3),
         "epochs": run.settings.trainer.max_epochs,
+        **({"selected_weights": averaging.selected} if (averaging := run.settings.recipe.averaging) else {}),
         "best_epoch": int(best["epoch"]),
         "last_epoch": int(rows[-1]["epoch"]),
         "best_val_robust_acc": best["val_robust_acc"],
@@ -49,6 +50,7 @@ def training_result(run: Run, folder: RunFolder, rows: list[dict[str, float]]) -
             "val": len(run.splits.val),
             "test": len(run.splits.test),
             **_readings(run),
+            **_extra(run),
         },
         "selection_images": held_out,
         "cost": asdict(run.cost),
@@ -60,3 +62,16 @@ def _readings(run: Run) -> dict[str, Any]:
     sets = {"train": run.splits.train, "test": run.splits.test}
     readings = {part: asdict(images.reading) for part, images in sets.items() if images.reading}
     return {"reading": readings} if readings else {}
+
+
+def _extra(run: Run) -> dict[str, Any]:
+    """The images that were mixed into the training batches, if any, and of an epoch that is not one pass its images."""
+    extra, recipe = run.splits.extra, run.settings.recipe
+    if extra is None and recipe.steps_per_epoch is None:
+        return {}
+    images = {"images_per_epoch": run.steps_per_epoch * recipe.batch_size}
+    if extra is None:
+        return images
+    facts = {"name": extra.name, "file": extra.file, "images": len(extra), "fraction": extra.fraction}
+    per_batch = extra.per_batch(recipe.batch_size)
+    return {**images, "extra": {**facts, "per_batch": per_batch, "fingerprint": extra.fingerprint()}}

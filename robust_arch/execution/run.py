@@ -1,11 +1,11 @@
 """A configured run with its data: its identity, its cost, and whether it is done."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from robust_arch.architectures import ArchSpec, Cost, arch_name, cost
+from robust_arch.architectures import AnyArch, ArchSpec, Cost, CustomArch, arch_name, cost
 from robust_arch.configuration.settings import Settings
 from robust_arch.data import Splits
 from robust_arch.errors import invalid
@@ -13,13 +13,13 @@ from robust_arch.evaluation import EvaluationRecord, Subject, select_examples
 from robust_arch.runs import RunFacts, RunFolder, StudyFolder
 
 
-def spec_facts(spec: ArchSpec, costs: Cost) -> dict[str, Any]:
-    """The columns of results.csv that follow from the architecture."""
+def spec_facts(spec: AnyArch, costs: Cost) -> dict[str, Any]:
+    """The columns of results.csv that follow from the architecture; a network of the user's own has no stages."""
+    stages = {"depths": spec.depths_text, "widths": spec.widths_text} if isinstance(spec, ArchSpec) else {}
     return {
         "arch": arch_name(spec),
         "family": spec.family,
-        "depths": spec.depths_text,
-        "widths": spec.widths_text,
+        **stages,
         "params": costs.params,
         "macs": costs.macs,
     }
@@ -31,11 +31,12 @@ class Run:
 
     Attributes:
         settings: its checked configuration.
-        splits: training, held-out and test images.
+        splits: training, held-out, test and extra images.
         training_fingerprint: of the training images.
 
     Raises:
-        InputError: on construction, if recipe, evaluation and data do not fit together.
+        InputError: on construction, if recipe, evaluation and data do not fit together, or a network of the user's own
+            does not turn these images into logits of their classes.
     """
 
     settings: Settings
@@ -43,16 +44,23 @@ class Run:
     training_fingerprint: str
 
     def __post_init__(self) -> None:
-        batch_size, size = self.settings.recipe.batch_size, len(self.splits.train)
-        if self.settings.recipe.drop_last and batch_size > size:
-            raise invalid("recipe.batch_size", batch_size, f"at most the {size} training images")
+        recipe, size, own = self.settings.recipe, len(self.splits.train), self._own_per_batch
+        mixed = self.splits.extra is not None
+        if own > size and (recipe.drop_last or mixed or recipe.steps_per_epoch is not None):  # batches are whole
+            places = f" in the {own} places that extra images leave" if mixed else ""
+            raise invalid("recipe.batch_size", recipe.batch_size, f"at most the {size} training images{places}")
         test, eps = self.splits.test, self.settings.threat.eps
         self.settings.evaluation.require_fits(len(test), test.num_classes, eps)
+        self.settings.evaluation.chosen_weights(self.settings.recipe.weights)
+        if isinstance(self.settings.spec, CustomArch):
+            cost(self.settings.spec, test.num_classes, test.image_shape)
 
     @classmethod
     def load(cls, settings: Settings) -> "Run":
         """Read the data."""
         splits = settings.dataset.load()
+        if settings.extra is not None:
+            splits = replace(splits, extra=settings.extra.load(splits.train))
         return cls(settings, splits, splits.training_fingerprint())
 
     @cached_property
@@ -66,10 +74,18 @@ class Run:
         return cost(self.settings.spec, self.splits.train.num_classes, self.splits.train.image_shape)
 
     @property
+    def _own_per_batch(self) -> int:
+        """Images of each batch that are of the training set."""
+        batch_size, extra = self.settings.recipe.batch_size, self.splits.extra
+        return batch_size if extra is None else batch_size - extra.per_batch(batch_size)
+
+    @property
     def steps_per_epoch(self) -> int:
         """Training steps of one epoch."""
         recipe, size = self.settings.recipe, len(self.splits.train)
-        steps = size // recipe.batch_size if recipe.drop_last else -(-size // recipe.batch_size)
+        steps = recipe.steps_per_epoch
+        if steps is None:
+            steps = size // self._own_per_batch if recipe.drop_last else -(-size // self._own_per_batch)
         return min(steps, self.settings.trainer.limit_train_batches or steps)
 
     @property
@@ -90,20 +106,22 @@ class Run:
             run_id=self.run_id,
             study=settings.study,
             **spec_facts(settings.spec, self.cost),
-            objective=settings.objective.name,
-            recipe=settings.recipe.name,
+            objective=settings.objective.label,
+            recipe=settings.recipe_label,
             train_threat=str(settings.threat),
             data=settings.dataset.name,
             seed=settings.seed,
             epochs=settings.trainer.max_epochs,
         )
 
-    def records(self) -> Iterator[tuple[str, EvaluationRecord]]:
-        """The evaluation record of each requested checkpoint, as it is now."""
-        examples = select_examples(self.splits.test, self.settings.evaluation.n)
-        for which in self.settings.evaluation.checkpoints:
-            subject = Subject(self.run_id, which, "raw", self.settings.threat, self.settings.dataset.name)
-            yield which, EvaluationRecord(self.folder.evaluations, subject, examples)
+    def records(self) -> Iterator[tuple[Subject, EvaluationRecord]]:
+        """The evaluation record of each requested checkpoint and weights, as it is now."""
+        settings = self.settings
+        examples = select_examples(self.splits.test, settings.evaluation.n)
+        for which in settings.evaluation.checkpoints:
+            for weights in settings.evaluation.chosen_weights(settings.recipe.weights):
+                subject = Subject(self.run_id, which, weights, settings.threat, settings.dataset.name)
+                yield subject, EvaluationRecord(self.folder.evaluations, subject, examples)
 
     def is_done(self) -> bool:
         """Whether training is finished and every requested number is recorded."""

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from robust_arch import __version__
-from robust_arch.architectures import PRESETS, ArchSpec
+from robust_arch.architectures import ArchSpec, named_spec
 from robust_arch.architectures.family import DEFAULT_FAMILY
 from robust_arch.common.files import replacing
 from robust_arch.errors import invalid
@@ -19,7 +19,7 @@ from robust_arch.interop.reading import read_weights_only, require_file, require
 def read_architecture(
     preset: str | None, depths: str | None, widths: str | None, fields: Mapping[str, Any]
 ) -> ArchSpec:
-    """The architecture given on a command line: a preset, or depths and widths like "5,5,5".
+    """The architecture given on a command line: a preset or another name, or depths and widths like "5,5,5".
 
     fields: the other fields of the architecture, used with depths and widths only.
 
@@ -29,7 +29,7 @@ def read_architecture(
     if (preset is None) == (depths is None and widths is None):
         raise invalid("arch", preset, "the architecture: either --arch <preset>, or --depths and --widths")
     if preset is not None:
-        return PRESETS[preset]
+        return named_spec(preset)
     stages = {}
     for option, text in (("depths", depths), ("widths", widths)):
         try:

@@ -54,7 +54,7 @@ class Normalisation:
 
     def applied_to(self, net: Classifier) -> Classifier:
         """The same network behind this normalisation; the weights are shared."""
-        return Classifier(Normalize(self.mean, self.std), net.network).eval()
+        return Classifier(Normalize(self.mean, self.std), net.network, net.layout).eval()
 
 
 def identity(channels: int, source: str) -> Normalisation:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from robust_arch import __version__
-from robust_arch.architectures import Classifier
+from robust_arch.architectures import Classifier, CustomArch
 from robust_arch.errors import InputError, invalid
 from robust_arch.interop.checkpoint import LoadedCheckpoint, restore
 from robust_arch.interop.description import METADATA_KEY, from_json, to_json
@@ -91,8 +91,10 @@ def write_onnx(loaded: LoadedCheckpoint, path: Path) -> None:
     path.write_bytes(model.SerializeToString())
 
 
-def read_onnx(path: Path) -> LoadedCheckpoint:
+def read_onnx(path: Path, own: CustomArch | None = None) -> LoadedCheckpoint:
     """The network in a file of `write_onnx`, after checking that the file itself computes the same logits.
+
+    own: as for `restore`.
 
     Raises:
         InputError: for a file that is cut off or was not exported by this project, operators that no classifier needs,
@@ -113,7 +115,7 @@ def read_onnx(path: Path) -> LoadedCheckpoint:
         }
     except Exception:  # a tensor whose parts do not fit can make the reader raise anything
         raise invalid("checkpoint", str(path), "an ONNX file whose tensors are whole") from None
-    loaded = restore(card, tensors, str(path))
+    loaded = restore(card, tensors, str(path), own=own)
     _require_same_function(loaded.net, probe_images(card["image_shape"], 5), path)
     return loaded
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
+from robust_arch.architectures import CustomArch
 from robust_arch.errors import invalid
 from robust_arch.interop.checkpoint import LoadedCheckpoint, restore
 from robust_arch.interop.description import METADATA_KEY, from_json, to_json
@@ -17,12 +18,12 @@ def write_safetensors(loaded: LoadedCheckpoint, path: Path) -> None:
     path.write_bytes(save(weights, metadata={METADATA_KEY: to_json(loaded.card), "format": "pt"}))
 
 
-def read_safetensors(path: Path) -> LoadedCheckpoint:
-    """The network in a file of `write_safetensors`; raises InputError for any other file."""
+def read_safetensors(path: Path, own: CustomArch | None = None) -> LoadedCheckpoint:
+    """The network in a file of `write_safetensors`; raises InputError for any other file. own: as for `restore`."""
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
             metadata = file.metadata() or {}
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  # it is no mapping
     except SafetensorError:  # its message may repeat what the file holds
         raise invalid("checkpoint", str(path), f"a whole safetensors file; this one {CUT_OFF}") from None
-    return restore(from_json(metadata, str(path)), tensors, str(path))
+    return restore(from_json(metadata, str(path)), tensors, str(path), own=own)

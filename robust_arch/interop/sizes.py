@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from robust_arch.architectures import ArchSpec, ImageShape, activation_bytes, cost
+from robust_arch.architectures import AnyArch, ArchSpec, ImageShape, activation_bytes, cost
 from robust_arch.errors import InputError, invalid
 
 _SPARE = 2**16  # parameters beyond twice the file's: near misses are reported key by key, which takes little memory
@@ -33,12 +33,9 @@ def require_weights(spec: ArchSpec, num_classes: int, image_shape: ImageShape, t
         )
 
 
-def misfit(spec: ArchSpec) -> str:
+def misfit(spec: AnyArch) -> str:
     """The beginning of an error about a file whose weights are not of this architecture."""
-    return (
-        f"checkpoint: the weights are not of the architecture {spec.family}, depths {spec.depths}, widths "
-        f"{spec.widths}, stem_width {spec.stem_width}"
-    )
+    return f"checkpoint: the weights are not of the architecture {spec.described}"
 
 
 def require_image_shape(spec: ArchSpec, image_shape: ImageShape) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from robust_arch.architectures import ArchSpec
+from robust_arch.architectures import AnyArch
 from robust_arch.errors import InputError
 from robust_arch.interop.sizes import misfit
 
@@ -17,7 +17,7 @@ _SHOWN = 3  # differences that an error names: the first show what is wrong, all
 
 
 def load_strictly(
-    network: nn.Module, found: Mapping[str, Any], spec: ArchSpec, name: Callable[[str], str] = str
+    network: nn.Module, found: Mapping[str, Any], spec: AnyArch, name: Callable[[str], str] = str
 ) -> None:
     """Load a file's tensors into `network`, in float32: all of its own, and no others.
 

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from robust_arch.attacks import ThreatModel
 from robust_arch.objectives.base import Loss, Objective
 
 
@@ -14,11 +13,11 @@ class Natural(Objective):
     """CE(f(x), y)."""
 
     @property
-    def is_adversarial(self) -> bool:
-        """False."""
-        return False
+    def takes_soft_labels(self) -> bool:
+        """True."""
+        return True
 
-    def __call__(self, net: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, seed: int, index: Tensor) -> Loss:  # noqa: ARG002
-        """The threat model is not used."""
+    def loss(self, net: nn.Module, x: Tensor, x_adv: Tensor, y: Tensor) -> Loss:  # noqa: ARG002
+        """x_adv is x, as nothing is attacked."""
         logits = net(x).float()
         return Loss(F.cross_entropy(logits, y), logits.detach())

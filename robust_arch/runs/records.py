@@ -1,9 +1,8 @@
 """What the JSON files of a run and of a study hold, as frozen classes."""
 
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-import numpy as np
 from pydantic import Field
 
 from robust_arch.runs.fields import (
@@ -27,8 +26,13 @@ from robust_arch.runs.fields import (
     expect,
 )  # fmt: skip
 
+if TYPE_CHECKING:
+    import numpy as np
+
 SMOOTHNESS_ATTACK = "pgd20"
 """The attack on whose images stability, local Lipschitz constants and FOSC are computed."""
+WEIGHTS = ("raw", "ema", "swa")
+"""The values of `weights` in evaluation records and results.csv: as trained, or averaged over training."""
 ELSEWHERE = "elsewhere"
 """The value of `weights` in status.json of a merged run."""
 
@@ -36,15 +40,15 @@ ELSEWHERE = "elsewhere"
 class RunFacts(Fields):
     """The columns of results.csv that are known before a run starts.
 
-    None: how a checkpoint from elsewhere was trained.
+    None: how a checkpoint from elsewhere was trained, and the stages of a network of the user's own.
     """
 
     run_id: Identifier
     study: Name
     arch: Name
     family: Name
-    depths: PerStage
-    widths: PerStage
+    depths: PerStage | None = None
+    widths: PerStage | None = None
     params: Positive
     macs: Positive
     objective: Label | None = None
@@ -64,7 +68,7 @@ class Status(Fields):
         host: the machine of the last attempt.
         end: how the last attempt ended, one of ENDS.
         launcher: what started the last attempt, like `joblib`.
-        weights: `elsewhere` for a merged run.
+        weights: `elsewhere` for a merged run; no value of WEIGHTS.
         error: traceback of the last attempt.
         updated: when this was written.
         run: what is known of the run before it starts.
@@ -82,7 +86,7 @@ class Status(Fields):
 
 
 class RecordedCost(Fields):
-    """Parameters and multiply-accumulates per image, in all and per stage."""
+    """Parameters and multiply-accumulates per image, in all and per stage, if the network has stages."""
 
     params: Positive
     macs: Positive
@@ -91,17 +95,42 @@ class RecordedCost(Fields):
 
 
 def _shares_are_defined(cost: RecordedCost) -> bool:
+    if not cost.stage_params and not cost.stage_macs:
+        return True
     return len(cost.stage_params) == len(cost.stage_macs) > 0 < min(sum(cost.stage_params), sum(cost.stage_macs))
 
 
+class RecordedExtra(Fields):
+    """Images that were mixed into the training batches."""
+
+    name: Label
+    file: Name
+    images: Positive
+    fraction: Number
+    per_batch: Positive
+    fingerprint: Name
+
+
 class RecordedData(Fields):
-    """The data set of a training, with the number of images per part."""
+    """The data set of a training, with the number of images per part.
+
+    Attributes:
+        name: of the data set.
+        fingerprint: of the images that determine training.
+        train: number of images to fit.
+        val: number of images that are held out.
+        test: number of images to test on.
+        images_per_epoch: images seen in an epoch, where that is not one pass over `train`.
+        extra: what was mixed into the batches.
+    """
 
     name: Label
     fingerprint: Plain = None
     train: Count
     val: Count
     test: Count
+    images_per_epoch: Positive | None = None
+    extra: RecordedExtra | None = None
 
 
 class Hardware(Fields):
@@ -133,6 +162,7 @@ class RunResult(_Provenance):
     Attributes:
         device: of the training, cpu or cuda.
         precision: of the training, as Lightning names it.
+        selected_weights: those that decided the best epoch and whose held-out accuracies these are.
     """
 
     run_id: Identifier | None = None
@@ -142,6 +172,7 @@ class RunResult(_Provenance):
     precision: Name | None = None
     train_seconds: Seconds
     epochs: Positive | None = None
+    selected_weights: Name = "raw"
     best_epoch: Count
     last_epoch: Count
     best_val_robust_acc: Percent
@@ -355,12 +386,12 @@ class Evaluation(Fields):
     smoothness: Smoothness | None = None
     about: EvaluationProvenance | None = None
 
-    def is_whole_with(self, arrays: Mapping[str, np.ndarray]) -> bool:
+    def is_whole_with(self, arrays: "Mapping[str, np.ndarray]") -> bool:
         """Whether `arrays` are this record's: an index, and one boolean per image for clean and every attack."""
         flags = ("clean", *self.attacks)
         shapes = {name: array.shape for name, array in arrays.items()}
         whole = all(shapes.get(name) == (self.n_test,) for name in ("index", *flags))
-        return whole and all(arrays[name].dtype == np.bool_ for name in flags)
+        return whole and all(arrays[name].dtype == bool for name in flags)
 
 
 class PlanFacts(Fields):

@@ -4,17 +4,20 @@ import logging
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from robust_arch.common.files import read_json, write_json, write_rows, write_text
 from robust_arch.errors import InputError, invalid
+from robust_arch.runs import lock
 from robust_arch.runs.fields import MisfitError
 from robust_arch.runs.folder import NO_OBJECT, RecordedRun, RunFolder
 from robust_arch.runs.records import Evaluation, RunFacts, StudyFacts
 from robust_arch.runs.rows import PlanRow, plan_row, read_table
+
+if TYPE_CHECKING:
+    import pandas as pd  # imported where it is used, as `robust-arch status` does without
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +54,7 @@ class StudyFolder:
         self.plan_path = path / "plan.csv"
         self.about_path = path / "study.json"
         self.results_path = path / "results.csv"
-        self._stop = path / ".stop"
+        self._stop, self._sweep = path / ".stop", path / ".sweep.lock"
         self.report_path = path / "report" / "index.html"
         self._rebuilt_path = path / ".rebuilt.json"
 
@@ -74,6 +77,15 @@ class StudyFolder:
             return
         for name in names:
             yield RunFolder(runs / name, self.left_out)
+
+    def sweeping(self) -> AbstractContextManager[None]:
+        """Mark the study, while the block runs, as one that a command is at work on; several may be."""
+        return lock.shared(self._sweep)
+
+    @property
+    def is_swept(self) -> bool:
+        """Whether a command is at work on the study as a whole."""
+        return lock.is_shared(self._sweep)
 
     @property
     def is_stopped(self) -> bool:
@@ -135,7 +147,7 @@ class StudyFolder:
         """One row per evaluation record, and one without numbers per failed or diverged run."""
         return [row for run in self.runs() for row in run_rows(run.read())]
 
-    def write_results(self, frame: pd.DataFrame | None = None) -> Path:
+    def write_results(self, frame: "pd.DataFrame | None" = None) -> Path:
         """Rebuild results.csv from the records, or from the `frame` that they were just read into.
 
         Without records, an existing results.csv is left unchanged.
@@ -195,8 +207,10 @@ def _numbers(record: Evaluation) -> dict[str, Any]:
     return columns
 
 
-def to_frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+def to_frame(rows: Sequence[Mapping[str, Any]]) -> "pd.DataFrame":
     """The contract's columns in order, then any further <attack>_acc by name, then SITE_COLUMNS."""
+    import pandas as pd
+
     further = sorted({key for row in rows for key in row}.difference(COLUMNS, SITE_COLUMNS))
     frame = pd.DataFrame(list(rows), columns=[*COLUMNS, *further, *SITE_COLUMNS])
     numbers = [name for name in frame.columns if name not in TEXT_COLUMNS]
@@ -204,7 +218,7 @@ def to_frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     return frame
 
 
-def load_study(path: str | Path) -> pd.DataFrame:
+def load_study(path: str | Path) -> "pd.DataFrame":
     """The results of the study in the folder `path`, read from its records.
 
     Raises:

@@ -6,7 +6,7 @@ from robust_arch.search.candidates import Candidates, Rejected, Specs
 from robust_arch.search.grid import Tie
 from robust_arch.search.halving import Halving
 from robust_arch.search.sample import Sample
-from robust_arch.search.scaling_rules import robust_scaling, shrink_last, standard
+from robust_arch.search.scaling_rules import Scaling, robust_scaling, shrink_last, standard
 from robust_arch.search.space import Space
 from robust_arch.search.variants import Variants
 
@@ -16,6 +16,7 @@ __all__ = [
     "Halving",
     "Rejected",
     "Sample",
+    "Scaling",
     "Space",
     "Specs",
     "Tie",

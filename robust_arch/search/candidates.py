@@ -6,7 +6,7 @@ from typing import overload
 
 import numpy as np
 
-from robust_arch.architectures import ArchSpec
+from robust_arch.architectures import ArchSpec, CustomArch
 from robust_arch.errors import InputError
 
 MAX_RUNS = 100_000  # of one plan
@@ -67,14 +67,14 @@ class Candidates:
     """The architectures of a space inside its limits, and what was left out.
 
     Attributes:
-        specs: the architectures.
+        specs: the architectures; of a network of the user's own itself.
         considered: number of points of the space.
         rejected: the nearest of those outside the limits.
         rejected_count: number of all points outside.
         not_sampled: number of architectures inside that search.sample left out.
     """
 
-    specs: Specs
+    specs: Specs | Sequence[CustomArch]
     considered: int
     rejected: tuple[Rejected, ...]
     rejected_count: int

@@ -34,9 +34,9 @@ class Sample:
         stratum is drawn from once before any is drawn from twice; within that rule the member farthest from all chosen
         ones (in ranks) comes next, so that the sample covers the space.
         """
-        if self.count is None or len(members.specs) <= self.count:
-            return members
         specs = members.specs
+        if self.count is None or len(specs) <= self.count or not isinstance(specs, Specs):
+            return members
         ranks = coordinates(specs, num_classes, image_shape, resource)
         rng = np.random.default_rng(self.seed)
         groups = strata(ranks)

@@ -4,15 +4,16 @@ Widths are widening factors of 16, 32 and 64 channels. Every rule takes a templa
 result has.
 """
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from robust_arch.architectures import ArchSpec, ImageShape
 from robust_arch.architectures.cost import cost_terms
 from robust_arch.architectures.family import DEFAULT_FAMILY
-from robust_arch.errors import InputError, invalid, require_integer
+from robust_arch.errors import InputError, invalid, require_choice, require_integer
 from robust_arch.search.budget import Budget
 
 BASE_WIDTHS = (16, 32, 64)
@@ -82,6 +83,45 @@ def robust_scaling(
     depths = robust_depths(blocks[near])
     widths = [base * factor for base, factor in zip(BASE_WIDTHS, robust_widening(widening[near]), strict=True)]
     return _nearest(budget, depths, widths, np.round(misfit[near], 9), template, num_classes, image_shape)
+
+
+RULES: dict[str, Callable[..., ArchSpec]] = {
+    "standard": standard,
+    "shrink_last": shrink_last,
+    "robust_scaling": robust_scaling,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scaling:
+    """A rule and what it needs besides the budget.
+
+    Attributes:
+        rule: one of RULES.
+        blocks: per stage; 5 where it is None. robust_scaling finds the depths itself.
+    """
+
+    rule: str
+    blocks: int | None = None
+
+    def __post_init__(self) -> None:
+        require_choice("search.scaling.rule", self.rule, tuple(RULES))
+        if self.blocks is not None and self.rule == "robust_scaling":
+            raise invalid(
+                "search.scaling.blocks", self.blocks, "null for robust_scaling, which finds the depths itself"
+            )
+        if self.blocks is not None:
+            require_integer("search.scaling.blocks", self.blocks, 1)
+
+    def network(
+        self, budget: Budget, template: ArchSpec, width_step: int, num_classes: int, image_shape: ImageShape
+    ) -> ArchSpec:
+        """The network of the rule that meets the budget; InputError if there is none."""
+        task: dict[str, Any] = {"template": template, "num_classes": num_classes, "image_shape": image_shape}
+        if self.rule == "robust_scaling":
+            return robust_scaling(budget, **task)
+        blocks = 5 if self.blocks is None else self.blocks
+        return RULES[self.rule](budget, blocks=blocks, width_step=width_step, **task)
 
 
 def robust_depths(total: np.ndarray) -> list[np.ndarray]:

@@ -1,4 +1,4 @@
-"""Which architectures a study considers: a grid of choices, divisions of the budget, or changes of one network."""
+"""Which architectures a study considers: a grid, divisions of the budget, changes of one network, or a list."""
 
 import itertools
 import math
@@ -27,7 +27,7 @@ Point = tuple[str, ArchSpec | InputError]
 
 @dataclass(frozen=True, kw_only=True)
 class Space:
-    """Choices for each stage, of which one of widths, shares and vary is set.
+    """Choices for each stage, of which one of widths, shares, architectures and vary is set.
 
     Attributes:
         template: family and everything that is not depth or width.
@@ -35,6 +35,7 @@ class Space:
         widths: the widths to try per stage.
         shares: divisions of the budget over the stages, from which widths in multiples of `width_step` follow;
             {parts: n} for all divisions into n equal parts.
+        architectures: single architectures, each with its depths and widths.
         vary: changes of the template.
         width_step: of widths that follow from shares or vary, and of ranges that name no step.
         tie: stages whose choices move together.
@@ -45,6 +46,7 @@ class Space:
     depths: tuple[tuple[int, ...], ...] | None = None
     widths: tuple[tuple[int, ...], ...] | None = None
     shares: tuple[tuple[float, ...], ...] | None = None
+    architectures: tuple[ArchSpec, ...] | None = None
     vary: Variants | None = None
     width_step: int = 8
     tie: Tie = field(default_factory=Tie)
@@ -57,9 +59,13 @@ class Space:
         if self.vary is not None:
             self._check_vary(self.vary)
             return
+        if self.architectures is not None:
+            self._check_architectures(self.architectures)
+            return
         if (self.widths is None) == (self.shares is None):
             raise InputError(
-                "search.space: set either widths (choices per stage) or shares (divisions of the budget), or vary"
+                "search.space: set either widths (choices per stage) or shares (divisions of the budget), or "
+                "architectures, or vary"
             )
         self._check_choices()
         if self.shares is not None:
@@ -68,13 +74,37 @@ class Space:
         replace(self.template, depths=tuple(first), widths=tuple(stage[0] for stage in self.widths or self._depths))
 
     def _check_vary(self, vary: Variants) -> None:
-        if any(choice is not None for choice in (self.depths, self.widths, self.shares)):
-            raise InputError("search.space.vary: set it without depths, widths and shares, or them without it")
+        self._require_alone("vary", self.depths, self.widths, self.shares, self.architectures)
         if self.tie != Tie():
             raise InputError("search.space.tie: ties choices of depths and widths; vary has its own key, together")
         vary.positions(len(self.template.depths))
         for name in ("depths", "widths"):
             check_value(f"arch.{name}", max(getattr(self.template, name)))
+
+    @staticmethod
+    def _require_alone(name: str, *choices: object) -> None:
+        """Raise InputError where another choice is set beside `name`, which stands for all of them."""
+        if any(choice is not None for choice in choices):
+            raise InputError(f"search.space.{name}: set it without depths, widths and shares, or them without it")
+
+    def _check_architectures(self, listed: Any) -> None:
+        key = "search.space.architectures"
+        self._require_alone("architectures", self.depths, self.widths, self.shares)
+        if self.tie != Tie():
+            raise InputError("search.space.tie: ties choices of depths and widths; architectures has none")
+        if not isinstance(listed, list | tuple) or not listed:
+            raise invalid(key, listed, "a list like [{depths: [2, 2, 2], widths: [16, 32, 64]}]")
+        specs = []
+        for each in listed:
+            if isinstance(each, ArchSpec):
+                specs.append(each)
+                continue
+            if not isinstance(each, Mapping) or set(each) != {"depths", "widths"}:
+                raise invalid(key, each, "depths and widths, like {depths: [2, 2, 2], widths: [16, 32, 64]}")
+            specs.append(replace(self.template, **each))
+            for name in ("depths", "widths"):
+                check_value(key, max(getattr(specs[-1], name)))
+        object.__setattr__(self, "architectures", tuple(specs))
 
     def _check_choices(self) -> None:
         if self.depths is None:
@@ -101,6 +131,8 @@ class Space:
         limits = Limits(budget, (num_classes, image_shape), self.last_share)
         if self.vary is not None:
             return self._listed_members(self._variants(self.vary, limits), limits)
+        if self.architectures is not None:
+            return self._listed_members(((_describe(spec), spec) for spec in self.architectures), limits)
         if self.shares is not None:
             return self._listed_members(self._allocations(self.shares, limits), limits)
         return self._grid_members(limits)
@@ -114,7 +146,7 @@ class Space:
                 rejected.append(Rejected(description, str(spec)))
                 continue
             require_countable(spec, limits.task)
-            same = f"the same {'network' if self.vary else 'widths'} as {specs[spec]}" if spec in specs else ""
+            same = f"the same {'widths' if self.shares else 'network'} as {specs[spec]}" if spec in specs else ""
             if reason := same or limits.reason(spec):
                 rejected.append(Rejected(description, reason))
             else:

@@ -57,6 +57,8 @@ def _trains_alike(run: RecordedRun, planned: Run) -> bool:
             _pace(TrainerSettings(**trainer)) == _pace(planned.settings.trainer)
             and all(config[group] == expected[group] for group in ("objective", "selection"))
             and all(config["recipe"][key] == expected["recipe"][key] for key in ("batch_size", "drop_last"))
+            and config["recipe"].get("steps_per_epoch") == expected["recipe"].get("steps_per_epoch")
+            and (config.get("extra") or {}).get("fraction") == (expected["extra"] or {}).get("fraction")
         )
     except (AttributeError, KeyError, OverflowError, TypeError, ValueError):  # recorded by another version
         return False

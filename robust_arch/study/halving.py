@@ -14,7 +14,7 @@ from hydra.core.config_loader import ConfigLoader
 from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig
 
-from robust_arch.architectures import ArchSpec, arch_name
+from robust_arch.architectures import AnyArch, arch_name
 from robust_arch.common.files import write_rows
 from robust_arch.configuration.evaluation import Finalists
 from robust_arch.configuration.nodes import as_override, field_names, known_keys, plain
@@ -57,7 +57,7 @@ class Rung:
     value: int
     template: PlannedRun
 
-    def runs(self, specs: Sequence[ArchSpec], seeds: Sequence[int]) -> list[PlannedRun]:
+    def runs(self, specs: Sequence[AnyArch], seeds: Sequence[int]) -> list[PlannedRun]:
         """The runs of these architectures, each with every seed."""
         return [self.template.changed(spec=spec, seed=seed) for spec in specs for seed in seeds]
 
@@ -97,13 +97,13 @@ class Decision:
     """
 
     rung: Rung
-    specs: tuple[ArchSpec, ...]
+    specs: tuple[AnyArch, ...]
     runs: tuple[PlannedRun, ...]
     values: Mapping[str, float | None]
     means: tuple[float | None, ...]
     tie_means: Mapping[int, float | None]
     order: tuple[int, ...]
-    promoted: tuple[ArchSpec, ...]
+    promoted: tuple[AnyArch, ...]
 
 
 def read_halving(node: DictConfig) -> Halving:
@@ -140,7 +140,7 @@ def plan_halving(config: DictConfig, loader: ConfigLoader, arguments: Sequence[s
         # a Run checks that its settings fit the data
         base = Run(read_settings(cfg), first.splits, first.training_fingerprint)
         rungs.append(Rung(number + 1, value, PlannedRun.composed(base, overrides)))
-    finalists = checked_finalists(cfg, first.splits.test)
+    finalists = checked_finalists(cfg, first)
     return HalvingPlan(options, tuple(rungs), study, read_seeds(cfg), finalists)
 
 
@@ -157,14 +157,17 @@ def halve(config: DictConfig, loader: ConfigLoader, launcher: Launcher, argument
         sys.exit(f"error: {error}")
     hydra_overrides = [item for item in config.hydra.overrides.hydra if not item.startswith("hydra.mode=")]
     search = _Search(plan, launcher, study_command(config.hydra, [*hydra_overrides, *arguments]))
-    specs = tuple(plan.study.members.specs)
+    specs: tuple[AnyArch, ...] = tuple(plan.study.members.specs)
     search.study.go_on()
-    for rung in plan.rungs:
-        decision = search.decide(rung, specs)
-        specs = decision.promoted
-        if not specs:
-            sys.exit(f"error: rung {rung.number}: a run of every architecture failed; results in {search.study.path}")
-    search.evaluate_finalists(decision.runs)
+    with search.study.sweeping():
+        for rung in plan.rungs:
+            decision = search.decide(rung, specs)
+            specs = decision.promoted
+            if not specs:
+                sys.exit(
+                    f"error: rung {rung.number}: a run of every architecture failed; results in {search.study.path}"
+                )
+        search.evaluate_finalists(decision.runs)
     log.info("%d rungs decided; results in %s", len(plan.rungs), search.study.results_path)
 
 
@@ -185,7 +188,7 @@ class _Search:
             "halving": {"resource": plan.options.resource, "rungs": list(plan.options.values), "eta": plan.options.eta},
         }
 
-    def decide(self, rung: Rung, specs: tuple[ArchSpec, ...]) -> Decision:
+    def decide(self, rung: Rung, specs: tuple[AnyArch, ...]) -> Decision:
         """Run what is not done of a rung, and record what is promoted or, on the last rung, what has finished."""
         options, seeds = self.plan.options, self.plan.seeds
         runs = rung.runs(specs, seeds)
@@ -260,7 +263,7 @@ def _held_out(planned: PlannedRun) -> float | None:
     return result.best_val_robust_acc if planned.run.is_done() and result else None
 
 
-def _of(runs: Sequence[PlannedRun], values: Mapping[str, float | None], spec: ArchSpec) -> list[float | None]:
+def _of(runs: Sequence[PlannedRun], values: Mapping[str, float | None], spec: AnyArch) -> list[float | None]:
     """The values of one architecture's runs."""
     return [values[planned.run.run_id] for planned in runs if planned.run.settings.spec == spec]
 

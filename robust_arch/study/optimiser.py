@@ -9,7 +9,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
 from robust_arch.configuration.nodes import of_a_job
-from robust_arch.configuration.search import read_budget, search_group
+from robust_arch.configuration.search import read_budget, read_template, refuse_search_of_own, search_group
 from robust_arch.configuration.settings import read_settings
 from robust_arch.errors import InputError, invalid
 from robust_arch.execution.execute import execute
@@ -41,13 +41,14 @@ def load_run(cfg: DictConfig) -> Run:
     Raises:
         InputError: if a value is not allowed, or no widths on the grid meet the budget.
     """
+    refuse_search_of_own(cfg)
     run = Run.load(read_settings(cfg))
     allocation = _allocation(cfg)
     if allocation["cuts"] is None:
         if allocation["depths"] is not None:
             raise invalid("search.allocation.depths", allocation["depths"], "null where search.allocation.cuts is null")
         return run
-    template, train = run.settings.spec, run.splits.train
+    template, train = read_template(cfg), run.splits.train
     depths = template.depths if allocation["depths"] is None else allocation["depths"]
     if not isinstance(depths, list | tuple) or len(depths) != len(template.depths):
         raise invalid("search.allocation.depths", depths, f"a list of {len(template.depths)} integers, or null")

@@ -1,5 +1,6 @@
 """The plan of a study: its runs inside the budget, all checked before any of them starts."""
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -8,18 +9,34 @@ from hydra.core.config_loader import ConfigLoader
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from robust_arch.configuration.evaluation import Finalists, evaluation_keys, read_finalists, read_threat
+from robust_arch.architectures import CustomArch
+from robust_arch.configuration.evaluation import (
+    Finalists,
+    evaluation_keys,
+    read_evaluation,
+    read_finalists,
+    read_threat,
+)
 from robust_arch.configuration.nodes import as_override
-from robust_arch.configuration.search import read_budget, read_sample, read_seeds, read_space
+from robust_arch.configuration.search import (
+    read_budget,
+    read_sample,
+    read_scaled,
+    read_seeds,
+    read_space,
+    refuse_search_of_own,
+)
 from robust_arch.configuration.settings import Settings, read_settings
-from robust_arch.data import ImageSet
 from robust_arch.errors import InputError, invalid
+from robust_arch.evaluation import EvaluationSettings
 from robust_arch.execution.run import Run
 from robust_arch.runs import StudyFolder
 from robust_arch.runs.study import PLAN_COLUMNS
 from robust_arch.search import Budget, Candidates, Halving
 from robust_arch.study.composition import configurations
 from robust_arch.study.optimiser import read_objectives, refuse_allocation
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -67,8 +84,14 @@ def _changed_evaluation(before: Settings, after: Settings) -> dict[str, Any]:
     return {key: value for key, value in evaluation_keys(after.evaluation).items() if value != old[key]}
 
 
+def _changed_spec(_: Settings, after: Settings) -> dict[str, Any]:
+    if isinstance(after.spec, CustomArch):  # a study changes nothing in it
+        return {"arch._target_": after.spec.target}
+    return {"arch.depths": after.spec.depths, "arch.widths": after.spec.widths}
+
+
 _KEYS: Mapping[str, Callable[[Settings, Settings], Mapping[str, Any]]] = {
-    "spec": lambda _, after: {"arch.depths": after.spec.depths, "arch.widths": after.spec.widths},
+    "spec": _changed_spec,
     "seed": lambda _, after: {"seed": after.seed},
     "evaluation": _changed_evaluation,
     "rerun": lambda _, after: {"rerun": after.rerun},
@@ -103,6 +126,7 @@ def plan_study(cfg: DictConfig, overrides: Sequence[str]) -> StudyPlan:
     Raises:
         InputError: if a value is not allowed, or no architecture of the space meets the budget.
     """
+    refuse_search_of_own(cfg)
     settings = read_settings(cfg)
     refuse_allocation(cfg)
     read_objectives(cfg)
@@ -110,8 +134,12 @@ def plan_study(cfg: DictConfig, overrides: Sequence[str]) -> StudyPlan:
     base = Run.load(settings)
     train = base.splits.train
     task = (train.num_classes, train.image_shape)
-    space, budget, seeds = read_space(cfg), read_budget(cfg, *task), read_seeds(cfg)
-    members = read_sample(cfg).of(space.members(budget, *task), *task, budget.counted)
+    budget, seeds = read_budget(cfg, *task), read_seeds(cfg)
+    if isinstance(settings.spec, CustomArch):
+        members = Candidates((settings.spec,), 1, (), 0)
+    else:
+        space = read_scaled(cfg, budget, *task) or read_space(cfg)
+        members = read_sample(cfg).of(space.members(budget, *task), *task, budget.counted)
     if not members.specs:
         nearest = f"; nearest: {members.rejected[0].description}: {members.rejected[0].reason}" * bool(members.rejected)
         raise InputError(
@@ -138,16 +166,30 @@ def plan_all(
     finalists = None
     for composed, combination in configurations(config, loader, arguments):
         plans.append(plan_study(composed, combination))
-        finalists = checked_finalists(composed, plans[-1].runs[0].run.splits.test)
+        finalists = checked_finalists(composed, plans[-1].runs[0].run)
     return plans, finalists
 
 
-def checked_finalists(cfg: DictConfig, test: ImageSet) -> Finalists | None:
-    """`study.finalists`, or None; raises InputError where it does not fit these test images."""
-    finalists = read_finalists(cfg)
+def checked_finalists(cfg: DictConfig, run: Run) -> Finalists | None:
+    """`study.finalists`, or None; raises InputError where it does not fit the test images or weights of this run."""
+    finalists, test = read_finalists(cfg), run.splits.test
     if finalists is not None:
+        finalists.evaluation.chosen_weights(run.settings.recipe.weights)
         finalists.evaluation.require_fits(len(test), test.num_classes, read_threat(cfg.threat).eps)
+        _warn_of_incomparable(finalists.evaluation, read_evaluation(cfg.evaluate), len(test))
     return finalists
+
+
+def _warn_of_incomparable(finalists: EvaluationSettings, others: EvaluationSettings, test_size: int) -> None:
+    """Log it if finalists get further attacks on the images of the other runs: their worst case is then another one."""
+    known = {named.name for named in others.attacks}
+    further = [named.name for named in finalists.attacks if named.name not in known]
+    if further and (finalists.n or test_size) == (others.n or test_size):
+        log.warning(
+            "study.finalists.n = %s: the images of evaluate.n, so the finalists' rows have %s in their worst case and "
+            "are compared with no other run; with another number they have further rows",
+            finalists.n, ", ".join(further),
+        )  # fmt: skip
 
 
 def finalist_runs(trained: Sequence[PlannedRun], finalists: Finalists) -> list[PlannedRun]:
@@ -158,4 +200,8 @@ def finalist_runs(trained: Sequence[PlannedRun], finalists: Finalists) -> list[P
         return result.best_val_robust_acc if result else -1.0
 
     best = sorted(trained, key=held_out, reverse=True)[: finalists.top]
-    return [planned.changed(evaluation=finalists.evaluation, rerun=False) for planned in best]
+    evaluation = finalists.evaluation
+    attacks = ", ".join(named.name for named in (*evaluation.attacks, *evaluation.cascade))
+    images = "all" if evaluation.n is None else evaluation.n
+    log.info("finalists: the best %d of %d runs, under %s on %s test images", len(best), len(trained), attacks, images)
+    return [planned.changed(evaluation=evaluation, rerun=False) for planned in best]

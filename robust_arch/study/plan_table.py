@@ -13,7 +13,7 @@ from rich.table import Table
 
 from robust_arch.architectures import activation_bytes, arch_name
 from robust_arch.common.paths import conf_dir
-from robust_arch.configuration.commands import FLAGS, require_one_study
+from robust_arch.configuration.commands import FLAGS, require_one_study, with_own_network
 from robust_arch.configuration.resolvers import register_resolvers
 from robust_arch.configuration.schema import refused
 from robust_arch.errors import invalid
@@ -37,7 +37,7 @@ def plans_from_command(arguments: Sequence[str]) -> list[StudyPlan]:
     words = [
         part for word in arguments for part in (word.split("=", 1) if word.startswith("--config-dir=") else [word])
     ]
-    overrides = [FLAGS.get(word, word) for word in words if word not in ("-m", "--multirun")]
+    overrides = with_own_network([FLAGS.get(word, word) for word in words if word not in ("-m", "--multirun")])
     search_path = []
     for option in ("--config-dir", "-cd"):
         if option in overrides:

@@ -34,10 +34,17 @@ class RunProgress:
         """The run's name."""
         return self.record.run_id
 
-    @property
+    @cached_property
     def state(self) -> str:
-        """One of STATES."""
-        return self.record.state
+        """One of STATES, or `evaluating`: it is trained, and a process is working on it."""
+        state = self.record.state
+        at_work = self.record.result and state in ("running", "completed") and self.record.folder.is_locked
+        return "evaluating" if at_work else state
+
+    @property
+    def active(self) -> bool:
+        """Whether a process is training or evaluating it."""
+        return self.state in ("running", "evaluating")
 
     @cached_property
     def facts(self) -> Mapping[str, Any]:
@@ -57,9 +64,9 @@ class RunProgress:
         return len(read_rows(self.record.folder.metrics)) if self.record.status else 0
 
     def seconds_since_start(self, now: datetime) -> float | None:
-        """Seconds since the current attempt of a running run started; None for any other run."""
+        """Seconds since a process began to train or evaluate the run; None if none does."""
         status = self.record.status
-        if self.state != "running" or status is None or status.updated is None:
+        if not self.active or status is None or status.updated is None:
             return None
         return (now - datetime.fromisoformat(status.updated)).total_seconds()
 
@@ -99,12 +106,14 @@ class StudyProgress:
         name: Of the study.
         runs: What is recorded of them.
         now: The moment.
+        swept: Whether a command is at work on the study as a whole, to which finalists or a next rung may be left.
         left_out: Files, and rows of plan.csv, that do not fit, to why.
     """
 
     name: str
     runs: Sequence[RunProgress]
     now: datetime
+    swept: bool = False
     left_out: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
@@ -115,7 +124,7 @@ class StudyProgress:
         for run in study.runs():
             rows.setdefault(run.run_id, {})
         runs = [RunProgress(study.run(run_id).read(), row) for run_id, row in rows.items()]
-        return cls(study.name, runs, datetime.now(UTC), study.left_out)
+        return cls(study.name, runs, datetime.now(UTC), study.is_swept, study.left_out)
 
     @cached_property
     def states(self) -> Counter[str]:
@@ -134,9 +143,14 @@ class StudyProgress:
         return Counter(status.launcher for status in statuses if status and status.launcher)
 
     @property
-    def ended(self) -> bool:
-        """Whether nothing is planned or running."""
+    def all_ended(self) -> bool:
+        """Whether no run is planned, running or being evaluated."""
         return all(run.state in ENDED for run in self.runs)
+
+    @property
+    def ended(self) -> bool:
+        """Whether all runs have ended and no command is at work on the study."""
+        return self.all_ended and not self.swept
 
     @property
     def best(self) -> RunProgress | None:
@@ -146,8 +160,9 @@ class StudyProgress:
 
     @cached_property
     def _trained(self) -> list[tuple[RunProgress, RunResult]]:
-        """The completed runs with their results."""
-        return [(run, run.record.result) for run in self.runs if run.state == "completed" and run.record.result]
+        """The completed runs and those being evaluated, with their results."""
+        trained = ("completed", "evaluating")
+        return [(run, run.record.result) for run in self.runs if run.state in trained and run.record.result]
 
     @cached_property
     def time_left(self) -> TimeLeft | None:
@@ -157,6 +172,6 @@ class StudyProgress:
         if speed is None:
             return None
         epochs = statistics.mode(int(run.facts.get("epochs") or run.epochs_done) for run, _ in trained)
-        at_once = max(1, self.states["running"])
+        at_once = max(1, sum(run.active for run in self.runs))
         seconds = sum(run.seconds_left(speed, epochs) for run in self.runs) / at_once
         return TimeLeft(seconds, speed.trainings, at_once) if seconds else None

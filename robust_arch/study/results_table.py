@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from robust_arch.analysis.groups import GROUP_COLUMNS, groups
-from robust_arch.analysis.published import provenance_of
+from robust_arch.analysis.published.provenance import provenance_of
 from robust_arch.analysis.reading import read_results
 from robust_arch.runs import StudyFolder
 

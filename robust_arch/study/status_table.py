@@ -9,6 +9,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from robust_arch.common.progress import duration
 from robust_arch.runs import StudyFolder
 from robust_arch.study.progress import RunProgress, StudyProgress
 
@@ -32,30 +33,18 @@ def show(progress: StudyProgress, *, every_run: bool) -> Group:
 def summary_line(progress: StudyProgress) -> str:
     """Counts and time left."""
     states = progress.states
-    counts = f"{states['completed']} done, " + ", ".join(
-        f"{states[state]} {state}" for state in ("running", "failed", "diverged", "planned")
-    )
+    others = ("running", *(["evaluating"] if states["evaluating"] else []), "failed", "diverged", "planned")
+    counts = f"{states['completed']} done, " + ", ".join(f"{states[state]} {state}" for state in others)
     killed = f" ({progress.killed} of them killed)" if progress.killed else ""
     left = progress.time_left
     if left is None:
-        return counts + killed
+        return counts + killed + "; its command is still running" * (progress.swept and progress.all_ended)
     basis = f"{left.completed} done, {left.at_once} at once"
     return f"{counts}{killed}; about {duration(left.seconds)} left ({basis})"
 
 
-def duration(seconds: float) -> str:
-    """Seconds as `2 h 10 min`."""
-    minutes = round(seconds / 60)
-    if seconds < 59.5:
-        return f"{seconds:.0f} s"
-    if minutes < 60:
-        return f"{minutes} min"
-    hours = round(seconds / 3600)
-    return f"{minutes // 60} h {minutes % 60} min" if hours < 48 else f"{hours // 24} d {hours % 24} h"
-
-
 def follow(study: StudyFolder, console: Console, *, seconds: float, every_run: bool) -> None:
-    """Show the study every `seconds` until all of it has ended or Ctrl-C.
+    """Show the study every `seconds` until all of it has ended, its finalists evaluated, or Ctrl-C.
 
     Where the output is no terminal, the summary line is printed whenever it has changed.
     """
@@ -85,11 +74,11 @@ def _summary(progress: StudyProgress) -> Iterator[str]:
 
 
 def _listed(runs: Sequence[RunProgress], every_run: bool) -> list[RunProgress]:
-    """Running runs first, then failed, diverged and killed ones, then the rest unless there are too many."""
-    listed = sorted(runs, key=lambda run: 0 if run.state == "running" else 1 if run.lost else 2)
+    """Runs at work first, then failed, diverged and killed ones, then the rest unless there are too many."""
+    listed = sorted(runs, key=lambda run: 0 if run.active else 1 if run.lost else 2)
     if every_run or len(runs) <= _MANY:
         return listed
-    return [run for run in listed if run.state == "running" or run.lost]
+    return [run for run in listed if run.active or run.lost]
 
 
 def _table(progress: StudyProgress, listed: Sequence[RunProgress]) -> Table:
@@ -116,12 +105,13 @@ def _row(run: RunProgress, progress: StudyProgress) -> tuple[str, ...]:
 
 
 def _epochs(run: RunProgress, progress: StudyProgress) -> str:
-    """The progress of a running run and for how long it has run."""
+    """The epoch of a run in training, and for how long a run has been trained or evaluated."""
     seconds = run.seconds_since_start(progress.now)
+    since = "" if seconds is None else f"for {duration(seconds)}"
     if run.state != "running":
-        return ""
-    since = f", for {duration(seconds)}" if seconds is not None else ""
-    return f"epoch {run.epochs_done} of {run.facts.get('epochs')}{since}"
+        return since
+    epochs = run.facts.get("epochs")
+    return f"epoch {min(run.epochs_done + 1, int(epochs or run.epochs_done + 1))} of {epochs}, {since}".rstrip(", ")
 
 
 def _notes(run: RunProgress) -> Iterator[str]:

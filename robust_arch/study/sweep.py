@@ -31,10 +31,13 @@ def sweep(config: DictConfig, loader: ConfigLoader, launcher: Launcher, argument
     study = plans[0].study
     study.go_on()
     _record_plan(study, plans, runs, study_command(config.hydra, arguments))
-    launch_until_settled(launcher, runs)
-    trained = [planned for planned in runs if planned.run.folder.trained]
-    chosen = finalist_runs(trained, finalists) if finalists is not None and not study.is_stopped else []
-    launch_until_settled(launcher, chosen, "finalists")
+    chosen: list[PlannedRun] = []
+    with study.sweeping():
+        launch_until_settled(launcher, runs)
+        trained = [planned for planned in runs if planned.run.folder.trained]
+        if finalists is not None and not study.is_stopped:
+            chosen = finalist_runs(trained, finalists)
+        launch_until_settled(launcher, chosen, "finalists")
     study.write_results()
     study.tell_left_out()
     undone = [planned for planned in [*runs, *chosen] if not planned.run.is_done()]

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from robust_arch.architectures import ArchSpec, Cost
+from robust_arch.architectures import AnyArch, Cost, CustomArch
 from robust_arch.runs import RecordedRun, RunFacts, RunFolder
 from robust_arch.runs.study import run_rows
 
@@ -44,17 +44,19 @@ def last_share_column(resource: str) -> str:
     return f"last_{resource}_share"
 
 
-def run_columns(facts: RunFacts, spec: ArchSpec, cost: Cost, eps: float) -> dict[str, Any]:
+def run_columns(facts: RunFacts, spec: AnyArch, cost: Cost, eps: float) -> dict[str, Any]:
     """The run's facts with one value per column, as panels, filters and groupings need them.
 
-    Shares are fractions, in [0, 1], of the sum over the stages.
+    Shares are fractions, in [0, 1], of the sum over the stages. A network of the user's own has no columns of stages.
     """
     question = {column: getattr(facts, name) for name, column in QUESTION.items()}
     named = {ARCH: facts.arch, **question, "eps": eps}
     return {**named, "params": cost.params, "macs": cost.macs, **_stage_columns(spec, cost)}
 
 
-def _stage_columns(spec: ArchSpec, cost: Cost) -> dict[str, float]:
+def _stage_columns(spec: AnyArch, cost: Cost) -> dict[str, float]:
+    if isinstance(spec, CustomArch):
+        return {}
     of_stages: dict[str, tuple[float, ...]] = {"width": spec.widths, "depth": spec.depths}
     of_stages |= {f"{resource}_share": cost.shares(resource) for resource in RESOURCES}
     columns = {
@@ -65,10 +67,14 @@ def _stage_columns(spec: ArchSpec, cost: Cost) -> dict[str, float]:
     return columns | {last_share_column(resource): cost.shares(resource)[-1] for resource in RESOURCES}
 
 
-def summary_column(checkpoint: str, n_test: int, whole: int, number: str) -> str:
-    """`best/pgd20_acc`, or `best-n120/pgd20_acc` where 120 of the `whole` test set were attacked."""
+def summary_column(checkpoint: str, weights: str, n_test: int, whole: int, number: str) -> str:
+    """`best/pgd20_acc`, `best-ema/pgd20_acc` of averaged weights.
+
+    It is `best-n120/pgd20_acc` where 120 of the `whole` test set were attacked.
+    """
+    averaged = "" if weights == "raw" else f"-{weights}"
     part = "" if n_test == whole else f"-n{n_test}"
-    return f"{checkpoint}{part}/{number}"
+    return f"{checkpoint}{averaged}{part}/{number}"
 
 
 def run_summary(folder: RunFolder, state: str) -> dict[str, Any]:
@@ -95,7 +101,7 @@ def logged_rows(run: RecordedRun) -> list[dict[str, Any]]:
 
 def _numbers(row: Mapping[str, Any], whole: int) -> dict[str, Any]:
     return {
-        summary_column(row["checkpoint"], row["n_test"], whole, key): value
+        summary_column(row["checkpoint"], row["weights"], row["n_test"], whole, key): value
         for key, value in row.items()
         if key.endswith("_acc") or key in _NOT_ACCURACIES
     }

@@ -58,14 +58,16 @@ def _shown(group: Group, whole: int) -> dict[str, Any]:
     _require_readable(question)
     measured = [name for name in _SMOOTHNESS if group.rows[name].notna().all()]
     numbers = ["clean_acc", "worst_case_acc", *(f"{attack}_acc" for attack in group.attacks), *measured]
-    clean, worst, *further = (summary_column(group.checkpoint, group.n_test, whole, number) for number in numbers)
+    clean, worst, *further = (
+        summary_column(group.checkpoint, group.weights, group.n_test, whole, number) for number in numbers
+    )
     return {
         "name": question["study"],
         "runs": {column: question[name] for name, column in QUESTION.items()},
         "clean": clean,
         "worst": worst,
         "numbers": (*further, *_TRAINING),
-        "stages": min(len(spec_of(row).depths) for row in rows),
+        "stages": min(len(spec_of(row).depths) if isinstance(row["depths"], str) else 0 for row in rows),
     }
 
 

@@ -30,7 +30,7 @@ class Shown:
         clean: column of clean accuracy in the summary.
         worst: column of worst-case accuracy in the summary.
         numbers: further columns of the summary, for the table of runs.
-        stages: number of stages that every architecture has.
+        stages: number of stages that every architecture has; 0 for networks of the user's own.
     """
 
     name: str
@@ -46,7 +46,7 @@ def workspace(shown: Shown, entity: str, project: str) -> ws.Workspace:
     sections = {
         "Accuracy against cost": _pareto(shown),
         "The last stage's share": _last_share(shown),
-        "Stage by stage": _stages(shown),
+        **({"Stage by stage": _stages(shown)} if shown.stages else {}),
         "Architectures": _architectures(shown),
         "Curves": _curves(),
     }

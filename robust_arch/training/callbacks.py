@@ -10,7 +10,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.callbacks import Callback, RichProgressBar
 from torch import Tensor
 
 from robust_arch.common.files import replacing
@@ -33,9 +33,10 @@ class FiniteGuard(Callback):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Check the mean loss, then every weight."""
-        require_finite(trainer.callback_metrics["train_loss"], f"the mean loss of epoch {trainer.current_epoch}")
+        epoch = trainer.current_epoch + 1
+        require_finite(trainer.callback_metrics["train_loss"], f"the mean loss of epoch {epoch}")
         for name, parameter in pl_module.named_parameters():
-            require_finite(parameter.detach(), f"{name} after epoch {trainer.current_epoch}")
+            require_finite(parameter.detach(), f"{name} after epoch {epoch}")
 
 
 class BestAndLast(Callback):
@@ -89,6 +90,17 @@ class BestAndLast(Callback):
             trainer.should_stop = True
 
 
+class EpochBar(RichProgressBar):
+    """Lightning's progress bar, with epochs counted from 1 as in the log."""
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start the epoch's bar and name it."""
+        super().on_train_epoch_start(trainer, pl_module)
+        if self.progress is not None and self.train_progress_bar_id is not None:
+            name = f"epoch {trainer.current_epoch + 1} of {trainer.max_epochs}"
+            self.progress.update(self.train_progress_bar_id, description=name)
+
+
 class EpochRecorder(Callback):
     """Hands one row per epoch to `record`, on rank 0, and logs a line with the speed and the time left."""
 
@@ -128,7 +140,7 @@ class EpochRecorder(Callback):
         epoch, epochs = trainer.current_epoch, trainer.max_epochs or 0
         self.record({"epoch": epoch, "step": trainer.global_step, "lr": self.lr, "seconds": seconds, **metrics})
         log.info(
-            f"epoch {epoch + 1}/{epochs}  loss {metrics['train_loss']:.3f}  held-out: clean "
+            f"epoch {epoch + 1} of {epochs}  loss {metrics['train_loss']:.3f}  held-out: clean "
             f"{metrics['val_clean_acc']:.1f}%, robust {metrics['val_robust_acc']:.1f}% (n={self.held_out})  "
             f"{images_per_second:.0f} images/s, {timedelta(seconds=round(seconds * (epochs - epoch - 1)))} left"
         )

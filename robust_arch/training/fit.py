@@ -10,21 +10,13 @@ import pytorch_lightning as pl
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from torch.multiprocessing.spawn import ProcessRaisedException
 
-from robust_arch.errors import DivergedError, invalid
-from robust_arch.training.callbacks import BestAndLast, EpochRecorder, FiniteGuard
+from robust_arch.errors import DivergedError
+from robust_arch.training.callbacks import BestAndLast, EpochBar, EpochRecorder, FiniteGuard
 from robust_arch.training.datamodule import StudyData
 from robust_arch.training.interruption import SaveOnSignal
 from robust_arch.training.module import AdversarialTraining
-from robust_arch.training.recipe import Recipe
+from robust_arch.training.recipe import require_equal_shares
 from robust_arch.training.settings import TrainerSettings
-
-
-def require_equal_shares(recipe: Recipe, devices: int) -> None:
-    """Raise InputError unless every batch divides evenly: the mean over devices is then the mean over the batch."""
-    if recipe.batch_size % devices:
-        raise invalid("recipe.batch_size", recipe.batch_size, f"a multiple of trainer.devices = {devices}")
-    if devices > 1 and not recipe.drop_last:
-        raise invalid("recipe.drop_last", False, "true where trainer.devices > 1, as devices need equal shares")
 
 
 def fit(
@@ -47,6 +39,7 @@ def fit(
     _quiet_lightning()
     folder.mkdir(parents=True, exist_ok=True)
     images_per_epoch = module.steps_per_epoch * module.recipe.batch_size
+    show_bar = sys.stderr.isatty() if settings.progress_bar is None else settings.progress_bar
     trainer = pl.Trainer(
         max_epochs=settings.max_epochs,
         accelerator="gpu" if settings.device.type == "cuda" else "cpu",
@@ -61,13 +54,14 @@ def fit(
             EpochRecorder(record, images_per_epoch=images_per_epoch, held_out=len(data.val)),
             BestAndLast(folder, module.recipe.early_stopping),
             SaveOnSignal(folder / "interrupted.ckpt"),
+            *([EpochBar()] if show_bar else []),
         ],
         # a run is one job, whatever a cluster's environment variables say about the allocation it was started in
         plugins=[LightningEnvironment()],
         logger=False,
         enable_checkpointing=False,
         enable_model_summary=False,
-        enable_progress_bar=sys.stderr.isatty() if settings.progress_bar is None else settings.progress_bar,
+        enable_progress_bar=show_bar,
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
         inference_mode=False,  # attacks need gradients in validation

@@ -3,9 +3,14 @@
 import math
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import pairwise
 from typing import Protocol
 
+import numpy as np
+
 from robust_arch.errors import invalid
+
+_POINTS = "pairs of a fraction of all epochs, rising in [0, 1], and a factor of at least 0, like [[0.4, 1], [1, 0]]"
 
 
 class Schedule(Protocol):
@@ -77,16 +82,49 @@ class OneCycle:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PiecewiseLinear:
+    """Linear between points (fraction of all epochs, factor), constant before the first and after the last.
+
+    [[0, 0], [0.4, 1], [1, 0]] is the cyclic schedule of Wong et al. 2020, [[0, 1], [0.333, 1], [0.667, 0.1], [1, 0.01]]
+    the linear one of Rice et al. 2020.
+    """
+
+    points: tuple[tuple[float, float], ...]
+
+    def __post_init__(self) -> None:
+        points = self.points if isinstance(self.points, list | tuple) else ()
+        if not points or not all(map(_is_point, points)) or not all(a[0] < b[0] for a, b in pairwise(points)):
+            raise invalid("recipe.schedule.points", self.points, _POINTS)
+        object.__setattr__(self, "points", tuple(map(tuple, points)))
+
+    def __call__(self, epoch: float, epochs: int) -> float:
+        """Interpolated."""
+        times, factors = zip(*self.points, strict=True)
+        return float(np.interp(epoch / epochs, times, factors))
+
+
+def _is_point(point: object) -> bool:
+    if not isinstance(point, list | tuple) or len(point) != 2:
+        return False
+    numbers = all(isinstance(each, int | float) and not isinstance(each, bool) for each in point)
+    return numbers and 0 <= point[0] <= 1 and 0 <= point[1] < math.inf
+
+
+@dataclass(frozen=True, kw_only=True)
 class Warmup:
-    """Schedule `then`, times a factor that rises linearly from 0 to 1 in the first `warmup_epochs` epochs."""
+    """Schedule `then`, times a factor that rises linearly from `start` to 1 in the first `warmup_epochs` epochs."""
 
     warmup_epochs: float
     then: Schedule
+    start: float = 0.0
 
     def __post_init__(self) -> None:
         if not self.warmup_epochs > 0:
             raise invalid("recipe.schedule.warmup_epochs", self.warmup_epochs, "a number greater than 0")
+        if not 0 <= self.start <= 1:
+            raise invalid("recipe.schedule.start", self.start, "a number in [0, 1]")
 
     def __call__(self, epoch: float, epochs: int) -> float:
         """The product."""
-        return min(1.0, epoch / self.warmup_epochs) * self.then(epoch, epochs)
+        done = min(1.0, epoch / self.warmup_epochs)
+        return (self.start + (1 - self.start) * done) * self.then(epoch, epochs)

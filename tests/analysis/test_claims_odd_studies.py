@@ -41,6 +41,27 @@ def test_without_recorded_costs_nothing_costs_the_same() -> None:
         assert {found.why for found in of_macs} == {"No run has its multiply-accumulates recorded."}
 
 
+def test_averaged_weights_have_all_findings_and_raw_ones_of_the_same_runs_c1_alone() -> None:
+    rows = planted(LAST, better(LAST[0]), seeds=3, sd=0.1).rows
+    every = [rows.assign(checkpoint=which, weights=weights) for which in ("last", "best") for weights in ("raw", "ema")]
+
+    def examined(*parts: pd.DataFrame) -> list[tuple[str, str, bool]]:
+        found = examine_all(pd.concat(parts))
+        claims = [{finding.claim for finding in each.findings} for each in found]
+        return [
+            (each.group.checkpoint, each.group.weights, own == {"C1", "C2", "C3"})
+            for each, own in zip(found, claims, strict=True)
+            if own == {"C1"} or own == {"C1", "C2", "C3"}
+        ]
+
+    whole = [("best", "ema", True), ("best", "raw", False), ("last", "ema", False), ("last", "raw", False)]
+    assert examined(*every) == whole
+    assert examined(*every[::-1]) == whole
+    # averaged weights of some of the runs do not replace the raw ones of all
+    raw, few = rows, rows[rows["seed"] < 2].assign(weights="ema")
+    assert examined(raw, few) == [("best", "raw", True), ("best", "ema", True)]
+
+
 def test_what_is_no_smaller_last_stage() -> None:
     # the last stage takes a twentieth less, which the budget's tolerance swallows; the others are the same
     specs = [wide((6, 6, 2), (32, 64, width)) for width in (60, 64)]

@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from robust_arch.analysis.published import import_results, mapping_names, provenance_of, read_mapping
+from robust_arch.analysis.published.imported import import_results
+from robust_arch.analysis.published.mapping import mapping_names, read_mapping
+from robust_arch.analysis.published.provenance import provenance_of
 from robust_arch.analysis.reading import read_results
 from robust_arch.cli import app
 from robust_arch.errors import InputError

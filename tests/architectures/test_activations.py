@@ -57,6 +57,47 @@ def test_the_closed_form_is_what_autograd_saves(spec, activation, image_shape):
     assert activation_bytes(spec, image_shape) == bytes_an_image(net, image_shape)
 
 
+OPERATIONS = {
+    "normal": ["sep_conv_5x5:1", "avg_pool_3x3:1", "dil_conv_5x5:2", "sep_conv_7x7:1"],  # the first input is not read
+    "reduce": ["dil_conv_3x3:0", "avg_pool_3x3:1", "skip_connect:0", "max_pool_3x3:2"],
+}
+MIXED = {
+    "se_ratio": 0.5,
+    "block": ["basic", "bottleneck", "basic"],
+    "activation": ["relu", "silu", "psilu"],
+    "dropout": [0.0, 0.2, 0.1],
+}
+WITH_OPTIONS = [
+    ("wide_resnet", (1, 2, 1), (6, 6, 8), MIXED),
+    ("wide_resnet", (1, 2, 1), (6, 6, 8), {"stem": "imagenet"}),
+    ("wide_resnet", (1, 2, 1), (6, 6, 8), {"padding": "same"}),
+    ("preact_resnet", (2, 2, 1, 1), (6, 6, 8, 9), {"padding": "same", "block": "bottleneck"}),
+    ("resnet", (1, 2, 1, 2), (6, 6, 8, 5), {"block": "bottleneck", "base_width": 128}),
+    ("resnet", (1, 2, 1, 1), (6, 6, 8, 5), {"stem": "imagenet"}),
+    ("robust_resnet", (2, 1, 3), (16, 16, 8), {}),
+    ("robust_resnet", (2, 1, 3), (16, 4, 32), {"preactivated": True, "scales": 2, "stem": "imagenet"}),
+    ("vgg", (1, 2, 1, 3, 1), (4, 6, 6, 8, 5), {}),
+    ("densenet", (2, 1, 3, 2), (4, 4, 6, 5), {}),
+    ("densenet", (1, 2, 1, 1), (4, 4, 4, 4), {"stem": "imagenet", "transition_widths": [3, 4, 5], "expansion": 2}),
+    ("darts", (2, 3, 1), (4, 6, 5), {}),
+    ("darts", (1, 2, 4), (3, 1, 2), {"auxiliary": True}),
+    ("darts", (1, 2, 1), (3, 4, 2), {"stem": "imagenet"}),
+    ("darts", (2, 1, 1), (4, 6, 5), {**OPERATIONS, "auxiliary": True}),
+    *(("convnext", (1, 2, 1, 1), (8, 16, 16, 24), {"stem": stem}) for stem in ("cifar", "conv", "conv3", "patch")),
+]
+
+
+@pytest.mark.parametrize("activation", ["relu", "gelu", "psilu"])
+@pytest.mark.parametrize(("family", "depths", "widths", "options"), WITH_OPTIONS, ids=lambda value: f"{value}"[:20])
+def test_the_closed_form_counts_options_and_the_other_families(family, depths, widths, options, activation):
+    if family == "convnext":
+        pytest.importorskip("timm")
+    spec = ArchSpec(family, depths, widths, activation=activation, options=options)
+    for image_shape in [(1, 33, 40), *([] if "auxiliary" in options or "stem" in options else [(2, 9, 13)])]:
+        net = build(spec, 5, image_shape, seed=0)
+        assert activation_bytes(spec, image_shape) == bytes_an_image(net, image_shape)
+
+
 def test_the_hooks_see_a_known_network():
     # a linear layer behind a ReLU keeps the ReLU's output, 7 numbers, and the first layer its input, 4
     net = nn.Sequential(nn.Linear(4, 7), nn.ReLU(), nn.Linear(7, 2))

@@ -114,8 +114,32 @@ def test_the_closed_form_is_what_torch_counts(spec):
     assert (found.params, found.macs) == counted_spec(spec, 7, (2, 17, 20))
 
 
-def test_the_preset_has_the_published_parameters():
-    assert round(cost(PRESETS["darts"]).params / 1e6, 1) == 3.3  # Liu et al. 2019, table 1, second order
+@pytest.mark.parametrize(
+    ("name", "task", "millions"), [("darts", (10,), 3.349), ("darts_imagenet", (1000, (3, 224, 224)), 4.719)]
+)
+def test_presets_have_the_published_parameters(name, task, millions):
+    # from the README of the code of Liu et al. 2019
+    assert round(cost(PRESETS[name], *task).params / 1e6, 3) == millions
+
+
+def test_the_stem_for_imagenet_by_hand():
+    # of 4 channels, on 1x17x17 images: convolutions 1 to 2 at 9x9, 2 to 4 at 5x5, 4 to 4 at 3x3; BN 4, 8 and 8
+    large, small = (
+        cost(ArchSpec("darts", (1, 1, 1), (4, 4, 4), stem_width=4, options=options), 2, (1, side, side))
+        for options, side in (({"stem": "imagenet"}, 17), ({}, 3))
+    )
+    assert large.params - small.params == (18 + 72 + 144 + 20) - (36 + 8)
+    # the first cell reads its first input at twice the size, but convolves every other position
+    assert large.macs - small.macs == 18 * 81 + 72 * 25 + 144 * 9 - 36 * 9
+
+
+@pytest.mark.parametrize(("stem", "least"), [("cifar", 17), ("imagenet", 129)])
+def test_the_auxiliary_head_needs_five_positions_per_side(stem, least):
+    spec = ArchSpec("darts", (1, 1, 1), (1, 1, 1), stem_width=2, options={"stem": stem, "auxiliary": True})
+    net = build(spec, 3, (1, least, least), seed=0).train()
+    assert net(torch.rand(2, 1, least, least)).shape == (2, 3)
+    with pytest.raises(InputError, match=rf"expected at least {least} pixels per side"):
+        cost(spec, 3, (1, least - 1, least))
 
 
 def test_the_auxiliary_head_counts_and_acts_in_training_only():

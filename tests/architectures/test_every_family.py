@@ -10,6 +10,8 @@ from torch.nn import functional as F
 
 from robust_arch.architectures import PRESETS, ArchSpec, arch_name, build, cost, named_spec
 from robust_arch.architectures.family import family_names, family_of
+from robust_arch.attacks import PGD, ThreatModel
+from robust_arch.engine import AttackableNetwork
 
 FAMILIES = family_names()
 TASKS = [(33, (1, 28, 28)), (2, (3, 8, 8)), (10, (3, 32, 32)), (5, (2, 11, 17))]
@@ -35,6 +37,13 @@ def odd_specs(family):
 
 
 CASES = [pytest.param(spec, id=f"{family}-{name}") for family in FAMILIES for name, spec in odd_specs(family).items()]
+ATTACKED = {  # each odd architecture on one task; wide images for the cheapest
+    "equal": (10, (3, 64, 64)),
+    "falling": (33, (1, 28, 28)),
+    "odd": (5, (2, 11, 17)),
+    "deep": (2, (3, 8, 8)),
+    "psilu": (33, (1, 28, 28)),
+}
 NAMED = [pytest.param(spec, id=name) for name, spec in PRESETS.items()]
 
 
@@ -83,6 +92,32 @@ def test_one_batch_of_training_reaches_every_parameter(spec, task):
     assert all(bool(torch.isfinite(parameter).all()) for parameter in net.parameters())
     assert any(not torch.equal(before[name], parameter) for name, parameter in net.named_parameters())
     assert torch.equal(net.eval()(x[:2]), net(x[:2]))
+
+
+@pytest.mark.parametrize(
+    ("spec", "task"),
+    [
+        pytest.param(spec, ATTACKED[name], id=f"{family}-{name}")
+        for family in FAMILIES
+        for name, spec in odd_specs(family).items()
+    ],
+)
+def test_attacks_on_the_trained_and_folded_network_stay_in_the_ball(spec, task):
+    found, (num_classes, image_shape) = cost(spec, *task), task
+    assert (found.params, found.macs) == counted_spec(spec, *task)
+    net = build(spec, num_classes, image_shape, seed=0)
+    x = torch.rand(4, *image_shape, generator=torch.Generator().manual_seed(0))
+    y = torch.arange(4) % num_classes
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.01)
+    F.cross_entropy(net(x), y).backward()  # moves the statistics of BatchNorm too
+    optimizer.step()
+    net.eval()
+    with torch.no_grad():
+        attacked = AttackableNetwork(net).attacked(x)  # the network itself where a layer has no constant form
+        torch.testing.assert_close(attacked(x), net(x), rtol=1e-3, atol=1e-4)
+    x_adv = PGD(steps=2, rel_step_size=0.5)(AttackableNetwork(net), x, y, ThreatModel("linf", "8/255"))
+    assert 0 <= x_adv.min() <= x_adv.max() <= 1
+    assert 0 < (x_adv - x).abs().max() <= 8 / 255 + 1e-6
 
 
 @pytest.mark.parametrize("spec", CASES)

@@ -52,7 +52,7 @@ def test_ra_wrn_70_16_is_the_published_one(published):
         row["widths"],
         stem_width=row["stem"],
         activation=row["activation"].lower(),
-        options={"se_ratio": row["se_ratio"]},
+        options={"se_ratio": row["se_ratio"], "padding": "same"},
     )
     assert PRESETS["ra_wrn_70_16"] == spec
     assert arch_name(spec) == "ra_wrn_70_16"
@@ -88,17 +88,37 @@ def test_squeeze_excitation_scales_each_channel_of_the_branch():
         torch.testing.assert_close(block(x), branch * factors[:, :, None, None] + shortcut)
 
 
+@pytest.mark.parametrize("block", ["basic", "bottleneck"])
+@pytest.mark.parametrize(("side", "first"), [(8, 0), (9, 1), (1, 1)])
+def test_same_padding_begins_at_the_first_pixel_of_an_even_size_and_before_that_of_an_odd_one(side, first, block):
+    spec = ArchSpec(**BASE, options={"padding": "same", "block": block})
+    inside = build(spec, 5, (3, 8, 8), seed=0).network.stages[1][0]
+    convolution = inside.conv1 if block == "basic" else inside.conv2
+    x = random_images(2, convolution.in_channels, side, side).float()
+    with torch.no_grad():
+        out = convolution(inside.padding(x))
+        padded = torch.zeros(2, convolution.in_channels, side + 4, side + 4)
+        padded[:, :, 2 : side + 2, 2 : side + 2] = x
+        assert out.shape[2:] == (-(-side // 2), -(-side // 2))
+        for i, j in ((0, 0), (len(out[0, 0]) - 1, len(out[0, 0]) - 1)):
+            top, left = 2 + 2 * i - first, 2 + 2 * j - first
+            window = padded[:, None, :, top : top + 3, left : left + 3]
+            by_hand = (window * convolution.weight).sum((2, 3, 4))
+            torch.testing.assert_close(out[:, :, i, j], by_hand, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize(
-    ("options", "bounded"), [({}, True), ({"block": "bottleneck"}, True), ({"se_ratio": 1}, False)]
+    ("options", "bounded"),
+    [({}, True), ({"block": "bottleneck"}, True), ({"padding": "same"}, True), ({"se_ratio": 1}, False)],
 )
 def test_only_networks_without_products_of_features_have_lipschitz_bounds(options, bounded):
     assert isinstance(build(ArchSpec(**BASE, options=options), 5, (3, 8, 8)).network, BoundedNetwork) == bounded
 
 
-def test_a_bottleneck_network_stretches_no_change_by_more_than_its_bound():
-    spec = ArchSpec(
-        "wide_resnet", (1, 2, 1), (2, 3, 3), stem_width=3, activation="mish", options={"block": "bottleneck"}
-    )
+@pytest.mark.parametrize("padding", ["symmetric", "same"])
+def test_a_bottleneck_network_stretches_no_change_by_more_than_its_bound(padding):
+    options = {"block": "bottleneck", "padding": padding}
+    spec = ArchSpec("wide_resnet", (1, 2, 1), (2, 3, 3), stem_width=3, activation="mish", options=options)
     net = randomised(build(spec, 5, (3, 8, 8), seed=0)).network
     sizes = {}
     handles = [
@@ -132,6 +152,7 @@ def test_a_bottleneck_network_stretches_no_change_by_more_than_its_bound():
         ({"activation": ["relu", "relu", "swish"]}, r"arch\.options\.activation = 'swish': expected one of relu"),
         ({"dropout": [0, 0, 1]}, r"arch\.options\.dropout = 1: .*below 1"),
         ({"se_ratio": -1}, r"arch\.options\.se_ratio = -1"),
+        ({"padding": "valid"}, r"arch\.options\.padding = 'valid': expected one of symmetric, same"),
         ({"stem": "mnist"}, r"arch\.options\.stem = 'mnist': expected one of cifar, imagenet"),
         ({"blok": "basic"}, r"arch\.options\.blok: unknown key; did you mean block"),
         (3, r"arch\.options = 3: expected a mapping"),

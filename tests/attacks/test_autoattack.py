@@ -1,7 +1,9 @@
 """AutoAttack against direct calls of the authors' code, and against distances in closed form."""
 
 import importlib.metadata
+import json
 import logging
+import re
 import sys
 import types
 
@@ -13,9 +15,13 @@ from pyautoattack.fab_base import FABAttack
 from pyautoattack.square import SquareAttack
 from torch import nn
 
+from robust_arch.architectures import ArchSpec, build
 from robust_arch.attacks import ThreatModel
-from robust_arch.attacks.autoattack import AutoAttack
+from robust_arch.attacks.autoattack import APGDScreen, AutoAttack
 from robust_arch.configuration.evaluation import read_attack
+from robust_arch.data.digits import Digits
+from robust_arch.engine import AttackableNetwork
+from robust_arch.engine.frozen import FrozenNetwork
 from robust_arch.errors import InputError
 
 SEED = 5
@@ -189,6 +195,131 @@ def test_the_global_random_state_decides_nothing_where_a_network_answers_by_chan
     assert torch.equal(found[0], found[2])
 
 
+def test_each_part_tells_how_many_images_it_attacks(brief, caplog):
+    net, threat = Curved().eval().requires_grad_(False), ThreatModel("linf", 0.05)
+    x, y = lot(net, 8)
+    with caplog.at_level(logging.INFO, "robust_arch.attacks"):
+        AutoAttack()(net, x, y, threat, seed=SEED)
+    told = [re.fullmatch(r"([\w-]+) on the (\d) images .*correctly(, about \d+ s left for them)?", text).groups()
+            for text in caplog.messages]  # fmt: skip
+    assert [name for name, _, _ in told] == ["apgd-ce", "apgd-t", "fab-t", "square"]
+    suite = pyautoattack.AutoAttack(net, norm="Linf", eps=threat.eps, version="standard", seed=SEED)
+    suite.apgd_targeted.n_target_classes, suite.attacks_to_run = 4, ["apgd-ce"]
+    after_first = int((net(suite.run_standard_evaluation(x, y, batch_size=8)[0]).argmax(dim=1) == y).sum())
+    assert [int(count) for _, count, _ in told[:2]] == [7, after_first]
+    assert [bool(left) for _, _, left in told] == [False, True, True, True]
+
+
+# ---- the screen: the first two attacks of the standard suite
+
+
+@THREATS
+def test_the_screen_breaks_what_the_first_two_attacks_of_autoattack_break(threat, brief):
+    net = Curved().eval().requires_grad_(False)
+    x, y = lot(net, 8)
+    screened = APGDScreen(block_size=4)(net, x, y, threat, seed=SEED)
+    assert brief == 2 * STANDARD[:2]
+    for block in BLOCKS:
+        norm = {"linf": "Linf", "l2": "L2"}[threat.norm]
+        suite = pyautoattack.AutoAttack(net, norm=norm, eps=threat.eps, version="standard", seed=SEED)
+        suite.apgd_targeted.n_target_classes, suite.attacks_to_run = 4, suite.attacks_to_run[:2]
+        found = suite.run_standard_evaluation(x[block], y[block], batch_size=4)[0]
+        assert torch.equal(screened[block], threat.region(x[block]).project(found))
+    broken = net(screened).argmax(dim=1) != y
+    assert 1 < broken.sum() < 8
+    whole = AutoAttack(block_size=4)(net, x, y, threat, seed=SEED)
+    assert torch.equal(whole[broken], screened[broken])
+
+
+def test_the_screen_is_not_called_autoattack():
+    named = read_attack("aa_screen")
+    assert named.attack == APGDScreen(package="pyautoattack", block_size=250)
+    assert not isinstance(named.attack, AutoAttack)
+    assert "AutoAttack" not in json.dumps(dict(named.settings)) + repr(named.attack)
+
+
+# ---- the folded network
+
+
+@pytest.fixture(scope="module")
+def digits_network():
+    """A pre-activation network that has learnt the digits, 40 test images and their labels."""
+    splits = Digits(name="digits").load()
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        net = build(ArchSpec("wide_resnet", (1, 1, 1), (8, 12, 12)), 10, (1, 8, 8), seed=0)
+        optimizer = torch.optim.Adam(net.parameters(), lr=0.01)
+        for step in range(60):
+            where = torch.arange(64 * step, 64 * (step + 1)) % len(splits.train)
+            x = splits.train.to_unit(splits.train.images[where])
+            nn.functional.cross_entropy(net(x + 0.1 * torch.randn_like(x)), splits.train.labels[where]).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+    test = splits.test
+    return net.eval().to(memory_format=torch.channels_last), test.to_unit(test.images[:40]), test.labels[:40]
+
+
+@pytest.mark.parametrize("attack", [AutoAttack(), APGDScreen()], ids=["autoattack", "aa_screen"])
+def test_folded_batch_norm_changes_no_flag_of_a_trained_network(attack, digits_network, brief):
+    net, x, y = digits_network
+    threat = ThreatModel("linf", "0.05")
+    assert isinstance(AttackableNetwork(net).attacked(x), FrozenNetwork)
+    plain, folded = (attack(attacked, x, y, threat, seed=SEED) for attacked in (net, AttackableNetwork(net)))
+    flags = net(plain).argmax(dim=1) == y
+    assert torch.equal(net(folded).argmax(dim=1) == y, flags)
+    assert 5 < flags.sum() < 35  # the comparison says something only if some fall and some do not
+
+
+@pytest.mark.parametrize(
+    ("family", "widths", "reach"),  # a radius at which some images fall, in units of the logits' median margin
+    [("resnet", (8, 8, 8, 12), 0.2), ("vgg", (8, 8, 8, 8, 12), 0.2), ("densenet", (4, 4, 4, 4), 1.0)],
+)
+def test_folded_batch_norm_changes_no_flag_in_other_families(family, widths, reach, brief):
+    spec = ArchSpec(family, (1,) * len(widths), widths)
+    net = build(spec, 6, (3, 32, 32), seed=0)
+    x = torch.rand(8, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    net(x)  # gives BatchNorm other statistics than those of its start
+    net.eval().requires_grad_(False)
+    top = net(x).topk(2, dim=1)
+    y = top.indices[:, 0]
+    threat = ThreatModel("linf", round(reach * float((top.values[:, 0] - top.values[:, 1]).median()), 4))
+    assert isinstance(AttackableNetwork(net).attacked(x), FrozenNetwork)
+    plain, folded = (AutoAttack()(attacked, x, y, threat, seed=SEED) for attacked in (net, AttackableNetwork(net)))
+    flags = net(plain).argmax(dim=1) == y
+    assert torch.equal(net(folded).argmax(dim=1) == y, flags)
+    assert 1 <= flags.sum() <= 7
+
+
+class Misjudged(nn.Module):
+    """Its form for attacks says class 1 of every image, the network itself class 0."""
+
+    def __init__(self):
+        super().__init__()
+        self.net, self.form = Constant(0), Constant(1)
+
+    def forward(self, x):
+        return self.net(x)
+
+    def attacked(self, x):
+        return self.form
+
+
+class Constant(nn.Module):
+    def __init__(self, winner):
+        super().__init__()
+        self.winner = winner
+
+    def forward(self, x):
+        return torch.eye(5)[self.winner] + 0 * x.flatten(1).sum(dim=1, keepdim=True)
+
+
+def test_the_network_itself_decides_what_is_misclassified(brief):
+    x = images(3)
+    x_adv = AutoAttack()(Misjudged(), x, torch.tensor([0, 0, 1]), ThreatModel("linf", 0.1), seed=SEED)
+    assert torch.equal(x_adv, x)
+    assert [part[0] for part in brief] == [part[0] for part in STANDARD]  # no attack ended the suite
+
+
 # ---- classes and settings
 
 
@@ -217,7 +348,7 @@ def test_each_version_says_how_many_classes_it_needs(version, needed, linear):
     assert attack.min_classes == needed
     for classes in range(2, needed):
         net, x, y = linear(torch.zeros(classes, 25)), images(2), torch.zeros(2).long()
-        with pytest.raises(InputError, match=rf"autoattack.* = {classes}: .*at least {needed} classes"):
+        with pytest.raises(InputError, match=rf"net = '{classes} classes': .*at least {needed} classes.*AutoAttack"):
             attack(net, x, y, ThreatModel("linf", "8/255"))
 
 
@@ -233,8 +364,8 @@ def test_rand_runs_on_three_classes(brief):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"version": "Plus"}, r"attack\.version = 'Plus': .*one of standard, plus, rand"),
-        ({"package": "torchattacks"}, r"attack\.package = 'torchattacks': .*one of pyautoattack, autoattack"),
+        ({"version": "Plus"}, r"attack\.version = 'Plus': .*standard, plus or rand"),
+        ({"package": "torchattacks"}, r"attack\.package = 'torchattacks': .*pyautoattack or autoattack"),
         ({"block_size": 0}, r"attack\.block_size = 0: .*at least 1"),
     ],
 )
@@ -322,9 +453,11 @@ class Suite:
         self.version, self.is_tf_model, self.device = version, is_tf_model, device
         assert attacks_to_run == []
         self.logger = types.SimpleNamespace(log=print)
-        self.apgd = types.SimpleNamespace(logger=self.logger)
-        self.apgd_targeted = types.SimpleNamespace(logger=self.logger, n_target_classes=9)
-        self.fab = types.SimpleNamespace(n_target_classes=9)
+        self.attacks_to_run = ["apgd-ce", "apgd-t", "fab-t", "square"]
+        self.apgd = types.SimpleNamespace(logger=self.logger, perturb=None)
+        self.apgd_targeted = types.SimpleNamespace(logger=self.logger, n_target_classes=9, perturb=None)
+        self.fab = types.SimpleNamespace(n_target_classes=9, perturb=None)
+        self.square = types.SimpleNamespace(perturb=None)
         self.blocks = []
         Suite.made = (*Suite.made, self)
 

@@ -17,7 +17,7 @@ GREY = RNG.integers(0, 256, (4, 6), dtype=np.uint8)
 
 def decoded(path, channels=3, image_size=None):
     """Pixels as (H, W, C), and the names of the conversions."""
-    pixels, conversions = Decoder(channels, image_size)(path)
+    pixels, conversions = Decoder(channels, image_size)(path.read_bytes(), str(path))
     assert pixels.dtype == np.uint8
     assert pixels.shape[0] == channels
     return np.moveaxis(pixels, 0, -1), conversions

@@ -326,7 +326,7 @@ def test_the_cache_is_not_used_by_another_reader(read, monkeypatch, tmp_path):
     assert [cached(), cached()] == [2, 2]
     monkeypatch.setattr("PIL.__version__", "0.0")
     assert cached() == 4
-    monkeypatch.setattr("robust_arch.data.image_folder.inspect.getsource", lambda module: "other code")
+    monkeypatch.setattr("robust_arch.data.decoded.inspect.getsource", lambda module: "other code")
     assert cached() == 6
 
 
@@ -351,6 +351,6 @@ def test_images_that_do_not_fit_into_memory_ask_for_a_size(read, monkeypatch):
     def refuse(*args, **kwargs):
         raise MemoryError
 
-    monkeypatch.setattr("robust_arch.data.image_folder.np.empty", refuse)
+    monkeypatch.setattr("robust_arch.data.decoded.np.empty", refuse)
     with pytest.raises(InputError, match=r"data\.image_size = None: expected a size .*, as 3 images of .* GiB"):
         read()

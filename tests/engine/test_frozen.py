@@ -19,6 +19,7 @@ SPECS = {
     "equal widths": ArchSpec("wide_resnet", (1, 3, 1), (16, 16, 16)),
     "smooth activation": ArchSpec("wide_resnet", (1, 1, 1), (8, 8, 12), activation="silu"),
     "dropout": ArchSpec("wide_resnet", (1, 1, 1), (8, 8, 12), dropout=0.3),
+    "same padding": ArchSpec("wide_resnet", (1, 1, 1), (8, 8, 12), options={"padding": "same"}),
     "resnet": ArchSpec("resnet", (1, 2, 1, 1), (8, 16, 16, 24)),
 }
 

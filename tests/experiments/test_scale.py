@@ -94,6 +94,15 @@ def test_passes_of_an_evaluation_are_those_that_are_made(name, attack):
     assert net.passes(6) - before == passes.EVALUATION[name]
 
 
+def test_time_of_autoattack_is_divided_as_in_a_published_run():
+    # github.com/csdongxian/AWP, AT-AWP on CIFAR-10 under linf, WRN-34-10: percent before each part, seconds after it
+    standing, total = (86.23, 57.61, 53.99, 53.97), (2149.2, 14706.7, 30334.6, 46980.2)
+    taken = [after - before for after, before in zip(total, (0, *total), strict=False)]
+    parts = [share * each for share, each in zip(standing, passes.AUTOATTACK_TIME.values(), strict=True)]
+    for found, expected in zip(parts, taken, strict=True):
+        assert found / sum(parts) == pytest.approx(expected / total[-1], abs=0.03)
+
+
 def test_operations_by_hand():
     took = scale.operations(19_132_765_184, "sat")  # WRN-34-R
     # 371 batches of 128, 100 epochs, 23 passes, two operations a multiply-accumulate

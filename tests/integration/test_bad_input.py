@@ -5,9 +5,10 @@ from commands import SMALL, call
 
 from robust_arch.configuration.evaluation import read_finalists
 from robust_arch.configuration.settings import read_settings
+from robust_arch.data.digits import Digits
 from robust_arch.errors import InputError
 from robust_arch.execution.run import Run
-from robust_arch.study.plan import plan_study
+from robust_arch.study.plan import checked_finalists, plan_study
 
 GRID = ("search.space.depths=[[1],[1],[1]]", "search.space.widths=[[4],[8],[8]]")
 
@@ -104,6 +105,18 @@ def test_finalists_are_checked_before_the_sweep(composed):
         read_finalists(composed("study.finalists={top: 1, attacks: [fgsm]}"))
     with pytest.raises(InputError, match=r"evaluate\.attacks = 'none'"):
         read_finalists(composed("study.finalists={top: 1, attacks: [none], n: 5}"))
+
+
+@pytest.mark.parametrize(
+    ("attacks", "n", "warned"),
+    [("[aa_screen,autoattack]", 40, True), ("[aa_screen]", 40, False), ("[cw40]", 20, False)],
+)
+def test_finalists_that_no_other_run_can_be_compared_with_are_warned_of(attacks, n, warned, composed, caplog):
+    cfg = composed("evaluate.attacks=[aa_screen]", f"study.finalists={{top: 1, attacks: {attacks}, n: {n}}}")
+    finalists = checked_finalists(cfg, Digits(name="digits").load().test)
+    assert finalists.evaluation.n == n
+    assert [text.startswith("study.finalists.n = 40: ") for text in caplog.messages] == [True] * warned
+    assert all("have autoattack in" in text for text in caplog.messages)
 
 
 @pytest.mark.parametrize("key", ["std", "rel_std"])

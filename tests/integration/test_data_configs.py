@@ -11,7 +11,8 @@ from robust_arch.configuration.settings import read_settings
 from robust_arch.data.torchvision_sets import TorchvisionSet
 from robust_arch.errors import InputError
 
-# data: source, recipe, radius by norm. The radii are those of Huang et al. 2021 and, for MNIST, of Madry et al. 2018.
+# data: source, recipe, radius by norm. The radii are those of Huang et al. 2021, for MNIST of
+# Madry et al. 2018, and for ImageNet of Salman et al. 2020.
 STANDARD = {
     "cifar10": ("CIFAR10", "huang2021", {"linf": Fraction(8, 255), "l2": Fraction(1, 2)}),
     "cifar100": ("CIFAR100", "huang2021", {"linf": Fraction(8, 255), "l2": Fraction(1, 2)}),
@@ -22,6 +23,9 @@ EVERY = {
     **STANDARD,
     "digits": (None, "digits", {"linf": Fraction(1, 5)}),
     "image_folder": (None, "huang2021", {"linf": Fraction(8, 255)}),
+    "parquet": (None, "huang2021", {"linf": Fraction(8, 255)}),
+    "tiny_imagenet": (None, "huang2021", {"linf": Fraction(8, 255)}),
+    "imagenet": (None, "imagenet", {"linf": Fraction(4, 255)}),
 }
 each_set = pytest.mark.parametrize("name", sorted(EVERY))
 
@@ -38,7 +42,7 @@ def test_radius_and_recipe_come_with_the_data_and_the_command_line_wins(name, co
     assert (threat.norm, threat.eps_fraction) == ("linf", radii["linf"])
     assert cfg.recipe.name == recipe
     # digits and house numbers mean something else when mirrored
-    assert instantiate(cfg.recipe, "recipe").augment.flip == (name in ("cifar10", "cifar100", "image_folder"))
+    assert instantiate(cfg.recipe, "recipe").augment.flip == (name not in ("digits", "mnist", "svhn"))
     overrides = (f"data={name}", "threat.eps=1/255", "recipe=short", "recipe.batch_size=7")
     changed = composed(*overrides, small=False)
     assert read_threat(changed.threat).eps_fraction == Fraction(1, 255)

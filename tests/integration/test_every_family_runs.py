@@ -22,7 +22,7 @@ COMMON = (
     "evaluate.n=20",
 )
 OPTIONS = {  # beside the defaults, some that change the network
-    "wide_resnet": ("arch.activation=psilu", "arch.options={se_ratio:0.5,block:[basic,bottleneck,basic]}"),
+    "wide_resnet": ("arch.activation=psilu", "arch.options={se_ratio:0.5,padding:same,block:[basic,bottleneck,basic]}"),
     "preact_resnet": ("arch.activation=prelu", "arch.initialisation=lecun"),
     "densenet": ("+arch.options.transition_widths=[8,9,10]",),
     "robust_resnet": ("+arch.options.preactivated=true",),
@@ -54,7 +54,7 @@ def test_the_whole_chain(family, changed, composed, tmp_path):
     assert spec.family == family
     assert bool(spec.options) == (changed and family != "preact_resnet")
     assert execute(planned.run) == "completed"
-    assert [which for which, _ in planned.run.records()] == ["last"]
+    assert [subject.checkpoint for subject, _ in planned.run.records()] == ["last"]
     assert named_spec(arch_name(spec)) == spec
 
     checkpoint = planned.run.folder.path / "checkpoints" / "last.ckpt"

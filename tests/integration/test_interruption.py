@@ -15,12 +15,15 @@ from robust_arch.execution.run import Run
 from robust_arch.training.module import AdversarialTraining
 
 STEPS = 4
+OPTIONS = (
+    *SMALL, f"trainer.limit_train_batches={STEPS}", "arch.dropout=0.3", "objective=trades", "recipe/averaging=ema",
+    "recipe.awp.gamma=0.01",
+)  # fmt: skip
 
 
 def loaded(folder):
-    """A run of two epochs of four steps, with dropout."""
-    options = (f"trainer.limit_train_batches={STEPS}", "arch.dropout=0.3", "objective=trades")
-    return Run.load(read_settings(configuration(folder, *SMALL, *options)))
+    """A run of two epochs of four steps, with dropout, averaged weights and weight perturbation."""
+    return Run.load(read_settings(configuration(folder, *OPTIONS)))
 
 
 @pytest.fixture

@@ -69,7 +69,9 @@ def results(tmp_path_factory):
 def study(results):
     """A function that returns a small study's configuration, with everything in it that has a group of its own."""
     finalists = "study.finalists={top: 1, attacks: [fgsm], n: 20}"
-    cfg = configuration(results.parent, *SMALL, *GRID, "logger=wandb", "evaluate.attacks=[]", finalists)
+    cfg = configuration(
+        results.parent, *SMALL, *GRID, "logger=wandb", "evaluate.attacks=[]", "recipe/averaging=swa", finalists
+    )
     return lambda: copy.deepcopy(cfg)
 
 

@@ -31,6 +31,7 @@ from weights import same_weights, weights
 
 from robust_arch.analysis.report.figures import robust_against_params
 from robust_arch.architectures import Classifier
+from robust_arch.attacks.autoattack import AutoAttack
 from robust_arch.attacks.base import Attack
 from robust_arch.cli import app
 from robust_arch.common.paths import conf_dir
@@ -471,6 +472,7 @@ def test_only_the_whole_standard_suite_is_called_autoattack():
         if (version := getattr(read_attack(path.stem).attack, "version", None))
     }
     assert versions == {"autoattack": "standard", "autoattack_plus": "plus", "autoattack_rand": "rand"}
+    assert not isinstance(read_attack("aa_screen").attack, AutoAttack)
     suite = pyautoattack.AutoAttack(torch.nn.Identity(), version="standard")
     assert suite.attacks_to_run == ["apgd-ce", "apgd-t", "fab-t", "square"]
 
@@ -554,6 +556,7 @@ def test_two_processes_count_an_odd_number_of_examples_once(tmp_path):
 # After the value: the overrides without which the key does not matter. tests/integration/test_keys.py shows that every
 # key is read at all
 SAT, TRADES, MART = ((f"objective={name}", "objective.attack.steps=2") for name in ("sat", "trades", "mart"))
+EMA, SWA = "recipe/averaging=ema", "recipe/averaging=swa"
 SELECTION = ("trainer.limit_train_batches=8", "selection.images=200")
 TRAINING = {
     "threat.norm": ("l2", *SAT, "threat.eps=0.2"),
@@ -577,6 +580,14 @@ TRAINING = {
     "recipe.augment.padding": (1,),
     "recipe.augment.flip": (True,),
     "recipe.augment.cutout": (4,),
+    "recipe.averaging.decay": (0.5, EMA, "recipe.averaging.warmup=false"),
+    "recipe.averaging.warmup": (False, EMA),
+    "recipe.averaging.select": ("raw", EMA),
+    "recipe.averaging.batch_norm": ("recompute", EMA),
+    "recipe.averaging.start": (0.0, SWA),
+    "recipe.averaging.every": ("step", SWA, "recipe.averaging.start=0"),
+    "recipe.awp.gamma": (0.1,),
+    "recipe.awp.warmup_epochs": (1, "recipe.awp.gamma=0.1"),
     "objective.beta": (1.0, *TRADES),
     "objective.attack.steps": (1, *SAT),
     "objective.attack.rel_step_size": (0.1, *SAT),

@@ -13,6 +13,7 @@ from weights import same_weights, weights
 
 from robust_arch.configuration.settings import read_settings
 from robust_arch.data.images import stratified
+from robust_arch.execution.choices import trained_threads
 from robust_arch.execution.execute import execute
 from robust_arch.execution.run import Run
 from robust_arch.interop import load_checkpoint
@@ -38,7 +39,7 @@ def forbid_training(monkeypatch):
     def refuse(*args, **kwargs):
         raise AssertionError("trained again")
 
-    monkeypatch.setattr("robust_arch.execution.execute.fit", refuse)
+    monkeypatch.setattr("robust_arch.training.fit.fit", refuse)
 
 
 def test_a_run_leaves_the_files_of_the_contract(done):
@@ -110,12 +111,35 @@ def test_a_run_killed_before_its_last_word_is_completed(run, done, monkeypatch):
 
 
 def test_an_attack_added_later_is_evaluated_without_training(run, monkeypatch, tmp_path):
-    execute(run("evaluate.attacks=[fgsm]"))
+    first = run("evaluate.attacks=[fgsm]")
+    execute(first)
+    config, threads = first.folder.config.read_bytes(), []
     forbid_training(monkeypatch)
-    assert execute(run("evaluate.attacks=[pgd20]")) == "completed"
+    monkeypatch.setattr(torch, "set_num_threads", threads.append)
+    assert execute(run("evaluate.attacks=[pgd20]", "trainer.threads=null")) == "completed"
+    # configuration, attempts and CPU threads are those of the training
+    assert (first.folder.config.read_bytes(), first.folder.status.attempts, set(threads)) == (config, 1, {1})
     frame = load_study(tmp_path / "results" / "single")
     assert len(frame) == 2  # best and last, each one row with both attacks
     assert frame[["fgsm_acc", "pgd20_acc"]].notna().all(axis=None)
+
+
+@pytest.mark.parametrize(("asked", "expected"), [((), {1}), (("trainer.threads=2",), {2})])
+def test_a_later_evaluation_has_the_threads_of_the_training(done, composed, monkeypatch, asked, expected):
+    from robust_arch.evaluate import evaluate
+
+    threads = []
+    monkeypatch.setattr(torch, "set_num_threads", threads.append)
+    given = (f"checkpoint={done.folder.checkpoint('last')}", "evaluate.attacks=[fgsm]", "evaluate.n=40", *asked)
+    evaluate(composed(*given, config="evaluate", small=False))
+    assert set(threads) == expected
+
+
+@pytest.mark.parametrize(
+    "recorded", [None, {}, 3, {"threads": "1"}, {"threads": True}, {"threads": 0}, {"threads": 10**9}]
+)
+def test_recorded_threads_that_do_not_fit_this_machine_are_left_out(recorded):
+    assert trained_threads(recorded) is None
 
 
 def test_rerun_forces(run, done):
@@ -162,7 +186,7 @@ def test_weights_of_one_epoch_share_numbers_and_lose_none(run, composed):
 def test_a_failed_run_is_recorded_with_its_traceback_and_tried_again(run, monkeypatch):
     done = run()
     with monkeypatch.context() as patch:
-        patch.setattr("robust_arch.execution.execute.fit", lambda *args, **kwargs: 1 / 0)
+        patch.setattr("robust_arch.training.fit.fit", lambda *args, **kwargs: 1 / 0)
         assert execute(done) == "failed"
     assert "ZeroDivisionError" in done.folder.status.error
     assert execute(done) == "completed"

@@ -20,7 +20,7 @@ SEEDS = {"tiny": {0, 1, 2}, "small": {0, 1, 2}, "paper": {0}}
 FAMILIES = {"tiny": "wrn_16_half,resnet10_narrow", "small": "wrn_16_1,resnet10_narrow", "paper": "wrn_34_12,resnet18"}
 # Architectures by plan. The base and three stages of three factors; the base, four widths and three depths; the base,
 # three widths and a depth; divisions into 8 parts over 3 stages: 7 * 6 / 2; into 6 over 3: 5 * 4 / 2, and over 4:
-# 5 * 4 * 3 / 6
+# 5 * 4 * 3 / 6. The base and four widths, for each of four betas
 COUNTS = {
     "stage_width": [10],
     "stage_depth": [10],
@@ -28,6 +28,7 @@ COUNTS = {
     "last_stage": [5, 5],
     "budget": [21],
     "families": [10, 10],
+    "beta": [5, 5, 5, 5],
 }
 
 
@@ -46,6 +47,7 @@ def images(tmp_path_factory):
 
 def arguments(study, scale, images):
     swept = {"last_stage": ["search.budget.params=null,arch"], "families": [f"arch={FAMILIES[scale]}"]}
+    swept["beta"] = ["objective.beta=3,6,9,12"]
     data = [] if scale == "tiny" else ["evaluate.n=100", *images]
     return [f"study={study}", f"scale={scale}", *swept.get(study, []), *data]
 

@@ -1,32 +1,12 @@
 """The published comparison's command, for two batches of a narrow stand-in on made-up images of the right shape."""
 
 import pytest
-import torch
 
 from experiments.wrn34.table import tabulate
-from robust_arch.data import ImageSet
-from robust_arch.data.torchvision_sets import TorchvisionSet
 from robust_arch.execution.execute import execute
 from robust_arch.execution.run import Run
 from robust_arch.runs import load_study
 from robust_arch.study.plan import plan_study
-
-
-@pytest.fixture
-def small_images(monkeypatch):
-    """CIFAR-10 and CIFAR-100 replaced by a few random images of their shape and classes."""
-
-    def read(self):
-        classes = {"CIFAR10": 10, "CIFAR100": 100}[self.source]
-        generator = torch.Generator().manual_seed(0)
-
-        def part(count):
-            images = torch.randint(0, 256, (count, 3, 32, 32), generator=generator, dtype=torch.uint8)
-            return ImageSet(images, torch.arange(count) % classes, num_classes=classes)
-
-        return part(300), part(100)
-
-    monkeypatch.setattr(TorchvisionSet, "read", read)
 
 
 @pytest.mark.slow

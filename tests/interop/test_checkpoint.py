@@ -1,4 +1,6 @@
+import copy
 import dataclasses
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -8,6 +10,7 @@ from robust_arch.architectures import ArchSpec
 from robust_arch.attacks import PGD, ThreatModel
 from robust_arch.errors import InputError
 from robust_arch.interop import load_checkpoint
+from robust_arch.training.averaging import EMA
 from robust_arch.training.module import AdversarialTraining
 
 SPEC = ArchSpec("wide_resnet", (1, 2, 1), (4, 6, 6), stem_width=4, activation="silu")
@@ -68,12 +71,28 @@ def test_every_tensor_comes_from_the_file_and_the_card_with_them(net, content, l
 
 def test_what_the_training_module_saves_can_be_loaded(net, content, tmp_path):
     # the key names and the card as the training module itself writes them
-    objects = (net, None, ThreatModel("linf", "8/255"), None, PGD(steps=1, rel_step_size=1))
-    module = AdversarialTraining(*objects, epochs=1, steps_per_epoch=1, max_value=255, seed=0, card=content["card"])
+    averaged = copy.deepcopy(net)
+    objects = (net, None, ThreatModel("linf", "8/255"), SimpleNamespace(averaging=EMA()), PGD(steps=1, rel_step_size=1))
+    card = {**content["card"], "weights": "ema"}
+    module = AdversarialTraining(*objects, epochs=1, steps_per_epoch=1, max_value=255, seed=0, card=card)
+    with torch.no_grad():
+        net.network.fc.weight.neg_()
     saved = {"state_dict": module.state_dict()}
     module.on_save_checkpoint(saved)
-    torch.save(saved, tmp_path / "last.ckpt")
-    assert_same_logits(net, load_checkpoint(tmp_path / "last.ckpt", expected=SPEC).net)
+    path = tmp_path / "last.ckpt"
+    torch.save(saved, path)
+    for given, weights, expected in ((None, "ema", averaged), ("ema", "ema", averaged), ("raw", "raw", net)):
+        loaded = load_checkpoint(path, expected=SPEC, weights=given)
+        assert_same_logits(expected, loaded.net)
+        assert (loaded.weights, loaded.card["weights"]) == (weights, weights)
+    with pytest.raises(InputError, match=f"weights = 'swa': expected raw or ema, which {path} holds"):
+        load_checkpoint(path, weights="swa")
+
+
+def test_a_file_with_one_set_of_weights_names_no_other(load, tmp_path):
+    assert load().weights == "raw"
+    with pytest.raises(InputError, match="weights = 'ema': expected raw, which"):
+        load_checkpoint(tmp_path / "best.ckpt", weights="ema")
 
 
 def test_loading_leaves_file_and_random_state_alone(load, tmp_path):

@@ -91,6 +91,12 @@ def test_an_architecture_by_its_stages(published, tmp_path):
     assert (loaded.card["num_classes"], loaded.card["image_shape"]) == (5, [1, 28, 28])
 
 
+def test_an_architecture_by_its_name(published, tmp_path):
+    result = command("import", published, tmp_path / "net.ckpt", "--arch", "wide_resnet-d1-2-1-w8-6-6-stem4")
+    assert result.exit_code == 0, result.output
+    assert load_checkpoint(tmp_path / "net.ckpt").spec == WIDE
+
+
 def test_every_export_by_command(published, tmp_path):
     command("import", published, tmp_path / "net.ckpt", *STAGES, "--image-size", 8)
     for form in ("safetensors", "onnx"):
@@ -116,7 +122,7 @@ def test_import_says_what_it_leaves_out(tmp_path, caplog):
 REFUSED = [
     ((), "arch = None: expected the architecture: either --arch <preset>, or --depths and --widths"),
     (("--arch", "wrn_34_r", "--depths", "1,2,1"), "arch = 'wrn_34_r': expected the architecture: either"),
-    (("--arch", "wrn_1"), "arch = 'wrn_1': expected one of"),
+    (("--arch", "wrn_1"), "arch = 'wrn_1': expected a preset's name, or one like wide_resnet-d2-2-2-w16-32-64"),
     (("--depths", "1,2,1"), "--widths = None: expected integers, one per stage, like 5,5,5"),
     (("--depths", "1-2-1", "--widths", "8,6,6"), "--depths = '1-2-1': expected integers, one per stage"),
     (("--depths", "1,2", "--widths", "8,6"), "arch.depths = (1, 2): expected 3 stages, as family wide_resnet has"),

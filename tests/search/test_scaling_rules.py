@@ -6,7 +6,15 @@ import pytest
 from robust_arch.architectures import PRESETS, ArchSpec, cost
 from robust_arch.errors import InputError
 from robust_arch.search import Budget
-from robust_arch.search.scaling_rules import robust_depths, robust_scaling, robust_widening, shrink_last, standard
+from robust_arch.search.scaling_rules import (
+    Scaling,
+    robust_depths,
+    robust_scaling,
+    robust_widening,
+    shrink_last,
+    standard,
+)
+from robust_arch.study.plan import plan_study
 
 RULES = [standard, shrink_last, robust_scaling]
 
@@ -68,3 +76,64 @@ def test_families_of_another_number_of_stages_are_refused():
 def test_a_budget_is_required():
     with pytest.raises(InputError, match="params or macs"):
         robust_scaling(Budget())
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"rule": "wide"}, r"search\.scaling\.rule = 'wide': expected standard, shrink_last or robust_scaling"),
+        ({"rule": "standard", "blocks": 0}, r"search\.scaling\.blocks = 0: expected an integer of at least 1"),
+        ({"rule": "robust_scaling", "blocks": 5}, r"search\.scaling\.blocks = 5: expected null for robust_scaling"),
+    ],
+)
+def test_bad_scaling_is_named(given, message):
+    with pytest.raises(InputError, match=message):
+        Scaling(**given)
+
+
+def planned(composed, *overrides):
+    (plan,) = [plan_study(composed("search.seeds=[0,1]", *overrides, small=False), [])]
+    return plan, [run.run.settings.spec for run in plan.runs]
+
+
+def test_a_study_plans_the_network_of_a_rule(composed):
+    # digits are 8x8 images of one channel; WRN-A1's sums of depths and widening factors are nearest to 7 : 3
+    macs = cost(PRESETS["wrn_a1"], 10, (1, 8, 8)).macs
+    common = (f"search.budget.macs={macs}", "search.budget.tolerance=0.01")
+    plan, specs = planned(composed, *common, "search.scaling.rule=robust_scaling")
+    assert specs == [PRESETS["wrn_a1"]] * 2
+    assert plan.runs[0].overrides[-1] == "seed=0"
+    params = cost(PRESETS["wrn_34_r"], 10, (1, 8, 8)).params
+    _, specs = planned(composed, f"search.budget.params={params}", "search.scaling.rule=shrink_last")
+    assert specs == [PRESETS["wrn_34_r"]] * 2
+    deeper = ("search.scaling.blocks=2", "search.space.width_step=1", "search.budget.params=175000")
+    _, specs = planned(composed, *deeper, "search.scaling.rule=standard")
+    assert specs == [PRESETS["wrn_16_1"]] * 2
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (("search.scaling.rule=standard", "search.budget.params=100"), "no network of this rule meets it; the nearest"),
+        (("search.scaling.rule=standard",), "params or macs"),
+        (
+            ("search.scaling.blocks=2",),
+            r"search\.scaling\.blocks = 2: expected null where search\.scaling\.rule is null",
+        ),
+        (
+            ("search.scaling.rule=standard", "search.space.depths=[[1],[1],[1]]"),
+            r"search\.space\.depths = .*: expected null where search\.scaling\.rule sets the network",
+        ),
+        (
+            ("search.scaling.rule=standard", "search.space.vary.widths=[2]"),
+            r"search\.space\.vary\.widths = .*: expected null where",
+        ),
+        (
+            ("search.scaling.rule=standard", "search.budget.params=1e6", "arch=resnet18"),
+            r"arch\.family = 'resnet': expected a family of 3 stages",
+        ),
+    ],
+)
+def test_what_a_rule_cannot_do_is_named(composed, overrides, message):
+    with pytest.raises(InputError, match=message):
+        planned(composed, *overrides)

@@ -7,7 +7,7 @@ import pytest
 
 from robust_arch.architectures import ArchSpec, cost
 from robust_arch.errors import InputError
-from robust_arch.search import Budget, Space, allocate
+from robust_arch.search import Budget, Space, Variants, allocate
 
 TASK = (10, (1, 8, 8))
 TEMPLATE = ArchSpec("wide_resnet", (1, 1, 1), (1, 1, 1))
@@ -60,6 +60,33 @@ def test_under_both_budgets_each_alone_admits_more():
     members = grid().members(Budget(), *TASK)
     assert list(members.specs) == list(every_point())
     assert (members.considered, members.rejected, members.rejected_count) == (48, (), 0)
+
+
+LISTED = [{"depths": [2, 1, 1], "widths": [16, 64, 32]}, {"depths": [1, 1, 2], "widths": [8, 8, 8]}]
+
+
+def test_listed_architectures_are_the_members_inside_and_count_once():
+    members = Space(template=TEMPLATE, architectures=[*LISTED, LISTED[0]]).members(BUDGETS[0], *TASK)
+    assert list(members.specs) == [MIDDLE]
+    assert [each.reason for each in members.rejected] == [
+        BUDGETS[0].reason(cost(ArchSpec("wide_resnet", (1, 1, 2), (8, 8, 8)), *TASK)),
+        "the same network as depths 2-1-1, widths 16-64-32",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"architectures": []}, "search.space.architectures = []"),
+        ({"architectures": [{"depths": [1, 1, 1]}]}, "search.space.architectures = {'depths'"),
+        ({"architectures": [{"depths": [1, 1, 0], "widths": [8, 8, 8]}]}, "arch.depths = [1, 1, 0]"),
+        ({"architectures": LISTED, "widths": WIDTHS}, "search.space.architectures: set it without"),
+        ({"architectures": LISTED, "vary": Variants(widths=(2,))}, "search.space.vary: set it without"),
+    ],
+)
+def test_listed_architectures_that_are_wrong_are_one_error(keys, message):
+    with pytest.raises(InputError, match=re.escape(message)):
+        Space(template=TEMPLATE, **keys)
 
 
 def parsed(rejected):

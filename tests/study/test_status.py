@@ -1,5 +1,6 @@
 """What `status` says of studies whose numbers are chosen so that the answers follow by hand."""
 
+import contextlib
 import fcntl
 import json
 from datetime import UTC, datetime, timedelta
@@ -102,15 +103,6 @@ def test_without_a_completed_run_no_time_is_told(study, running):
     assert not any("left" in line for line in shown(study))
 
 
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(0.4, "0 s"), (59, "59 s"), (59.6, "1 min"), (3569, "59 min"), (3599, "1 h 0 min"), (7800, "2 h 10 min"),
-     (172_700, "2 d 0 h"), (187_200, "2 d 4 h")],
-)  # fmt: skip
-def test_durations(seconds, text):
-    assert status.duration(seconds) == text
-
-
 def test_the_best_so_far_is_of_held_out_images(study):
     complete(study, "a", 100.0, held_out=41.25)
     complete(study, "b", 100.0, held_out=43.75)
@@ -142,7 +134,40 @@ def test_what_needs_attention_comes_first(study, running):
 def test_a_running_one_says_how_far_it_is_and_since_when(study, running):
     content = running.status.plain() | {"updated": (datetime.now(UTC) - timedelta(minutes=12)).isoformat()}
     (running.path / "status.json").write_text(json.dumps(content))
-    assert rows(shown(study))[0][4] == "epoch 4 of 10, for 12 min"
+    assert rows(shown(study))[0][4] == "epoch 5 of 10, for 12 min"
+
+
+@pytest.mark.parametrize("recorded", ["running", "completed"])  # as after its training, or as a finalist
+def test_a_trained_run_that_a_process_works_on_is_being_evaluated(study, recorded):
+    complete(study, "a", 100.0)
+    run = complete(study, "b", 200.0, held_out=60.0)
+    (run.path / "status.json").write_text(json.dumps(run.status.plain() | {"state": recorded}))
+    with run.lock():
+        first, _, *_ = lines = shown(study)
+        assert first.startswith("study demo: 1 done, 0 running, 1 evaluating, 0 failed, 0 diverged, 4 planned")
+        assert rows(lines)[0][0] == "b"
+        assert rows(lines)[0][3] == "evaluating"
+        assert any("60.0% robust" in line for line in lines)
+    assert "evaluating" not in shown(study)[0]
+
+
+def test_watching_goes_on_while_the_command_has_finalists_to_evaluate(study, monkeypatch):
+    for run_id in "abcdef":
+        complete(study, run_id, 100.0)
+    command, finalist = contextlib.ExitStack(), contextlib.ExitStack()
+    steps = iter([lambda: finalist.enter_context(study.run("a").lock()), finalist.close, command.close])
+    monkeypatch.setattr(status.time, "sleep", lambda _: next(steps)())
+    with command:
+        command.enter_context(study.sweeping())
+        command.enter_context(study.sweeping())  # two commands may work on one study
+        lines = shown(study, "--watch")
+    assert lines == [
+        "6 done, 0 running, 0 failed, 0 diverged, 0 planned; its command is still running",
+        "5 done, 0 running, 1 evaluating, 0 failed, 0 diverged, 0 planned",
+        "6 done, 0 running, 0 failed, 0 diverged, 0 planned; its command is still running",
+        "6 done, 0 running, 0 failed, 0 diverged, 0 planned",
+    ]
+    assert next(steps, None) is None
 
 
 def test_of_large_studies_only_what_needs_attention_is_listed(study, running):

@@ -59,7 +59,7 @@ def test_after_a_resume_the_newest_run_is_complete_in_itself(run, monkeypatch):
 
 def test_a_failed_run_is_finished_too(run, monkeypatch):
     done = run()
-    monkeypatch.setattr("robust_arch.execution.execute.fit", lambda *args, **kwargs: 1 / 0)
+    monkeypatch.setattr("robust_arch.training.fit.fit", lambda *args, **kwargs: 1 / 0)
     assert execute(done) == "failed"
     (offline,) = offline_runs(done)
     assert offline.exit_code == 1

@@ -15,7 +15,7 @@ from robust_arch.errors import InputError
 from robust_arch.objectives.natural import Natural
 from robust_arch.training.module import AdversarialTraining
 from robust_arch.training.recipe import Recipe
-from robust_arch.training.schedule import Cosine, OneCycle, Steps, Warmup
+from robust_arch.training.schedule import Cosine, OneCycle, PiecewiseLinear, Steps, Warmup
 
 DECAY = 5e-4
 
@@ -68,12 +68,41 @@ def test_the_radius_rises_linearly_in_exact_fractions(norm, warmup, expected):
 
 
 @pytest.mark.parametrize(
+    ("attack", "eps", "expected"),
+    [
+        (2, 0, ["0", "0", "8/255", "8/255"]),
+        (1, 1, ["0", "4/255", "8/255", "8/255"]),
+        (2, 3, ["0", "0", "2/255", "4/255", "6/255", "8/255", "8/255"]),
+    ],
+)
+def test_epochs_without_attack_come_before_the_radius_rises(attack, eps, expected):
+    recipe = make(attack_warmup=attack, eps_warmup=eps)
+    threats = [recipe.threat_at(ThreatModel("linf", "8/255"), epoch) for epoch in range(len(expected))]
+    assert [threat.eps_fraction for threat in threats] == [Fraction(each) for each in expected]
+
+
+def test_training_must_outlast_the_attacks_warm_up():
+    natural = Natural(name="natural")
+    make(attack_warmup=2).require_fits(natural, epochs=3)
+    for epochs in (1, 2):
+        with pytest.raises(InputError, match=rf"^recipe\.attack_warmup = 2: .*trainer\.max_epochs = {epochs}"):
+            make(attack_warmup=2).require_fits(natural, epochs=epochs)
+    make(attack_warmup=2, early_stopping=3)
+    with pytest.raises(InputError, match=r"^recipe\.early_stopping = 2: expected more than recipe\.attack_warmup = 2"):
+        make(attack_warmup=2, early_stopping=2)
+
+
+@pytest.mark.parametrize(
     ("key", "values", "allowed"),
     [
         ("epochs", [0, 1.5, True, None], "an integer of at least 1"),
         ("batch_size", [0, "128"], "an integer of at least 1"),
         ("early_stopping", [0, True], "an integer of at least 1"),
         ("eps_warmup", [-1, 0.5, None], "an integer of at least 0"),
+        ("attack_warmup", [-1, True, None], "an integer of at least 0"),
+        ("label_smoothing", [-0.1, 1, 1.5, True, math.nan, "0.1"], "a number in [0, 1)"),
+        ("mixup", [0.2, None], "a group of keys with a _target_: MixUp"),
+        ("cutmix", [1.0], "a group of keys with a _target_: CutMix"),
         ("gradient_clip", [0, -5.0, math.nan, math.inf], "a finite number greater than 0, or null"),
         ("normalize", ["cifar10", None], "identity or dataset"),
     ],
@@ -97,6 +126,7 @@ def rates(schedule, *, epochs=3, steps=4, **changes):
         steps_per_epoch=steps,
         max_value=255,
         seed=0,
+        channels_last=False,
     )
     configured = module.configure_optimizers()
     optimizer, scheduler = configured["optimizer"], configured["lr_scheduler"]["scheduler"]
@@ -124,6 +154,10 @@ def rates(schedule, *, epochs=3, steps=4, **changes):
         (Cosine(by_epochs=True), [1] * 4 + [0.75] * 4 + [0.25] * 4),
         # the peak at 0.25 of 12 steps: up in thirds, then down in ninths
         (OneCycle(peak=0.25), [0, 1 / 3, 2 / 3, *(1 - k / 9 for k in range(9))]),
+        # a ramp from a tenth in the first epoch, then constant
+        (Warmup(warmup_epochs=1, then=Steps(milestones=()), start=0.1), [0.1, 0.325, 0.55, 0.775] + [1] * 8),
+        # flat for an epoch, down to 0.1 in the second, constant from there
+        (PiecewiseLinear(points=[[1 / 3, 1], [2 / 3, 0.1]]), [1] * 4 + [1, 0.775, 0.55, 0.325] + [0.1] * 4),
     ],
 )
 def test_rates_of_a_run_by_steps(schedule, factors):

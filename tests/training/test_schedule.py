@@ -3,6 +3,7 @@
 import math
 from fractions import Fraction
 
+import numpy as np
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
@@ -13,7 +14,7 @@ from robust_arch.configuration.nodes import instantiate
 from robust_arch.data.batches import GlobalBatches
 from robust_arch.errors import InputError
 from robust_arch.training.recipe import Recipe
-from robust_arch.training.schedule import Cosine, OneCycle, Steps, Warmup
+from robust_arch.training.schedule import Cosine, OneCycle, PiecewiseLinear, Steps, Warmup
 
 PUBLISHED = Steps(milestones=(0.75, 0.9), factor=0.1)  # Huang et al. 2021
 LATE = Steps(milestones=(0.75,))
@@ -85,10 +86,60 @@ def test_factors_by_hand(rule, epochs, expected):
     assert [rule(time, epochs) for time in expected] == pytest.approx(list(expected.values()), abs=1e-15)
 
 
+@pytest.mark.parametrize(("epochs", "rate"), [(15, 0.2), (30, 0.21), (200, 0.1)])
+def test_the_piecewise_linear_schedules_of_published_code(epochs, rate):
+    # Wong et al. 2020 (fast_adversarial, cyclic) and Rice et al. 2020 (robust_overfitting, linear), t in epochs
+    cyclic = PiecewiseLinear(points=[[0, 0], [0.4, 1], [1, 0]])
+    linear = PiecewiseLinear(points=[[0, 1], [1 / 3, 1], [2 / 3, 0.1], [1, 0.01]])
+    for time in np.linspace(0, epochs, 7 * epochs + 1):
+        published = np.interp([time], [0, epochs * 2 / 5, epochs], [0, rate, 0])[0]
+        assert rate * cyclic(time, epochs) == pytest.approx(published, abs=1e-12)
+        assert OneCycle(peak=0.4)(time, epochs) == pytest.approx(cyclic(time, epochs), abs=1e-12)
+        thirds = [0, epochs / 3, epochs * 2 / 3, epochs]
+        published = np.interp([time], thirds, [rate, rate, rate / 10, rate / 100])[0]
+        assert rate * linear(time, epochs) == pytest.approx(published, abs=1e-12)
+
+
+@pytest.mark.parametrize(("steps", "peak"), [(50, 0.3), (117, 0.25)])
+def test_one_cycle_is_torchs_linear_one(steps, peak):
+    # torch's peak is at step peak * steps - 1 and its end at steps - 1; ours counts time from 0 to 1
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    theirs = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, 1.0, total_steps=steps, pct_start=peak, anneal_strategy="linear", cycle_momentum=False
+    )
+    top, last = peak * steps - 1, steps - 1
+    ours = PiecewiseLinear(points=[[0, 1 / 25], [top / last, 1], [1, 1 / 25e4]])
+    for step in range(steps):
+        assert ours(step, last) == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-9)
+        optimizer.step()
+        if step < last:
+            theirs.step()
+
+
+@pytest.mark.parametrize("epochs", [10, 100])
+def test_linear_warm_up_then_steps_is_torchs_sequence(epochs):
+    # by epochs: LinearLR from a tenth over 5 epochs, and MultiStepLR at 0.5 and 0.75 of them
+    milestones = [epochs * 5 // 10, epochs * 75 // 100 + (epochs * 75 % 100 > 0)]
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    ramp = torch.optim.lr_scheduler.LinearLR(optimizer, start_factor=0.1, total_iters=5)
+    drops = torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones)
+    ours = Warmup(warmup_epochs=5, then=Steps(milestones=(0.5, 0.75)), start=0.1)
+    for epoch in range(epochs):
+        assert ours(epoch, epochs) == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-9), epoch
+        optimizer.step()
+        ramp.step()
+        drops.step()
+
+
 @pytest.mark.parametrize(
     ("make", "key", "value"),
     [
         *((lambda value: OneCycle(peak=value), "peak", peak) for peak in (0, 1, 30, math.nan)),
+        *((lambda value: Warmup(warmup_epochs=1, then=Cosine(), start=value), "start", at) for at in (-0.1, 1.5)),
+        *(
+            (lambda value: PiecewiseLinear(points=value), "points", bad)
+            for bad in ([], [1], [[0]], [[0, 1], [0, 0]], [[0.5, 1], [0.2, 0]], [[0, 1], [2, 0]], [[0, -1]], [[0, "1"]])
+        ),
         *((lambda value: Warmup(warmup_epochs=value, then=Cosine()), "warmup_epochs", epochs) for epochs in (0, -1)),
         *((lambda value: Steps(milestones=(0.5,), factor=value), "factor", factor) for factor in (0, -0.1)),
         *((lambda value: Steps(milestones=value), "milestones", (0.5, each)) for each in (0, -0.5, 1.5, 75)),

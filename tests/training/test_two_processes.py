@@ -12,6 +12,7 @@ Everything is at module level, because the processes are spawned and import this
 import json
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -19,17 +20,21 @@ from torch import nn
 from robust_arch.attacks import PGD, Gaussian, KLToClean, ThreatModel
 from robust_arch.data import ImageSet, Splits
 from robust_arch.data.augment import CropFlip
+from robust_arch.data.mixing import CutMix, MixUp
+from robust_arch.data.npz_images import NpzImages
 from robust_arch.errors import InputError
 from robust_arch.objectives.mart import MART
 from robust_arch.objectives.natural import Natural
 from robust_arch.objectives.sat import SAT
 from robust_arch.objectives.trades import TRADES
+from robust_arch.training.averaging import EMA
 from robust_arch.training.datamodule import StudyData
 from robust_arch.training.fit import fit
 from robust_arch.training.module import AdversarialTraining
 from robust_arch.training.recipe import Recipe
 from robust_arch.training.schedule import Cosine
 from robust_arch.training.settings import TrainerSettings
+from robust_arch.training.weight_perturbation import AWP
 
 TOLERANCE = 1e-6
 SIZE = 40  # of the training set
@@ -73,8 +78,16 @@ def random_images(seed, size):
     return ImageSet(images, images.float().view(size, 3, 12).mean(dim=2).argmax(dim=1), num_classes=3)
 
 
-def train(objective, devices, folder, *, batch_size=16, drop_last=True):
-    """Two epochs. Returns the weights before and after, and the recorded rows."""
+def extra_images(folder):
+    """30 images with their labels, mapped from a file."""
+    images = random_images(7, 30)
+    path = folder / "extra.npz"
+    np.savez(path, image=images.images.permute(0, 2, 3, 1).contiguous().numpy(), label=images.labels.numpy())
+    return NpzImages(path=str(path), fraction=0.375).load(random_images(0, SIZE))
+
+
+def train(objective, devices, folder, *, batch_size=16, drop_last=True, extra=None, **choices):
+    """Two epochs. Returns the weights before and after, and the recorded rows. choices: of the recipe."""
     torch.manual_seed(3)
     net = Smooth()
     before = {name: weight.clone() for name, weight in net.state_dict().items()}
@@ -87,6 +100,7 @@ def train(objective, devices, folder, *, batch_size=16, drop_last=True):
         augment=CropFlip(padding=1, flip=True),
         gradient_clip=0.2,  # below the norm that the gradients have
         drop_last=drop_last,
+        **choices,
     )
     module = AdversarialTraining(
         net,
@@ -95,17 +109,20 @@ def train(objective, devices, folder, *, batch_size=16, drop_last=True):
         recipe,
         INNER,
         epochs=2,
-        steps_per_epoch=SIZE // batch_size,
+        steps_per_epoch=recipe.steps_per_epoch or SIZE // batch_size,
         max_value=255,
         seed=5,
+        num_classes=3,
         prepare=partial(torch.set_num_threads, 1),
     )
     # 17 held-out images in batches of 16: of the last batch the second process has none
-    splits = Splits(random_images(0, SIZE), random_images(1, 17), random_images(2, 4))
-    data = StudyData(splits, batch_size=batch_size, drop_last=drop_last, val_images=17, seed=5)
+    splits = Splits(random_images(0, SIZE), random_images(1, 17), random_images(2, 4), extra)
+    shape = {"batch_size": batch_size, "drop_last": drop_last, "steps": recipe.steps_per_epoch}
+    data = StudyData(splits, val_images=17, seed=5, **shape)
     settings = TrainerSettings(
         max_epochs=2, accelerator="cpu", devices=devices, precision="32", threads=1, progress_bar=False
     )
+    folder.mkdir(exist_ok=True)
     rows = folder / f"rows-{devices}.jsonl"
     fit(module, data, settings, folder=folder / str(devices), record=partial(append, rows))
     content = torch.load(folder / str(devices) / "last.ckpt", weights_only=True)
@@ -120,13 +137,17 @@ def farthest(first, second):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "name",
-    # processes start slowly: trades, with its two backward passes, stands for the others in the quick tests
-    [pytest.param(name, marks=[] if name == "trades" else pytest.mark.slow) for name in OBJECTIVES],
+    ("name", "ingredients"),
+    [
+        *((name, {}) for name in OBJECTIVES),
+        # partners may be in the other process
+        ("trades", {"mixup": MixUp(alpha=1.0), "cutmix": CutMix(alpha=1.0), "label_smoothing": 0.1}),
+        ("mart", {"cutmix": CutMix(window=3), "attack_warmup": 1}),
+    ],
 )
-def test_two_processes_train_what_one_does(name, tmp_path):
+def test_two_processes_train_what_one_does(name, ingredients, tmp_path):
     (before, one, rows_of_one), (same_before, two, rows_of_two) = (
-        train(OBJECTIVES[name], devices, tmp_path) for devices in (1, 2)
+        train(OBJECTIVES[name], devices, tmp_path, **ingredients) for devices in (1, 2)
     )
     assert farthest(before, same_before) == 0
     assert farthest(before, one) > 1e4 * TOLERANCE
@@ -140,6 +161,32 @@ def test_two_processes_train_what_one_does(name, tmp_path):
             # a divergence is a difference of logarithms of order 1, whose rounding stays
             assert of_two[key] == pytest.approx(of_one[key], rel=1e-5, abs=1e-6), key
     assert {path.name for path in (tmp_path / "2").iterdir()} == {"best.ckpt", "last.ckpt"}
+
+
+@pytest.mark.slow
+def test_two_processes_share_batches_with_extra_images(tmp_path):
+    settings = {"extra": extra_images(tmp_path), "steps_per_epoch": 3, "drop_last": False}
+    (_, one, rows), (before, two, _) = (train(OBJECTIVES["sat"], n, tmp_path, **settings) for n in (1, 2))
+    assert farthest(before, one) > 1e4 * TOLERANCE
+    assert farthest(one, two) <= TOLERANCE
+    assert [row["step"] for row in rows] == [3, 6]
+    _, without, _ = train(OBJECTIVES["sat"], 1, tmp_path / "without", steps_per_epoch=3)
+    assert farthest(one, without) > 1e3 * TOLERANCE
+
+
+@pytest.mark.slow
+def test_two_processes_perturb_and_average_weights_as_one_does(tmp_path):
+    # perturbed by each process along the gradient of its own share, weights would differ by about gamma
+    choices = {"awp": AWP(gamma=0.05), "averaging": EMA(decay=0.5)}
+    results = [train(OBJECTIVES["trades"], devices, tmp_path, **choices) for devices in (1, 2)]
+    (_, one, rows_of_one), (_, two, rows_of_two) = results
+    _, plain, _ = train(OBJECTIVES["trades"], 1, tmp_path / "plain", averaging=EMA(decay=0.5))
+    assert {name.partition(".")[0] for name in one} == {"averages", "body"}
+    assert farthest(one, plain) > 1e3 * TOLERANCE
+    assert farthest(one, two) <= TOLERANCE
+    for of_one, of_two in zip(rows_of_one, rows_of_two, strict=True):
+        for key in of_one.keys() - {"seconds"}:
+            assert of_two[key] == pytest.approx(of_one[key], rel=1e-5, abs=1e-6), key
 
 
 @pytest.mark.parametrize(("batch_size", "drop_last"), [(16, False), (15, True)])

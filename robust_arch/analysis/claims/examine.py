@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import pandas as pd
 
@@ -14,7 +13,7 @@ from robust_arch.analysis.claims.last_stage import last_stage_alone, last_stage_
 from robust_arch.analysis.claims.measured import RESOURCES, Measured, measured
 from robust_arch.analysis.claims.question import Finding
 from robust_arch.analysis.claims.sites import Sites
-from robust_arch.analysis.groups import GROUP_COLUMNS, Group, groups
+from robust_arch.analysis.groups import Group, groups
 from robust_arch.runs import SITE_COLUMNS
 
 
@@ -48,8 +47,9 @@ class Examined:
 def examine_all(frame: pd.DataFrame) -> list[Examined]:
     """Every group of comparable rows with at least two architectures, the largest first, and of equals `best`.
 
-    A group at another checkpoint, of which there is one at `best`, has findings on C1 alone: capacity may help at the
-    one and not at the other.
+    The same runs have all findings once: at `best` and with averaged weights, where there are such rows. For the other
+    checkpoint, and for raw weights beside averaged ones, C1 alone is tested: capacity may help in one case and not in
+    the other.
 
     Args:
         frame: rows of results.csv, of one study or of several; a run that is in several counts once.
@@ -64,8 +64,7 @@ def examine_all(frame: pd.DataFrame) -> list[Examined]:
 
 def examine_checkpoints(frame: pd.DataFrame, main: Group) -> list[Examined]:
     """What `examine_all` finds in a group and in those that differ from it in the checkpoint alone, `main` first."""
-    key = _without_checkpoint(main)
-    found = [each for each in _comparisons(frame) if _without_checkpoint(each[0]) == key]
+    found = [each for each in _comparisons(frame) if each[0].is_like(main) and each[0].weights == main.weights]
     found.sort(key=lambda each: each[0].checkpoint != main.checkpoint)
     return [each for group, capacity_alone in found for each in examine(group, capacity_alone=capacity_alone)]
 
@@ -75,14 +74,14 @@ def _comparisons(frame: pd.DataFrame) -> list[tuple[Group, bool]]:
     rows = once(frame)
     done = rows[rows["status"].isin(("completed", "running")) & rows["worst_case_acc"].between(0, 100)]
     found = [group for group in groups(done) if _is_comparison(group)]
-    found.sort(key=lambda group: (-len(group.rows), group.checkpoint != "best"))
-    at_best = {_without_checkpoint(group) for group in found if group.checkpoint == "best"}
-    return [(group, group.checkpoint != "best" and _without_checkpoint(group) in at_best) for group in found]
+    found.sort(key=lambda group: (-len(group.rows), *group.rank))
+    return [(group, any(_comes_before(other, group) for other in found)) for group in found]
 
 
-def _without_checkpoint(group: Group) -> tuple[Any, ...]:
-    place = GROUP_COLUMNS.index("checkpoint")
-    return (*group.key[:place], *group.key[place + 1 :])
+def _comes_before(other: Group, group: Group) -> bool:
+    """Whether `other` has the runs of `group` at `best`, or with averaged weights, instead."""
+    whole = other.weights == group.weights or len(other.rows) >= len(group.rows)
+    return whole and other.rank < group.rank and other.is_like(group)
 
 
 def once(frame: pd.DataFrame) -> pd.DataFrame:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -16,7 +17,7 @@ from robust_arch.common.files import write_rows
 from robust_arch.errors import InputError
 
 
-def effects_of(frame: pd.DataFrame, draws: int = DRAWS) -> list[Effects]:
+def effects_of(frame: pd.DataFrame, draws: int = DRAWS, predictors: Sequence[str] = ()) -> list[Effects]:
     """The effects in every comparable group and kind of architecture with enough of them, the largest first.
 
     Of equally large ones that at `best` is first.
@@ -24,11 +25,12 @@ def effects_of(frame: pd.DataFrame, draws: int = DRAWS) -> list[Effects]:
     Args:
         frame: rows of results.csv, of one study or of several; a run that is in several counts once.
         draws: number of resamples.
+        predictors: columns of the frame that are variables too.
 
     Raises:
         InputError: if no group has enough architectures.
     """
-    found = [design for group in groups(frame) for design in designs(group)]
+    found = [design for group in groups(frame) for design in designs(group, predictors)]
     usable = [each for each in found if len(each.names) >= FEWEST]
     if not usable:
         most = max((len(each.names) for each in found), default=0)
@@ -36,7 +38,7 @@ def effects_of(frame: pd.DataFrame, draws: int = DRAWS) -> list[Effects]:
             f"effects: at most {most} comparable architectures with parameters, MACs and a worst-case accuracy: "
             f"expected at least {FEWEST}"
         )
-    usable.sort(key=lambda each: (-len(each.names), each.group.checkpoint != "best"))
+    usable.sort(key=lambda each: (-len(each.names), *each.group.rank))
     return [estimate_effects(design, draws) for design in usable]
 
 

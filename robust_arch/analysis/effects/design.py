@@ -59,6 +59,7 @@ class Design:
         inseparable: variable to why its effect cannot be estimated.
         changes: every change of one stage by one level.
         sites: of the runs; None for one site. Their effects are not in `means` where they can be estimated.
+        predictors: further variables, in standard deviations.
     """
 
     kind: str
@@ -72,6 +73,7 @@ class Design:
     inseparable: Mapping[str, str]
     changes: Sequence[Change]
     sites: Sites | None = None
+    predictors: tuple[str, ...] = ()
 
     @property
     def equal(self) -> tuple[str, ...]:
@@ -84,13 +86,15 @@ class Design:
         return self.means.centres.to_numpy()
 
 
-def designs(group: Group) -> list[Design]:
+def designs(group: Group, predictors: Sequence[str] = ()) -> list[Design]:
     """One design per kind of architecture in a group, the largest first; an architecture without costs is left out.
+
+    predictors: columns of the rows that are variables too; an architecture without one of them is left out.
 
     Raises:
         InputError: for an architecture with depths and widths that is of no known family.
     """
-    known = group.rows[["worst_case_acc", "params", "macs"]].notna().all(axis="columns")
+    known = group.rows[["worst_case_acc", "params", "macs", *predictors]].notna().all(axis="columns")
     rows = group.rows[known].drop_duplicates("run_id")
     kinds: dict[str, list[str]] = {}
     specs: dict[str, ArchSpec | None] = {}
@@ -105,8 +109,27 @@ def designs(group: Group) -> list[Design]:
     found = []
     for kind, names in kinds.items():
         own, sites = without_site_effects(rows[rows["arch"].isin(names)])
-        found.append(replace(_design(kind, group, own, specs), sites=sites))
+        design = _with_predictors(_design(kind, group, own, specs), own, predictors)
+        found.append(replace(design, sites=sites))
     return sorted(found, key=lambda design: -len(design.names))
+
+
+def _with_predictors(design: Design, rows: pd.DataFrame, predictors: Sequence[str]) -> Design:
+    """The design with the means of these columns over the runs of each architecture, in standard deviations."""
+    if not predictors:
+        return design
+    means = rows.groupby("arch")[list(predictors)].mean().loc[list(design.names)].to_numpy(float)
+    scaled = (means - means.mean(axis=0)) / np.maximum(means.std(axis=0), 1e-12)
+    # costs moving along a stage do not move what was measured before training
+    changes = [
+        replace(each, low=np.column_stack([each.low, scaled[each.members]]),
+                high=np.column_stack([each.high, scaled[each.members]]))
+        for each in design.changes
+    ]  # fmt: skip
+    return replace(
+        design, x=np.column_stack([design.x, scaled]), variables=(*design.variables, *predictors), changes=changes,
+        predictors=tuple(predictors),
+    )  # fmt: skip
 
 
 def _design(kind: str, group: Group, rows: pd.DataFrame, all_specs: Mapping[str, ArchSpec | None]) -> Design:

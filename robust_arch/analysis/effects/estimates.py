@@ -76,6 +76,7 @@ class Effects:
         variance: percent of the variance: each stage variable, their interactions (or the costs together where there
             are no stages), and the residual.
         outliers: architectures far from the regression, with residual in points and weight.
+        predictors: name to the effect of one standard deviation more, in points, all else equal.
         draws: number of resamples.
     """
 
@@ -88,6 +89,7 @@ class Effects:
     paths: Mapping[str, Path]
     variance: Mapping[str, Bounded]
     outliers: Mapping[str, tuple[float, float]]
+    predictors: Mapping[str, Bounded]
     draws: int
 
 
@@ -145,9 +147,9 @@ def estimate_effects(design: Design, draws: int = DRAWS, seed: int = 0) -> Effec
 
 
 def _start(design: Design) -> Terms:
-    """Every cost that varies at equal other ones has a term, since effects at equal cost are asked for."""
+    """Costs that vary at equal other ones and predictors have terms: their effects at equal others are asked for."""
     room = len(design.names) // _PER_COST - 1
-    used = design.costs[:room]
+    used = (*design.costs, *design.predictors)[:room]
     return Terms(tuple(int(name in used) for name in design.variables))
 
 
@@ -157,7 +159,8 @@ Key = tuple[str, ...]
 def _numbers(design: Design, surface: Surface, fit: Fit, weights: np.ndarray) -> dict[Key, float]:
     """Every number of the report, by what it is."""
     found: dict[Key, float] = {}
-    ways = {name: name if name in (PARAMS, MACS, SHARE) else _STAGES for name in design.variables}
+    alone = (PARAMS, MACS, SHARE, *design.predictors)
+    ways = {name: name if name in alone else _STAGES for name in design.variables}
     parts = contributions(surface, fit, [ways[name] for name in design.variables])
     for name, (moved, kept, step) in PATHS.items():
         if moved in design.costs and (kept is None or kept in design.costs or kept in design.equal):
@@ -170,6 +173,10 @@ def _numbers(design: Design, surface: Surface, fit: Fit, weights: np.ndarray) ->
         curve = _curve(design, surface, own, weights, variable)
         found |= {("curve", name, str(level)): float(value) for level, value in enumerate(curve)}
         found["change", name] = float(curve[-1] - curve[0])
+    for name in design.predictors:
+        own = surface.fit(fit.terms.at_least(design.variables.index(name)), weights)
+        part = contributions(surface, own, design.variables)[name]
+        found["predictor", name] = _path(design, {name: part}, weights, name, None)["own"]
     return found | _variance(design, surface, fit, weights)
 
 
@@ -292,6 +299,7 @@ def _effects(
         paths=paths,
         variance={key[1]: value for key, value in numbers.items() if key[0] == "variance"},
         outliers={design.names[each]: (float(fit.residuals[each]), float(weights[each])) for each in far},
+        predictors={key[1]: value for key, value in numbers.items() if key[0] == "predictor"},
         draws=draws,
     )
 

@@ -29,7 +29,10 @@ _LIMITS = (
 
 def told(found: Effects) -> str:
     """The largest effect, the tables, and what they do not say."""
-    lines = [*_heading(found), "", *_answers(found), "", *_stages(found), *_costs(found), *_notes(found)]
+    lines = [
+        *_heading(found), "", *_answers(found), "",
+        *_stages(found), *_costs(found), *_predictors(found), *_notes(found),
+    ]  # fmt: skip
     return in_columns(lines)
 
 
@@ -118,6 +121,15 @@ def _costs(found: Effects) -> Iterator[str]:
     yield ""
 
 
+def _predictors(found: Effects) -> Iterator[str]:
+    if not found.predictors:
+        return
+    yield "Predictors, one standard deviation more, all else equal (points):"
+    for name, value in found.predictors.items():
+        yield f"  {name:46}{value.value:>+8.2f}{_bounds(value):>19}"
+    yield ""
+
+
 def _notes(found: Effects) -> Iterator[str]:
     design = found.design
     best = [name for name, curve in found.curves.items() if curve.values.argmax() not in (0, len(curve.levels) - 1)]
@@ -161,6 +173,7 @@ def table(found: Effects) -> Iterator[dict[str, Any]]:
         yield _as_row(name, "in all", path.total)
         yield _as_row(name, "own", path.own)
         yield from (_as_row(name, f"through {part}", value) for part, value in path.parts.items())
+    yield from (_as_row("one standard deviation more", name, value) for name, value in found.predictors.items())
     yield from (_as_row("variance in percent", name, value) for name, value in found.variance.items())
 
 

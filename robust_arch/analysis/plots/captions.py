@@ -10,7 +10,13 @@ from robust_arch.analysis.networks import Network, half_width
 
 ROBUST = "Robust accuracy (%)"
 _NORMS = {"linf": r"$\ell_\infty$", "l2": r"$\ell_2$"}
-_ATTACKS = {"fgsm": "FGSM", "autoattack": "AutoAttack", "autoattack_plus": "AutoAttack+", "square": "Square"}
+_ATTACKS = {
+    "fgsm": "FGSM",
+    "aa_screen": "APGD-CE + APGD-T",
+    "autoattack": "AutoAttack",
+    "autoattack_plus": "AutoAttack+",
+    "square": "Square",
+}
 
 
 def attack_text(name: str) -> str:

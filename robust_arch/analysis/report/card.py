@@ -30,12 +30,13 @@ def write_card(folder: RunFolder) -> Path:
 def _card(run: RecordedRun, facts: RunFacts) -> Iterator[str]:
     yield f"# Model card: {facts.arch}, run {facts.run_id}"
     yield ""
+    stages = f", depths {facts.depths}, widths {facts.widths}" if facts.depths and facts.widths else ""
     yield (
-        f"- **Architecture:** {facts.arch} (family {facts.family}, depths {facts.depths}, widths {facts.widths}); "
+        f"- **Architecture:** {facts.arch} (family {facts.family}{stages}); "
         f"{facts.params:,} parameters, {operations(facts.macs)} multiply-accumulates per image"
     )
     yield from _training(run, facts)
-    for record in sorted(run.evaluations, key=lambda record: (record.checkpoint, -record.n_test)):
+    for record in sorted(run.evaluations, key=lambda each: (each.checkpoint, each.weights == "raw", -each.n_test)):
         yield from _evaluation(record)
 
 
@@ -45,15 +46,18 @@ def _training(run: RecordedRun, facts: RunFacts) -> Iterator[str]:
         yield "- **Training:** not known; an imported checkpoint"
         return
     config = run.folder.recorded_config
+    weights = "" if result.selected_weights == "raw" else f" of the {result.selected_weights} weights"
     yield (
         f"- **Training:** objective {facts.objective}{_details(config.get('objective'))}, under "
         f"{facts.train_threat}, seed {facts.seed}, {counted(result.last_epoch + 1, 'epoch')} in "
-        f"{result.train_seconds:,.0f} s; best epoch {result.best_epoch + 1} by robust accuracy on "
+        f"{result.train_seconds:,.0f} s; best epoch {result.best_epoch + 1} by robust accuracy{weights} on "
         f"{result.selection_images} held-out images"
     )
     yield f"- **Recipe:** {facts.recipe}{_details(config.get('recipe'))}"
     if data := result.data:
         yield f"- **Data:** {data.name}, {data.train:,} to train, {data.val:,} held out, {data.test:,} to test"
+        if extra := data.extra:
+            yield f"- **Extra data:** {extra.name}, {extra.images:,} images, {extra.per_batch:,} of each batch"
     if result.command:
         yield f"- **Trained with:** `{result.command}`"
     yield from (f"- **Warning:** {flag}" for flag in result.flags)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from robust_arch.analysis.formatting import accuracy, counted
+from robust_arch.analysis.formatting import accuracy, checkpoint_text, counted
 from robust_arch.analysis.groups import Group, accuracy_columns, groups
 from robust_arch.analysis.networks import Network, networks
 from robust_arch.analysis.pareto import pareto_front
@@ -67,7 +67,7 @@ def block(frame: pd.DataFrame, main: Group | None, extras: Extras, details: Stud
         "groups": [_group(group, main) for group in found],
         "runs": [_run(run, details, texts) for run in run_ids],
         "without": WITHOUT_NUMBERS,
-        "selected": extras.selected,
+        "selected": [place for place, row in enumerate(records) if extras.is_marked(row)],
         "texts": texts.listed(),
     }
     # inside a script element only "<" can start something else: the end of the element, or a comment
@@ -157,7 +157,7 @@ def _membership(frame: pd.DataFrame, found: list[Group]) -> list[int]:
 
 def _group(group: Group, main: Group | None) -> dict[str, Any]:
     if main is None or group.key == main.key:
-        short = f"checkpoint {group.checkpoint}, {counted(group.n_test, 'test image')}"
+        short = f"checkpoint {checkpoint_text(group.checkpoint, group.weights)}, {counted(group.n_test, 'test image')}"
     else:
         short = group.difference(main)
     compared = group.rows["worst_case_acc"].notna().all()

@@ -23,6 +23,7 @@ class StudyDetails:
         versions: package to version.
         hardware: in words.
         best_val: run_id to the robust accuracy in percent on held-out images that selected its checkpoint.
+        best_weights: run_id to the weights that have it, raw if it is missing.
         errors: run_id of a failed or diverged run to the last line of its error.
         flags: run_id to warnings about its training and evaluation, such as a collapse.
         n_val: number of held-out images.
@@ -45,6 +46,7 @@ class StudyDetails:
     versions: Mapping[str, str]
     hardware: str
     best_val: Mapping[str, float] = field(default_factory=dict)
+    best_weights: Mapping[str, str] = field(default_factory=dict)
     errors: Mapping[str, str] = field(default_factory=dict)
     flags: Mapping[str, str] = field(default_factory=dict)
     n_val: int | None = None

@@ -44,7 +44,9 @@ def write_report(frame: pd.DataFrame, details: StudyDetails, path: Path) -> Path
     frame = frame.sort_values(["params", "arch", "seed"], kind="stable")
     main = main_group(frame)
     selected = _selected(main, details.best_val)
-    extras = Extras(_numbers(frame), details.stage_shares, details.best_val, details.n_val, selected)
+    extras = Extras(
+        _numbers(frame), details.stage_shares, details.best_val, details.best_weights, details.n_val, selected
+    )
     script = _script()
     page = render(
         "page.html.jinja",

@@ -29,7 +29,7 @@ def _table(group: Group, extras: Extras) -> dict[str, Any]:
         "columns": shown,
         "rows": [
             {
-                "marked": row["run_id"] == extras.selected and row["checkpoint"] == "best",
+                "marked": extras.is_marked(row),
                 "cells": [(column, column.cell(row)) for column in shown],
             }
             for row in records

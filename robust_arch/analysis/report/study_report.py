@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from robust_arch.analysis.formatting import counted, number, operations
+from robust_arch.analysis.formatting import checkpoint_text, counted, number, operations
 from robust_arch.analysis.groups import Group, accuracy_columns, evaluations, main_group
-from robust_arch.analysis.published import provenance_of
+from robust_arch.analysis.published.provenance import provenance_of
 from robust_arch.analysis.reading import read_results, stage_shares
 from robust_arch.analysis.report.details import StudyDetails
 from robust_arch.analysis.report.figures import png, robust_against_last_share
@@ -83,7 +83,8 @@ def _facts_of_rows(rows: pd.DataFrame) -> Iterator[tuple[str, str]]:
     yield from _network(first)
     for row in evaluations(rows).to_dict("records"):
         accuracies = (f"{name.removesuffix('_acc')} {number(row[name], 2)}" for name in accuracy_columns(rows))
-        what = f"{row['checkpoint']}, {row['threat']}, {number(row['n_test'], 0)} images"
+        checkpoint = checkpoint_text(row["checkpoint"], row["weights"])
+        what = f"{checkpoint}, {row['threat']}, {number(row['n_test'], 0)} images"
         yield what, f"in percent: {', '.join(accuracies)}"
     yield "records", "not available; these facts are from results.csv"
 
@@ -95,12 +96,13 @@ def _details(study: StudyFolder, runs: Sequence[RecordedRun], main: Group | None
     return StudyDetails(
         name=study.name,
         command=study.about.command or (newest.command if newest else None) or "",
-        stage_shares={run_id: _stage_shares(result.cost) for run_id, result in results.items() if result.cost},
+        stage_shares={run_id: shares for run_id, result in results.items() if (shares := _stage_shares(result.cost))},
         budget="; ".join(study.about.budgets),
         planned=len(study.read_plan()),
         versions=_versions(newest) if newest else {},
         hardware=_hardware(newest.hardware) if newest and newest.hardware else "",
         best_val={run_id: result.best_val_robust_acc for run_id, result in results.items()},
+        best_weights={run_id: result.selected_weights for run_id, result in results.items()},
         errors={run.run_id: run.error for run in runs if run.state in _LOST},
         left_out=dict(study.left_out),
         flags=_flags(results, records),
@@ -115,7 +117,9 @@ def _details(study: StudyFolder, runs: Sequence[RecordedRun], main: Group | None
     )
 
 
-def _stage_shares(recorded: RecordedCost) -> tuple[float, ...]:
+def _stage_shares(recorded: RecordedCost | None) -> tuple[float, ...]:
+    if recorded is None:
+        return ()
     return Cost(recorded.params, recorded.macs, tuple(recorded.stage_params), tuple(recorded.stage_macs)).shares()
 
 
@@ -146,11 +150,13 @@ def _network(facts: Mapping[Hashable, object]) -> Iterator[tuple[str, str]]:
 
 
 def _training(result: RunResult) -> Iterator[tuple[str, str]]:
+    weights = "" if result.selected_weights == "raw" else f" with {result.selected_weights} weights"
     epochs = {"best": (result.best_epoch, result.best_val_robust_acc)}
     if result.last_val_robust_acc is not None:
         epochs["last"] = (result.last_epoch, result.last_val_robust_acc)
     for which, (epoch, accuracy) in epochs.items() if result.epochs else ():
-        text = f"{epoch + 1} of {result.epochs}: {accuracy:.1f}% robust on {result.selection_images:,} held-out images"
+        images = f"{result.selection_images:,} held-out images"
+        text = f"{epoch + 1} of {result.epochs}: {accuracy:.1f}% robust{weights} on {images}"
         yield f"{which} epoch", text
     if result.flags:
         yield "flags", "; ".join(result.flags)
@@ -159,7 +165,8 @@ def _training(result: RunResult) -> Iterator[tuple[str, str]]:
 def _name(run: RecordedRun, record: Evaluation) -> str:
     """The name of a network and its evaluation."""
     network = f"{run.facts.arch}, seed {run.facts.seed}" if run.facts else ""
-    evaluation = f"checkpoint {record.checkpoint}, {record.threat}, {counted(record.n_test, 'test image')}"
+    checkpoint = checkpoint_text(record.checkpoint, record.weights)
+    evaluation = f"checkpoint {checkpoint}, {record.threat}, {counted(record.n_test, 'test image')}"
     return f"{network}, run {run.run_id}, {evaluation}"
 
 
@@ -167,7 +174,8 @@ def _flags(results: Mapping[str, RunResult], records: Sequence[tuple[RecordedRun
     """Warnings of training and evaluations, by run."""
     found = {run_id: list(result.flags) for run_id, result in results.items()}
     for run, record in records:
-        where = f"checkpoint {record.checkpoint}, {counted(record.n_test, 'test image')}"
+        checkpoint = checkpoint_text(record.checkpoint, record.weights)
+        where = f"checkpoint {checkpoint}, {counted(record.n_test, 'test image')}"
         found.setdefault(run.run_id, []).extend(f"{where}: {told}" for told in record.warnings)
     return {run_id: "; ".join(told) for run_id, told in found.items() if told}
 

@@ -29,6 +29,7 @@ DEFINITIONS = {
     "narrower than rounding to whole test images allows.",
     "Selection": "The checkpoint best is the epoch of highest robust accuracy on held-out training images; last is the "
     "final epoch. No choice was made on test images.",
+    "Weights": "raw are those of the last training step of the epoch; ema and swa are averages of them over training.",
     "Stability": f"The share of test images whose predicted class under {SMOOTHNESS_ATTACK} equals the predicted "
     "class on the clean image, right or wrong.",
     "Local Lipschitz": "The mean over images of the l1 distance between the logits of the clean and the "

@@ -11,7 +11,7 @@ import pandas as pd
 
 from robust_arch.analysis.formatting import counted
 from robust_arch.analysis.groups import GROUP_COLUMNS, Group, groups
-from robust_arch.analysis.published import provenance_of
+from robust_arch.analysis.published.provenance import provenance_of
 from robust_arch.analysis.reading import read_results
 from robust_arch.runs import StudyFolder
 
@@ -72,7 +72,11 @@ def recorded_images(study: Path) -> dict[str, int]:
         images = provenance.train_images
         return {} if images is None else dict.fromkeys(read_results(study)["run_id"].astype(str), images)
     results = {run.run_id: run.result for run in StudyFolder(study).runs()}
-    return {run_id: result.data.train for run_id, result in results.items() if result and result.data}
+    return {
+        run_id: result.data.images_per_epoch or result.data.train
+        for run_id, result in results.items()
+        if result and result.data
+    }
 
 
 def points_of(frame: pd.DataFrame, resource: str, per_epoch: int | Mapping[str, int] | None = None) -> list[Points]:
@@ -90,9 +94,9 @@ def points_of(frame: pd.DataFrame, resource: str, per_epoch: int | Mapping[str, 
     alike: dict[tuple[object, ...], list[Group]] = {}
     for group in groups(frame):
         alike.setdefault((*group.key[:place], *group.key[place + 1 :]), []).append(group)
-    found = [_points(members, resource, per_epoch) for members in alike.values()]
-    sets = [each for each in found if each is not None]
-    return sorted(sets, key=lambda each: (-len(each.error), each.checkpoint != "best"))
+    ranked = sorted(alike.values(), key=lambda members: members[0].rank)
+    found = [_points(members, resource, per_epoch) for members in ranked]
+    return sorted((each for each in found if each is not None), key=lambda each: -len(each.error))
 
 
 def _points(members: Sequence[Group], resource: str, per_epoch: int | Mapping[str, int] | None) -> Points | None:

@@ -5,13 +5,14 @@ Needs the extra `timm`. The published networks have activation gelu.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from torch import Tensor, nn
 
-from robust_arch.architectures.counting import Count, Size, convolution, cost_terms_of, linear, norm, strided
-from robust_arch.architectures.family import CostTerms, ImageShape, StagedFamily, StagedNetwork
-from robust_arch.architectures.layers import GlobalAveragePool, activation_params, make_activation
+from robust_arch.architectures.counting import Count, Size, convolution, cost_terms_of, linear, norm, pixels, strided
+from robust_arch.architectures.family import CostTerms, ImageShape, KeyNames, StagedFamily, StagedNetwork
+from robust_arch.architectures.layers import GlobalAveragePool, activation_copies, activation_params, make_activation
 from robust_arch.architectures.options import Options, require_choice
 from robust_arch.architectures.spec import ArchSpec
 from robust_arch.errors import InputError, invalid
@@ -129,11 +130,33 @@ def _stem_count(
     return count, size
 
 
+def _timm_names(key: str) -> str:
+    """The names of timm's ConvNeXt, whose blocks these are."""
+    module, _ = key.split(".", 1)
+    return f"head.{key}" if module in ("norm", "fc") else key
+
+
+def _singh(key: str) -> str:
+    """The names of Singh et al. 2023: timm's, with the stem inside a block of its own."""
+    return f"stem.{key}" if key.startswith("stem.") else _timm_names(key)
+
+
+def _kept_by_norm(channels: int, positions: int) -> int:
+    """Kept by a LayerNorm at so many positions: its input, and mean and standard deviation of each position."""
+    return (channels + 2) * positions
+
+
 class ConvNeXtFamily(StagedFamily):
     """Four stages of depthwise 7x7 convolutions and two linear layers per position."""
 
     strides = (1, 2, 2, 2)
     options = ConvNeXtOptions
+    published_keys = MappingProxyType(
+        {
+            "timm": KeyNames(_timm_names, stem="stem.0.weight", options={"stem": ("patch",)}),
+            "singh2023": KeyNames(_singh, stem="stem.0.weight", options={"stem": ("conv", "conv3")}),
+        }
+    )
 
     def validate(self, spec: ArchSpec) -> None:
         """As for every `StagedFamily`; stem patch has no width."""
@@ -177,6 +200,25 @@ class ConvNeXtFamily(StagedFamily):
             stages.append(count + block * depth)
             c_in = width
         return cost_terms_of(stages, outside + norm(c_in) + linear(c_in, num_classes))
+
+    def kept_activations(self, spec: ArchSpec, image_shape: ImageShape) -> int:
+        """Numbers per image kept for the backward pass, from the layers' shapes."""
+        chosen, copies = ConvNeXtOptions.read(spec.options), activation_copies(spec.activation)
+        size = image_shape[1:]
+        kept, after_norm = image_shape[0] * pixels(size), 1 if chosen.stem == "patch" else copies
+        for width, stride in zip(chosen.stem_widths(spec.stem_width, spec.widths[0]), STEMS[chosen.stem], strict=True):
+            size = (size[0] // 4, size[1] // 4) if stride == 4 else strided(size, stride)
+            kept += _kept_by_norm(width, pixels(size)) + after_norm * width * pixels(size)
+        c_in = spec.widths[0]
+        for i, (depth, width) in enumerate(zip(spec.depths, spec.widths, strict=True)):
+            if i > 0:
+                kept += _kept_by_norm(c_in, pixels(size)) + c_in * pixels(size)
+                size, c_in = (size[0] // 2, size[1] // 2), width
+                kept += width * pixels(size)
+            # LayerNorm and its output, the activation between the linear layers, the product with a factor per channel
+            kept += depth * (_kept_by_norm(width, pixels(size)) + (2 + 4 * copies) * width * pixels(size))
+            kept += (depth - 1) * width * pixels(size)  # the input of each block but the first
+        return kept + _kept_by_norm(c_in, 1) + c_in
 
     def build(self, spec: ArchSpec, num_classes: int, channels: int) -> nn.Module:
         """A freshly initialised ConvNeXt; draws from torch's global random state."""

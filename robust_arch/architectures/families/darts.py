@@ -6,22 +6,33 @@ its output. Each stage but the first begins with a reduction cell, whose operati
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from robust_arch.architectures.counting import Count, Size, convolution, cost_terms_of, halved, linear, norm
-from robust_arch.architectures.family import AuxiliaryNetwork, CostTerms, ImageShape, StagedFamily
-from robust_arch.architectures.layers import GlobalAveragePool, activation_params, make_activation
-from robust_arch.architectures.options import Options
+from robust_arch.architectures.counting import (
+    Count,
+    Size,
+    at_least_one,
+    convolution,
+    cost_terms_of,
+    halved,
+    linear,
+    norm,
+    pixels,
+)
+from robust_arch.architectures.family import AuxiliaryNetwork, CostTerms, ImageShape, KeyNames, StagedFamily
+from robust_arch.architectures.layers import GlobalAveragePool, activation_copies, activation_params, make_activation
 from robust_arch.architectures.spec import ArchSpec
+from robust_arch.architectures.stems import StemOptions
 from robust_arch.errors import invalid, require_flag
 
 STRIDES = (1, 2, 2)
 _AUXILIARY = (128, 768)  # channels of the auxiliary head
-_LEAST_SIDE = 17  # of images with an auxiliary head, which averages 5x5 positions of the last stage
+_LEAST_SIDE = {"cifar": 17, "imagenet": 129}  # with an auxiliary head, which averages 5x5 positions of the last stage
 
 # the second-order genotype of the paper, DARTS_V2
 NORMAL = (
@@ -49,8 +60,8 @@ class _Function(nn.Module):
         return self.function(x)
 
 
-def _act_conv_norm(c_in: int, c_out: int, activation: str) -> nn.Module:
-    convolution = nn.Conv2d(c_in, c_out, 1, bias=False)
+def _act_conv_norm(c_in: int, c_out: int, activation: str, kernel: int = 1, stride: int = 1) -> nn.Module:
+    convolution = nn.Conv2d(c_in, c_out, kernel, stride, padding=kernel // 2, bias=False)
     return nn.Sequential(_activation(activation), convolution, nn.BatchNorm2d(c_out))
 
 
@@ -143,10 +154,12 @@ def _edges(key: str, given: Any) -> Edges:
 
 
 @dataclass(frozen=True)
-class DARTSOptions(Options):
+class DARTSOptions(StemOptions):
     """Options of the family.
 
     Attributes:
+        stem: cifar, a 3x3 convolution and BN, which both inputs of the first cell read; or imagenet, three convolutions
+            at stride 2, the first to half of `arch.stem_width` channels, of which the cell reads the last two.
         normal: edges of the normal cell, two per node, like sep_conv_3x3:0; by default those of DARTS_V2.
         reduce: edges of the reduction cell.
         auxiliary: whether a second classifier reads the first cell of the last stage; its cross-entropy is added to the
@@ -158,6 +171,7 @@ class DARTSOptions(Options):
     auxiliary: bool = False
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _edges("normal", self.normal), _edges("reduce", self.reduce)
         require_flag("arch.options.auxiliary", self.auxiliary)
 
@@ -207,14 +221,18 @@ class Cell(nn.Module):
 
 
 class AuxiliaryHead(nn.Module):
-    """act-pool-conv-BN-act-conv-BN-act-linear: (B, C, H, W) to logits (B, K); 8x8 features as in the paper's code."""
+    """act-pool-conv-BN-act-conv-BN-act-linear: (B, C, H, W) to logits (B, K).
 
-    def __init__(self, channels: int, num_classes: int, activation: str) -> None:
+    The second pooling changes nothing where the first leaves 2x2 positions, as in the paper's code. stride: of the
+    first pooling, 3 for the stem of CIFAR and 2 for that of ImageNet.
+    """
+
+    def __init__(self, channels: int, num_classes: int, activation: str, stride: int) -> None:
         super().__init__()
         narrow, wide = _AUXILIARY
         self.layers = nn.Sequential(
             _activation(activation),
-            nn.AvgPool2d(5, 3),
+            nn.AvgPool2d(5, stride),
             nn.AdaptiveAvgPool2d(2),
             nn.Conv2d(channels, narrow, 1, bias=False),
             nn.BatchNorm2d(narrow),
@@ -232,17 +250,25 @@ class AuxiliaryHead(nn.Module):
         return logits
 
 
+_POOL_STRIDE = {"cifar": 3, "imagenet": 2}
+"""Strides of the auxiliary head's pooling."""
+
+
 class CellNetwork(AuxiliaryNetwork):
-    """Stem convolution and BN, cells, mean and linear layer: (B, C, H, W) to logits (B, K)."""
+    """Stem, cells, mean and linear layer: (B, C, H, W) to logits (B, K)."""
 
     def __init__(self, spec: ArchSpec, num_classes: int, channels: int) -> None:
         super().__init__()
         chosen = DARTSOptions.read(spec.options)
-        self.stem = nn.Conv2d(channels, spec.stem_width, 3, padding=1, bias=False)
-        self.stem_norm = nn.BatchNorm2d(spec.stem_width)
+        width, is_small = spec.stem_width, chosen.stem == "cifar"
+        first = width if is_small else _half(width)
+        self.stem = nn.Conv2d(channels, first, 3, 1 if is_small else 2, padding=1, bias=False)
+        self.stem_norm = nn.BatchNorm2d(first)
+        pairs = [] if is_small else [(first, width), (width, width)]
+        self.reductions = nn.ModuleList(_act_conv_norm(*pair, spec.activation, 3, 2) for pair in pairs)
         cells: list[nn.Module] = []
         c_before = c_in = spec.stem_width
-        reduced = False
+        reduced = not is_small
         self.auxiliary_cell, auxiliary_channels = sum(spec.depths[:-1]), 0
         for stage, (depth, width) in enumerate(zip(spec.depths, spec.widths, strict=True)):
             for i in range(depth):
@@ -253,13 +279,18 @@ class CellNetwork(AuxiliaryNetwork):
                 if len(cells) == self.auxiliary_cell + 1:
                     auxiliary_channels = c_in
         self.cells = nn.ModuleList(cells)
-        self.auxiliary = AuxiliaryHead(auxiliary_channels, num_classes, spec.activation) if chosen.auxiliary else None
+        self.auxiliary = None
+        if chosen.auxiliary:
+            stride = _POOL_STRIDE[chosen.stem]
+            self.auxiliary = AuxiliaryHead(auxiliary_channels, num_classes, spec.activation, stride)
         self.pool = GlobalAveragePool()
         self.fc = nn.Linear(c_in, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (B, C, H, W), normalised. Returns logits (B, K)."""
         before = x = self.stem_norm(self.stem(x))
+        for reduction in self.reductions:
+            before, x = x, reduction(x)
         for i, cell in enumerate(self.cells):
             before, x = x, cell(before, x)
             if i == self.auxiliary_cell and self.auxiliary is not None and self.training:
@@ -273,6 +304,36 @@ def _where(condition: Any, yes: Any, no: Any) -> Any:
     return condition * yes + (1 - condition * 1) * no
 
 
+def _liu(key: str, spec: ArchSpec) -> str:
+    """The names of Liu et al. 2019: `cells.0.preprocess0.op.1.weight`."""
+    module, rest = key.split(".", 1)
+    if module == "auxiliary":
+        _, layer, tensor = rest.split(".")
+        # their head has no second pooling, no layer that flattens, and the linear layer outside
+        place = "classifier" if layer == "10" else f"features.{int(layer) - (layer != '0')}"
+        return f"auxiliary_head.{place}.{tensor}"
+    if module == "reductions":
+        number, layer, tensor = rest.split(".")
+        # their first two convolutions are one sequence
+        return f"stem0.{int(layer) + 2}.{tensor}" if number == "0" else f"stem1.{layer}.{tensor}"
+    if module != "cells":
+        stem = "stem" if DARTSOptions.read(spec.options).stem == "cifar" else "stem0"
+        return f"{({'stem': f'{stem}.0', 'stem_norm': f'{stem}.1', 'fc': 'classifier'})[module]}.{rest}"
+    cell, part, rest = rest.split(".", 2)
+    operation = ""
+    if part == "operations":
+        number, rest = rest.split(".", 1)
+        operation = f".{number}"
+    # a sequence of layers is called op; a FactorizedReduce is not one
+    first, tensor = rest.split(".", 1)
+    inside = f"op.{rest}" if first.isdigit() else f"{_REDUCTION[first]}.{tensor}"
+    return f"cells.{cell}.{_PARTS[part]}{operation}.{inside}"
+
+
+_PARTS = {"before": "preprocess0", "entering": "preprocess1", "operations": "_ops"}
+_REDUCTION = {"activation": "relu", "conv1": "conv_1", "conv2": "conv_2", "bn": "bn"}
+
+
 class DARTSFamily(StagedFamily):
     """Three stages of cells; the closed-form cost counts convolutions and the linear layer.
 
@@ -282,13 +343,13 @@ class DARTSFamily(StagedFamily):
     strides = STRIDES
     has_dropout = True
     options = DARTSOptions
+    published_keys = MappingProxyType({"liu2019": KeyNames(_liu, reads_spec=True, unused=("auxiliary_head.",))})
 
     def check_image(self, spec: ArchSpec, image_shape: ImageShape) -> None:
         """Raise InputError for images that the auxiliary head cannot average."""
-        if DARTSOptions.read(spec.options).auxiliary and min(image_shape[1:]) < _LEAST_SIDE:
-            raise invalid(
-                "image_shape", image_shape, f"at least {_LEAST_SIDE} pixels per side with arch.options.auxiliary"
-            )
+        chosen = DARTSOptions.read(spec.options)
+        if chosen.auxiliary and min(image_shape[1:]) < (least := _LEAST_SIDE[chosen.stem]):
+            raise invalid("image_shape", image_shape, f"at least {least} pixels per side with arch.options.auxiliary")
 
     def cost_terms(
         self,
@@ -301,8 +362,8 @@ class DARTSFamily(StagedFamily):
         """Parameters and MACs by stage, from the layer shapes; integers or int64 arrays."""
         chosen, activation = self.template_settings()
         act = Count(activation_params(activation))
-        size, stages = image_shape[1:], []
-        outside = convolution(image_shape[0], stem_width, 3, size) + norm(stem_width)
+        stages = []
+        outside, size = _stem_count(chosen.stem, image_shape, stem_width, act)
         c_before, c_in = stem_width, stem_width  # of the two cells before the stage
         auxiliary = Count()
         for stage, (depth, c) in enumerate(zip(depths, widths, strict=True)):
@@ -320,9 +381,62 @@ class DARTSFamily(StagedFamily):
             c_in = c_last
         return cost_terms_of(stages, outside + auxiliary + linear(c_in, num_classes))
 
+    def kept_activations(self, spec: ArchSpec, image_shape: ImageShape) -> int:
+        """Numbers per image kept for the backward pass, from the layers' shapes; without the flags of drop path."""
+        chosen, keeps_input = DARTSOptions.read(spec.options), spec.activation != "relu"
+        kept, *sizes = _stem_kept(spec, chosen.stem, image_shape)
+        before, x = ((spec.stem_width, size) for size in sizes)
+        was_reduced = chosen.stem == "imagenet"
+        for stage, (depth, width) in enumerate(zip(spec.depths, spec.widths, strict=True)):
+            for i in range(depth):
+                reduces = stage > 0 and i == 0
+                edges = chosen.edges(reduces)
+                kept += _cell_kept(edges, (before, x, width), (reduces, was_reduced), spec.activation)
+                before, x = x, (width * (len(edges) // 2), halved(x[1]) if reduces else x[1])
+                kept += keeps_input * x[0] * pixels(x[1])
+                was_reduced = reduces
+                if chosen.auxiliary and stage == len(STRIDES) - 1 and i == 0:
+                    kept += _auxiliary_kept(x, spec.activation, _POOL_STRIDE[chosen.stem])
+        if not (chosen.auxiliary and spec.depths[-1] == 1):
+            kept -= keeps_input * x[0] * pixels(x[1])  # no activation reads the last cell's output
+        return kept + x[0]
+
     def build(self, spec: ArchSpec, num_classes: int, channels: int) -> nn.Module:
         """A freshly initialised network, as torch's layers start; draws from torch's global random state."""
         return CellNetwork(spec, num_classes, channels)
+
+
+def _half(width: Any) -> Any:
+    """Channels after the first convolution of ImageNet's stem."""
+    return at_least_one(width // 2)
+
+
+def _stem_count(stem: str, image_shape: ImageShape, width: Any, act: Count) -> tuple[Count, Size]:
+    """The cost of the stem, and the size after it."""
+    channels, *sides = image_shape
+    size = sides[0], sides[1]
+    if stem == "cifar":
+        return convolution(channels, width, 3, size) + norm(width), size
+    half, first = _half(width), halved(size)
+    second = halved(first)
+    last = halved(second)
+    count = convolution(channels, half, 3, first) + norm(half) + convolution(half, width, 3, second) + norm(width)
+    return count + convolution(width, width, 3, last) + norm(width) + act * 2, last
+
+
+def _stem_kept(spec: ArchSpec, stem: str, image_shape: ImageShape) -> tuple[int, Size, Size]:
+    """Kept by the stem, with its outputs where an activation keeps them, and the sizes of the first cell's inputs."""
+    channels, *sides = image_shape
+    size = sides[0], sides[1]
+    width, keeps_input, fresh = spec.stem_width, spec.activation != "relu", _fresh(spec.activation)
+    if stem == "cifar":
+        return (channels + width * (1 + keeps_input)) * pixels(size), size, size
+    first = halved(size)
+    second = halved(first)
+    last = halved(second)
+    kept = channels * pixels(size) + _half(width) * (1 + keeps_input + fresh) * pixels(first)
+    kept += width * ((1 + keeps_input + fresh) * pixels(second) + (1 + keeps_input) * pixels(last))
+    return int(kept), second, last
 
 
 def _cell_count(
@@ -337,6 +451,67 @@ def _cell_count(
     for name, number in edges:
         count += _operation_count(name, c, 2 if reduces and number < 2 else 1, size, act)
     return count, c * (len(edges) // 2)
+
+
+def _reduction_kept(c_in: int, c: int, size: Size, activation: str) -> int:
+    """Kept by `FactorizedReduce` beside its input."""
+    # a single output channel is that of the shifted positions, so that only their padded copy is read
+    activated = _fresh(activation) - (c == 1 and activation != "relu")
+    padded = c_in * (size[0] + 1) * (size[1] + 1)
+    return activated * c_in * pixels(size) + padded + c * pixels(halved(size))
+
+
+def _fresh(activation: str) -> int:
+    """How many tensors of its size an activation and the convolution after it keep beside the activation's input."""
+    return activation_copies(activation) - (activation != "relu")
+
+
+def _operation_kept(name: str, c: int, stride: int, sizes: tuple[Size, Size], activation: str) -> int:
+    """Kept by an operation beside its input. sizes: before and after its stride."""
+    kind, _ = name.rsplit("_", 1)
+    keeps_input, fresh, after = activation != "relu", _fresh(activation), c * pixels(sizes[1])
+    if kind == "max_pool":
+        return 2 * after  # the place of each maximum, an integer of 64 bits
+    if kind == "avg_pool" or (kind == "skip" and stride == 1):
+        return 0
+    if kind == "skip":
+        return _reduction_kept(c, c, sizes[0], activation)
+    layer = fresh * c * pixels(sizes[0]) + 2 * after
+    return layer if kind == "dil_conv" else layer + (keeps_input + fresh + 2) * after
+
+
+def _cell_kept(
+    edges: Edges, inputs: tuple[tuple[int, Size], tuple[int, Size], int], reduces: tuple[bool, bool], activation: str
+) -> int:
+    """Kept by a cell beside its inputs.
+
+    inputs: channels and size of the two inputs, and the cell's channels. reduces: whether it reduces, and whether the
+    cell before did.
+    """
+    (c_before, size_before), (c_in, size), c = inputs
+    after = halved(size) if reduces[0] else size
+    keeps_input, fresh = activation != "relu", _fresh(activation)
+    kept = (fresh * c_in + c) * pixels(size)
+    if any(number == 0 for _, number in edges):
+        larger = _reduction_kept(c_before, c, size_before, activation)
+        kept += larger if reduces[1] else (fresh * c_before + c) * pixels(size_before)
+    read = set()  # states that an operation keeps
+    for name, number in edges:
+        entering, strided_here = (size, reduces[0]) if number < 2 else (after, False)
+        kept += _operation_kept(name, c, 2 if strided_here else 1, (entering, after), activation)
+        is_skip = name == "skip_connect" and not strided_here
+        if "pool" in name or (keeps_input and not is_skip):
+            read.add(number)
+    return kept + sum(c * pixels(size if number < 2 else after) for number in read)
+
+
+def _auxiliary_kept(features: tuple[int, Size], activation: str, stride: int) -> int:
+    """Kept by the auxiliary head beside its input. features: channels and size of its input; stride: of its pooling."""
+    (channels, (height, width)), (narrow, wide) = features, _AUXILIARY
+    copies = activation_copies(activation)
+    pooled = ((height - 5) // stride + 1) * ((width - 5) // stride + 1)
+    entering = _fresh(activation) * height * width + pooled + 4
+    return channels * entering + (1 + copies) * (4 * narrow + wide)
 
 
 def _auxiliary_count(channels: Any, num_classes: int, act: Count) -> Count:

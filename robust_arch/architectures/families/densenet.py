@@ -4,18 +4,26 @@ The stage's width is its growth rate. By default the variant for small images: a
 stages. Each stage but the first begins with its transition, a 1x1 convolution and average pooling, which rounds up.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from robust_arch.architectures.counting import Count, Size, convolution, cost_terms_of, halved, linear, norm
-from robust_arch.architectures.family import CostTerms, ImageShape, StagedFamily, StagedNetwork
-from robust_arch.architectures.layers import GlobalAveragePool, activation_params, make_activation
+from robust_arch.architectures.counting import Count, Size, convolution, cost_terms_of, halved, linear, norm, pixels
+from robust_arch.architectures.family import CostTerms, ImageShape, KeyNames, StagedFamily, StagedNetwork
+from robust_arch.architectures.layers import (
+    GlobalAveragePool,
+    activation_copies,
+    activation_only,
+    activation_params,
+    make_activation,
+)
 from robust_arch.architectures.spec import ArchSpec
-from robust_arch.architectures.stems import StemOptions, stem_convolution, stem_count, stem_pool
+from robust_arch.architectures.stems import StemOptions, stem_convolution, stem_count, stem_kept, stem_pool
 from robust_arch.errors import invalid, require_integer
 
 STRIDES = (1, 2, 2, 2)
@@ -132,11 +140,37 @@ def _dense_layers(c_in: Any, growth: Any, depth: Any, size: Size, expansion: int
     return total
 
 
+_OUTSIDE = {"stem": "conv0", "stem_norm": "norm0", "stem_activation": "relu0", "bn": "norm5"}
+
+
+def _torchvision(key: str) -> str:
+    """Torchvision's names: `features.denseblock1.denselayer1.norm1.weight`."""
+    module, rest = key.split(".", 1)
+    if module == "fc":
+        return f"classifier.{rest}"
+    if module != "stages":
+        return f"features.{_OUTSIDE[module]}.{rest.removeprefix('0.')}"
+    stage, layer, kind, tensor = rest.split(".")
+    kind = kind.replace("bn", "norm").replace("activation", "relu")
+    if stage != "0" and layer == "0":
+        return f"features.transition{stage}.{kind}.{tensor}"
+    number = int(layer) + (stage == "0")  # in the other stages the transition is in front
+    return f"features.denseblock{int(stage) + 1}.denselayer{number}.{kind}.{tensor}"
+
+
+def _torchvision_files(key: str) -> str:
+    """The names in torchvision's own files, which it changes when it loads them: `...denselayer1.norm.1.weight`."""
+    return re.sub(r"(denselayer\d+\.(?:norm|relu|conv))([12])", r"\1.\2", _torchvision(key))
+
+
 class DenseNetFamily(StagedFamily):
     """Four stages of dense layers; the closed-form cost counts convolutions and the linear layer."""
 
     strides = STRIDES
     options = DenseNetOptions
+    published_keys = MappingProxyType(
+        {"torchvision": KeyNames(_torchvision), "torchvision_files": KeyNames(_torchvision_files)}
+    )
 
     def cost_terms(
         self,
@@ -162,6 +196,25 @@ class DenseNetFamily(StagedFamily):
             stages.append(count + _dense_layers(c_in, growth, depth, size, chosen.expansion))
             c_in = c_in + depth * growth
         return cost_terms_of(stages, outside + norm(c_in) + act + linear(c_in, num_classes))
+
+    def kept_activations(self, spec: ArchSpec, image_shape: ImageShape) -> int:
+        """Numbers per image kept for the backward pass, from the layers' shapes."""
+        chosen, size, c_in = DenseNetOptions.read(spec.options), image_shape[1:], spec.stem_width
+        each = 1 + activation_copies(spec.activation)  # a BatchNorm's input, and what the activation after it keeps
+        kept = image_shape[0] * pixels(size)
+        if chosen.stem == "imagenet":
+            kept += each * c_in * pixels(halved(size))
+        by_pooling, size = stem_kept(chosen.stem, c_in, size)
+        kept += by_pooling
+        for stage, (depth, growth) in enumerate(zip(spec.depths, spec.widths, strict=True)):
+            if stage > 0:
+                c_out = chosen.transition(stage, c_in)
+                kept += (each * c_in + c_out) * pixels(size)
+                c_in, size = c_out, halved(size)
+            read = depth * c_in + growth * (depth * (depth - 1) // 2)
+            kept += each * (read + depth * chosen.expansion * growth) * pixels(size)
+            c_in += depth * growth
+        return int(kept + (1 + activation_only(spec.activation)) * c_in * pixels(size) + c_in)
 
     def build(self, spec: ArchSpec, num_classes: int, channels: int) -> nn.Module:
         """A freshly initialised DenseNet; draws from torch's global random state."""

@@ -26,7 +26,7 @@ class PreActResNetFamily(WideResNetFamily):
     """Four stages; blocks and options are those of family wide_resnet."""
 
     strides = (1, 2, 2, 2)
-    published_keys = MappingProxyType({"rice2020": KeyNames(_rice)})
+    published_keys = MappingProxyType({"rice2020": KeyNames(_rice, options={"padding": ("symmetric",)})})
     raw_shortcut = False
 
 

@@ -13,14 +13,15 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from robust_arch.architectures.counting import Count, Size, at_least_one, convolution
+from robust_arch.architectures.counting import Count, Size, at_least_one, convolution, halved, pixels
 from robust_arch.architectures.counting import norm as norm_count
-from robust_arch.architectures.family import BoundedNetwork, ImageShape, KeyNames, StagedNetwork
+from robust_arch.architectures.family import BoundedNetwork, KeyNames, StagedNetwork
 from robust_arch.architectures.initialisation import initialise_convolutions
 from robust_arch.architectures.layers import (
     GlobalAveragePool,
     activation_copies,
     activation_lipschitz,
+    activation_only,
     activation_params,
     make_activation,
     stage_bounds,
@@ -135,6 +136,12 @@ class BasicBlock(_Block):
         activations = Count(2 * activation_params(settings[1]))
         return layers + activations + _projection_count(c_in, width, stride, after)
 
+    @classmethod
+    def kept(cls, c_in: int, width: int, stride: int, before: Size, after: Size, settings: Settings) -> int:  # noqa: ARG003
+        """Numbers per image kept for the backward pass, without the input, which the layer before keeps."""
+        projects = c_in != width or stride != 1
+        return (2 * (1 + activation_copies(settings[1])) + projects) * width * pixels(after)
+
 
 class BottleneckBlock(_Block):
     """conv1x1-BN-act-conv3x3-BN-act-conv1x1-BN plus shortcut, then act; its output has four times `width` channels.
@@ -178,6 +185,15 @@ class BottleneckBlock(_Block):
         layers = convolution(c_in, inner, 1, before) + convolution(inner, inner, 3, after) + norm_count(inner) * 2
         layers += convolution(inner, c_out, 1, after) + norm_count(c_out) + Count(3 * activation_params(activation))
         return layers + _projection_count(c_in, c_out, stride, after)
+
+    @classmethod
+    def kept(cls, c_in: int, width: int, stride: int, before: Size, after: Size, settings: Settings) -> int:
+        """Numbers per image kept for the backward pass, without the input, which the layer before keeps."""
+        options, activation = settings
+        each, inner, c_out = 1 + activation_copies(activation), options.inner(width), cls.expansion * width
+        projects = c_in != c_out or stride != 1
+        inside = each * inner * (pixels(before) + pixels(after))
+        return int(inside + (each + projects) * c_out * pixels(after))
 
 
 BLOCKS: dict[str, type[ResidualBlock]] = {"basic": BasicBlock, "bottleneck": BottleneckBlock}
@@ -248,22 +264,13 @@ class ResNetFamily(ResidualFamily):
         stages = zip(depths, widths, self.strides, strict=True)
         return [Stage(BLOCKS[options.block], depth, width, stride, settings) for depth, width, stride in stages]
 
-    def kept_activations(self, spec: ArchSpec, image_shape: ImageShape) -> int | None:
-        """Numbers per image kept for the backward pass, from the layers' shapes; None where options are set."""
-        if spec.options:
-            return None
-        pixels = self.pixels(image_shape)
-        activated = activation_copies(spec.activation)
-        kept = image_shape[0] * pixels[0] + (1 + activated) * spec.stem_width * pixels[0]
-        c_in = spec.stem_width
-        for depth, c, stride, after in zip(spec.depths, spec.widths, self.strides, pixels[1:], strict=True):
-            projects = c_in != c or stride != 1
-            # two convolutions' outputs and two activations; the projection's output, which its BatchNorm keeps
-            kept += (depth * 2 * (1 + activated) + projects) * c * after
-            c_in = c
-        if spec.activation != "relu":
-            kept -= c_in * pixels[-1]  # the last output: the mean after it keeps nothing
-        return kept + c_in
+    def kept_outside(self, spec: ArchSpec, stem: Size, last: tuple[int, Size]) -> int:
+        """What stem and pooling keep; the mean at the end keeps nothing of the last output."""
+        copies, (c_last, size) = activation_copies(spec.activation), last
+        kept = (1 + copies) * spec.stem_width * pixels(stem)
+        if self.stem(spec) == "imagenet":
+            kept += spec.stem_width * pixels(halved(stem))  # the first block's input
+        return kept - (copies - activation_only(spec.activation)) * c_last * pixels(size)
 
     def build(self, spec: ArchSpec, num_classes: int, channels: int) -> nn.Module:
         """A freshly initialised ResNet; draws from torch's global random state."""

@@ -13,9 +13,15 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from robust_arch.architectures.counting import Count, Size, at_least_one, convolution, linear, norm
+from robust_arch.architectures.counting import Count, Size, at_least_one, convolution, linear, norm, pixels
 from robust_arch.architectures.family import KeyNames
-from robust_arch.architectures.layers import SqueezeExcitation, activation_params, make_activation
+from robust_arch.architectures.layers import (
+    SqueezeExcitation,
+    activation_copies,
+    activation_only,
+    activation_params,
+    make_activation,
+)
 from robust_arch.architectures.preactivation import PreActFamily
 from robust_arch.architectures.residual import ResidualBlock, Stage
 from robust_arch.architectures.spec import ArchSpec
@@ -125,6 +131,24 @@ class RobustResBlock(ResidualBlock):
         excitation = linear(c_out, squeezed, bias=False) + linear(squeezed, c_out, bias=False)
         total: Count = entering + branch + convolution(wide, c_out, 1, after) + norm(c_out) + excitation
         return total
+
+    @classmethod
+    def kept(
+        cls, c_in: int, width: int, stride: int, before: Size, after: Size, settings: tuple[RobustResNetOptions, str]
+    ) -> int:
+        """Numbers per image kept for the backward pass."""
+        chosen, activation = settings
+        copies, alone = activation_copies(activation), activation_only(activation)
+        c_out, inner = cls.expansion * width, chosen.inner(width)
+        wide = chosen.scales * inner
+        projects = c_in != c_out or stride != 1
+        kept = (1 + copies * (projects or chosen.preactivated)) * c_in * pixels(before)
+        kept += (1 + copies) * wide * pixels(before)
+        # each 3x3 convolution's BatchNorm and activation; the sums that all but the first one read, without a stride
+        sums = 0 if stride != 1 else chosen.scales - 2
+        kept += ((1 + alone) * (chosen.scales - 1) + sums) * inner * pixels(after)
+        # what conv3, the last BatchNorm and the product read; the three vectors of squeeze-excitation
+        return int(kept + (wide + 2 * c_out) * pixels(after) + 2 * c_out + chosen.squeezed(c_out))
 
 
 _BLOCK = re.compile(r"stages\.(\d+)\.(\d+)\.(.+)")

@@ -5,14 +5,15 @@ which for 32x32 images is one position. Pooling rounds up, so that images of any
 """
 
 from collections.abc import Sequence
+from types import MappingProxyType
 from typing import Any
 
 from torch import Tensor, nn
 
-from robust_arch.architectures.counting import Count, convolution, cost_terms_of, halved, linear, norm
-from robust_arch.architectures.family import CostTerms, ImageShape, StagedFamily, StagedNetwork
+from robust_arch.architectures.counting import Count, convolution, cost_terms_of, halved, linear, norm, pixels
+from robust_arch.architectures.family import CostTerms, ImageShape, KeyNames, StagedFamily, StagedNetwork
 from robust_arch.architectures.initialisation import initialise_convolutions
-from robust_arch.architectures.layers import GlobalAveragePool, activation_params, make_activation
+from robust_arch.architectures.layers import GlobalAveragePool, activation_copies, activation_params, make_activation
 from robust_arch.architectures.spec import ArchSpec
 from robust_arch.errors import invalid
 
@@ -57,10 +58,27 @@ class VGG(StagedNetwork):
         return logits
 
 
+_LAYERS = ("conv", "bn", "activation")
+
+
+def _features(key: str, spec: ArchSpec) -> str:
+    """The names of pytorch-cifar and torchvision: `features.0.weight`, with one linear layer `classifier`."""
+    module, rest = key.split(".", 1)
+    if module == "fc":
+        return f"classifier.{rest}"
+    stage, layer, kind, tensor = rest.split(".")
+    # three modules per layer, and a pooling after each stage
+    position = 3 * (sum(spec.depths[: int(stage)]) + int(layer)) + int(stage) + _LAYERS.index(kind)
+    return f"features.{position}.{tensor}"
+
+
 class VGGFamily(StagedFamily):
     """Five stages of 3x3 convolutions; there is no stem and no dropout."""
 
     strides = (2, 2, 2, 2, 2)
+    published_keys = MappingProxyType(
+        {"pytorch_cifar": KeyNames(_features, reads_spec=True, stem="stages.0.0.conv.weight")}
+    )
 
     def validate(self, spec: ArchSpec) -> None:
         """As for every `StagedFamily`; there is no stem."""
@@ -85,6 +103,17 @@ class VGGFamily(StagedFamily):
             stages.append(convolution(c_in, width, 3, size, bias=True) + rest + (norm(width) + act) * depth)
             c_in, size = width, halved(size)
         return cost_terms_of(stages, linear(c_in, num_classes))
+
+    def kept_activations(self, spec: ArchSpec, image_shape: ImageShape) -> int:
+        """Numbers per image kept for the backward pass, from the layers' shapes."""
+        copies, size = activation_copies(spec.activation), image_shape[1:]
+        kept = image_shape[0] * pixels(size)
+        for depth, width in zip(spec.depths, spec.widths, strict=True):
+            pooled = halved(size)
+            # each layer's BatchNorm and activation; the place of each maximum, an integer of 64 bits, and the maxima
+            kept += width * (depth * (1 + copies) * pixels(size) + 3 * pixels(pooled))
+            size = pooled
+        return kept - spec.widths[-1] * pixels(size) + spec.widths[-1]  # of the last maxima only their mean
 
     def build(self, spec: ArchSpec, num_classes: int, channels: int) -> nn.Module:
         """A freshly initialised VGG; draws from torch's global random state."""

@@ -10,13 +10,15 @@ from functools import partial
 from types import MappingProxyType
 from typing import Any, Self
 
-from robust_arch.architectures.family import ImageShape, KeyNames
-from robust_arch.architectures.layers import ACTIVATIONS, activation_copies
+from robust_arch.architectures.family import KeyNames
+from robust_arch.architectures.layers import ACTIVATIONS
 from robust_arch.architectures.options import as_short_as_possible, per_stage, require_choice, require_number
 from robust_arch.architectures.preactivation import BLOCKS, BlockSettings, PreActFamily
 from robust_arch.architectures.residual import Stage
 from robust_arch.architectures.spec import ArchSpec
 from robust_arch.architectures.stems import StemOptions
+
+PADDINGS = ("symmetric", "same")
 
 
 @dataclass(frozen=True)
@@ -29,15 +31,19 @@ class WideResNetOptions(StemOptions):
         activation: per stage instead of `arch.activation`, which remains the head's.
         dropout: per stage instead of `arch.dropout`.
         se_ratio: channels of a squeeze-excitation after each branch, as a part of the block's output; 0 for none.
+        padding: symmetric, one row and column of zeros on each side of a 3x3 convolution; or same, at stride 2 at the
+            end only where the size is even, as TensorFlow pads (Gowal et al. 2020).
     """
 
     block: str | tuple[str, ...] = "basic"
     activation: str | tuple[str, ...] | None = None
     dropout: float | tuple[float, ...] | None = None
     se_ratio: float = 0.0
+    padding: str = "symmetric"
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        require_choice("padding", self.padding, PADDINGS)
         require_number("se_ratio", self.se_ratio, 0, 16)
         object.__setattr__(self, "se_ratio", float(self.se_ratio))
 
@@ -57,6 +63,7 @@ class WideResNetOptions(StemOptions):
         return values
 
 
+_SYMMETRIC = {"padding": ("symmetric",)}
 _BLOCK = re.compile(r"stages\.(\d+)\.(\d+)\.(.+)")
 
 
@@ -69,6 +76,22 @@ def _published(key: str, *, stage: str, first: int, stem: str) -> str:
     return f"{({'stem': stem, 'bn': 'bn1'}).get(module, module)}.{tensor}"
 
 
+_GOWAL = {"bn1": "batchnorm_0", "conv1": "conv_0", "bn2": "batchnorm_1", "conv2": "conv_1", "activation1": "relu_0"}
+_GOWAL |= {"bn3": "batchnorm_2", "conv3": "conv_2", "activation2": "relu_1", "activation3": "relu_2"}
+_GOWAL_OUTSIDE = {"stem": "init_conv", "bn": "batchnorm", "activation": "relu", "fc": "logits"}
+
+
+def _gowal(key: str) -> str:
+    """The names of Gowal et al. 2020: `layer.0.block.0.conv_0.weight`."""
+    if match := _BLOCK.fullmatch(key):
+        stage, block, tensor = match.groups()
+        module, rest = tensor.split(".", 1)
+        rest = rest.replace("fc.0.", "fc1.").replace("fc.2.", "fc2.")
+        return f"layer.{stage}.block.{block}.{_GOWAL.get(module, module)}.{rest}"
+    module, tensor = key.split(".")
+    return f"{_GOWAL_OUTSIDE[module]}.{tensor}"
+
+
 class WideResNetFamily(PreActFamily):
     """Three stages of basic or bottleneck blocks; the closed-form cost counts convolutions and linear layers."""
 
@@ -76,11 +99,17 @@ class WideResNetFamily(PreActFamily):
     has_dropout = True
     options = WideResNetOptions
     # huang2021: also RobustBench's files; trades: also the code of MART and AWP, all of which save a second first
-    # stage, sub_block1, that their forward pass leaves out
+    # stage, sub_block1, that their forward pass leaves out; gowal2020: also Rebuffi et al. 2021, Wang et al. 2023, and
+    # RaWRN (Peng et al. 2023), whose squeeze-excitation is that of torchvision
     published_keys = MappingProxyType(
         {
-            "huang2021": KeyNames(partial(_published, stage="blocks.", first=0, stem="stem_conv")),
-            "trades": KeyNames(partial(_published, stage="block", first=1, stem="conv1"), unused=("sub_block1.",)),
+            "huang2021": KeyNames(partial(_published, stage="blocks.", first=0, stem="stem_conv"), options=_SYMMETRIC),
+            "trades": KeyNames(
+                partial(_published, stage="block", first=1, stem="conv1"), unused=("sub_block1.",), options=_SYMMETRIC
+            ),
+            "gowal2020": KeyNames(
+                _gowal, as_convolutions=("se.fc.0.weight", "se.fc.2.weight"), options={"padding": ("same",)}
+            ),
         }
     )
     raw_shortcut = True
@@ -95,33 +124,17 @@ class WideResNetFamily(PreActFamily):
         blocks = chosen.stage("block", number, BLOCKS)
         activations = chosen.stage("activation", number, ACTIVATIONS, activation)
         dropouts = chosen.stage("dropout", number, None, dropout)
-        stages = zip(blocks, depths, widths, self.strides, activations, dropouts, strict=True)
-        return [
-            Stage(BLOCKS[block], depth, width, stride, BlockSettings(act, drop, chosen.se_ratio, self.raw_shortcut))
-            for block, depth, width, stride, act, drop in stages
+        settings = [
+            BlockSettings(each, drop, chosen.se_ratio, self.raw_shortcut, chosen.padding == "same")
+            for each, drop in zip(activations, dropouts, strict=True)
         ]
+        stages = zip(blocks, depths, widths, self.strides, settings, strict=True)
+        return [Stage(BLOCKS[block], *rest) for block, *rest in stages]
 
     def is_bounded(self, spec: ArchSpec) -> bool:
         """With squeeze-excitation, which multiplies features with features, there is no bound."""
         chosen = WideResNetOptions.read(spec.options)
         return chosen.stem == "cifar" and not chosen.se_ratio
-
-    def kept_activations(self, spec: ArchSpec, image_shape: ImageShape) -> int | None:
-        """Numbers per image kept for the backward pass, from the layers' shapes; None where options are set."""
-        if spec.options:
-            return None
-        pixels = self.pixels(image_shape)
-        activated = activation_copies(spec.activation)
-        # inside a block: BatchNorm's input, what the activation keeps; dropout: its mask and what conv2 then keeps
-        inner = 2 + max(activated, 2) if spec.dropout else 1 + activated
-        kept = image_shape[0] * pixels[0]
-        c_in, before = spec.stem_width, pixels[0]
-        for depth, c, after in zip(spec.depths, spec.widths, pixels[1:], strict=True):
-            entering = c_in * before + (depth - 1) * c * after
-            kept += (1 + activated) * entering + inner * depth * c * after
-            c_in, before = c, after
-        # input of the last BatchNorm and what the last activation keeps; the linear layer keeps the pooled features
-        return kept + max(activated, 2) * c_in * before + c_in
 
 
 FAMILY = WideResNetFamily()

@@ -11,7 +11,7 @@ const runColumn = columns.find((column) => column.heading === "run");
 const byId = (id) => document.getElementById(id);
 const nameOf = (row) => texts[naming.cells[row]];
 const runIdOf = (row) => texts[runColumn.cells[row]];
-const isSelected = (row) => runIdOf(row) === study.selected && texts[rows.checkpoint[row]] === "best";
+const isSelected = (row) => study.selected.includes(row);
 const plural = (count, noun) => `${count.toLocaleString("en-US")} ${noun}${count === 1 ? "" : "s"}`;
 
 function make(tag, attributes, ...content) {

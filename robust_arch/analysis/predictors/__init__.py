@@ -1,0 +1,1 @@
+"""Numbers of untrained networks beside the robust accuracy of the trained ones."""

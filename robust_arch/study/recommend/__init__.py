@@ -1,0 +1,1 @@
+"""Which architectures inside a budget to test next, and the study that tests them."""
