@@ -22,7 +22,7 @@ from robust_arch.analysis.claims import Examined, examine_all
 from robust_arch.analysis.effects.command import effects_of
 from robust_arch.analysis.effects.estimates import AS_THEY_ARE, FEWEST
 from robust_arch.analysis.effects.wording import table as effects_table
-from robust_arch.analysis.published import import_results
+from robust_arch.analysis.published.imported import import_results
 from robust_arch.analysis.reading import read_results
 from robust_arch.analysis.scaling.command import scaling_of
 from robust_arch.analysis.scaling.wording import table as scaling_table
