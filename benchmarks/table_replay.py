@@ -20,7 +20,7 @@ from scipy.stats import rankdata
 from table_searches import SEARCHES, Curves, Schedule, Space, asha, halving
 
 from robust_arch.analysis.groups import main_group
-from robust_arch.analysis.published import Mapping, read_mapping
+from robust_arch.analysis.published.mapping import Mapping, read_mapping
 from robust_arch.analysis.published.table import read_rows
 from robust_arch.analysis.reading import read_results
 from robust_arch.common.statistics import wilson_interval
