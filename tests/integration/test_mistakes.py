@@ -49,6 +49,7 @@ from robust_arch.execution.run import Run
 from robust_arch.interop import export_checkpoint, load_checkpoint
 from robust_arch.runs import RunFolder, StudyFolder, load_study, metrics
 from robust_arch.study.plan import plan_study
+from robust_arch.training import fit as fit_module
 from robust_arch.training.datamodule import StudyData
 from robust_arch.training.module import AdversarialTraining
 
@@ -136,7 +137,7 @@ def trained(tmp_path_factory):
     Nobody may write to its folder.
     """
     rates, saved = [], {}
-    real, real_fit = AdversarialTraining.training_step, runner.fit
+    real, real_fit = AdversarialTraining.training_step, fit_module.fit
 
     def fitted(module, data, settings, *, folder, record):
         real_fit(module, data, settings, folder=folder, record=record)
@@ -148,7 +149,7 @@ def trained(tmp_path_factory):
 
     with every_attack() as calls, pytest.MonkeyPatch.context() as patch:
         patch.setattr(AdversarialTraining, "training_step", step)
-        patch.setattr(runner, "fit", fitted)
+        patch.setattr(fit_module, "fit", fitted)
         run = executed(configuration(tmp_path_factory.mktemp("trained"), *LONGER))
     return SimpleNamespace(run=run, calls=calls, rates=rates, saved=saved, root=run.folder.path.parents[3])
 
@@ -755,7 +756,7 @@ def test_threads_progress_bar_and_project_reach_whom_they_are_for(tmp_path, monk
             cfg = changed(cfg, f"trainer.{key}", value)
         executed(changed(cfg, "study.name", f"threads{threads}"))
         assert set(asked) == {threads}
-        assert ("Epoch" in "".join(capfd.readouterr())) == bar
+        assert ("epoch 2 of 2" in "".join(capfd.readouterr())) == bar
     assert made == ["own3", "own4"]
 
 
@@ -766,7 +767,7 @@ def test_the_switches_of_the_engine_reach_what_they_switch(tmp_path, monkeypatch
         given.append((module, data))
         raise RuntimeError("nothing is trained here")
 
-    monkeypatch.setattr(runner, "fit", fit_nothing)
+    monkeypatch.setattr(fit_module, "fit", fit_nothing)
     monkeypatch.setattr("robust_arch.training.settings.keep_freed_memory", lambda: kept.append(True))
     switched = (
         {},
