@@ -126,20 +126,22 @@ def rows() -> Iterator[Row]:
             for name, arch in WRNS.items():
                 published = {"published": table_2[name][data], "source": TABLE_2} if objective == "trades" else {}
                 yield Row(name=name, arch=arch, study="reproduction", objective=objective, data=data, **published)
-    extra: dict[str, Any] = {"objective": "trades", "recipe": "huang2021_500k+ti_500k@0.5"}
-    yield Row(name="WRN-34-12", arch="wrn_34_12", study="reproduction_500k", **extra)
+    recipe = "huang2021_500k+steps_per_epoch196{}+ti_500k@0.5"
+    plain = recipe.format("")
+    yield Row(name="WRN-34-12", arch="wrn_34_12", study="reproduction_500k", objective="trades", recipe=plain)
     for entry in leaderboard():
         known = {name: entry[name] for name in ACCURACIES if name in entry}
         study = "reproduction_500k_ema" if entry["ema"] else "reproduction_500k"
-        weights = "ema" if entry["ema"] else "raw"
+        weights, averaging = ("ema", "+ema:decay-0.995") if entry["ema"] else ("raw", "")
         yield Row(
             name=entry["arch"],
             arch=WRNS[entry["arch"]],
             study=study,
+            objective="trades",
+            recipe=recipe.format(averaging),
             weights=weights,
             published=known,
             source=ROBUSTBENCH,
-            **extra,
         )
     # 0.4 of the last stage's width, as in WRN-34-R, in multiples of 8; in DenseNet 0.4 of the channels that enter the
     # stage, which the published code sets

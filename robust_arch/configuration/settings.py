@@ -83,7 +83,7 @@ class Settings:
 
     @property
     def recipe_label(self) -> str:
-        """The recipe's label and, with extra data, that and its share of each batch: `huang2021_500k+ti_500k@0.5`."""
+        """The recipe's label and, with extra data, that and its share of each batch: `huang2021+gen@0.5`."""
         extra = self.extra
         return self.recipe.label if extra is None else f"{self.recipe.label}+{extra.label}@{extra.fraction:g}"
 

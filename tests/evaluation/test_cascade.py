@@ -25,7 +25,7 @@ from robust_arch.common.statistics import wilson_interval
 from robust_arch.data import ImageSet
 from robust_arch.errors import InputError
 from robust_arch.evaluation import EvaluationRecord, EvaluationSettings, NamedAttack, extend, select_examples
-from robust_arch.runs import StudyFolder, load_study
+from robust_arch.runs import COLUMNS, StudyFolder, load_study
 
 N = 12
 CLEAN = set(range(10))  # the last two are of class 1
@@ -241,7 +241,7 @@ def test_a_row_has_a_number_for_the_cascade_and_none_for_members_that_saw_a_part
     assert all(pd.isna(row[name]) for name in absent)
     written = pd.read_csv(study.write_results(), dtype=str, keep_default_na=False)
     assert written[absent].to_numpy().tolist() == [[""] * 5]
-    assert list(written.columns)[-1] == "cascade-fgsm-pgd20-cw40_acc"
+    assert list(written.columns)[len(COLUMNS) :] == ["cascade-fgsm-pgd20-cw40_acc", "hardware", "precision", "version"]
 
 
 def test_cascades_that_cannot_be_are_named():

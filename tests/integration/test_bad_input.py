@@ -113,7 +113,7 @@ def test_finalists_are_checked_before_the_sweep(composed):
 )
 def test_finalists_that_no_other_run_can_be_compared_with_are_warned_of(attacks, n, warned, composed, caplog):
     cfg = composed("evaluate.attacks=[aa_screen]", f"study.finalists={{top: 1, attacks: {attacks}, n: {n}}}")
-    finalists = checked_finalists(cfg, Digits(name="digits").load().test)
+    finalists = checked_finalists(cfg, Run.load(read_settings(cfg)))
     assert finalists.evaluation.n == n
     assert [text.startswith("study.finalists.n = 40: ") for text in caplog.messages] == [True] * warned
     assert all("have autoattack in" in text for text in caplog.messages)

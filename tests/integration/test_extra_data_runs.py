@@ -153,7 +153,8 @@ def test_rows_with_and_without_extra_data_are_never_one_group(loaded, npz, tmp_p
     )  # fmt: skip
     frame = load_study(mixed.folder.path.parents[1])
     assert set(frame["data"]) == {"insects"}
-    labels = [("huang2021", 9), ("huang2021+gen@0.25", 6), ("huang2021+gen@0.25", 9)]
+    name = "huang2021+steps_per_epoch4"
+    labels = [(name, 9), (f"{name}+gen@0.25", 6), (f"{name}+gen@0.25", 9)]
     assert sorted(set(zip(frame["recipe"], frame["n_test"], strict=True))) == labels
     assert {frozenset(group.rows["recipe"]) for group in groups(frame)} == {
         frozenset({"huang2021"}), frozenset({"huang2021+gen@0.25"})

@@ -73,7 +73,7 @@ def study(trained, tmp_path, monkeypatch):
 
 
 def tool(*arguments):
-    return CliRunner().invoke(app, list(map(str, arguments)))
+    return CliRunner().invoke(app, list(map(str, arguments)), env={"COLUMNS": "240"})
 
 
 def checkpoint_of(folder, width=6):
