@@ -5,7 +5,6 @@ from commands import SMALL, call
 
 from robust_arch.configuration.evaluation import read_finalists
 from robust_arch.configuration.settings import read_settings
-from robust_arch.data.digits import Digits
 from robust_arch.errors import InputError
 from robust_arch.execution.run import Run
 from robust_arch.study.plan import checked_finalists, plan_study

@@ -157,7 +157,7 @@ def test_rows_with_and_without_extra_data_are_never_one_group(loaded, npz, tmp_p
     labels = [(name, 9), (f"{name}+gen@0.25", 6), (f"{name}+gen@0.25", 9)]
     assert sorted(set(zip(frame["recipe"], frame["n_test"], strict=True))) == labels
     assert {frozenset(group.rows["recipe"]) for group in groups(frame)} == {
-        frozenset({"huang2021"}), frozenset({"huang2021+gen@0.25"})
+        frozenset({name}), frozenset({f"{name}+gen@0.25"})
     }  # fmt: skip
 
 
