@@ -13,8 +13,8 @@ from robust_arch.analysis.formatting import counted
 
 _KEPT = "No two architectures of this study differ in this way; study=last_stage plans some that do."
 _GROWN = (
-    "No two architectures of equal {name} differ in this way; study=last_stage search.budget.params=null "
-    "search.budget.{resource}=arch plans some that do."
+    "No two architectures of equal {name} differ in this way; study=last_stage search.budget.{resource}=arch plans "
+    "some that do."
 )
 
 
