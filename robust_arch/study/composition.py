@@ -29,7 +29,8 @@ def configurations(
 ) -> Iterator[tuple[DictConfig, list[str]]]:
     """One composed configuration of a job, with its overrides, per combination of swept values.
 
-    `hydra.sweeper.params` holds the study's own overrides, as for Hydra's sweeper; an argument replaces the one of its key.
+    `hydra.sweeper.params` holds the study's own overrides, as for Hydra's sweeper; an argument of the same key replaces
+    its value.
     """
     own = [f"{key}={value}" for key, value in (config.hydra.sweeper.get("params") or {}).items()]
     for combination in combinations([*own, *arguments], loader):

@@ -57,7 +57,7 @@ def plans_from_command(arguments: Sequence[str]) -> list[StudyPlan]:
             config, loader, swept = sweep_configuration([*search_path, *overrides])
             sweeper = config.hydra.runtime.choices["hydra/sweeper"]
             if sweeper == "optuna":
-                raise invalid("hydra/sweeper", sweeper, "budget or halving; Optuna picks architectures as the study runs")
+                raise invalid("hydra/sweeper", sweeper, "budget or halving; Optuna chooses as the study runs")
             if sweeper == "halving":
                 return [plan_halving(config, loader, swept).study]
             return plan_all(config, loader, swept)[0]

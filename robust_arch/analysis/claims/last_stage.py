@@ -16,9 +16,7 @@ _STUDIES = {
     "params": "study=last_stage",
     "macs": "study=last_stage search.budget.params=null search.budget.macs=null,arch",
 }
-_GROWN = (
-    "No two architectures of equal {name} differ in this way; {study} plans some that do."
-)
+_GROWN = "No two architectures of equal {name} differ in this way; {study} plans some that do."
 
 
 def last_stage_alone(found: Measured) -> Iterator[Finding]:
