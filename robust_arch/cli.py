@@ -268,8 +268,9 @@ def claims(
     studies: StudiesArgument,
     results_dir: ResultsDir = RESULTS,
     best_beta: BestBeta = False,
+    verbose: Annotated[bool, typer.Option("--verbose", help="each statement with its test and its reason")] = False,
 ) -> None:
-    """Test the claims C1 to C3 on recorded runs: statement, statistic with a 95% interval, and verdict for each.
+    """Test the claims C1 to C3 on recorded runs: verdict, effect with a 95% interval, and number of runs for each.
 
     C1: more capacity does not necessarily help. C2: a smaller last stage can improve robustness. C3: under one budget
     some allocation is best. Each under parameters and under multiply-accumulates, C1 at best and at last.
@@ -277,7 +278,7 @@ def claims(
 
     Example: robust-arch claims capacity last_stage budget
     """
-    from robust_arch.analysis.claims import examine_all, left_out, told
+    from robust_arch.analysis.claims import LEGEND, examine_all, left_out, told, verdict_table
     from robust_arch.analysis.formatting import in_columns
 
     frame = _joined(studies, results_dir, best_beta=best_beta)
@@ -287,7 +288,9 @@ def claims(
     if without := left_out(frame):
         print(f"{in_columns([without])}\n")
     for examined in found:
-        print(f"{told(examined)}\n")
+        print(f"{told(examined) if verbose else verdict_table(examined)}\n")
+    if not verbose:
+        print(in_columns([LEGEND]))
 
 
 @app.command()

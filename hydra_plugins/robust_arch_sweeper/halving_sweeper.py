@@ -25,6 +25,8 @@ class HalvingSweeperConf:
     tie_points: Any = 0
     # seeds that the tied are trained with too, at that rung; without any, ties go by the mean and then plan order
     tie_seeds: Any = field(default_factory=list)
+    # overrides of the study itself, as in budget
+    params: Any = None
 
 
 ConfigStore.instance().store(group="hydra/sweeper", name="halving", node=HalvingSweeperConf, provider="robust_arch")

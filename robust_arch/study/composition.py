@@ -27,8 +27,13 @@ def sweep_configuration(overrides: Sequence[str]) -> tuple[DictConfig, ConfigLoa
 def configurations(
     config: DictConfig, loader: ConfigLoader, arguments: Sequence[str]
 ) -> Iterator[tuple[DictConfig, list[str]]]:
-    """One composed configuration of a job, with its overrides, per combination of swept values."""
-    for combination in combinations(arguments, loader):
+    """One composed configuration of a job, with its overrides, per combination of swept values.
+
+    `hydra.sweeper.params` holds the study's own overrides, as for Hydra's sweeper; an argument of the same key replaces
+    its value.
+    """
+    own = [f"{key}={value}" for key, value in (config.hydra.sweeper.get("params") or {}).items()]
+    for combination in combinations([*own, *arguments], loader):
         yield of_a_job(loader.load_sweep_config(config, combination)), combination
 
 

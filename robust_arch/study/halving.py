@@ -108,9 +108,10 @@ class Decision:
 
 def read_halving(node: DictConfig) -> Halving:
     """The group `hydra/sweeper=halving`."""
-    names = {"_target_", *field_names(Halving)}
+    names = {"_target_", "params", *field_names(Halving)}
     options = known_keys(plain(node, "hydra.sweeper"), "hydra.sweeper", names)
     del options["_target_"]
+    options.pop("params", None)  # read where configurations are composed
     return Halving(**options)
 
 

@@ -55,7 +55,10 @@ def plans_from_command(arguments: Sequence[str]) -> list[StudyPlan]:
         with initialize_config_dir(str(conf_dir()), version_base="1.3"):
             require_one_study(overrides)
             config, loader, swept = sweep_configuration([*search_path, *overrides])
-            if config.hydra.runtime.choices["hydra/sweeper"] == "halving":
+            sweeper = config.hydra.runtime.choices["hydra/sweeper"]
+            if sweeper == "optuna":
+                raise invalid("hydra/sweeper", sweeper, "budget or halving; Optuna chooses as the study runs")
+            if sweeper == "halving":
                 return [plan_halving(config, loader, swept).study]
             return plan_all(config, loader, swept)[0]
     except (HydraException, OmegaConfBaseException) as error:

@@ -30,12 +30,12 @@ def claims(*arguments: str | Path) -> str:
     return re.sub(r"\n {2,}", " ", result.output)
 
 
-VERDICT = "(NOT SUPPORTED|SUPPORTED|TOO FEW RUNS)"
+VERDICT = "(RULED OUT|SUPPORTED|TOO FEW RUNS|NOT TESTED)"
 
 
 def test_every_claim_is_tested_on_a_file_of_results(tmp_path: Path, rows: pd.DataFrame) -> None:
     rows.to_csv(tmp_path / "results.csv", index=False)
-    text = claims(tmp_path / "results.csv")
+    text = claims("--verbose", tmp_path / "results.csv")
     verdicts = re.findall(rf"^(C\d), ([^:]*): {VERDICT}", text, re.MULTILINE)
     assert ("C1", "more parameters, over all", "SUPPORTED") in verdicts
     assert ("C1", "more multiply-accumulates, one pair", "SUPPORTED") in verdicts
@@ -50,13 +50,57 @@ def test_every_claim_is_tested_on_a_file_of_results(tmp_path: Path, rows: pd.Dat
     assert found.groups() == ("wide_resnet-d1-1-1-w8-16-8", "wide_resnet-d1-1-1-w8-16-48")
 
 
+def test_the_table_has_the_tested_statements_with_their_effects_and_names_the_others(tmp_path: Path) -> None:
+    rising = planted(SPECS, lambda spec, _: 60 + spec.widths[-1] / 16, seeds=3, sd=0.01).rows
+    rising.to_csv(tmp_path / "results.csv", index=False)
+    text = CliRunner().invoke(app, ["claims", str(tmp_path / "results.csv")]).output
+    rows = re.findall(r"^    (\S.*?) {2,}(supported|ruled out|too few runs) {2,}(\S.*?) {2,}(\d+)$", text, re.MULTILINE)
+    # six widths of the last stage: nothing costs the same, so only C1 and C2 with the others kept are tested
+    assert [row[0] for row in rows] == [
+        *(f"more {what}, {scope}" for what in ("parameters", "MACs") for scope in ("over all", "one pair")),
+        "others kept, on average",
+        "others kept, one pair",
+    ]
+    # every smaller last stage is worse, by 1.17 points on average (as below) and by 0.5 points or more per pair
+    assert {row[1] for row in rows} == {"ruled out"}
+    assert {row[3] for row in rows} == {"18"}
+    effects = {row[0]: row[2] for row in rows}
+    assert re.fullmatch(r"-1\.1\d \[-1\.\d\d, -1\.\d\d\]", effects["others kept, on average"])
+    assert effects["more parameters, over all"].startswith("tau +1.00 [+0.27")  # 1 of 720 orders is as high
+    untested = (
+        "Not tested by this study: C2 others grown, equal parameters; C2 others grown, equal MACs; "
+        "C3 equal parameters, against equal shares; C3 equal MACs, against equal shares; "
+        "C3 equal parameters, against equal widening factors; C3 equal MACs, against equal widening factors."
+    )
+    assert untested in " ".join(text.split())
+
+
+def test_no_number_of_seeds_is_named_that_nobody_would_run(tmp_path: Path) -> None:
+    planted(SPECS, lambda spec, _: 60, seeds=3, sd=9).rows.to_csv(tmp_path / "results.csv", index=False)
+    text = claims("--verbose", tmp_path / "results.csv")
+    assert "it takes more than 50 seeds per architecture to show a gain of 1 point" in text
+    assert max(int(number) for number in re.findall(r"(\d+) (?:seeds|would show)", text)) <= 50
+
+
+def test_a_suggested_command_sets_each_budget_once(tmp_path: Path, rows: pd.DataFrame) -> None:
+    rows.to_csv(tmp_path / "results.csv", index=False)
+    commands = re.findall(r"study=\w+(?: search\S+)*", claims("--verbose", tmp_path / "results.csv"))
+    assert {"study=budget", "study=last_stage"} <= set(commands)
+    for command in commands:
+        keys = [word.split("=")[0] for word in command.split()]
+        assert len(keys) == len(set(keys)), command
+
+
 def test_a_study_of_one_seed_is_too_few_runs_for_all_but_the_trend_over_architectures(tmp_path: Path) -> None:
-    text = claims(DEMO)
+    text = claims("--verbose", DEMO)
     verdicts = re.findall(rf"^(C\d, [^:]*): {VERDICT}", text, re.MULTILINE)
-    assert {verdict for name, verdict in verdicts if "over all" not in name} == {"TOO FEW RUNS"}
+    assert {verdict for name, verdict in verdicts if "over all" not in name} == {
+        "TOO FEW RUNS",
+        "NOT TESTED",
+    }
     falling = planted(SPECS, lambda spec, _: 60 - spec.widths[-1] / 16, seeds=1, sd=0.1).rows
     falling.to_csv(tmp_path / "results.csv", index=False)
-    found = claims(tmp_path / "results.csv")
+    found = claims("--verbose", tmp_path / "results.csv")
     assert "C1, more parameters, over all: SUPPORTED" in found
     # of the 720 orders of six architectures one is as low
     assert "Kendall's tau between parameters and robust accuracy: -1.00 [-1.00, -0.27]; p 0.0014" in found
@@ -69,10 +113,10 @@ def test_capacity_is_judged_at_best_and_at_last_which_can_disagree(tmp_path: Pat
     )
     pd.concat([best, last.assign(checkpoint="last")]).to_csv(tmp_path / "results.csv", index=False)
     at_best, at_last = re.split(
-        r"(?=^wide_resnet.*checkpoint last)", claims(tmp_path / "results.csv"), flags=re.MULTILINE
+        r"(?=^wide_resnet.*checkpoint last)", claims("--verbose", tmp_path / "results.csv"), flags=re.MULTILINE
     )
     assert "checkpoint best" in at_best
-    assert "C1, more parameters, over all: NOT SUPPORTED" in at_best
+    assert "C1, more parameters, over all: RULED OUT" in at_best
     assert "C2," in at_best
     assert "C1, more parameters, over all: SUPPORTED" in at_last
     assert "C2," not in at_last
@@ -83,7 +127,7 @@ def test_a_study_without_a_row_yet_changes_nothing(tmp_path: Path, rows: pd.Data
     (tmp_path / "begun" / "runs").mkdir(parents=True)
     rows.head(0).to_csv(tmp_path / "header.csv", index=False)
     alone = claims(tmp_path / "results.csv")
-    assert "SUPPORTED" in alone
+    assert " supported " in alone
     assert claims(tmp_path / "begun", tmp_path / "results.csv", tmp_path / "header.csv") == alone
     assert claims(tmp_path / "begun").startswith("1: error: claims: no two architectures")
 

@@ -7,6 +7,23 @@ from robust_arch.execution.execute import execute
 from robust_arch.execution.run import Run
 from robust_arch.runs import load_study
 from robust_arch.study.plan import plan_study
+from robust_arch.study.plan_table import plans_from_command
+
+
+def test_the_study_names_its_networks_objectives_and_data_itself(small_images):
+    def planned(*overrides):
+        return {
+            (run.settings.dataset.name, run.settings.objective.name, run.cost.params)
+            for plan in plans_from_command(["study=wrn34", *overrides])
+            for run in [planned.run for planned in plan.runs]
+        }
+
+    both = {"cifar10": (66_457_818, 68_116_698), "cifar100": (66_457_818 + 90 * 769, 68_116_698 + 90 * 513)}
+    expected = {(data, name, params) for data in both for name in ("sat", "trades", "mart") for params in both[data]}
+    assert planned() == expected
+    few = {each for each in expected if each[:2] == ("cifar10", "trades")}
+    assert planned("objective=trades", "data=cifar10") == few
+    assert planned("objective=trades", "data=cifar10", "arch=wrn_34_r") == {("cifar10", "trades", 68_116_698)}
 
 
 @pytest.mark.slow

@@ -3,9 +3,18 @@
 from robust_arch.analysis.claims.examine import Examined, examine, examine_all, examine_checkpoints
 from robust_arch.analysis.claims.question import Finding
 from robust_arch.analysis.claims.sites import Sites, without_site_effects
-from robust_arch.analysis.claims.wording import estimate, heading, left_out, numbers, told
+from robust_arch.analysis.claims.wording import (
+    LEGEND,
+    estimate,
+    heading,
+    left_out,
+    not_tested,
+    numbers,
+    told,
+    verdict_table,
+)
 
 __all__ = [
-    "Examined", "Finding", "Sites", "estimate", "examine", "examine_all", "examine_checkpoints", "heading", "left_out",
-    "numbers", "told", "without_site_effects",
+    "LEGEND", "Examined", "Finding", "Sites", "estimate", "examine", "examine_all", "examine_checkpoints", "heading",
+    "left_out", "not_tested", "numbers", "told", "verdict_table", "without_site_effects",
 ]  # fmt: skip

@@ -15,9 +15,9 @@ from robust_arch.architectures import ArchSpec
 
 _NEARLY_EQUAL = 0.1
 """The largest difference of a uniform allocation's share from 1 / stages."""
+_BUDGETS = {"params": "study=budget", "macs": "study=budget search.budget.params=null search.budget.macs=arch"}
 _PLANNED = (
-    "study=budget search.budget.params=null search.budget.{resource}=arch plans allocations, study=capacity the usual "
-    "network that costs as much; both studies can be read together."
+    "{study} plans allocations, study=capacity the usual network that costs as much; both studies can be read together."
 )
 
 Choice = Callable[[Measured, np.ndarray], int | None]
@@ -51,7 +51,8 @@ def _finding(found: Measured, resource: str, reference: str, choose: Choice) -> 
             first += others
             second += [uniform] * len(others)
     pairs = Pairs(np.array(first, dtype=int), np.array(second, dtype=int))
-    why = f"No two architectures of equal {name}, one of them of {reference}; {_PLANNED.format(resource=resource)}"
+    planned = _PLANNED.format(study=_BUDGETS[resource])
+    why = f"No two architectures of equal {name}, one of them of {reference}; {planned}"
     nothing = found.unless_unrecorded(resource, why)
     supported = "{first} is more robust than {second}, as the best of {count}."
     return question.finding(

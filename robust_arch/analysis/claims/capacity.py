@@ -57,7 +57,7 @@ def _trend(found: Measured, more: np.ndarray, name: str, members: int) -> Answer
     if members >= _FEWEST and rank.low > -SMALLEST_TAU + 1e-9:
         trend = f"Robust accuracy rises with {name}" if rank.low > 1e-9 else "Neither a rise nor a fall is shown"
         why = f"{trend}; a decline in two of three pairs (tau -0.33) is excluded."
-        return Answer("not supported", why, *estimate, rank.p_falls)
+        return Answer("ruled out", why, *estimate, rank.p_falls)
     count = max(architectures_for(SMALLEST_TAU, POWER), members + 1)
     why = (
         f"Too few: {count} architectures of different cost would show a tau of -0.33, or exclude it where there is "

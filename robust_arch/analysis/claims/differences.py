@@ -20,7 +20,8 @@ import numpy as np
 from robust_arch.analysis.claims.measured import Measured
 
 POWER = 0.8
-MOST_SEEDS = 1_000
+MOST_SEEDS = 50
+"""Seeds per architecture that a study may have; where more are needed, their number is not computed."""
 _BELOW = 0.975  # probability below the upper bound of a 95% interval
 _ABOVE = NormalDist().inv_cdf(POWER)
 _LEAST_P = 1e-12  # runs are not normal enough for a smaller tail to mean anything
@@ -87,7 +88,7 @@ class Contrast:
         return Difference(value, value - half, value + half, tail if value > 0 else 1 - tail, value + half)
 
     def seeds_to_show(self, effect: float) -> int | None:
-        """Seeds per architecture that find a true difference of `effect` points with power 0.8; None above 1,000."""
+        """Seeds per architecture that find a true difference of `effect` points with power 0.8; None above 50."""
         spread = self.sigma * math.sqrt(float(np.sum(self.weights**2)))
         return _fewest(self.found, effect, spread, _BELOW, _ABOVE)
 
@@ -119,7 +120,7 @@ class Largest:
         return Difference(value, value - half, value + half, p_value, bound)
 
     def seeds_to_show(self, effect: float) -> int | None:
-        """Seeds per architecture that find one pair `effect` points apart with power 0.8; None above 1,000."""
+        """Seeds per architecture that find one pair `effect` points apart with power 0.8; None above 50."""
         return self._seeds(effect, _ABOVE)
 
     def seeds_to_settle(self, effect: float) -> int | None:

@@ -12,10 +12,11 @@ from robust_arch.analysis.claims.question import LARGEST, ONE_SEED, Answer, Find
 from robust_arch.analysis.formatting import counted
 
 _KEPT = "No two architectures of this study differ in this way; study=last_stage plans some that do."
-_GROWN = (
-    "No two architectures of equal {name} differ in this way; study=last_stage search.budget.params=null "
-    "search.budget.{resource}=arch plans some that do."
-)
+_STUDIES = {
+    "params": "study=last_stage",
+    "macs": "study=last_stage search.budget.params=null search.budget.macs=null,arch",
+}
+_GROWN = "No two architectures of equal {name} differ in this way; {study} plans some that do."
 
 
 def last_stage_alone(found: Measured) -> Iterator[Finding]:
@@ -38,7 +39,7 @@ def last_stage_refilled(found: Measured, resource: str) -> Iterator[Finding]:
         grown |= above(stage[:, None], stage[None, :])
     name = RESOURCES[resource]
     what = f"At equal {name}, moving capacity from the last stage to the others improves robust accuracy"
-    nothing = found.unless_unrecorded(resource, _GROWN.format(name=name, resource=resource))
+    nothing = found.unless_unrecorded(resource, _GROWN.format(name=name, study=_STUDIES[resource]))
     yield from _findings(found, f"smaller last stage, others grown, equal {name}", what, smaller & grown, nothing)
 
 

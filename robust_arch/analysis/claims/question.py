@@ -23,7 +23,8 @@ ONE_SEED = (
 )
 
 
-Verdict = Literal["supported", "not supported", "too few runs"]
+Verdict = Literal["supported", "ruled out", "too few runs", "not tested"]
+"""Ruled out: an effect of interest is excluded. Not tested: no architectures of the study bear on the statement."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ class Question:
         """
         counts = found.model.counts[members]
         low, high = (int(counts.min()), int(counts.max())) if len(counts) else (0, 0)
-        given = answer() if len(counts) else Answer("too few runs", nothing)
+        given = answer() if len(counts) else Answer("not tested", nothing)
         return Finding(
             **vars(self),
             **vars(given),
@@ -124,7 +125,7 @@ def judged(test: Contrast | Largest, supported: str, what: str, pair: str = "") 
         return Answer("supported", supported, *estimate)
     if seen.bound < SMALLEST:
         smaller = "; a smaller one is not" if seen.bound > 0 else ""
-        return Answer("not supported", f"A gain of {SMALLEST:g} point {what} is excluded{smaller}.", *estimate)
+        return Answer("ruled out", f"A gain of {SMALLEST:g} point {what} is excluded{smaller}.", *estimate)
     return Answer("too few runs", _settled_by(test, seen.value, what), *estimate)
 
 
@@ -149,10 +150,10 @@ def judged_largest(found: Measured, pairs: Pairs, supported: str, noun: str = "p
 
 def _settled_by(test: Contrast | Largest, seen: float, what: str) -> str:
     seeds = test.seeds_to_settle(SMALLEST)
-    many = f"not even {MOST_SEEDS:,}" if seeds is None else f"{seeds:,}"
+    many = f"more than {MOST_SEEDS}" if seeds is None else f"{seeds}"
     as_seen = test.seeds_to_show(seen) if seen > SMALLEST else None
-    more = "" if as_seen is None else f" {as_seen:,} would show a gain of the {seen:.2f} points seen here."
+    more = "" if as_seen is None else f" {as_seen} would show a gain of the {seen:.2f} points seen here."
     return (
-        f"Too few: {many} seeds per architecture would show a gain of {SMALLEST:g} point {what}, or exclude it where "
-        f"there is none, with a power of 80%.{more}"
+        f"Too few: it takes {many} seeds per architecture to show a gain of {SMALLEST:g} point {what}, or to exclude "
+        f"it where there is none, with a power of 80%.{more}"
     )

@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
+import re
+from textwrap import TextWrapper
+
 import pandas as pd
 
 from robust_arch.analysis.claims.examine import Examined, once
 from robust_arch.analysis.claims.question import Finding
-from robust_arch.analysis.formatting import counted, in_columns
+from robust_arch.analysis.formatting import ABSENT, COLUMNS, counted, in_columns
 
+LEGEND = (
+    "Supported: shown at the 2.5% level. Ruled out: an effect of interest (a gain of 1 point, or a tau of -1/3) is "
+    "excluded. Too few runs: neither. Effects are in points of robust accuracy, or Kendall's tau. --verbose gives each "
+    "statement with its test, its reason, and the number of seeds that would settle it."
+)
+"""What the words in `verdict_table` mean."""
+_CLAIMS = {
+    "C1": "more capacity lowers robust accuracy",
+    "C2": "a smaller last stage helps, the others kept or grown to an equal cost",
+    "C3": "some allocation of a budget is more robust than the uniform one",
+}
+_HEAD = ("verdict", "effect [95% interval]", "runs")
+_INDENT, _GAP = " " * 4, 2
 _NO_BREAK = "\u00a0"
 
 
@@ -36,14 +52,69 @@ def heading(examined: Examined) -> str:
     return text
 
 
+def verdict_table(examined: Examined) -> str:
+    """The heading and one row per tested statement, at most 80 characters wide; then the statements not tested."""
+    tested = [finding for finding in examined.findings if finding.verdict != "not tested"]
+    cells = [(finding.verdict, _short_estimate(finding), f"{finding.runs:,}") for finding in tested]
+    widths = [max(map(len, column)) for column in zip(_HEAD, *cells, strict=True)]
+    first = COLUMNS - sum(widths) - _GAP * len(widths)
+    wrap = TextWrapper(first, initial_indent=_INDENT, subsequent_indent=_INDENT + "  ", break_on_hyphens=False)
+    lines = [in_columns([heading(examined)]), ""]
+    if tested:
+        lines.append(_row("", _HEAD, first, widths))
+    claim = ""
+    for finding, row in zip(tested, cells, strict=True):
+        if finding.claim != claim:
+            claim = finding.claim
+            lines.append(f"{claim}  {_CLAIMS[claim]}")
+        label, *rest = wrap.wrap(_short(finding).removeprefix("others grown, "))
+        lines += [_row(label, row, first, widths), *rest]
+    if missing := not_tested(examined):
+        lines += ["", in_columns([missing])]
+    return "\n".join(lines)
+
+
+def _row(label: str, cells: tuple[str, ...], first: int, widths: list[int]) -> str:
+    gap = " " * _GAP
+    texts = [f"{cell:<{width}}" for cell, width in zip(cells[:-1], widths[:-1], strict=True)]
+    return gap.join([f"{label:<{first}}", *texts, f"{cells[-1]:>{widths[-1]}}"]).rstrip()
+
+
+def not_tested(examined: Examined) -> str:
+    """The statements that no architectures of the study bear on, in one sentence; empty where there are none."""
+    named = dict.fromkeys(
+        f"{finding.claim} {re.sub(', (over all|on average|one pair)$', '', _short(finding))}"
+        for finding in examined.findings
+        if finding.verdict == "not tested"
+    )
+    return f"Not tested by this study: {'; '.join(named)}." if named else ""
+
+
+def _short(finding: Finding) -> str:
+    """The setting without what every setting of its claim has in common."""
+    return finding.setting.removeprefix("smaller last stage, ").replace("multiply-accumulates", "MACs")
+
+
+def _short_estimate(finding: Finding) -> str:
+    """The effect with its 95% interval, as "+1.20 [+0.30, +2.10]" for points, or "tau +0.20 [-0.10, +0.50]"."""
+    text = estimate(finding).replace(" points", "") or ABSENT
+    return text if finding.unit or finding.effect is None else f"tau {text}"
+
+
 def told(examined: Examined) -> str:
     """The heading and the findings in lines of at most 80 characters, unless a single word is longer."""
     lines = []
     for finding in examined.findings:
         verdict = finding.verdict.upper().replace(" ", _NO_BREAK)
         lines += ["", f"{finding.claim}, {finding.setting}: {verdict}"]
-        lines += [f"    {text}" for text in (finding.statement, numbers(finding), finding.why)]
+        computed = [] if finding.verdict == "not tested" else [numbers(finding)]
+        lines += [f"    {_unbroken(text)}" for text in (finding.statement, *computed, finding.why)]
     return f"{in_columns([heading(examined)])}\n{in_columns(lines, indent=4)}".replace(_NO_BREAK, " ")
+
+
+def _unbroken(text: str) -> str:
+    """The text with intervals and numbers of seeds that stay in one line."""
+    return re.sub(r"\[[^]]*\]|per architecture: .*", lambda found: found[0].replace(" ", _NO_BREAK), text)
 
 
 def left_out(frame: pd.DataFrame) -> str:

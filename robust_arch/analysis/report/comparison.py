@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from robust_arch.analysis.claims import Examined, Finding, estimate, examine_checkpoints, heading, numbers
+from robust_arch.analysis.claims import Examined, Finding, estimate, examine_checkpoints, heading, not_tested, numbers
 from robust_arch.analysis.formatting import ABSENT, counted
 from robust_arch.analysis.groups import Group
 from robust_arch.analysis.paired import AdjustedComparison, against
@@ -54,13 +54,15 @@ class Verdicts:
     Attributes:
         kind: of architecture, in words.
         heading: what the verdicts rest on, in words.
-        rows: claim, setting, verdict and effect of each finding, as text.
+        rows: claim, setting, verdict and effect of each tested statement, as text.
+        not_tested: the other statements, in one sentence.
         grounds: each finding with its numbers in one line.
     """
 
     kind: str
     heading: str
     rows: list[tuple[str, str, str, str]]
+    not_tested: str
     grounds: list[tuple[Finding, str]]
 
 
@@ -133,7 +135,12 @@ def _verdicts(examined: Examined) -> Verdicts:
     return Verdicts(
         kind=examined.kind,
         heading=heading(examined),
-        rows=[(found.claim, found.setting, found.verdict, estimate(found) or ABSENT) for found in examined.findings],
+        rows=[
+            (found.claim, found.setting, found.verdict, estimate(found) or ABSENT)
+            for found in examined.findings
+            if found.verdict != "not tested"
+        ],
+        not_tested=not_tested(examined),
         grounds=[(finding, numbers(finding)) for finding in examined.findings],
     )
 
