@@ -412,7 +412,7 @@ def recommend(
     write_study: Annotated[
         Path | None, typer.Option("--write-study", help="a study that tests proposals and rules, like next.yaml")
     ] = None,
-    seeds: Annotated[int, typer.Option("--seeds", min=1, max=100, help="per architecture, of --write-study")] = 3,
+    seeds: Annotated[int, typer.Option("--seeds", min=1, max=100, help="new runs per architecture")] = 3,
     predictors: Predictors = None,
 ) -> None:
     """Propose depths and widths inside a budget, beside published rules, with predicted robust accuracy and interval.
@@ -433,7 +433,15 @@ def recommend(
     names = predictors.split(",") if predictors else []
     budget: dict[str, Any] = {"params": params, "macs": macs, "tolerance": tolerance}  # 1e6 is no int, but whole
     request = Request(
-        Budget(**budget), count, width_step, apart, f"{attack}_acc", read_conditions(where or []), names, seed
+        Budget(**budget),
+        count,
+        width_step,
+        apart,
+        f"{attack}_acc",
+        read_conditions(where or []),
+        names,
+        seed,
+        seeds=seeds,
     )
     named = [*(studies or []), *(further or [])] or studies_in(results_dir)
     paths = [_study_path(study, results_dir) for study in named]

@@ -12,7 +12,9 @@ from robust_arch.analysis.claims.sites import without_site_effects
 from robust_arch.analysis.effects import designs, estimate_effects
 from robust_arch.analysis.effects.wording import told
 from robust_arch.analysis.groups import Group, only_group
+from robust_arch.analysis.recommend.observations import observations_of
 from robust_arch.analysis.report.comparison import section
+from robust_arch.analysis.scaling.points import points_of
 from robust_arch.architectures import ArchSpec
 from robust_arch.cli import app
 
@@ -176,6 +178,22 @@ def test_claims_report_and_effects_say_the_same_sentence(tmp_path):
     group.rows.to_csv(tmp_path / "results.csv", index=False)
     printed = CliRunner().invoke(app, ["claims", str(tmp_path / "results.csv")]).output
     assert sentence in " ".join(printed.split())
+
+
+@pytest.mark.parametrize("layout", [LARGE_ON_SECOND, EACH_ON_BOTH], ids=["confounded", "crossed"])
+def test_scaling_and_recommend_say_it_too_and_take_out_what_they_can(layout):
+    group = study(layout)
+    (examined,) = examine(group)
+    (points,) = points_of(group.rows, "params")
+    seen = observations_of(group.rows)
+    assert points.sites.sentence == examined.sites.sentence
+    assert seen.machines == (examined.sites.sentence,)
+    second = (group.rows["hardware"] == "H100").to_numpy()
+    gap = 100 * (points.error[second].mean() - points.error[~second].mean())
+    assert gap == pytest.approx(0 if layout is EACH_ON_BOTH else PLANTED, abs=0.2)
+    if layout is EACH_ON_BOTH:
+        assert seen.y == pytest.approx(examined_values(group), abs=0.5)
+        assert seen.scatter < 0.4  # that of a run is 0.2; with the machines in it would be above 1
 
 
 def examined_values(group: Group) -> np.ndarray:

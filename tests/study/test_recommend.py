@@ -104,6 +104,15 @@ def test_of_noise_alone_nothing_is_told_apart_from_the_rules():
     assert wrong <= 1
 
 
+@pytest.mark.parametrize("new_runs", [1, 4])
+def test_the_interval_of_a_mean_of_new_runs_has_their_scatter_too(new_runs):
+    found = recommend(rows(peak, 24, 3, 0, sd=2.0), Request(BUDGET, count=1, draws=2, seeds=new_runs))
+    for entry in found.entries:
+        of_mean, of_runs = ((each.high - each.low) / (2 * Z) for each in (entry.value, entry.of_runs))
+        assert np.sqrt(of_runs**2 - of_mean**2) == pytest.approx(2.0 / np.sqrt(new_runs), rel=0.25)
+    assert f"mean of {new_runs} new run" in " ".join(told(found).split())
+
+
 def test_one_wild_run_of_three_is_named_and_moves_the_predictions_little():
     frame = rows(peak, 24, 3, 0)
     spoilt = frame.copy()

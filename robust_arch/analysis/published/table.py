@@ -88,9 +88,11 @@ def _lines(path: Path, mapping: Mapping, found: TableRows) -> Iterator[tuple[int
             reader = csv.reader(handle, delimiter=mapping.delimiter)
             header = [name.strip() for name in next(reader, [])]
             if missing := [name for name in mapping.columns if name not in header]:
+                other = next((sign for sign in ";\t|," if len(header) == 1 and sign in header[0]), None)
                 raise InputError(
                     f"columns = {', '.join(header)[:300]!r}: {path.name} lacks {', '.join(missing)}, which the mapping "
                     f"{mapping.name} names"
+                    + (f"; cells seem to be separated by {other!r}: set `delimiter` in the mapping" if other else "")
                 )
             if twice := [name for name in mapping.columns if header.count(name) > 1]:
                 raise invalid("columns", twice[0], f"one column of that name in {path.name}")

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from robust_arch.analysis.claims import without_site_effects
 from robust_arch.analysis.formatting import counted
 from robust_arch.analysis.groups import evaluations
 from robust_arch.analysis.reading import spec_of
@@ -50,6 +51,7 @@ class Observations:
         runs: (N,) number of runs.
         wild: runs far from the other runs of their architecture, in words.
         left_out: rows of other conditions or kinds that are not used, in words.
+        machines: the machines of each site with several, whose effects are not in `y` where they can be estimated.
     """
 
     condition: Mapping[str, str]
@@ -67,6 +69,7 @@ class Observations:
     runs: np.ndarray
     wild: tuple[str, ...]
     left_out: tuple[str, ...]
+    machines: tuple[str, ...]
 
     @property
     def points(self) -> np.ndarray:
@@ -194,7 +197,7 @@ def _observed(
     predictors: Sequence[str],
     left_out: tuple[str, ...],
 ) -> Observations:
-    rows = rows.drop_duplicates(["run_id", "n_test"])
+    rows, machines = _without_machines(rows.drop_duplicates(["run_id", "n_test"]), column)
     place, sites = pd.factorize(pd.Series(list(rows[list(SITE)].map(_text).itertuples(index=False, name=None))))
     labels = rows["arch"].astype(str) + ("" if len(sites) == 1 else " in " + rows["study"].astype(str))
     keyed = rows.assign(arch=[f"{label}\0{site}" for label, site in zip(labels, place, strict=True)])
@@ -221,7 +224,20 @@ def _observed(
         runs=runs,
         wild=tuple(text.replace("\0", ", site ") for text in means.wild),
         left_out=left_out,
+        machines=machines,
     )
+
+
+def _without_machines(rows: pd.DataFrame, column: str) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    """The rows without effects of machines inside a site, and what a reader must know of them."""
+    corrected, told = [], []
+    studies = rows.groupby(list(SITE), dropna=False, sort=False)
+    for (study, *_), own in studies:
+        found, machines = without_site_effects(own.assign(worst_case_acc=own[column]))
+        corrected.append(found["worst_case_acc"])
+        if machines:
+            told.append(f"{study}: {machines.sentence}" if len(studies) > 1 else machines.sentence)
+    return rows.assign(**{column: pd.concat(corrected)}), tuple(told)
 
 
 def task_of(rows: pd.DataFrame, specs: Mapping[str, ArchSpec]) -> tuple[int, ImageShape]:

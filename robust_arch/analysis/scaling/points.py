@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from robust_arch.analysis.claims import Sites, without_site_effects
 from robust_arch.analysis.formatting import counted
 from robust_arch.analysis.groups import GROUP_COLUMNS, Group, groups
 from robust_arch.analysis.published.provenance import provenance_of
@@ -37,6 +38,7 @@ class Points:
         member: (R,) position of the architecture.
         names: (A,) architectures.
         runs: (R,) run ids.
+        sites: of the runs; None for one site. Their effects are not in `error` where they can be estimated.
     """
 
     title: str
@@ -49,6 +51,7 @@ class Points:
     member: np.ndarray
     names: tuple[str, ...]
     runs: tuple[str, ...]
+    sites: Sites | None = None
 
     @property
     def varies(self) -> tuple[bool, bool]:
@@ -60,7 +63,7 @@ class Points:
         runs = tuple(np.array(self.runs, dtype=object)[chosen])
         arrays = {name: getattr(self, name)[chosen] for name in ("size", "images", "error", "member")}
         return Points(self.title, self.checkpoint, self.resource, per_epoch=self.per_epoch, names=self.names, runs=runs,
-                      **arrays)  # fmt: skip
+                      sites=self.sites, **arrays)  # fmt: skip
 
 
 def recorded_images(study: Path) -> dict[str, int]:
@@ -106,6 +109,10 @@ def _points(members: Sequence[Group], resource: str, per_epoch: int | Mapping[st
         rows = rows[rows["epochs"].notna()]
     if not len(rows):
         return None
+    # with other epochs an architecture is another one
+    alike = rows["arch"] + (" for " + rows["epochs"].astype(str) if rows["epochs"].nunique() > 1 else "")
+    corrected, sites = without_site_effects(rows.assign(arch=alike))
+    rows = rows.assign(worst_case_acc=corrected["worst_case_acc"].clip(0, rows["worst_case_acc"].max()))
     epochs = rows["epochs"].to_numpy(float)
     images = _per_epoch(rows, per_epoch)
     known = not np.isnan(images).any()
@@ -123,6 +130,7 @@ def _points(members: Sequence[Group], resource: str, per_epoch: int | Mapping[st
         member=np.asarray(member),
         names=tuple(map(str, names)),
         runs=tuple(map(str, rows["run_id"])),
+        sites=sites,
     )
 
 

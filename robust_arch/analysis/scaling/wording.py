@@ -54,6 +54,8 @@ def _heading(found: Scaling) -> Iterator[str]:
         if len(points.per_epoch) > 1:
             counts += f" to {points.per_epoch[-1]:,}"
         yield f"An epoch is taken to be {counts} training images."
+    if points.sites:
+        yield points.sites.sentence
 
 
 def _answer(found: Scaling) -> Iterator[str]:

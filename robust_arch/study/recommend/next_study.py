@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from robust_arch.analysis.formatting import counted
 from robust_arch.common.files import write_text
 from robust_arch.common.paths import conf_dir
 from robust_arch.errors import invalid
@@ -147,8 +148,9 @@ def _head(found: Recommendation, path: Path, unknown: list[str]) -> Iterator[str
     yield "# Are the networks that robust-arch recommend proposes more robust than those of published rules?"
     yield f"# Command:  {command(path)}"
     yield f"# Budget:   {found.budget}"
+    yield f"# Intervals: 95%, for the mean of {counted(found.seeds, 'new run')}"
     for entry in found.entries:
-        value = entry.value
+        value = entry.of_runs
         yield (
             f"# Predicts: {entry.kind} {entry.name}: {entry.spec.depths_text}, {entry.spec.widths_text}: "
             f"{value.value:.1f} [{value.low:.1f}, {value.high:.1f}]{' (extrapolated)' if entry.extrapolates else ''}"

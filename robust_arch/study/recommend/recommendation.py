@@ -40,6 +40,7 @@ class Entry:
         spec: the architecture.
         cost: on the studies' images.
         value: predicted mean over seeds in percent.
+        of_runs: the same, with the interval of the mean of `seeds` new runs.
         recorded: whether the studies have it.
         outside: variables in which it lies outside those seen, in words.
         distance: length scales to the nearest trained architecture.
@@ -50,6 +51,7 @@ class Entry:
     spec: ArchSpec
     cost: Cost
     value: Bounded
+    of_runs: Bounded
     recorded: bool
     outside: tuple[str, ...]
     distance: float
@@ -92,6 +94,7 @@ class Recommendation:
         differences: rule to the first proposal's predicted robust accuracy minus the rule's, in points.
         check: on architectures that were left out.
         far: architectures far from what the others predict.
+        seeds: new runs per architecture, for the intervals of their mean.
     """
 
     budget: Budget
@@ -106,6 +109,7 @@ class Recommendation:
     differences: Mapping[str, Bounded]
     check: Check
     far: tuple[str, ...]
+    seeds: int
 
     def of_kind(self, kind: str) -> list[Entry]:
         """The proposals, or the rules."""
@@ -126,6 +130,7 @@ class Request:
         predictors: columns of the frame that are variables too.
         seed: of every draw.
         draws: of the surrogate's hyperparameters.
+        seeds: new runs per architecture, for the intervals of their mean.
     """
 
     budget: Budget
@@ -137,6 +142,7 @@ class Request:
     predictors: Sequence[str] = ()
     seed: int = 0
     draws: int = DRAWS
+    seeds: int = 3
 
     def __post_init__(self) -> None:
         if not self.budget.resources:
@@ -180,7 +186,7 @@ def recommend(frame: pd.DataFrame, request: Request, measure: Measure | None = N
     shown = [spec_at(template, points[place]) for place in chosen]
     x = np.concatenate([x[chosen], x_rules])
     predicted = surrogate.predict(x, site)
-    entries = _entries(names, surrogate, x, predicted, shown, rules, everything)
+    entries = _entries(names, surrogate, x, predicted, shown, rules, everything, request.seeds)
     return Recommendation(
         budget=request.budget,
         observations=observations,
@@ -194,6 +200,7 @@ def recommend(frame: pd.DataFrame, request: Request, measure: Measure | None = N
         differences={name: _difference(predicted, len(shown) + place) for place, name in enumerate(rules)},
         check=_check(surrogate, observations),
         far=tuple(observations.names[observations.member[place]] for place in surrogate.far),
+        seeds=request.seeds,
     )
 
 
@@ -260,10 +267,12 @@ def _entries(
     proposals: Sequence[ArchSpec],
     rules: Mapping[str, ArchSpec],
     observations: Observations,
+    seeds: int,
 ) -> tuple[Entry, ...]:
     low, high = surrogate.x.min(axis=0), surrogate.x.max(axis=0)
     distances = surrogate.distance(x)
     recorded = set(observations.specs)
+    scatter = observations.scatter or 0.0  # with one run each, the predictions are for a new run
     entries = []
     numbered = {str(place): spec for place, spec in enumerate(proposals, start=1)}
     for place, (name, spec) in enumerate([*numbered.items(), *rules.items()]):
@@ -279,7 +288,8 @@ def _entries(
                 name=name,
                 spec=spec,
                 cost=cost(spec, *observations.task),
-                value=Bounded(mean, mean - Z * deviation, mean + Z * deviation),
+                value=_interval(mean, deviation),
+                of_runs=_interval(mean, float(np.hypot(deviation, scatter / np.sqrt(seeds)))),
                 recorded=spec in recorded,
                 outside=tuple(outside),
                 distance=float(distances[place]),
@@ -289,7 +299,10 @@ def _entries(
 
 
 def _difference(predicted: Prediction, rule: int) -> Bounded:
-    value, deviation = predicted.difference(0, rule)
+    return _interval(*predicted.difference(0, rule))
+
+
+def _interval(value: float, deviation: float) -> Bounded:
     return Bounded(value, value - Z * deviation, value + Z * deviation)
 
 

@@ -49,6 +49,7 @@ def _heading(found: Recommendation) -> Iterator[str]:
             f"{len(seen.sites)} sites (studies, recipes, epochs or numbers of test images), each with a level of its "
             f"own. Predictions are at the level of {study}: recipe {recipe}, {epochs} epochs, {n_test} test images."
         )
+    yield from seen.machines
     for text in seen.left_out[:_SHOWN]:
         yield f"Not mixed in: {text}."
     if len(seen.left_out) > _SHOWN:
@@ -89,6 +90,12 @@ def _table(found: Recommendation) -> Iterator[str]:
         yield f"  {name}: no network inside ({why.partition(': ')[2] or why})"
     if any(entry.recorded for entry in found.entries):
         yield "  r: this architecture is in the studies."
+    if found.observations.scatter is not None:
+        first = found.entries[0].of_runs
+        yield (
+            f"These intervals are for means over all seeds. The mean of {counted(found.seeds, 'new run')} scatters more: "
+            f"it is expected in [{first.low:.1f}, {first.high:.1f}] for proposal 1; for the others see recommend.csv."
+        )
 
 
 def _warnings(found: Recommendation) -> Iterator[str]:
@@ -160,7 +167,8 @@ def _short(value: float) -> str:
 
 
 COLUMNS = (
-    "what", "name", "arch", "depths", "widths", "params", "macs", "value", "low", "high", "recorded", "extrapolates",
+    "what", "name", "arch", "depths", "widths", "params", "macs", "value", "low", "high", "runs", "runs_low",
+    "runs_high", "recorded", "extrapolates",
 )  # fmt: skip
 
 
@@ -176,6 +184,9 @@ def table(found: Recommendation) -> Iterator[dict[str, Any]]:
             "params": entry.cost.params,
             "macs": entry.cost.macs,
             **vars(entry.value),
+            "runs": found.seeds,
+            "runs_low": entry.of_runs.low,
+            "runs_high": entry.of_runs.high,
             "recorded": entry.recorded,
             "extrapolates": "; ".join(_reasons(entry)),
         }
