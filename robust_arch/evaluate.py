@@ -7,6 +7,7 @@ from omegaconf import DictConfig
 
 from robust_arch.common.process import exit_on_sigterm, set_up_logging
 from robust_arch.configuration.commands import run_job
+from robust_arch.configuration.resolvers import register_resolvers
 from robust_arch.errors import InputError
 from robust_arch.execution.evaluate_checkpoint import evaluate
 
@@ -31,6 +32,7 @@ def job(cfg: DictConfig) -> None:
 
 def main() -> None:
     """The command."""
+    register_resolvers()
     set_up_logging()
     exit_on_sigterm()
     run_job(job, "evaluate")
