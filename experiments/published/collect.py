@@ -20,7 +20,7 @@ import pandas as pd
 
 from robust_arch.analysis.claims import Examined, examine_all
 from robust_arch.analysis.effects.command import effects_of
-from robust_arch.analysis.effects.estimates import AS_THEY_ARE, FEWEST
+from robust_arch.analysis.effects.estimates import AS_THEY_ARE, DRAWS, FEWEST
 from robust_arch.analysis.effects.wording import table as effects_table
 from robust_arch.analysis.published.imported import import_results
 from robust_arch.analysis.reading import read_results
@@ -38,7 +38,8 @@ TABLES = {
     "robustbench_cifar100": "robustbench_2025-03-31.csv",
 }
 """Mapping to the file that it is for."""
-_DRAWS = 100
+_LARGE, _DRAWS = 1_000, 100
+"""Rows of one data set and threat above which effects have this many resamples, not the command's own number."""
 _BEGIN, _END = "<!-- begin {} -->", "<!-- end {} -->"
 
 
@@ -61,7 +62,7 @@ def collect(external: Path) -> None:
             for part in _with_effects(frame):
                 effects += [{"table": name, **row} for row in part]
             if name == "rice_widths":
-                for law in scaling_of(frame, "params", done.provenance.train_images, _DRAWS):
+                for law in scaling_of(frame, "params", done.provenance.train_images):
                     where = {"table": name, "checkpoint": law.points.checkpoint}
                     laws += [{**where, **row} for row in scaling_table(law)]
     for what, rows in (("claims", claims), ("effects", effects), ("scaling", laws)):
@@ -88,7 +89,7 @@ def _with_effects(frame: pd.DataFrame) -> Iterator[list[dict[str, Any]]]:
         if rows["macs"].notna().sum() < FEWEST:
             continue
         try:
-            found = effects_of(rows, _DRAWS)
+            found = effects_of(rows, _DRAWS if len(rows) > _LARGE else DRAWS)
         except InputError:
             continue
         for each in found:

@@ -9,6 +9,7 @@ from planted import planted
 from typer.testing import CliRunner
 
 from robust_arch.analysis.effects import designs, estimate_effects
+from robust_arch.analysis.effects.estimates import AS_THEY_ARE
 from robust_arch.analysis.effects.surface import Surface, Terms
 from robust_arch.architectures import ArchSpec, cost, named_spec
 from robust_arch.cli import app
@@ -219,3 +220,11 @@ def test_intervals_hold_the_truth_at_the_stated_rate(name):
         own = [path.own for path in found.paths.values()][:3]
         hits += [each.low <= true <= each.high for each, true in zip(own, OWN[name], strict=True)]
     assert hits.min() >= 33  # of 40: fewer than that with probability 0.0004 at 95%
+
+
+def test_where_only_one_size_varies_the_gain_is_not_split_into_cost_and_stages():
+    widths = [ArchSpec("wide_resnet", (5, 5, 5), (16 * k, 32 * k, 64 * k)) for k in range(1, 15)]
+    group = planted(widths, lambda spec, _: 40 + 3.5 * spec.widths[0] ** 0.25, seeds=1, sd=0.05)
+    path = estimate_effects(designs(group)[0], 40).paths[AS_THEY_ARE]
+    assert path.own.value == pytest.approx(path.total.value, abs=1e-9)
+    assert abs(path.own.low - path.own.high) < 1

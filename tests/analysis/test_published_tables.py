@@ -259,3 +259,13 @@ def test_the_published_widths_of_wrn_34_k(tmp_path):
     assert at_best["worst_case_acc"].tolist() == [49.89, 56.8]
     assert at_best["arch"].tolist() == ["wide_resnet-d5-5-5-w16-32-64", "wrn_34_10"]
     assert at_best["epochs"].tolist() == [200, 200]
+
+
+@pytest.mark.parametrize("sign", [";", "\t"])
+def test_another_delimiter_is_named_and_read(imported, sign):
+    lines = [line.replace(",", sign) for line in (HEADER, *ROWS)]
+    with pytest.raises(InputError, match=r"lacks method.*separated by .*: set `delimiter` in the mapping") as caught:
+        imported(lines)
+    assert repr(sign) in str(caught.value)
+    done = imported(["\ufeff" + lines[0], *lines[1:]], f"{METHODS}delimiter: {sign!r}\n".replace("'\\t'", '"\\t"'))
+    assert (done.rows, done.architectures) == (3, 2)

@@ -76,6 +76,16 @@ class Design:
     predictors: tuple[str, ...] = ()
 
     @property
+    def priced(self) -> tuple[str, ...]:
+        """Stages' variables that are functions of one cost with a term: the cost's term stands for theirs."""
+        column = dict(zip(self.variables, self.x.T, strict=True))
+        return tuple(
+            name
+            for name in self.levels
+            if any(_left(column[name], [column[used]]) < 0.1 * float(np.std(column[name])) for used in self.costs)
+        )
+
+    @property
     def equal(self) -> tuple[str, ...]:
         """The costs in which the architectures hardly differ."""
         return tuple(name for name, why in self.inseparable.items() if why == _ALIKE)

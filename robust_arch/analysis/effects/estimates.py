@@ -122,6 +122,7 @@ def estimate_effects(design: Design, draws: int = DRAWS, seed: int = 0) -> Effec
     stages = [place for place, name in enumerate(design.variables) if name in design.levels]
     unused = [place for place, name in enumerate(design.variables) if name in (PARAMS, MACS, SHARE)]
     unused = [place for place in unused if design.variables[place] not in design.costs]
+    unused += [design.variables.index(name) for name in design.priced]
     # products of costs, which go together, would have no meaning
     surface = Surface(design.x, design.y, crossed=stages, unused=unused)
     start = _start(design)

@@ -110,7 +110,7 @@ def _points(members: Sequence[Group], resource: str, per_epoch: int | Mapping[st
     if not len(rows):
         return None
     # with other epochs an architecture is another one
-    alike = rows["arch"] + (" for " + rows["epochs"].astype(str) if rows["epochs"].nunique() > 1 else "")
+    alike = rows["arch"] + (" for " + rows["epochs"].astype(str) if len(rows["epochs"].unique()) > 1 else "")
     corrected, sites = without_site_effects(rows.assign(arch=alike))
     rows = rows.assign(worst_case_acc=corrected["worst_case_acc"].clip(0, rows["worst_case_acc"].max()))
     epochs = rows["epochs"].to_numpy(float)

@@ -93,8 +93,8 @@ def _table(found: Recommendation) -> Iterator[str]:
     if found.observations.scatter is not None:
         first = found.entries[0].of_runs
         yield (
-            f"These intervals are for means over all seeds. The mean of {counted(found.seeds, 'new run')} scatters more: "
-            f"it is expected in [{first.low:.1f}, {first.high:.1f}] for proposal 1; for the others see recommend.csv."
+            f"These intervals are for means over all seeds. The mean of {counted(found.seeds, 'new run')} scatters "
+            f"more: it is expected in [{first.low:.1f}, {first.high:.1f}] for proposal 1; recommend.csv has the others."
         )
 
 
