@@ -20,16 +20,20 @@ import pandas as pd
 
 from robust_arch.analysis.claims import Examined, examine_all
 from robust_arch.analysis.effects.command import effects_of
-from robust_arch.analysis.effects.estimates import AS_THEY_ARE, DRAWS, FEWEST
+from robust_arch.analysis.effects.estimates import AS_THEY_ARE, DRAWS, FEWEST, Effects
+from robust_arch.analysis.effects.figure import main_effects
 from robust_arch.analysis.effects.wording import table as effects_table
+from robust_arch.analysis.plots.style import save
 from robust_arch.analysis.published.imported import import_results
 from robust_arch.analysis.reading import read_results
 from robust_arch.analysis.scaling.command import scaling_of
+from robust_arch.analysis.scaling.figure import law_figure
 from robust_arch.analysis.scaling.wording import table as scaling_table
 from robust_arch.common.files import write_text
 from robust_arch.errors import InputError
 
 FOLDER = Path(__file__).parent
+FIGURES = FOLDER / "figures"
 TABLES = {
     "rice_widths": "rice_widths.csv",
     "nas_robbench_201": "nas_robbench_201.csv",
@@ -59,12 +63,16 @@ def collect(external: Path) -> None:
             print(f"{name}: {done.rows:,} rows of {done.architectures:,} architectures", flush=True)
             for examined in examine_all(frame):
                 claims += [{"table": name, **row} for row in _claims(examined)]
-            for part in _with_effects(frame):
-                effects += [{"table": name, **row} for row in part]
+            for each in _with_effects(frame):
+                effects += [{"table": name, **row} for row in _effects(each)]
+                row = each.design.group.rows.iloc[0]
+                what = "-".join(str(row[key]).replace("/", "_") for key in ("data", "threat", "checkpoint"))
+                save(main_effects(each), FIGURES, f"effects-{name}-{what}")
             if name == "rice_widths":
                 for law in scaling_of(frame, "params", done.provenance.train_images):
                     where = {"table": name, "checkpoint": law.points.checkpoint}
                     laws += [{**where, **row} for row in scaling_table(law)]
+                    save(law_figure(law), FIGURES, f"scaling-{name}-{law.points.checkpoint}")
     for what, rows in (("claims", claims), ("effects", effects), ("scaling", laws)):
         write_text(FOLDER / f"{what}.csv", pd.DataFrame(rows).to_csv(index=False, float_format="%.4g"))
 
@@ -83,21 +91,22 @@ def _claims(examined: Examined) -> Iterator[dict[str, Any]]:
             yield {**_where(examined), **{name: getattr(finding, name) for name in names}}
 
 
-def _with_effects(frame: pd.DataFrame) -> Iterator[list[dict[str, Any]]]:
+def _with_effects(frame: pd.DataFrame) -> Iterator[Effects]:
     """The effects on each data set and threat that has enough architectures with costs."""
-    for (data, threat), rows in frame.groupby(["data", "threat"], sort=False):
+    for _, rows in frame.groupby(["data", "threat"], sort=False):
         if rows["macs"].notna().sum() < FEWEST:
             continue
         try:
-            found = effects_of(rows, _DRAWS if len(rows) > _LARGE else DRAWS)
+            yield from effects_of(rows, _DRAWS if len(rows) > _LARGE else DRAWS)
         except InputError:
             continue
-        for each in found:
-            where = {"data": data, "threat": threat, "checkpoint": each.design.group.checkpoint}
-            yield [
-                {**where, "architectures": len(each.design.names), "explained": each.explained, **row}
-                for row in effects_table(each)
-            ]
+
+
+def _effects(each: Effects) -> Iterator[dict[str, Any]]:
+    row = each.design.group.rows.iloc[0]
+    where = {name: row[name] for name in ("data", "threat", "checkpoint")}
+    for found in effects_table(each):
+        yield {**where, "architectures": len(each.design.names), "explained": each.explained, **found}
 
 
 def describe(folder: Path = FOLDER) -> None:
