@@ -4,6 +4,7 @@ Hydra itself accepts any key that a YAML file or a `+` on the command line adds,
 """
 
 import inspect
+import logging
 import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,6 +21,7 @@ from robust_arch.common.annotations import fits, is_plain_of
 from robust_arch.common.paths import conf_dir
 from robust_arch.errors import InputError, invalid, require_flag, require_keys
 
+logging.getLogger("hydra.utils").setLevel(logging.CRITICAL)  # it logs each error that it also raises
 _HYDRA_KEYS = frozenset({"_target_", "_partial_", "_recursive_", "_convert_", "_args_"})
 
 

@@ -125,6 +125,12 @@ class EvaluationRecord:
             self.content, self.arrays = {**content, **known}, arrays
 
     @property
+    def described(self) -> str:
+        """Checkpoint and weights, for the log: "best checkpoint", or "best checkpoint, ema weights"."""
+        weights = self.content["weights"]
+        return f"{self.content['checkpoint']} checkpoint" + ("" if weights == "raw" else f", {weights} weights")
+
+    @property
     def has_clean(self) -> bool:
         """Whether clean accuracy is recorded."""
         return "clean" in self.content

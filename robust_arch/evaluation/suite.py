@@ -49,7 +49,7 @@ def extend(
     # robust accuracy is of float32: TensorFloat-32 keeps ten bits of each factor
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     net.eval().to(memory_format=weight_layout(net))
-    with subject(f"run {record.content['run_id']}, {record.content['checkpoint']} checkpoint"):
+    with subject(f"run {record.content['run_id']}, {record.described}"):
         scene = Scene(
             net=net,
             threat=threat,

@@ -324,8 +324,7 @@ def _evaluate(run: Run, folder: RunFolder) -> None:
             record, loaded.net.to(device), settings, run.settings.threat, device, about, fold=run.settings.trainer.fold
         )
         level = logging.ERROR if record.invalid else logging.INFO
-        what = f"{which} checkpoint" + ("" if weights == "raw" else f", {weights} weights")
-        log.log(level, "run %s, %s: %s", run.run_id, what, record.summary())
+        log.log(level, "run %s, %s: %s", run.run_id, record.described, record.summary())
         for warning in record.content["warnings"]:
-            log.warning("run %s, %s: %s", run.run_id, what, warning)
+            log.warning("run %s, %s: %s", run.run_id, record.described, warning)
     write_card(folder)
