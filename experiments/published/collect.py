@@ -21,7 +21,6 @@ import pandas as pd
 from robust_arch.analysis.claims import Examined, examine_all
 from robust_arch.analysis.effects.command import effects_of
 from robust_arch.analysis.effects.estimates import AS_THEY_ARE, DRAWS, FEWEST, Effects
-from robust_arch.analysis.effects.figure import main_effects
 from robust_arch.analysis.effects.wording import table as effects_table
 from robust_arch.analysis.plots.style import save
 from robust_arch.analysis.published.imported import import_results
@@ -65,9 +64,6 @@ def collect(external: Path) -> None:
                 claims += [{"table": name, **row} for row in _claims(examined)]
             for each in _with_effects(frame):
                 effects += [{"table": name, **row} for row in _effects(each)]
-                row = each.design.group.rows.iloc[0]
-                what = "-".join(str(row[key]).replace("/", "_") for key in ("data", "threat", "checkpoint"))
-                save(main_effects(each), FIGURES, f"effects-{name}-{what}")
             if name == "rice_widths":
                 for law in scaling_of(frame, "params", done.provenance.train_images):
                     where = {"table": name, "checkpoint": law.points.checkpoint}

@@ -230,6 +230,7 @@ def test_other_conditions_are_not_mixed_in():
     assert observations_of(both, where={"objective": "trades"}).condition["objective"] == "trades"
 
 
+@pytest.mark.slow
 def test_of_many_architectures_those_nearest_to_the_budget_are_learnt_from():
     specs = [ArchSpec("wide_resnet", (1, 1, 1), (16, 8 * k, 8 * j)) for k in range(1, 21) for j in range(1, 21)]
     found = recommend(rows(nothing, 0, 1, 0, specs=specs), Request(Budget(params=200_000), count=1, draws=2))
