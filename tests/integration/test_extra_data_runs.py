@@ -10,6 +10,7 @@ import pytest
 import torch
 from composition import configuration
 from PIL import Image
+from stopping import stopped_at
 
 from robust_arch.analysis.groups import groups
 from robust_arch.analysis.scaling.points import recorded_images
@@ -163,15 +164,7 @@ def test_rows_with_and_without_extra_data_are_never_one_group(loaded, npz, tmp_p
 
 def test_a_run_that_is_stopped_within_an_epoch_ends_with_the_same_bits(loaded, npz, whole, monkeypatch):
     cut, step = loaded(*npz), 5  # of the second epoch the second
-    take, sent = AdversarialTraining.training_step, []
-
-    def taken(self, batch, batch_idx):
-        if self.global_step == step and not sent:
-            sent.append(step)
-            signal.raise_signal(signal.SIGTERM)
-        return take(self, batch, batch_idx)
-
-    monkeypatch.setattr(AdversarialTraining, "training_step", taken)
+    stopped_at(monkeypatch, step)
     before = signal.signal(signal.SIGTERM, exit_now)
     try:
         with suppress(SystemExit):

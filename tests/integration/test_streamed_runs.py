@@ -7,13 +7,13 @@ import pytest
 import torch
 from composition import configuration
 from PIL import Image
+from stopping import stopped_at
 
 from robust_arch.common.process import exit_now
 from robust_arch.configuration.settings import read_settings
 from robust_arch.execution.evaluate_checkpoint import evaluate
 from robust_arch.execution.execute import execute
 from robust_arch.execution.run import Run
-from robust_arch.training.module import AdversarialTraining
 
 
 @pytest.fixture(scope="module")
@@ -44,19 +44,6 @@ def loaded(folder, tmp_path):
         return Run.load(read_settings(cfg))
 
     return make
-
-
-def stopped_at(monkeypatch, step):
-    """Let the process be stopped while it takes this step, once."""
-    take, sent = AdversarialTraining.training_step, []
-
-    def taken(self, batch, batch_idx):
-        if self.global_step == step and not sent:
-            sent.append(step)
-            signal.raise_signal(signal.SIGTERM)
-        return take(self, batch, batch_idx)
-
-    monkeypatch.setattr(AdversarialTraining, "training_step", taken)
 
 
 @pytest.mark.slow  # processes start slowly
