@@ -120,6 +120,7 @@ def composed(folder, *overrides):
 
 
 @functools.cache
+@torch.enable_grad()  # the first test that asks may do so where gradients are off
 def fitted(mean=0.0, std=1.0, val_fraction=0.05):
     """A network that tells some digits apart, normalised like this: the evaluation refuses one at chance."""
     train = Digits(name="digits", val_fraction=val_fraction).load().train
