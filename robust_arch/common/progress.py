@@ -9,7 +9,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 
 _SILENCE, _LATER = 10.0, 60.0  # seconds without a line, at most: at first, and once the phase has taken 20 minutes
-_subject: ContextVar[str] = ContextVar("subject", default="")
+_names: ContextVar[str] = ContextVar("names", default="")
 
 
 @dataclass
@@ -33,19 +33,24 @@ _phase: ContextVar[Phase | None] = ContextVar("phase", default=None)
 
 
 @contextmanager
-def subject(name: str) -> Iterator[None]:
-    """Begin every line that is told inside with `name`, such as that of the run."""
-    token = _subject.set(name)
+def prefixed(name: str) -> Iterator[None]:
+    """Begin every line that is told inside with `name`, such as that of the run, after the names of outer blocks."""
+    token = _names.set(", ".join(filter(None, (_names.get(), name))))
     try:
         yield
     finally:
-        _subject.reset(token)
+        _names.reset(token)
+
+
+def line_prefix() -> str:
+    """What a line about the current subject begins with, like `d2-2-2-w8-16-32, seed 0: `; empty without a subject."""
+    name = _names.get()
+    return f"{name}: " if name else ""
 
 
 def tell(log: logging.Logger, message: str, *args: object) -> None:
     """Log a line about the current subject."""
-    name = _subject.get()
-    log.info("%s%s", f"{name}: " if name else "", message % args)
+    log.info("%s%s", line_prefix(), message % args)
 
 
 def step(log: logging.Logger, detail: str, more: str = "") -> None:
@@ -64,14 +69,14 @@ def mention(detail: str) -> None:
 @contextmanager
 def watched(log: logging.Logger, doing: str) -> Iterator[Phase]:
     """Log, while the block runs, what it is doing and for how long; nothing if it takes less than ten seconds."""
-    phase, ended, name = Phase(doing), threading.Event(), _subject.get()
+    phase, ended, name = Phase(doing), threading.Event(), _names.get()
     started = time.monotonic()
 
     def beat() -> None:
         passed = 0.0
         while not ended.wait(min(_LATER, max(_SILENCE, passed / 20))):
             passed = time.monotonic() - started
-            with subject(name):  # a thread begins without one
+            with prefixed(name):  # a thread begins without one
                 tell(log, "%s, for %s", phase.text, duration(passed))
 
     thread = threading.Thread(target=beat, name="progress", daemon=True)

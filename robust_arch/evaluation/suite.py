@@ -12,7 +12,7 @@ from robust_arch.architectures import Classifier
 from robust_arch.architectures.build import weight_layout
 from robust_arch.attacks import PGD, ThreatModel
 from robust_arch.common.files import replacing
-from robust_arch.common.progress import subject, tell, watched
+from robust_arch.common.progress import prefixed, tell, watched
 from robust_arch.engine import AttackableNetwork
 from robust_arch.evaluation.checks import Check, preflight
 from robust_arch.evaluation.examples import Examples
@@ -49,7 +49,7 @@ def extend(
     # robust accuracy is of float32: TensorFloat-32 keeps ten bits of each factor
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     net.eval().to(memory_format=weight_layout(net))
-    with subject(f"run {record.content['run_id']}, {record.described}"):
+    with prefixed(record.described):
         scene = Scene(
             net=net,
             threat=threat,

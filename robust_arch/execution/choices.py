@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from robust_arch.common.progress import tell
 from robust_arch.engine import decide_compile, missing_compiler
 from robust_arch.execution.run import Run
 from robust_arch.runs import RunFolder
@@ -34,10 +35,10 @@ def tell_choices(asked: Run, folder: RunFolder) -> None:
     """Log what each `auto` of the trainer resolved to."""
     trainer = asked.settings.trainer
     if asked.settings.resolved["trainer"]["precision"] == "auto":
-        log.info("trainer.precision=auto: %s on this hardware", trainer.precision)
+        tell(log, "trainer.precision=auto: %s on this hardware", trainer.precision)
     if trainer.compile == "auto":
         decided, reason = _decide_compile(asked, folder)
-        log.info("trainer.compile=auto: %s (%s)", str(decided).lower(), reason)
+        tell(log, "trainer.compile=auto: %s (%s)", str(decided).lower(), reason)
 
 
 def _decide_compile(run: Run, folder: RunFolder) -> tuple[bool, str]:

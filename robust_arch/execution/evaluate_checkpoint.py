@@ -19,6 +19,7 @@ from robust_arch.attacks import ThreatModel
 from robust_arch.common.files import write_text
 from robust_arch.common.identity import short_hash
 from robust_arch.common.plain import is_plain, shown
+from robust_arch.common.progress import prefixed
 from robust_arch.configuration.evaluation import read_evaluation, read_normalisation
 from robust_arch.configuration.nodes import built, plain
 from robust_arch.configuration.schema import require_known
@@ -95,7 +96,8 @@ def evaluate(cfg: DictConfig) -> EvaluationRecord:
             folder.write_state("running", facts, attempt=True)
             if not trained and not record.is_complete(settings):
                 checks = _try_normalisations(net, normalisation, splits, record, trainer.device, settings.batch_size)
-        extend(record, net, settings, threat, trainer.device, about, fold=trainer.fold, checks=checks)
+        with prefixed(f"run {folder.run_id}"):
+            extend(record, net, settings, threat, trainer.device, about, fold=trainer.fold, checks=checks)
         if facts:
             folder.write_state("completed", facts)
         write_card(folder)

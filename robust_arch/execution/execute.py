@@ -14,6 +14,7 @@ from robust_arch import __version__
 from robust_arch.analysis.report.card import write_card
 from robust_arch.architectures import arch_name, build
 from robust_arch.common.files import write_text
+from robust_arch.common.progress import prefixed
 from robust_arch.common.randomness import derive
 from robust_arch.errors import DivergedError
 from robust_arch.evaluation import EvaluationRecord, extend
@@ -125,7 +126,7 @@ def _execute_locked(run: Run, folder: RunFolder) -> str:
     folder.reserve_room()
     tracker = _tracker(run, folder)
     raised: BaseException | None = None
-    with _log_file(folder):
+    with _log_file(folder), prefixed(run.facts.short_name):
         if not folder.trained:
             tell_choices(asked, folder)
         try:

@@ -58,6 +58,12 @@ class RunFacts(Fields):
     seed: Seed | None = None
     epochs: Positive | None = None
 
+    @property
+    def short_name(self) -> str:
+        """The run's name on a screen, like `d2-2-2-w8-16-32, seed 0`: architecture without its family, and seed."""
+        arch = self.arch.removeprefix(f"{self.family}-")
+        return arch if self.seed is None else f"{arch}, seed {self.seed}"
+
 
 class Status(Fields):
     """status.json.

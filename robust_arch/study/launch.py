@@ -9,6 +9,7 @@ from hydra.plugins.launcher import Launcher
 
 from robust_arch.execution.execute import warn_of_other_version
 from robust_arch.runs.folder import wait_while_locked
+from robust_arch.study.live_display import live_display
 from robust_arch.study.plan import PlannedRun
 
 log = logging.getLogger(__name__)
@@ -28,6 +29,13 @@ def launch_until_settled(launcher: Launcher, runs: Sequence[PlannedRun], called:
     for planned in _without(runs, waiting):
         warn_of_other_version(planned.run.folder)
     log.info("%d of %d %s are done already%s", len(runs) - len(waiting), len(runs), called, _still_to_evaluate(waiting))
+    if waiting:
+        with live_display(runs, called):
+            _launch_until_settled(launcher, runs, waiting)
+
+
+def _launch_until_settled(launcher: Launcher, runs: Sequence[PlannedRun], waiting: list[PlannedRun]) -> None:
+    """The loop; waiting: those of `runs` that are not settled."""
     tries: Counter[str] = Counter()
     while waiting:
         begun = _attempt(launcher, waiting)

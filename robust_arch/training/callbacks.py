@@ -14,6 +14,7 @@ from pytorch_lightning.callbacks import Callback, RichProgressBar
 from torch import Tensor
 
 from robust_arch.common.files import replacing
+from robust_arch.common.progress import line_prefix
 from robust_arch.errors import DivergedError
 
 log = logging.getLogger(__name__)
@@ -107,6 +108,7 @@ class EpochRecorder(Callback):
     def __init__(self, record: Callable[[dict[str, float]], None], images_per_epoch: int, held_out: int) -> None:
         self.record, self.images_per_epoch, self.held_out = record, images_per_epoch, held_out
         self.started = self.trained = self.earlier = self.lr = 0.0
+        self.prefix = line_prefix()  # of this process; training on several devices goes on in others
 
     def state_dict(self) -> dict[str, Any]:
         """Of an epoch that is saved in the middle: the seconds so far and its first learning rate."""
@@ -140,7 +142,7 @@ class EpochRecorder(Callback):
         epoch, epochs = trainer.current_epoch, trainer.max_epochs or 0
         self.record({"epoch": epoch, "step": trainer.global_step, "lr": self.lr, "seconds": seconds, **metrics})
         log.info(
-            f"epoch {epoch + 1} of {epochs}  loss {metrics['train_loss']:.3f}  held-out: clean "
+            f"{self.prefix}epoch {epoch + 1} of {epochs}  loss {metrics['train_loss']:.3f}  held-out: clean "
             f"{metrics['val_clean_acc']:.1f}%, robust {metrics['val_robust_acc']:.1f}% (n={self.held_out})  "
             f"{images_per_second:.0f} images/s, {timedelta(seconds=round(seconds * (epochs - epoch - 1)))} left"
         )

@@ -1,7 +1,6 @@
 """Train one network with a Lightning trainer set up for this project, on one device or several."""
 
 import logging
-import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +9,7 @@ import pytorch_lightning as pl
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from torch.multiprocessing.spawn import ProcessRaisedException
 
+from robust_arch.common.process import console_is_terminal, is_drawn_on
 from robust_arch.errors import DivergedError
 from robust_arch.training.callbacks import BestAndLast, EpochBar, EpochRecorder, FiniteGuard
 from robust_arch.training.datamodule import StudyData
@@ -39,7 +39,7 @@ def fit(
     _quiet_lightning()
     folder.mkdir(parents=True, exist_ok=True)
     images_per_epoch = module.steps_per_epoch * module.recipe.batch_size
-    show_bar = sys.stderr.isatty() if settings.progress_bar is None else settings.progress_bar
+    show_bar = not is_drawn_on() and (console_is_terminal() if settings.progress_bar is None else settings.progress_bar)
     trainer = pl.Trainer(
         max_epochs=settings.max_epochs,
         accelerator="gpu" if settings.device.type == "cuda" else "cpu",

@@ -29,7 +29,7 @@ class TrainerSettings:
         keep_memory: freed memory stays with the process.
         threads: CPU threads, None for torch's default.
         limit_train_batches: batches per epoch, None for all.
-        progress_bar: None shows it in a terminal only.
+        progress_bar: None shows it in a terminal only; a study has its live display there instead.
     """
 
     max_epochs: int

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from robust_arch.common import progress
-from robust_arch.common.progress import duration, mention, step, subject, tell, watched
+from robust_arch.common.progress import duration, mention, prefixed, step, tell, watched
 
 log = logging.getLogger("robust_arch.test")
 
@@ -28,15 +28,15 @@ def wait_for(found):
 
 def test_lines_begin_with_their_subject(caplog):
     tell(log, "%d images", 5)
-    with subject("run a"), subject("run b, best checkpoint"):
+    with prefixed("run a"), prefixed("best checkpoint"):
         tell(log, "100%%")
     tell(log, "done")
-    assert caplog.messages == ["5 images", "run b, best checkpoint: 100%", "done"]
+    assert caplog.messages == ["5 images", "run a, best checkpoint: 100%", "done"]
 
 
 def test_a_step_is_told_with_its_phase(caplog):
     step(log, "alone")
-    with subject("run a"), watched(log, "diagnostics"):
+    with prefixed("run a"), watched(log, "diagnostics"):
         step(log, "losses", ", about 5 s left")
         mention("untold")
     assert caplog.messages == ["alone", "run a: diagnostics: losses, about 5 s left"]
@@ -44,7 +44,7 @@ def test_a_step_is_told_with_its_phase(caplog):
 
 def test_silence_is_broken_with_what_is_being_done(caplog, monkeypatch):
     monkeypatch.setattr(progress, "_SILENCE", 0.02)
-    with subject("run a"), watched(log, "smoothness") as phase:
+    with prefixed("run a"), watched(log, "smoothness") as phase:
         wait_for(lambda: "run a: smoothness, for 0 s" in caplog.messages)
         mention("layer 2 of 9")
         wait_for(lambda: "run a: smoothness: layer 2 of 9, for 0 s" in caplog.messages)
