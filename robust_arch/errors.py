@@ -13,6 +13,10 @@ class DivergedError(RuntimeError):
     """The loss or a weight is no longer finite; the run is recorded as diverged and is not tried again."""
 
 
+class RunNotCompletedError(RuntimeError):
+    """Ends a job of a sweep whose run failed or diverged; details are recorded with the run, and were logged."""
+
+
 def invalid(key: str, value: Any, allowed: str) -> InputError:
     """An InputError that names the key, its value and, as a noun phrase, what is allowed."""
     return InputError(f"{key} = {value!r}: expected {allowed}")

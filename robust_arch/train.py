@@ -13,13 +13,9 @@ from omegaconf import DictConfig
 from robust_arch.common.process import exit_on_sigterm, set_up_logging
 from robust_arch.configuration.commands import FLAGS, require_one_study, run_job
 from robust_arch.configuration.resolvers import register_resolvers
-from robust_arch.errors import InputError
+from robust_arch.errors import InputError, RunNotCompletedError
 
 log = logging.getLogger("robust_arch.train")  # under -m this module is called __main__
-
-
-class RunNotCompletedError(RuntimeError):
-    """Ends a job of a sweep whose run failed or diverged; details are recorded with the run."""
 
 
 def train(cfg: DictConfig) -> tuple[str, tuple[float, ...] | None]:

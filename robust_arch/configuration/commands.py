@@ -13,7 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from robust_arch.common.paths import conf_dir
 from robust_arch.configuration.schema import refused
-from robust_arch.errors import invalid
+from robust_arch.errors import InputError, RunNotCompletedError, invalid
 
 _TAKE_A_VALUE = ("--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp")
 FLAGS = {"--stop-on-failure": "study.stop_on_failure=true"}
@@ -52,7 +52,7 @@ def run_job(job: Callable[[DictConfig], Any], config: str) -> None:
     """Compose conf/<config>.yaml with the command line's overrides, and run `job`, or with `-m` the sweep, on it.
 
     Raises:
-        SystemExit: with status 1 and one line for what Hydra does not accept.
+        SystemExit: with status 1 and one line for what Hydra, or a job of its own sweepers, does not accept.
     """
     sys.argv[1:] = overrides_last(with_own_network(sys.argv[1:]))
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises instead of printing a traceback of its own
@@ -60,3 +60,7 @@ def run_job(job: Callable[[DictConfig], Any], config: str) -> None:
         hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=config)(job)()
     except (HydraException, OmegaConfBaseException) as error:
         sys.exit(f"error: {refused(error)}")
+    except (InputError, OSError) as error:
+        sys.exit(f"error: {error}")
+    except RunNotCompletedError:
+        sys.exit(1)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from hydra.core.utils import JobStatus
 from hydra.plugins.launcher import Launcher
 
+from robust_arch.errors import RunNotCompletedError
 from robust_arch.execution.execute import warn_of_other_version
 from robust_arch.runs.folder import wait_while_locked
 from robust_arch.study.live_display import live_display
@@ -95,5 +96,5 @@ def _launch(launcher: Launcher, runs: Sequence[PlannedRun]) -> None:
     for planned, job in zip(runs, returned, strict=False):
         ended = getattr(job, "_return_value", None)
         # a failed run has logged its own error; a job can also end before its run starts
-        if job.status == JobStatus.FAILED and type(ended).__name__ != "RunNotCompletedError":
+        if job.status == JobStatus.FAILED and not isinstance(ended, RunNotCompletedError):
             log.error("job of run %s failed: %s: %s", planned.run.run_id, type(ended).__name__, ended)

@@ -144,3 +144,14 @@ def test_an_unknown_preset_and_an_unknown_key_are_named(train_command, tmp_path)
     assert key.returncode == 1
     assert "bathc_size" in key.stderr
     assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"), [("seed=0,-1", "seed = -1: expected"), ("recipe.optimizer.lr=1.0e+30", "diverged")]
+)
+def test_a_sweep_of_hydra_itself_ends_without_a_traceback_of_its_own(tmp_path, wrong, told):
+    words = (*SMALL, "data=digits", "recipe=digits", f"results_dir={tmp_path}")
+    ended = call("robust_arch.train", "-m", *words, wrong, cwd=tmp_path)
+    assert ended.returncode == 1
+    assert told in ended.stderr
+    assert "Traceback" not in ended.stderr.split("Error executing job")[-1]
