@@ -216,6 +216,7 @@ class AdversarialTraining(pl.LightningModule):
         loader = cast(DataLoader[Batch], self.trainer.train_dataloader)
         batches = copy.copy(cast(GlobalBatches, loader.sampler))
         batches.rank, batches.world_size, batches.epoch = 0, 1, 0
+        batches.keyed = False  # without random crops of images that are decoded on access
         for index in itertools.islice(batches, self.steps_per_epoch):
             yield loader.dataset[index][0].to(self.device).float() / self.max_value
 

@@ -3,6 +3,7 @@
 import itertools
 import math
 import pickle
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from robust_arch.data.imagenet import ImageNet
 from robust_arch.data.streamed import StreamedImages, crop_box
 from robust_arch.errors import InputError
 from robust_arch.training.datamodule import StudyData
+from robust_arch.training.module import AdversarialTraining
 
 SIDE, RESIZE = 12, 16
 CLASSES = ("n01440764", "n01443537", "n02102040")
@@ -184,6 +186,20 @@ def test_held_out_images_are_centres_and_extra_ones_join_the_crops(root):
     assert labels[2:].tolist() == ((index[2:] - 18) % 3).tolist()
     held_out = torch.cat([images for images, _, _ in data.val_dataloader()])
     assert torch.equal(held_out, splits.val.images[:])
+
+
+def test_statistics_of_an_average_are_of_centres(root):
+    splits = dataset(root).load()
+    data = StudyData(splits, batch_size=8, drop_last=True, val_images=2, seed=3)
+    batches = data.train_dataloader()
+    for _ in batches:  # an epoch has passed
+        pass
+    trainer = SimpleNamespace(train_dataloader=batches)
+    module = SimpleNamespace(trainer=trainer, steps_per_epoch=2, device=torch.device("cpu"), max_value=255)
+    first, second = AdversarialTraining._clean_batches(module)
+    centres = {image.numpy().tobytes() for image in splits.train.images[:].float() / 255}
+    assert {image.numpy().tobytes() for image in torch.cat([first, second])} <= centres
+    assert len(first) == len(second) == 8
 
 
 # --- the set
