@@ -5,6 +5,7 @@ Hydra itself accepts any key that a YAML file or a `+` on the command line adds,
 
 import inspect
 import logging
+import sys
 import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
@@ -71,9 +72,11 @@ def _groups(value: Any, key: str) -> Iterator[tuple[str, Mapping[str, Any], Any]
 
 
 def _target(group: Mapping[str, Any], key: str) -> Any:
-    """The class or function that a group names."""
+    """The class or function that a group names; its module may be in the current folder."""
     for flag in ("_partial_", "_recursive_"):
         require_flag(f"{key}.{flag}", group.get(flag, False))
+    if not {"", str(Path.cwd())} & set(sys.path):  # `python -m` adds the current folder, an installed command does not
+        sys.path.append(str(Path.cwd()))
     try:
         target = hydra.utils.get_object(group["_target_"])
         inspect.signature(target)

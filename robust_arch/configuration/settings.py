@@ -1,7 +1,6 @@
 """The settings of one run: Hydra's configuration in, checked objects out."""
 
 import shlex
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
@@ -197,14 +196,12 @@ def read_spec(node: DictConfig) -> AnyArch:
 
 
 def read_custom(content: Mapping[str, Any]) -> CustomArch:
-    """The network of the user's own in the group `arch`; its module is imported, also from the current folder.
+    """The network of the user's own in the group `arch`; its module is imported.
 
     Null values of fields of `ArchSpec` are left out: they are in `conf`.
     """
     names = {each.name for each in fields(ArchSpec)}
     values = {key: value for key, value in content.items() if value is not None or key not in names}
-    if not {"", str(Path.cwd())} & set(sys.path):  # `python -m` adds the current folder, an installed command does not
-        sys.path.append(str(Path.cwd()))
     require_accepted(values, "arch")
     require_types(values, "arch")
     return CustomArch.from_dict(values)

@@ -145,9 +145,10 @@ def image_set(images: Any, labels: Any) -> ImageSet:
     num_classes = int(classes.max()) + 1
     if not pixels.is_floating_point():
         return ImageSet(pixels, classes, num_classes)
-    found = FloatImageSet(pixels.to(torch.float32), classes, num_classes)
-    levels = ImageSet((pixels * 255).round().to(torch.uint8), classes, num_classes)
-    return levels if torch.equal(levels.to_unit(levels.images), found.images) else found
+    unit = pixels.to(torch.float32)
+    found = FloatImageSet(unit, classes, num_classes)
+    levels = (unit * 255).round().to(torch.uint8)
+    return ImageSet(levels, classes, num_classes) if torch.equal(levels.float() / 255, unit) else found
 
 
 def _as_tensor(key: str, value: Any) -> Tensor:

@@ -125,8 +125,11 @@ def _attacks(attacks: str | Iterable[str] | Mapping[str, Attack]) -> tuple[Named
     given = [attacks] if isinstance(attacks, str) else list(attacks)
     if not given or len(set(given)) != len(given):
         raise invalid("attacks", given, "different names, at least one")
-    if not isinstance(attacks, Mapping):
-        return tuple(read_attack(each) for each in given)
+    return _own(attacks) if isinstance(attacks, Mapping) else tuple(read_attack(each) for each in given)
+
+
+def _own(attacks: Mapping[str, Attack]) -> tuple[NamedAttack, ...]:
+    """The user's own attacks, under names that are not those of other attacks."""
     for each, attack in attacks.items():
         if not isinstance(each, str) or not each.isidentifier():
             raise invalid("attacks", each, "a name of letters, digits and underscores")
@@ -156,7 +159,7 @@ def _prepare(
     """Test images, their label in the record, and a copy of the network in evaluation mode on the device."""
     dataset = read_dataset(data) if isinstance(data, str) else data
     if isinstance(dataset, Dataset):
-        dataset, label = dataset.load().test, dataset.name
+        label, dataset = dataset.name, dataset.load().test
     if isinstance(dataset, ImageSet):
         return dataset, label, _copied(net, dataset, dataset.num_classes, device)[0]
     if not isinstance(dataset, tuple | list) or len(dataset) != 2:
