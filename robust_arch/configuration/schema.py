@@ -97,7 +97,7 @@ def _fits_one(value: Any, annotation: Any) -> bool:
     if origin is typing.Literal:
         return value in typing.get_args(annotation)
     # plain data is no object of any other class
-    return not inspect.isclass(origin or annotation) or annotation is object
+    return not inspect.isclass(origin or annotation) or annotation in (object, Any)
 
 
 _PLAIN: dict[Any, str] = {

@@ -18,8 +18,8 @@ hundred times below it, batch statistics, noise and bfloat16 do not."""
 _PROBES = 64
 _MARGIN_OF_CHANCE = 0.1  # of the way from chance to 100%: a network whose interval ends below it has learnt nothing
 _CAUSES = (
-    "; usual causes: the network's normalisation is missing, its classes or channels are in another order, its weights "
-    "are not the trained ones, or it was saved or called in training mode"
+    "; usual causes: too little training, a missing normalisation, classes or channels in another order, weights that "
+    "are not the trained ones, or a network that was saved or called in training mode"
 )
 _ZERO_GRADIENTS = 0.05  # share of examples above which cross-entropy attacks are noticeably weaker
 
