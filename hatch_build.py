@@ -1,4 +1,4 @@
-"""What the package index shows and pyproject.toml cannot hold: addresses of the repository, and the README with them."""
+"""What the package index shows beyond pyproject.toml: addresses of the repository, and the README with them."""
 
 import os
 import re

@@ -14,7 +14,7 @@ from pytorch_lightning.loggers import Logger
 from torch.multiprocessing.spawn import ProcessRaisedException
 
 from robust_arch.errors import DivergedError
-from robust_arch.training.callbacks import BestAndLast, EpochBar, EpochRecorder, FiniteGuard
+from robust_arch.training.callbacks import BestAndLast, EpochBar, EpochRecorder, FiniteGuard, LoggersStayOpen
 from robust_arch.training.datamodule import StudyData
 from robust_arch.training.interruption import SaveOnSignal
 from robust_arch.training.module import AdversarialTraining
@@ -35,8 +35,7 @@ def fit(
 
     Resumes in the middle of an epoch from `folder`/interrupted.ckpt, or else after the last complete one, last.ckpt.
 
-    loggers: for the callbacks of the user's choice; the metrics of the training go to `record` alone. Not passed on to
-    the processes of several devices.
+    loggers: for the user's own callbacks, on one device; the metrics of the training go to `record` alone.
 
     Raises:
         DivergedError: if the loss or a weight is no longer finite.
@@ -64,11 +63,13 @@ def fit(
             EpochRecorder(record, images_per_epoch=images_per_epoch, held_out=len(data.val)),
             BestAndLast(folder, module.recipe.early_stopping),
             SaveOnSignal(folder / "interrupted.ckpt"),
+            LoggersStayOpen(),
             *([EpochBar()] if show_bar else []),
         ],
         # a run is one job, whatever a cluster's environment variables say about the allocation it was started in
         plugins=[LightningEnvironment()],
-        logger=list(loggers) if settings.devices == 1 else False,
+        # without callbacks they stay outside: Lightning's calls of a logger are not guarded
+        logger=list(loggers) if own and settings.devices == 1 else False,
         enable_checkpointing=any(isinstance(each, Checkpoint) for each in own),
         enable_model_summary=False,
         enable_progress_bar=show_bar,
