@@ -15,9 +15,9 @@ _ATTACK = "autoattack"
 def export_robustbench(source: Path, out: Path, *, force: bool = False) -> None:
     """Write the evaluation record `source` as an entry of RobustBench's model_info/<dataset>/<Linf or L2>/.
 
-    The fields are those of RobustBench's README and of `update_json` in its utils.py (Croce et al. 2021,
-    https://github.com/RobustBench/robustbench), and its later `footnote` and `unreliable`. Accuracies are text, in
-    percent. null: what a record does not know, like authors and venue, to be filled in by hand.
+    The fields are those of `ModelInfo` in utils.py of RobustBench 1.1.1 and of its published entries (Croce et al.
+    2021, https://github.com/RobustBench/robustbench). Accuracies are text, in percent; null stands for what a record
+    does not know, like authors and venue.
 
     Raises:
         InputError: for a file that is no evaluation record, is invalid or has no autoattack, or an `out` that exists.

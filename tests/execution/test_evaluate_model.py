@@ -162,7 +162,7 @@ def test_accuracy_at_chance_names_the_usual_causes(linear, tmp_path, caplog):
     with caplog.at_level(logging.INFO):
         result = evaluate_model(net, (grey(*LEVELS), LABELS), "linf-0.1", "fgsm", tmp_path)
     (reason,) = result.invalid
-    assert "0.0% [0.0, 27.8] of 10, chance 50.0%; usual causes: the network's normalisation is missing" in reason
+    assert "0.0% [0.0, 27.8] of 10, chance 50.0%; usual causes: too little training, a missing normalisation" in reason
     assert reason in caplog.text
     assert reason in (tmp_path / "card.md").read_text()
     assert not result.attacks
