@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import load_file
+from safetensors.torch import load_file
 
 from robust_arch.common.files import read_arrays
 from robust_arch.data import ImageSet
@@ -26,10 +26,10 @@ def attacked_images(run: RecordedRun, test: ImageSet, count: int) -> Iterator[di
             if attack not in flags or not path.is_file():
                 continue
             saved = load_file(path)
-            index = saved["index"][:count]
+            index, attacked = saved["index"][:count], saved["x_adv"][:count].numpy()
             clean = test.to_unit(test.images[index]).numpy()
             for place, position in enumerate(index.tolist()):
-                change = saved["x_adv"][place] - clean[place]
+                change = attacked[place] - clean[place]
                 yield {
                     "checkpoint": record.checkpoint,
                     "weights": record.weights,
@@ -38,7 +38,7 @@ def attacked_images(run: RecordedRun, test: ImageSet, count: int) -> Iterator[di
                     "label": int(test.labels[position]),
                     "correct": bool(flags[attack][place]),
                     "clean": _pixels(clean[place]),
-                    "attacked": _pixels(saved["x_adv"][place]),
+                    "attacked": _pixels(attacked[place]),
                     "difference": _pixels(0.5 + change / (2 * max(float(np.abs(change).max()), 1e-12))),
                 }
 

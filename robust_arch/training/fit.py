@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from pathlib import Path
+from typing import cast
 
 import pytorch_lightning as pl
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
@@ -46,9 +47,10 @@ def fit(
     folder.mkdir(parents=True, exist_ok=True)
     images_per_epoch = module.steps_per_epoch * module.recipe.batch_size
     show_bar = sys.stderr.isatty() if settings.progress_bar is None else settings.progress_bar
-    own: list[Callback] = deepcopy(list(settings.callbacks or ()))  # they may hold what an earlier attempt left
+    # copies, as an earlier attempt in this process would leave its state in them
+    own = deepcopy(cast(tuple[Callback, ...], settings.callbacks))
     trainer = pl.Trainer(
-        default_root_dir=folder,
+        default_root_dir=folder.parent,
         max_epochs=settings.max_epochs,
         accelerator="gpu" if settings.device.type == "cuda" else "cpu",
         devices=list(settings.gpus) if settings.gpus and settings.device.type == "cuda" else settings.devices,
