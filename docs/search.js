@@ -1,6 +1,9 @@
-// Shows the pages that match the words in the address, search.html?q=WORDS, or in the page's own field.
+// Shows the pages that have every word of the address, search.html?q=WORDS, or of the page's own field; a word also
+// finds longer ones that begin with it.
 const pages = new Map(searchIndex.docs.map((each) => [each.location, each]));
 const found = lunr(function () {
+  this.pipeline.remove(lunr.stemmer); // beginnings of words are looked for, not stems
+  this.pipeline.remove(lunr.stopWordFilter);
   this.ref("location");
   this.field("title", { boost: 10 });
   this.field("text");
@@ -9,19 +12,15 @@ const found = lunr(function () {
 const field = document.getElementById("mkdocs-search-query");
 const list = document.getElementById("mkdocs-search-results");
 
-function show() {
-  const words = lunr.tokenizer(field.value).map(String);
-  // each word as it is, and as the beginning of a longer one
-  const matches = words.length
-    ? found.query((query) =>
-        words.forEach((word) => {
-          query.term(word, { boost: 10 });
-          query.term(word, { wildcard: lunr.Query.wildcard.TRAILING });
-        }),
-      )
-    : [];
-  list.replaceChildren(...matches.slice(0, 30).map((match) => entry(pages.get(match.ref))));
-  if (!matches.length) list.textContent = list.dataset.noResultsText;
+function matches(text) {
+  const words = lunr.tokenizer(text).map((each) => String(each).replace(/^\W+|\W+$/g, "")).filter(Boolean);
+  if (!words.length) return [];
+  return found.query((query) => {
+    for (const word of words) {
+      query.term(word, { presence: lunr.Query.presence.REQUIRED, wildcard: lunr.Query.wildcard.TRAILING });
+      query.term(word, { boost: 10, usePipeline: false });
+    }
+  });
 }
 
 function entry(page) {
@@ -35,6 +34,12 @@ function entry(page) {
   const article = document.createElement("article");
   article.append(heading, text);
   return article;
+}
+
+function show() {
+  const results = matches(field.value).slice(0, 30);
+  list.replaceChildren(...results.map((each) => entry(pages.get(each.ref))));
+  if (!results.length) list.textContent = list.dataset.noResultsText;
 }
 
 field.value = new URLSearchParams(location.search).get("q") ?? "";

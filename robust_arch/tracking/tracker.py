@@ -56,10 +56,9 @@ class Trackers(Tracker):
             each.log(row)
 
     def log_images(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Track attacked images with each."""
-        listed = list(rows)
+        """Track attacked images with the one that takes them, which reads `rows` where a failure stops no run."""
         for each in self.trackers:
-            each.log_images(listed)
+            each.log_images(rows)
 
     def finish(self, summary: Mapping[str, Any], *, failed: bool) -> None:
         """Track the final numbers with each and close it."""

@@ -15,6 +15,8 @@ from torch import nn
 
 from robust_arch import evaluate_model
 from robust_arch.architectures import ArchSpec, family
+from robust_arch.configuration.settings import read_settings
+from robust_arch.errors import InputError
 
 RECIPES = (Path(__file__).parents[2] / "docs" / "recipes.md").read_text(encoding="utf-8")
 MODULES = ("my_families", "my_data", "my_objectives", "my_attacks", "library_attacks")
@@ -81,6 +83,18 @@ def test_every_part_of_a_package_of_ones_own_trains_and_is_recorded(own):
     assert record["n_test"] == 40
     # random labels cannot be learnt: either both attacks ran, or accuracy is at chance
     assert set(record["attacks"]) == {"noise", "pgd100"} or "usual causes" in record["invalid"][0]
+
+
+def test_only_a_target_that_is_not_found_elsewhere_is_looked_for_in_the_current_folder(own, composed, monkeypatch):
+    path = [each for each in sys.path if each not in ("", str(own))]  # as an installed command has it
+    monkeypatch.setattr(sys, "path", path)
+    monkeypatch.chdir(own)
+    read_settings(composed("trainer.callbacks=[{_target_:pytorch_lightning.callbacks.Timer}]"))
+    with pytest.raises(InputError, match="nowhere"):
+        read_settings(composed("trainer.callbacks=[{_target_:nowhere.Timer}]"))
+    assert str(own) not in sys.path
+    read_settings(composed("objective._target_=my_objectives.Blend"))
+    assert sys.path[-1] == str(own)
 
 
 @pytest.mark.parametrize("content", ["raise RuntimeError('no')", "FAMILY = object()", ""])
