@@ -139,8 +139,8 @@ def trained(tmp_path_factory):
     rates, saved = [], {}
     real, real_fit = AdversarialTraining.training_step, fit_module.fit
 
-    def fitted(module, data, settings, *, folder, record):
-        real_fit(module, data, settings, folder=folder, record=record)
+    def fitted(module, data, settings, *, folder, **others):
+        real_fit(module, data, settings, folder=folder, **others)
         saved.update(digests(folder))
 
     def step(module, *args):
