@@ -1,4 +1,7 @@
-"""What the site adds to the pages in docs/: the configuration, linked files of the repository, formulas as MathML."""
+"""What the site adds to the pages in docs/.
+
+The configuration, linked files of the repository, formulas as MathML, and a search that works from the disk.
+"""
 
 import html
 import posixpath
@@ -8,6 +11,7 @@ from pathlib import Path
 
 from latex2mathml.converter import convert
 from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.plugins import event_priority
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
@@ -32,6 +36,29 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
     """Leave out the theme's 404 page: it needs a server."""
     config.theme.static_templates.discard("404.html")
     return config
+
+
+def on_pre_build(config: MkDocsConfig) -> None:
+    """Leave out the plugin's own script: from the disk, browsers run no worker and read no JSON."""
+    config.extra_javascript.remove("search/main.js")
+
+
+def on_post_template(output: str, template_name: str, config: MkDocsConfig) -> str:  # noqa: ARG001
+    """Load the search on its page."""
+    if template_name != "search.html":
+        return output
+    scripts = "".join(f'<script src="{name}"></script>' for name in ("search/lunr.js", "search/index.js", "search.js"))
+    return output.replace("</body>", f"{scripts}</body>")
+
+
+@event_priority(-100)  # after the plugin
+def on_post_build(config: MkDocsConfig) -> None:
+    """Turn the plugin's index into a script."""
+    folder = Path(config.site_dir) / "search"
+    index = folder / "search_index.json"
+    (folder / "index.js").write_text(f"const searchIndex = {index.read_text(encoding='utf-8')};\n", encoding="utf-8")
+    for unused in (index, folder / "main.js", folder / "worker.js"):
+        unused.unlink()
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:

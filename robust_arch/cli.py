@@ -253,14 +253,26 @@ def results(
 
 
 @app.command()
-def report(study: StudyArgument, results_dir: ResultsDir = RESULTS) -> None:
+def report(
+    study: StudyArgument,
+    results_dir: ResultsDir = RESULTS,
+    wandb: Annotated[
+        str | None, typer.Option(help="offline or online: also log report and figures to wandb, as an artifact")
+    ] = None,
+    project: Annotated[str | None, typer.Option(help="on wandb; by default the one of its runs")] = None,
+) -> None:
     """Write a study's report, one HTML file that needs nothing else, and print where it is.
 
     Example: robust-arch report demo
     """
     from robust_arch.analysis.report.study_report import write_study_report
 
-    print(f"report: {write_study_report(_study_path(study, results_dir)).resolve()}")
+    path = _study_path(study, results_dir)
+    print(f"report: {write_study_report(path).resolve()}")
+    if wandb is not None:
+        from robust_arch.tracking.report_artifact import log_report
+
+        print(f"wandb: {log_report(path, mode=wandb, project=project).resolve()}")
 
 
 @app.command()
@@ -608,13 +620,13 @@ def import_results(
 
 @app.command()
 def export(
-    checkpoint: Annotated[Path, typer.Argument(help="a checkpoint of this project")],
+    checkpoint: Annotated[Path, typer.Argument(help="a checkpoint of this project, or an evaluation record")],
     out: Annotated[Path, typer.Argument(help="the file to write")],
     arch: Annotated[
         list[str] | None, typer.Argument(help="a network of your own: arch._target_=my_package.MyNet, its arguments")
     ] = None,
     *,
-    form: Annotated[str, typer.Option("--format", help="published, safetensors or onnx")],
+    form: Annotated[str, typer.Option("--format", help="published, safetensors, onnx or robustbench")],
     layout: Annotated[
         str | None, typer.Option(help="key names of the format published, by default the family's usual ones")
     ] = None,
@@ -626,15 +638,21 @@ def export(
     """Write a checkpoint in another format, and check that its logits stay the same.
 
     published: a torch file under published key names. safetensors: one file of weights and their description, no
-    Python needed. onnx: one file that computes logits from images (needs the extra `onnx`).
+    Python needed. onnx: one file that computes logits from images (needs the extra `onnx`). robustbench: an
+    evaluation record, evaluations/<eval_id>.json with autoattack, as RobustBench's model_info lists a model.
 
     Example: robust-arch export wrn_34_r.ckpt wrn_34_r.onnx --format onnx
     """
     from robust_arch.configuration.settings import custom_from
-    from robust_arch.interop import export_checkpoint
+    from robust_arch.interop import export_checkpoint, export_robustbench
 
-    own = custom_from(arch) if arch else None
-    export_checkpoint(checkpoint, out, form, layout=layout, weights=weights, force=force, own=own)
+    if form == "robustbench":
+        if arch or layout or weights:
+            raise InputError("--format robustbench: expected no arch, --layout or --weights, which the record has")
+        export_robustbench(checkpoint, out, force=force)
+    else:
+        own = custom_from(arch) if arch else None
+        export_checkpoint(checkpoint, out, form, layout=layout, weights=weights, force=force, own=own)
     print(f"written: {out}")
 
 

@@ -98,11 +98,7 @@ class CustomArch:
         if not isinstance(network, nn.Module):
             raise invalid("arch._target_", self.target, f"a torch.nn.Module; it returns {type(network).__name__}")
         self._require_logits(network.eval(), (1, num_classes), image_shape)
-        layout = torch.channels_last
-        try:  # on a copy: from channels last, not every stride comes back
-            deepcopy(network).to(memory_format=layout)(torch.zeros(1, *image_shape))
-        except Exception:  # its own code again
-            layout = torch.contiguous_format
+        layout = fitting_layout(network, torch.zeros(1, *image_shape))
         return network.train(), layout
 
     def _require_logits(self, network: nn.Module, shape: tuple[int, int], image_shape: ImageShape) -> None:
@@ -145,6 +141,15 @@ class CustomArch:
             counted = f"a network that is trained: {params} trainable parameters, {macs} multiply-accumulates counted"
             raise invalid("arch._target_", self.target, counted)
         return params, macs
+
+
+def fitting_layout(network: nn.Module, images: Tensor) -> torch.memory_format:
+    """Channels last, or contiguous for a network whose code fails otherwise. images: (B, C, H, W), to try it on."""
+    try:  # on a copy: from channels last, not every stride comes back
+        deepcopy(network).to(memory_format=torch.channels_last)(images)
+    except Exception:  # the user's own code can raise anything
+        return torch.contiguous_format
+    return torch.channels_last
 
 
 AnyArch = ArchSpec | CustomArch

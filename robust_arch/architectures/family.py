@@ -1,4 +1,4 @@
-"""What a family of architectures provides; a family is one module in `families/`, found by its name."""
+"""What a family of architectures provides; a family is one module in `families/`, or an installed plug-in."""
 
 import importlib
 import pkgutil
@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field
 from functools import cache, partial
+from importlib.metadata import EntryPoint, entry_points
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 ImageShape = tuple[int, int, int]
 DEFAULT_FAMILY = "wide_resnet"
 """The family of an architecture that names none."""
+PLUGINS = "robust_arch.families"
+"""Group of entry points by which an installed package offers its families."""
 AUXILIARY_WEIGHT = 0.4
 """Factor of an auxiliary classifier's loss (Liu et al. 2019)."""
 
@@ -135,8 +138,9 @@ class AuxiliaryNetwork(nn.Module):
 class Family(ABC):
     """A family of architectures: `validate`, `cost_terms` and `build` are required, everything else has a default.
 
-    Its module in `families/` holds an instance as `FAMILY`. A command that needs a missing optional member reports that
-    this is not available for the family.
+    Its module in `families/` holds an instance as `FAMILY`; that of another package is an entry point of the group
+    `robust_arch.families`, so that a file that names a family imports only what is installed. A command that needs a
+    missing optional member reports that this is not available for the family.
 
     Attributes:
         published_keys: layouts of published checkpoints by name, the usual one first, for the keys of `build`'s state
@@ -212,8 +216,17 @@ class StagedFamily(Family):
 
 
 def family_names() -> list[str]:
-    """All families: the modules of `robust_arch.architectures.families`."""
-    return sorted(module.name for module in pkgutil.iter_modules(families.__path__))
+    """All families: the modules of `robust_arch.architectures.families`, and those of installed plug-ins."""
+    return sorted({*_own_names(), *_plugins()})
+
+
+def _own_names() -> set[str]:
+    return {module.name for module in pkgutil.iter_modules(families.__path__)}
+
+
+def _plugins() -> dict[str, EntryPoint]:
+    """Entry points of the group by family name; names of architectures in the records need letters, digits and _."""
+    return {each.name: each for each in entry_points(group=PLUGINS) if each.name.isidentifier()}
 
 
 def get_family(name: str) -> Family:
@@ -232,9 +245,17 @@ def family_of(spec: "ArchSpec") -> Family:
 
 @cache  # called for every spec, of which a plan has many thousands
 def _family(name: str) -> Family:
-    if name not in family_names():
+    if name in _own_names():
+        family = getattr(importlib.import_module(f"{families.__name__}.{name}"), "FAMILY", None)
+        where = f"a module of {families.__name__} whose FAMILY is"
+    elif plugin := _plugins().get(name):
+        try:
+            family = plugin.load()
+        except Exception as error:  # the plug-in's own code can raise anything
+            raise InputError(f"arch.family: the plug-in {plugin.value} cannot be imported ({error})") from error
+        where = f"an entry point of the group {PLUGINS}, here {plugin.value}, that is"
+    else:
         raise invalid("arch.family", name, f"one of {', '.join(family_names())}")
-    family = getattr(importlib.import_module(f"{families.__name__}.{name}"), "FAMILY", None)
     if not isinstance(family, Family):
-        raise invalid("arch.family", name, f"a module of {families.__name__} whose FAMILY is a Family")
+        raise invalid("arch.family", name, f"{where} a Family")
     return family

@@ -52,6 +52,14 @@ class ThreatModel:
         if norm == "linf" and self.eps_fraction > 1:
             raise invalid("threat.eps", eps, "at most 1 under linf, as images lie in [0, 1]; 8/255 is usual")
 
+    @classmethod
+    def from_text(cls, text: str) -> "ThreatModel":
+        """The threat model of a text like `linf-8/255`, as in records; raises InputError for another text."""
+        norm, dash, eps = text.partition("-") if isinstance(text, str) else ("", "", "")
+        if not dash:
+            raise invalid("threat", text, "a norm and a radius, like linf-8/255")
+        return cls(norm, eps)
+
     @property
     def eps(self) -> float:
         """The radius as a floating-point number."""

@@ -1,6 +1,7 @@
 """The groups `threat`, `evaluate` and `study.finalists`: what is evaluated, and how."""
 
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -10,7 +11,8 @@ from omegaconf.errors import OmegaConfBaseException
 from robust_arch.attacks import Attack, ThreatModel
 from robust_arch.attacks.base import require_inside
 from robust_arch.common.identity import describe
-from robust_arch.configuration.nodes import config_folders, instantiate, plain
+from robust_arch.configuration.nodes import built, config_folders, instantiate, plain
+from robust_arch.data import Dataset
 from robust_arch.errors import InputError, invalid, require_integer, require_keys
 from robust_arch.evaluation import EvaluationSettings, NamedAttack
 from robust_arch.evaluation.record import RESERVED_NAMES
@@ -67,16 +69,45 @@ def evaluation_keys(settings: EvaluationSettings) -> dict[str, Any]:
 
 def read_attack(name: str, key: str = "attacks") -> NamedAttack:
     """The attack of conf/attack/<name>.yaml, for `evaluate.<key>`."""
-    files = {file.stem: file for folder in config_folders()[::-1] for file in (folder / "attack").glob("*.yaml")}
-    if name not in files:
-        raise invalid(f"evaluate.{key}", name, f"some of {', '.join(sorted(files))}")
-    if name in RESERVED_NAMES:
-        raise invalid(f"evaluate.{key}", name, f"another name: records use {', '.join(RESERVED_NAMES)} themselves")
-    attack = instantiate(DictConfig(yaml.safe_load(files[name].read_text())), f"attack/{name}")
+    file = _file("attack", name, f"evaluate.{key}")
+    attack = instantiate(DictConfig(yaml.safe_load(file.read_text())), f"attack/{name}")
     if not isinstance(attack, Attack):
-        raise InputError(f"{files[name]}: not an attack, but {type(attack).__name__}")
-    require_inside(f"evaluate.{key}", attack)
+        raise InputError(f"{file}: not an attack, but {type(attack).__name__}")
+    return named_attack(name, attack, f"evaluate.{key}")
+
+
+def named_attack(name: str, attack: Attack, key: str) -> NamedAttack:
+    """The attack under a name that records can use; errors name `key`."""
+    if name in RESERVED_NAMES:
+        raise invalid(key, name, f"another name: records use {', '.join(RESERVED_NAMES)} themselves")
+    require_inside(key, attack)
     return NamedAttack(name, attack, describe(attack))
+
+
+def attack_names() -> list[str]:
+    """The attacks that have a file."""
+    return sorted(_files("attack"))
+
+
+def read_dataset(name: str) -> Dataset:
+    """The data set of conf/data/<name>.yaml, with its default settings."""
+    content = yaml.safe_load(_file("data", name, "data").read_text())
+    dataset: Dataset = built(
+        DictConfig(content.get("data", content)), "data", Dataset
+    )  # some files set other groups too
+    return dataset
+
+
+def _files(group: str) -> dict[str, Path]:
+    """The YAML files of a group by name; those of --config-dir replace this package's."""
+    return {file.stem: file for folder in config_folders()[::-1] for file in (folder / group).glob("*.yaml")}
+
+
+def _file(group: str, name: str, key: str) -> Path:
+    files = _files(group)
+    if name not in files:
+        raise invalid(key, name, f"some of {', '.join(sorted(files))}")
+    return files[name]
 
 
 def read_finalists(cfg: DictConfig) -> Finalists | None:

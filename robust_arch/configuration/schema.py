@@ -5,6 +5,7 @@ Hydra itself accepts any key that a YAML file or a `+` on the command line adds,
 
 import inspect
 import logging
+import sys
 import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
@@ -71,15 +72,34 @@ def _groups(value: Any, key: str) -> Iterator[tuple[str, Mapping[str, Any], Any]
 
 
 def _target(group: Mapping[str, Any], key: str) -> Any:
-    """The class or function that a group names."""
+    """The class or function that a group names; its module may be in the current folder."""
     for flag in ("_partial_", "_recursive_"):
         require_flag(f"{key}.{flag}", group.get(flag, False))
     try:
-        target = hydra.utils.get_object(group["_target_"])
+        target = _found(group["_target_"])
         inspect.signature(target)
     except Exception as error:  # importing what a user names may raise anything
         raise invalid(f"{key}._target_", group["_target_"], f"a class or function ({one_line(error)})") from None
     return target
+
+
+def _found(name: Any) -> Any:
+    """The object of that name; only one that is not found elsewhere is looked for in the current folder.
+
+    `python -m` has that folder on its path, an installed command has not.
+    """
+    try:
+        return hydra.utils.get_object(name)
+    except ImportError:
+        here = str(Path.cwd())
+        if {"", here} & set(sys.path):
+            raise
+        sys.path.append(here)  # and it stays, for what the module imports later
+        try:
+            return hydra.utils.get_object(name)
+        except ImportError:
+            sys.path.remove(here)
+            raise
 
 
 def _fits_one(value: Any, annotation: Any) -> bool:
@@ -94,7 +114,7 @@ def _fits_one(value: Any, annotation: Any) -> bool:
     if origin is typing.Literal:
         return value in typing.get_args(annotation)
     # plain data is no object of any other class
-    return not inspect.isclass(origin or annotation) or annotation is object
+    return not inspect.isclass(origin or annotation) or annotation in (object, Any)
 
 
 _PLAIN: dict[Any, str] = {

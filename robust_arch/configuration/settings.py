@@ -1,7 +1,6 @@
 """The settings of one run: Hydra's configuration in, checked objects out."""
 
 import shlex
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
@@ -18,11 +17,19 @@ from robust_arch.attacks import Attack, ThreatModel
 from robust_arch.attacks.base import require_inside
 from robust_arch.common.identity import describe, short_hash
 from robust_arch.configuration.evaluation import read_evaluation, read_threat
-from robust_arch.configuration.nodes import built, instantiate, known_keys, plain
+from robust_arch.configuration.nodes import built, instantiate, plain
 from robust_arch.configuration.schema import require_accepted, require_known, require_types
 from robust_arch.data import Dataset
 from robust_arch.data.extra import ExtraData
-from robust_arch.errors import InputError, invalid, require_choice, require_flag, require_integer, require_name
+from robust_arch.errors import (
+    InputError,
+    invalid,
+    require_choice,
+    require_flag,
+    require_integer,
+    require_keys,
+    require_name,
+)  # fmt: skip
 from robust_arch.evaluation import EvaluationSettings
 from robust_arch.objectives import Objective
 from robust_arch.training.recipe import Recipe, require_equal_shares
@@ -49,6 +56,8 @@ class Settings:
 
     Attributes:
         extra: Images that are mixed into the training batches, if any.
+        logger: Names and settings of metrics.csv and wandb.
+        loggers: Lightning loggers by name, each a group with a `_target_` that is built when the run starts.
         launcher: The launcher of the sweep that started it, for the record.
         planned: Whether a sweeper of this package started it, which rebuilds results.csv at its end.
         resolved: The configuration as plain data, for the record.
@@ -73,6 +82,7 @@ class Settings:
     launcher: str | None
     planned: bool
     logger: Mapping[str, Any]
+    loggers: Mapping[str, Any]
     resolved: Mapping[str, Any]
     command: str
 
@@ -88,7 +98,7 @@ class Settings:
         return self.recipe.label if extra is None else f"{self.recipe.label}+{extra.label}@{extra.fraction:g}"
 
     def run_id(self, training_fingerprint: str) -> str:
-        """Hash of what determines the training; threads, accelerator, paths, launcher and logger do not."""
+        """Hash of what determines the training; threads, accelerator, paths, launcher and loggers do not."""
         names = ("threat", "objective", "recipe", "selection")
         parts = {"arch": self.spec, **{name: getattr(self, name) for name in names}}
         identity = {key: describe(part, defaults=False) for key, part in parts.items()}
@@ -98,6 +108,8 @@ class Settings:
         data: dict[str, Any] = {"name": self.dataset.name, "fingerprint": training_fingerprint}
         if self.extra is not None:  # its fingerprint is a part of the training fingerprint
             data["extra"] = {"name": self.extra.name, "fraction": self.extra.fraction}
+        if callbacks := self.resolved["trainer"].get("callbacks"):  # any of them may change the training
+            identity["callbacks"] = list(callbacks.values() if isinstance(callbacks, Mapping) else callbacks)
         return short_hash({**identity, "data": data, "epochs": self.trainer.max_epochs, "seed": self.seed})
 
 
@@ -117,10 +129,14 @@ def read_settings(cfg: DictConfig) -> Settings:
     threat, spec = read_threat(cfg.threat), read_spec(cfg.arch)
     resolved = plain(cfg, "configuration")
     resolved.pop("search", None)
+    logger, loggers = _read_loggers(cfg.logger)
+    resolved["logger"] = {**logger, **loggers}
     objective = built(cfg.objective, "objective", Objective)
     require_name("objective.name", objective.name)
     trainer = built(cfg.trainer, "trainer", TrainerSettings)
-    recipe = built(cfg.recipe, "recipe", Recipe)
+    recipe, evaluation = built(cfg.recipe, "recipe", Recipe), read_evaluation(cfg.evaluate)
+    if logger.get("images") and not evaluation.save_images:
+        raise invalid("logger.images", logger["images"], "null, or evaluate.save_images=true beside it")
     require_equal_shares(recipe, trainer.devices)
     recipe.require_fits(objective.for_network(spec), trainer.max_epochs)
     try:  # the optimizer's own checks, of rates and the like, come before any work
@@ -136,7 +152,7 @@ def read_settings(cfg: DictConfig) -> Settings:
         recipe=recipe,
         selection=Selection(images=cfg.selection.images, attack=instantiate(cfg.selection.attack, "selection.attack")),
         trainer=trainer,
-        evaluation=read_evaluation(cfg.evaluate),
+        evaluation=evaluation,
         seed=read_integer(cfg, "seed"),
         study=read_study_name(cfg),
         results_dir=read_results_dir(cfg),
@@ -145,7 +161,8 @@ def read_settings(cfg: DictConfig) -> Settings:
         stop_on_failure=read_flag(cfg, "study.stop_on_failure"),
         launcher=choices.get("hydra/launcher"),
         planned=choices.get("hydra/sweeper") in ("budget", "halving"),
-        logger=_read_logger(cfg.logger),
+        logger=logger,
+        loggers=loggers,
         resolved=resolved,
         command=job_command("robust_arch.train"),
     )
@@ -197,14 +214,12 @@ def read_spec(node: DictConfig) -> AnyArch:
 
 
 def read_custom(content: Mapping[str, Any]) -> CustomArch:
-    """The network of the user's own in the group `arch`; its module is imported, also from the current folder.
+    """The network of the user's own in the group `arch`; its module is imported.
 
     Null values of fields of `ArchSpec` are left out: they are in `conf`.
     """
     names = {each.name for each in fields(ArchSpec)}
     values = {key: value for key, value in content.items() if value is not None or key not in names}
-    if not {"", str(Path.cwd())} & set(sys.path):  # `python -m` adds the current folder, an installed command does not
-        sys.path.append(str(Path.cwd()))
     require_accepted(values, "arch")
     require_types(values, "arch")
     return CustomArch.from_dict(values)
@@ -251,12 +266,29 @@ def read_flag(cfg: DictConfig, key: str) -> bool:
     return bool(value)
 
 
-def _read_logger(node: DictConfig) -> dict[str, Any]:
-    """The group `logger`."""
-    logger = plain(node, "logger")
+def _read_loggers(node: DictConfig) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The group `logger`: the settings of metrics.csv and wandb, and Lightning loggers by name, not built yet.
+
+    Hydra merges the files of `logger=[csv,tensorboard]`, each of which has keys of its own.
+    """
+    content = plain(node, "logger")
+    loggers = {key: value for key, value in content.items() if isinstance(value, Mapping)}
+    for key, group in loggers.items():
+        if TARGET not in group:
+            raise invalid(f"logger.{key}", group, "a group of keys with a _target_")
+    require_accepted(loggers, "logger")
+    require_types(loggers, "logger")
+    logger = {key: value for key, value in content.items() if key not in loggers}
+    if loggers and not logger:
+        logger = {"name": "csv"}
+    if logger.get("name") == "csv" and logger.keys() >= {"mode", "project"}:  # logger=[wandb,csv]
+        logger["name"] = "wandb"
     require_choice("logger.name", logger.get("name"), ("wandb", "csv"))
-    known_keys(logger, "logger", ("name", "mode", "project") if logger["name"] == "wandb" else ("name",))
+    required = ("name", "mode", "project") if logger["name"] == "wandb" else ("name",)
+    optional = ("images",) if logger["name"] == "wandb" else ()
+    require_keys(logger, "logger", (*required, *optional), required)
     if logger["name"] == "wandb":
         require_name("logger.project", logger["project"])
         require_choice("logger.mode", logger["mode"], ("offline", "online"))
-    return logger
+        require_integer("logger.images", logger.get("images"), 1, optional=True)
+    return logger, loggers

@@ -5,6 +5,7 @@ import heapq
 import os
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -37,13 +38,17 @@ class ImageSet:
     reading: Reading | None = None
 
     def __post_init__(self) -> None:
-        images, labels = self.images, self.labels
-        if images.ndim != 4 or images.dtype != torch.uint8:
-            raise invalid("images", (tuple(images.shape), str(images.dtype)), "uint8 of shape (N, C, H, W)")
-        if labels.shape != images.shape[:1] or labels.dtype != torch.int64:
+        self._check_images()
+        labels = self.labels
+        if labels.shape != self.images.shape[:1] or labels.dtype != torch.int64:
             raise invalid("labels", (tuple(labels.shape), str(labels.dtype)), "one int64 per image")
         if len(self) and not 0 <= int(labels.min()) <= int(labels.max()) < self.num_classes:
             raise invalid("labels", (int(labels.min()), int(labels.max())), f"in 0..{self.num_classes - 1}")
+
+    def _check_images(self) -> None:
+        images = self.images
+        if images.ndim != 4 or images.dtype != torch.uint8:
+            raise invalid("images", (tuple(images.shape), str(images.dtype)), "uint8 of shape (N, C, H, W)")
         if isinstance(images, Tensor) and len(self) and int(images.max()) > self.max_value:
             raise invalid("images", int(images.max()), f"at most max_value = {self.max_value}")
 
@@ -100,6 +105,57 @@ class ImageSet:
             means.append(float(mean))
             stds.append(float(torch.sqrt((counts * (levels - mean) ** 2).sum() / counts.sum())))
         return means, stds
+
+
+@dataclass(frozen=True, eq=False)
+class FloatImageSet(ImageSet):
+    """Labelled images between the 256 levels of uint8, such as resized ones; to evaluate on, not to train on.
+
+    Attributes:
+        images: (N, C, H, W) float32 in [0, 1].
+    """
+
+    max_value: int = 1
+
+    def _check_images(self) -> None:
+        images = self.images
+        if images.ndim != 4 or images.dtype != torch.float32:
+            raise invalid("images", (tuple(images.shape), str(images.dtype)), "float32 of shape (N, C, H, W)")
+        if isinstance(images, Tensor) and len(self):
+            low, high = (float(bound) for bound in images.aminmax())
+            if not (low >= 0 and high <= 1):  # false for NaN too
+                raise invalid("images", (low, high), "numbers in [0, 1]; normalisation belongs inside the network")
+
+
+def image_set(images: Any, labels: Any) -> ImageSet:
+    """Labelled images from arrays or tensors.
+
+    images: (N, C, H, W), uint8, or floating point in [0, 1], which become uint8 where that changes no value. labels:
+    (N,) integers of at least 0; there are as many classes as the largest one needs.
+
+    Raises:
+        InputError: for other shapes, types or values, or no image.
+    """
+    pixels, classes = (_as_tensor(key, value) for key, value in (("images", images), ("labels", labels)))
+    if classes.dtype == torch.bool or classes.is_floating_point() or classes.is_complex():
+        raise invalid("labels", str(classes.dtype), "integers")
+    if not pixels.numel() or not classes.numel():
+        raise invalid("images", tuple(pixels.shape), "at least one image with its label")
+    classes = classes.to(torch.int64)
+    num_classes = int(classes.max()) + 1
+    if not pixels.is_floating_point():
+        return ImageSet(pixels, classes, num_classes)
+    unit = pixels.to(torch.float32)
+    found = FloatImageSet(unit, classes, num_classes)
+    levels = (unit * 255).round().to(torch.uint8)
+    return ImageSet(levels, classes, num_classes) if torch.equal(levels.float() / 255, unit) else found
+
+
+def _as_tensor(key: str, value: Any) -> Tensor:
+    try:
+        return torch.as_tensor(value).detach().cpu()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise invalid(key, type(value).__name__, f"an array or a tensor ({error})") from None
 
 
 def stratified(labels: Tensor, count: int, seed: int) -> Tensor:

@@ -77,7 +77,7 @@ class AttackableNetwork(nn.Module):
         """The frozen form, if its logits are those of the network."""
         frozen = FrozenNetwork(self.net, dtype)
         autocast = torch.autocast(x.device.type, enabled=False)
-        with torch.no_grad(), undisturbed(self.net), autocast, _without_tf32():
+        with torch.no_grad(), undisturbed(self.net), autocast, without_tf32():
             expected, images = self.net(x), x.clone()
             logits = frozen(images)
         if not torch.equal(images, x):  # behind no normalisation, the images of an attack would be overwritten
@@ -89,7 +89,7 @@ class AttackableNetwork(nn.Module):
 
 
 @contextmanager
-def _without_tf32() -> Iterator[None]:
+def without_tf32() -> Iterator[None]:
     """No TensorFloat-32 inside, whose ten bits would hide or feign a difference."""
     backends: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn)
     before = [backend.allow_tf32 for backend in backends]

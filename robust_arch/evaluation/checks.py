@@ -17,6 +17,10 @@ TOLERANCE = 1e-3
 hundred times below it, batch statistics, noise and bfloat16 do not."""
 _PROBES = 64
 _MARGIN_OF_CHANCE = 0.1  # of the way from chance to 100%: a network whose interval ends below it has learnt nothing
+_CAUSES = (
+    "; usual causes: too little training, a missing normalisation, classes or channels in another order, weights that "
+    "are not the trained ones, or a network that was saved or called in training mode"
+)
 _ZERO_GRADIENTS = 0.05  # share of examples above which cross-entropy attacks are noticeably weaker
 
 
@@ -111,6 +115,7 @@ def above_chance(correct: Tensor, classes: int) -> Check:
     learnt_nothing = high < chance + _MARGIN_OF_CHANCE * (1 - chance)
     state = "ok" if low > chance else "failed" if learnt_nothing else "warning"
     detail = f"{100 * count / n:.1f}% [{100 * low:.1f}, {100 * high:.1f}] of {n}, chance {100 * chance:.1f}%"
+    detail += "" if state == "ok" else _CAUSES
     return Check("clean accuracy above chance", state, detail)
 
 

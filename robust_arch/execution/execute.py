@@ -2,8 +2,9 @@
 
 import contextlib
 import logging
+import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ from robust_arch.errors import DivergedError
 from robust_arch.evaluation import EvaluationRecord, extend
 from robust_arch.execution.choices import resolved_config, tell_choices, with_choices
 from robust_arch.execution.gpus import claimed, visible_gpus
+from robust_arch.execution.loggers import build_loggers
 from robust_arch.execution.result import training_result
 from robust_arch.execution.resume import resumable_rows
 from robust_arch.execution.run import Run
@@ -28,10 +30,14 @@ from robust_arch.runs import RunFolder, metrics
 from robust_arch.runs.failure_causes import how_it_ended
 from robust_arch.runs.folder import last_line
 from robust_arch.runs.provenance import provenance
+from robust_arch.tracking.attacked_images import attacked_images
 from robust_arch.tracking.columns import run_columns, run_name, run_summary, run_tags
-from robust_arch.tracking.tracker import Tracker, WandbTracker
+from robust_arch.tracking.lightning_loggers import LoggerTracker
+from robust_arch.tracking.tracker import Tracker, Trackers, WandbTracker
 
 if TYPE_CHECKING:
+    from pytorch_lightning.loggers import Logger
+
     from robust_arch.training.module import AdversarialTraining
 
 log = logging.getLogger(__name__)
@@ -41,9 +47,10 @@ def execute(run: Run) -> str:
     """Complete the run and return its state; a failure is recorded and not raised.
 
     Raises:
+        InputError: for a logger that cannot be built, before anything is recorded.
         OSError: if nothing can be recorded, for example on a full disk.
     """
-    folder = run.folder
+    folder, loggers = run.folder, build_loggers(run)
     stops = run.settings.planned and run.settings.stop_on_failure  # a stop that only the next sweep undoes
     if stops and run.study.is_stopped:
         log.warning("run %s is not started: the study was stopped after a failure", run.run_id)
@@ -65,7 +72,7 @@ def execute(run: Run) -> str:
         else:
             folder.require_weights()
         with _on_free_gpus(run) as placed:
-            state = _execute_locked(placed, folder)
+            state = _execute_locked(placed, folder, loggers)
     if stops and state in ("failed", "diverged"):
         run.study.stop()
     if run.settings.planned:
@@ -111,7 +118,7 @@ class _End:
     error: str | None = None
 
 
-def _execute_locked(run: Run, folder: RunFolder) -> str:
+def _execute_locked(run: Run, folder: RunFolder, loggers: Mapping[str, "Logger"]) -> str:
     """Attempt the run and record how it ended."""
     folder.sweep_up()
     asked, run = run, with_choices(run, folder)
@@ -124,14 +131,16 @@ def _execute_locked(run: Run, folder: RunFolder) -> str:
         folder.write_state("running", run.facts, attempt=True, notes=notes)
         write_text(folder.config, yaml.safe_dump(resolved_config(run), sort_keys=False))
     folder.reserve_room()
-    tracker = _tracker(run, folder)
+    tracker = _tracker(run, folder, loggers)
     raised: BaseException | None = None
     with _log_file(folder), prefixed(run.facts.short_name):
         if not folder.trained:
             tell_choices(asked, folder)
         try:
-            _train(run, folder, tracker)
+            _train(run, folder, tracker, list(loggers.values()))
             _evaluate(run, folder)
+            if count := run.settings.logger.get("images"):
+                tracker.log_images(attacked_images(folder.read(), run.splits.test, count))
         except Exception as failure:
             raised = failure
         except BaseException as interruption:
@@ -176,21 +185,33 @@ def _unless_disk_full(run: Run) -> Iterator[None]:
         log.error("run %s: its end cannot be recorded: %s", run.run_id, error)
 
 
-def _tracker(run: Run, folder: RunFolder) -> Tracker:
-    logger = run.settings.logger
-    if logger["name"] == "csv":
-        return Tracker()
-    facts = run.facts
-    return WandbTracker(
-        folder.path,
-        run_id=run.run_id,
-        name=run_name(facts),
-        group=facts.study,
-        tags=run_tags(facts),
-        config={**resolved_config(run), **run_columns(facts, run.settings.spec, run.cost, run.settings.threat.eps)},
-        project=logger["project"],
-        mode=logger["mode"],
-    )
+def _tracker(run: Run, folder: RunFolder, loggers: Mapping[str, "Logger"]) -> Tracker:
+    logger, facts = run.settings.logger, run.facts
+    config = {} if logger["name"] == "csv" and not loggers else _tracked_config(run, folder)
+    trackers: list[Tracker] = [LoggerTracker(name, logger, config) for name, logger in loggers.items()]
+    if logger["name"] == "wandb":
+        wandb = WandbTracker(
+            folder.path,
+            run_id=run.run_id,
+            name=run_name(facts),
+            group=facts.study,
+            tags=run_tags(facts),
+            config=config,
+            project=logger["project"],
+            mode=logger["mode"],
+        )
+        trackers.append(wandb)
+    return Trackers(trackers)
+
+
+def _tracked_config(run: Run, folder: RunFolder) -> dict[str, Any]:
+    """The run's configuration, command and commit; of a trained run those of its training, as they are recorded."""
+    columns = run_columns(run.facts, run.settings.spec, run.cost, run.settings.threat.eps)
+    if folder.trained and (result := folder.result):
+        config, command, commit = folder.recorded_config, result.command, result.commit
+    else:
+        config, command, commit = resolved_config(run), run.settings.command, provenance()["commit"]
+    return {**config, **columns, "command": command, "commit": commit}
 
 
 class _RunLog(logging.FileHandler):
@@ -219,7 +240,7 @@ def _log_file(folder: RunFolder) -> Iterator[None]:
         handler.close()
 
 
-def _train(run: Run, folder: RunFolder, tracker: Tracker) -> None:
+def _train(run: Run, folder: RunFolder, tracker: Tracker, loggers: Sequence["Logger"]) -> None:
     """Train from where the last attempt was interrupted, and record the result, unless that is done."""
     settings = run.settings
     settings.trainer.prepare_process()
@@ -247,7 +268,7 @@ def _train(run: Run, folder: RunFolder, tracker: Tracker) -> None:
         settings.dataset.name, settings.threat, settings.seed, settings.trainer.max_epochs,
     )  # fmt: skip
     record = _Recorder(folder, tracker)
-    fit(module, data, settings.trainer, folder=folder.checkpoints, record=record)
+    fit(module, data, settings.trainer, folder=folder.checkpoints, record=record, loggers=loggers)
     recorded = metrics.read_rows(folder.metrics)
     for row in recorded[len(rows) + record.tracked :]:  # rows of processes without a tracker
         tracker.log(row)
@@ -255,12 +276,13 @@ def _train(run: Run, folder: RunFolder, tracker: Tracker) -> None:
 
 
 class _Recorder:
-    """Appends a row to metrics.csv and passes it to the tracker; counts the rows that this process tracked."""
+    """Appends a row with its time to metrics.csv and passes it to the tracker; counts the rows that it tracked."""
 
     def __init__(self, folder: RunFolder, tracker: Tracker) -> None:
         self.folder, self.tracker, self.tracked = folder, tracker, 0
 
     def __call__(self, row: dict[str, float]) -> None:
+        row = {**row, "time": round(time.time(), 3)}
         metrics.append_row(self.folder.metrics, row)
         self.tracker.log(row)
         self.tracked += 1

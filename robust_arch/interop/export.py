@@ -36,7 +36,7 @@ def export_checkpoint(
             that differ in a single bit; nothing is written then.
     """
     if form not in FORMATS:
-        raise invalid("format", form, f"one of {', '.join(FORMATS)}")
+        raise invalid("format", form, f"one of {', '.join(FORMATS)}, robustbench")
     if layout is not None and form != "published":
         raise invalid("layout", layout, f"nothing, as the format {form} has our key names")
     require_free(out, source, force=force)

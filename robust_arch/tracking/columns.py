@@ -5,6 +5,7 @@ from typing import Any
 
 from robust_arch.architectures import AnyArch, Cost, CustomArch
 from robust_arch.runs import RecordedRun, RunFacts, RunFolder
+from robust_arch.runs.records import Evaluation, Share
 from robust_arch.runs.study import run_rows
 
 ARCH = "arch_name"
@@ -78,7 +79,7 @@ def summary_column(checkpoint: str, weights: str, n_test: int, whole: int, numbe
 
 
 def run_summary(folder: RunFolder, state: str) -> dict[str, Any]:
-    """How the run ended, and the final numbers of its checkpoints."""
+    """How the run ended, and the final numbers of its checkpoints, each with the ends of its 95% interval."""
     summary: dict[str, Any] = {"state": state}
     run = folder.read()
     if run.result is None:
@@ -88,6 +89,8 @@ def run_summary(folder: RunFolder, state: str) -> dict[str, Any]:
     if data := run.result.data:
         for row in logged_rows(run):
             summary |= _numbers(row, data.test)
+        for record in _logged_records(run):
+            summary |= _intervals(record, data.test)
     return summary
 
 
@@ -99,9 +102,29 @@ def logged_rows(run: RecordedRun) -> list[dict[str, Any]]:
     return [row for row in run_rows(run) if "checkpoint" in row and (row["threat"], row["data"]) == trained]
 
 
+def _logged_records(run: RecordedRun) -> list[Evaluation]:
+    """The evaluations whose numbers `logged_rows` has."""
+    if run.facts is None or run.state in ("failed", "diverged"):
+        return []
+    trained = (run.facts.train_threat, run.facts.data)
+    return [each for each in run.evaluations if not each.invalid and (each.threat, each.data) == trained]
+
+
 def _numbers(row: Mapping[str, Any], whole: int) -> dict[str, Any]:
     return {
         summary_column(row["checkpoint"], row["weights"], row["n_test"], whole, key): value
         for key, value in row.items()
         if key.endswith("_acc") or key in _NOT_ACCURACIES
+    }
+
+
+def _intervals(record: Evaluation, whole: int) -> dict[str, float]:
+    """`best/pgd20_acc_low` and `best/pgd20_acc_high`: the ends of the 95% interval, in percent."""
+    shares: dict[str, Share | None] = {"clean_acc": record.clean, "worst_case_acc": record.worst_case}
+    shares |= {f"{name}_acc": attack for name, attack in record.attacks.items()} | {"stability": record.stability}
+    return {
+        summary_column(record.checkpoint, record.weights, record.n_test, whole, f"{number}_{end}"): bound
+        for number, share in shares.items()
+        if share is not None
+        for end, bound in zip(("low", "high"), share.interval, strict=True)
     }

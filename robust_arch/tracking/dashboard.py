@@ -47,7 +47,7 @@ def build_dashboard(path: Path, *, project: str | None = None, entity: str | Non
     if group is None or not sizes:
         raise invalid("study", str(path), "a study with at least one trained and attacked run")
     shown = panels.Shown(**_shown(group, sizes[0]))
-    return panels.workspace(shown, entity or "", project or _logged_project(path, runs))
+    return panels.workspace(shown, entity or "", project or logged_project(path, runs))
 
 
 def _shown(group: Group, whole: int) -> dict[str, Any]:
@@ -79,7 +79,8 @@ def _require_readable(names: Mapping[str, Any]) -> None:
             )
 
 
-def _logged_project(path: Path, runs: Sequence[RunFolder]) -> str:
+def logged_project(path: Path, runs: Sequence[RunFolder]) -> str:
+    """The wandb project that the study's runs were logged to; raises InputError if they were not."""
     loggers = [run.recorded_group("logger") for run in runs]
     projects = [str(logger["project"]) for logger in loggers if logger.get("project")]
     if not projects:

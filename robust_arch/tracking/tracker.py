@@ -1,9 +1,13 @@
 """wandb for one run; its failures never stop the run."""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+
+from robust_arch.tracking.attacked_images import COLUMNS
 
 log = logging.getLogger(__name__)
 
@@ -21,16 +25,52 @@ class Tracker:
         """Open, with the rows of the epochs that an interrupted attempt completed."""
 
     def log(self, row: Mapping[str, float]) -> None:
-        """Track one epoch."""
+        """Track one epoch: a row of metrics.csv."""
+
+    def log_images(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Track attacked images: rows of `attacked_images`."""
 
     def finish(self, summary: Mapping[str, Any], *, failed: bool) -> None:
         """Track the final numbers and close."""
 
 
+class Trackers(Tracker):
+    """Several trackers as one."""
+
+    def __init__(self, trackers: Sequence[Tracker]) -> None:
+        self.trackers = trackers
+
+    @property
+    def problem(self) -> str | None:  # type: ignore[override]
+        """The problems of all, or None."""
+        return "; ".join(each.problem for each in self.trackers if each.problem) or None
+
+    def start(self, rows: Sequence[Mapping[str, float]]) -> None:
+        """Open each."""
+        for each in self.trackers:
+            each.start(rows)
+
+    def log(self, row: Mapping[str, float]) -> None:
+        """Track one epoch with each."""
+        for each in self.trackers:
+            each.log(row)
+
+    def log_images(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Track attacked images with the one that takes them, which reads `rows` where a failure stops no run."""
+        for each in self.trackers:
+            each.log_images(rows)
+
+    def finish(self, summary: Mapping[str, Any], *, failed: bool) -> None:
+        """Track the final numbers with each and close it."""
+        for each in self.trackers:
+            each.finish(summary, failed=failed)
+
+
 class WandbTracker(Tracker):
     """One wandb run per run, offline by default; after a resume, the newest offline run has all rows.
 
-    The trainer's step is a metric of its own, because wandb drops rows whose step it has already seen.
+    Rows have the times at which their epochs ended, also those of an earlier attempt. The x-axis is the epoch; the
+    trainer's step is a metric of its own, because wandb drops rows whose step it has already seen.
     """
 
     def __init__(
@@ -83,8 +123,8 @@ class WandbTracker(Tracker):
             reinit="finish_previous",
             settings=wandb.Settings(silent=True, console="off", init_timeout=30),
         )
-        self._run.define_metric("trainer/global_step")
-        self._run.define_metric("*", step_metric="trainer/global_step")
+        self._run.define_metric("epoch")
+        self._run.define_metric("*", step_metric="epoch")
 
     def _set_aside_interrupted(self) -> None:
         """Rename earlier offline runs of this run, so that `wandb sync` uploads only the complete one."""
@@ -92,11 +132,25 @@ class WandbTracker(Tracker):
             earlier.rename(earlier.with_name(earlier.name.replace("offline-run", "superseded-run", 1)))
 
     def log(self, row: Mapping[str, float]) -> None:
-        """Track one epoch against the trainer's step."""
+        """Track one epoch at the time at which it ended; a row of an earlier version has none, and gets the present."""
         if self._run is not None:
-            values = {**row, "trainer/global_step": row["step"]}
-            del values["step"]
+            named = {"step": "trainer/global_step", "time": "_timestamp"}
+            values = {named.get(key, key): value for key, value in row.items()}
             self._guarded("log", lambda: self._run.log(values))
+
+    def log_images(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Log the table `attacked_images`."""
+        if self._run is not None:
+            self._guarded("images", lambda: self._log_table(rows))
+
+    def _log_table(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        import wandb
+
+        table = wandb.Table(columns=list(COLUMNS))
+        for row in rows:
+            cells = (row[column] for column in COLUMNS)
+            table.add_data(*(wandb.Image(cell) if isinstance(cell, np.ndarray) else cell for cell in cells))
+        self._run.log({"attacked_images": table})
 
     def finish(self, summary: Mapping[str, Any], *, failed: bool) -> None:
         """Write the final numbers to the summary and close, with exit code 1 if the run failed."""

@@ -102,6 +102,18 @@ class EpochBar(RichProgressBar):
             self.progress.update(self.train_progress_bar_id, description=name)
 
 
+class LoggersStayOpen(Callback):
+    """Takes the loggers from the trainer before it closes them: the run still has its final numbers to log."""
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:  # noqa: ARG002
+        """After a failure."""
+        trainer.loggers = []
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:  # noqa: ARG002
+        """At the end."""
+        trainer.loggers = []
+
+
 class EpochRecorder(Callback):
     """Hands one row per epoch to `record`, on rank 0, and logs a line with the speed and the time left."""
 

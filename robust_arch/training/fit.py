@@ -2,16 +2,20 @@
 
 import logging
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from copy import deepcopy
 from pathlib import Path
+from typing import cast
 
 import pytorch_lightning as pl
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
+from pytorch_lightning.callbacks import Callback, Checkpoint
+from pytorch_lightning.loggers import Logger
 from torch.multiprocessing.spawn import ProcessRaisedException
 
 from robust_arch.common.process import console_is_terminal, is_drawn_on
 from robust_arch.errors import DivergedError
-from robust_arch.training.callbacks import BestAndLast, EpochBar, EpochRecorder, FiniteGuard
+from robust_arch.training.callbacks import BestAndLast, EpochBar, EpochRecorder, FiniteGuard, LoggersStayOpen
 from robust_arch.training.datamodule import StudyData
 from robust_arch.training.interruption import SaveOnSignal
 from robust_arch.training.module import AdversarialTraining
@@ -26,10 +30,13 @@ def fit(
     *,
     folder: Path,
     record: Callable[[dict[str, float]], None],
+    loggers: Sequence[Logger] = (),
 ) -> None:
     """Train, and leave best.ckpt and last.ckpt in `folder`.
 
     Resumes in the middle of an epoch from `folder`/interrupted.ckpt, or else after the last complete one, last.ckpt.
+
+    loggers: for the user's own callbacks, on one device; the metrics of the training go to `record` alone.
 
     Raises:
         DivergedError: if the loss or a weight is no longer finite.
@@ -40,7 +47,10 @@ def fit(
     folder.mkdir(parents=True, exist_ok=True)
     images_per_epoch = module.steps_per_epoch * module.recipe.batch_size
     show_bar = not is_drawn_on() and (console_is_terminal() if settings.progress_bar is None else settings.progress_bar)
+    # copies, as an earlier attempt in this process would leave its state in them
+    own = deepcopy(cast(tuple[Callback, ...], settings.callbacks))
     trainer = pl.Trainer(
+        default_root_dir=folder.parent,
         max_epochs=settings.max_epochs,
         accelerator="gpu" if settings.device.type == "cuda" else "cpu",
         devices=list(settings.gpus) if settings.gpus and settings.device.type == "cuda" else settings.devices,
@@ -51,15 +61,18 @@ def fit(
         limit_train_batches=settings.limit_train_batches,
         callbacks=[
             FiniteGuard(),
+            *own,  # before the checkpoint is saved, so that it has their state
             EpochRecorder(record, images_per_epoch=images_per_epoch, held_out=len(data.val)),
             BestAndLast(folder, module.recipe.early_stopping),
             SaveOnSignal(folder / "interrupted.ckpt"),
+            LoggersStayOpen(),
             *([EpochBar()] if show_bar else []),
         ],
         # a run is one job, whatever a cluster's environment variables say about the allocation it was started in
         plugins=[LightningEnvironment()],
-        logger=False,
-        enable_checkpointing=False,
+        # without callbacks they stay outside: Lightning's calls of a logger are not guarded
+        logger=list(loggers) if own and settings.devices == 1 else False,
+        enable_checkpointing=any(isinstance(each, Checkpoint) for each in own),
         enable_model_summary=False,
         enable_progress_bar=show_bar,
         num_sanity_val_steps=0,
@@ -87,5 +100,6 @@ def _quiet_lightning() -> None:
         "Checkpoint directory .* exists and is not empty",
         "LeafSpec",
         "your dataloader is not resumable",  # its sampler is
+        "smaller than the logging interval",  # of steps; only epochs are logged
     ):
         warnings.filterwarnings("ignore", message=f".*{text}")

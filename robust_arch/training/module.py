@@ -197,7 +197,9 @@ class AdversarialTraining(pl.LightningModule):
         sums = {name: self.trainer.strategy.reduce(value, reduce_op="sum") for name, value in self._sums.items()}
         self._sums = {}
         examples = sums.pop("examples")
-        self.log_dict({name: value / examples for name, value in sums.items()}, on_step=False, on_epoch=True)
+        self.log_dict(
+            {name: value / examples for name, value in sums.items()}, on_step=False, on_epoch=True, logger=False
+        )
 
     def on_validation_epoch_start(self) -> None:
         """Reset this rank's counts: examples, correct, robust, correct under one step; complete the average."""
@@ -240,8 +242,10 @@ class AdversarialTraining(pl.LightningModule):
         counts = self.trainer.strategy.reduce(self.val_counts.clone(), reduce_op="sum")
         for prefix, (size, correct, robust, fgsm) in zip(self._validated, counts.tolist(), strict=True):
             accuracies = {"clean": correct, "robust": robust, "fgsm": fgsm}
-            self.log_dict({f"{prefix}_{name}_acc": 100 * count / size for name, count in accuracies.items()})
-            self.log(f"{prefix}_robust_count", float(robust))
+            self.log_dict(
+                {f"{prefix}_{name}_acc": 100 * count / size for name, count in accuracies.items()}, logger=False
+            )
+            self.log(f"{prefix}_robust_count", float(robust), logger=False)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the card and, in the middle of an epoch, its sums so far."""

@@ -1,6 +1,6 @@
 """How and where a run trains: the group `trainer`."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,7 +14,7 @@ from robust_arch.errors import invalid, require_choice, require_integer
 
 @dataclass(frozen=True, kw_only=True)
 class TrainerSettings:
-    """How and where to train; all but epochs, precision, devices and the batch limit change at most the rounding.
+    """How and where to train; all but epochs, precision, devices, batches and callbacks change at most the rounding.
 
     Attributes:
         max_epochs: number of epochs.
@@ -30,6 +30,7 @@ class TrainerSettings:
         threads: CPU threads, None for torch's default.
         limit_train_batches: batches per epoch, None for all.
         progress_bar: None shows it in a terminal only; a study has its live display there instead.
+        callbacks: Lightning callbacks of the user's choice; a tuple once checked.
     """
 
     max_epochs: int
@@ -45,6 +46,7 @@ class TrainerSettings:
     threads: int | None = None
     limit_train_batches: int | None = None
     progress_bar: bool | None = None
+    callbacks: Mapping[str, object] | Sequence[object] | None = None
 
     def __post_init__(self) -> None:
         for key in ("max_epochs", "devices", "threads", "limit_train_batches"):
@@ -55,6 +57,7 @@ class TrainerSettings:
         self._check_gpus()
         self._check_precision()
         self._check_compile()
+        self._check_callbacks()
 
     def _check_gpus(self) -> None:
         for index in self.gpus or ():
@@ -81,6 +84,16 @@ class TrainerSettings:
             raise invalid("trainer.compile", True, allowed)
         if self.compile is True and (missing := missing_compiler(self.device)):
             raise invalid("trainer.compile", True, f"false here: {missing}")
+
+    def _check_callbacks(self) -> None:
+        named = self.callbacks.values() if isinstance(self.callbacks, Mapping) else self.callbacks
+        object.__setattr__(self, "callbacks", tuple(named or ()))
+        if self.callbacks:
+            from pytorch_lightning.callbacks import Callback  # imported here because it takes seconds
+
+            for each in self.callbacks:
+                if not isinstance(each, Callback):
+                    raise invalid("trainer.callbacks", type(each).__name__, "a callback of pytorch_lightning")
 
     def prepare_process(self) -> None:
         """Set this process's CPU threads, which decide the order of floating-point sums, and its use of memory."""

@@ -96,6 +96,24 @@ def browser():
 
 
 @pytest.mark.slow
+def test_the_search_finds_pages_by_their_words_from_the_disk(site, browser):
+    page = browser.new_page()
+    page.goto(f"{(site / 'search.html').as_uri()}?q=superseded-run")  # a word of one page
+    assert page.locator("#mkdocs-search-results a").first.get_attribute("href").startswith("wandb.html")
+    page.locator("#mkdocs-search-query").fill("hyperparam")  # the beginning of a word
+    assert page.locator("#mkdocs-search-results a").count() > 0
+    page.locator("#mkdocs-search-query").fill("zzzz")
+    assert page.locator("#mkdocs-search-results").inner_text() == "No results found"
+    page.goto((site / "tutorial.html").as_uri())
+    field = page.locator("#rtd-search-form input")
+    field.fill("halving")
+    field.press("Enter")
+    page.wait_for_url("**/search.html?q=halving")
+    assert page.locator("#mkdocs-search-results a").count() > 3
+    page.close()
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [1280, 375], ids=["desk", "phone"])
 def test_from_the_disk_every_page_is_silent_and_fits(site, browser, width):
     context = browser.new_context(viewport={"width": width, "height": 900})

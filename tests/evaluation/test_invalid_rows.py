@@ -212,7 +212,9 @@ def write_checkpoint(folder, weight, bias):
 # all logits are 0: class 0 is said of every digit, 36 of the 360, which is a tenth
 ZEROED = (
     "error: invalid: gradients: 64 of 64 examples have a gradient that is zero everywhere or not finite; "
-    "clean accuracy above chance: 10.0% [7.3, 13.5] of 360, chance 10.0% (rerun=true tries again)"
+    "clean accuracy above chance: 10.0% [7.3, 13.5] of 360, chance 10.0%; usual causes: too little "
+    "training, a missing normalisation, classes or channels in another order, weights that are not the trained ones, "
+    "or a network that was saved or called in training mode (rerun=true tries again)"
 )
 # all logits overflow float32, if the features are not all 0
 INFINITE = "error: invalid: finite logits: the logits of 360 of 360 images are NaN or infinite (rerun=true tries again)"

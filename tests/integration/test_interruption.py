@@ -66,7 +66,7 @@ def handler():
 def rows(run):
     """The texts of metrics.csv but for the times."""
     with run.folder.metrics.open(newline="") as handle:
-        return [{**row, "seconds": None} for row in csv.DictReader(handle)]
+        return [{**row, "seconds": None, "time": None} for row in csv.DictReader(handle)]
 
 
 def saved_step(run):

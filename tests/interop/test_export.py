@@ -113,7 +113,7 @@ def test_an_export_can_be_exported_again(form, saved, exported, tmp_path):
     ("name", "form", "layout", "message"),
     [
         ("two channels, normalised", "published", None, r"format = 'published': .*normalises its input"),
-        ("wide_resnet", "pickle", None, r"format = 'pickle': .*one of published, safetensors, onnx"),
+        ("wide_resnet", "pickle", None, r"format = 'pickle': .*one of published, safetensors, onnx, robustbench"),
         ("wide_resnet", "published", "keras", r"layout = 'keras': .*for family wide_resnet one of huang2021, trades"),
         ("wide_resnet", "published", "pytorch_cifar", r"layout = 'pytorch_cifar': .*for family wide_resnet"),
         ("wide_resnet", "safetensors", "trades", r"layout = 'trades': .*nothing"),

@@ -2,6 +2,7 @@
 
 import json
 import struct
+from pathlib import Path
 
 from wandb.proto import wandb_internal_pb2
 
@@ -35,11 +36,16 @@ def _items(items):
 
 
 class OfflineRun:
-    """Name, group, tags, config, history, final summary and exit code of one offline run."""
+    """One offline run.
+
+    Name, group, tags, config, history, final summary, exit code, the metric on the x-axis, and by type of artifact the
+    files of each with their digests.
+    """
 
     def __init__(self, folder):
         (path,) = folder.glob("*.wandb")
         self.history, self.summary, self.exit_code = [], {}, None
+        self.artifacts, self.digests, self.x_axis = {}, {}, None
         for record in read_records(path):
             kind = record.WhichOneof("record_type")
             if kind == "run":
@@ -51,5 +57,11 @@ class OfflineRun:
                 self.history.append(_items(record.history.item))
             elif kind == "summary":
                 self.summary |= _items(record.summary.update)
+            elif kind == "metric" and record.metric.glob_name == "*":
+                self.x_axis = record.metric.step_metric
+            elif kind == "artifact":
+                files = record.artifact.manifest.contents
+                self.artifacts[record.artifact.type] = {each.path: Path(each.local_path) for each in files}
+                self.digests |= {each.path: each.digest for each in files}
             elif kind == "exit":
                 self.exit_code = record.exit.exit_code

@@ -1,6 +1,6 @@
 """A model card: a network, its training and its evaluations in one short Markdown file."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,22 @@ def _card(run: RecordedRun, facts: RunFacts) -> Iterator[str]:
         f"{facts.params:,} parameters, {operations(facts.macs)} multiply-accumulates per image"
     )
     yield from _training(run, facts)
-    for record in sorted(run.evaluations, key=lambda each: (each.checkpoint, each.weights == "raw", -each.n_test)):
+    yield from _evaluations(run.evaluations)
+
+
+def write_model_card(path: Path, name: str, params: int, evaluations: Iterable[Evaluation]) -> None:
+    """Write the card of a network that is no run; how it was trained is not known. params: of the whole network."""
+    head = [
+        f"# Model card: {name}",
+        "",
+        f"- **Architecture:** {name}; {params:,} parameters",
+        "- **Training:** not known",
+    ]
+    write_text(path, "\n".join([*head, *_evaluations(evaluations)]) + "\n")
+
+
+def _evaluations(records: Iterable[Evaluation]) -> Iterator[str]:
+    for record in sorted(records, key=lambda each: (each.checkpoint, each.weights == "raw", -each.n_test)):
         yield from _evaluation(record)
 
 
