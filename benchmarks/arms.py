@@ -11,7 +11,7 @@ from functools import partial
 from itertools import pairwise
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import reference
 import torch
@@ -27,6 +27,7 @@ from robust_arch.data.batches import GlobalBatches, loader
 from robust_arch.engine import AttackableNetwork
 from robust_arch.evaluation import NamedAttack, select_examples
 from robust_arch.evaluation.scoring import Scene, clean_logits, run_attack
+from robust_arch.objectives import Objective
 from robust_arch.objectives.sat import SAT
 from robust_arch.training.datamodule import StudyData
 from robust_arch.training.fit import fit
@@ -72,6 +73,60 @@ class Timed(AdversarialTraining):
         self.moments.append(time.perf_counter())
 
 
+def training_run(
+    module: type[AdversarialTraining],
+    objective: Objective,
+    depths: tuple[int, ...],
+    widths: tuple[int, ...],
+    batch_size: int,
+    steps: int,
+    begin: Callable[[Any], None] = lambda module: None,
+    **trainer: Any,
+) -> AdversarialTraining:
+    """The module after one epoch of `steps` batches of random images in the real training loop.
+
+    begin: called with the module before the first step. trainer: keys of the group; not compiled unless asked.
+    """
+    settings = TrainerSettings(max_epochs=1, progress_bar=False, **trainer)
+    recipe = Recipe(
+        name="benchmark",
+        epochs=1,
+        batch_size=batch_size,
+        optimizer=partial(torch.optim.SGD, lr=0.01, momentum=0.9, weight_decay=2e-4),
+        schedule=Steps(milestones=[0.75], factor=0.1),
+        augment=CropFlip(),
+        gradient_clip=5.0,
+    )
+    trained = module(
+        network(depths, widths),
+        objective,
+        THREAT,
+        recipe,
+        PGD(steps=1, rel_step_size=1.0),
+        epochs=1,
+        steps_per_epoch=steps,
+        max_value=255,
+        seed=0,
+        attackable=settings.attackable,
+        channels_last=settings.channels_last,
+        compiled=settings.compile == "step",
+        prepare=settings.prepare_process,
+    )
+    settings.prepare_process()
+    data = StudyData(
+        Splits(random_images(steps * batch_size), random_images(2, 1), random_images(2, 2)),
+        batch_size=batch_size,
+        drop_last=True,
+        val_images=2,
+        seed=0,
+        place=settings.data,
+    )
+    begin(trained)
+    with tempfile.TemporaryDirectory() as folder:
+        fit(trained, data, settings, folder=Path(folder), record=lambda _: None)
+    return trained
+
+
 def engine_steps(
     depths: tuple[int, ...],
     widths: tuple[int, ...],
@@ -83,46 +138,11 @@ def engine_steps(
 ) -> list[float]:
     """Seconds of each of `steps` - 1 training steps of the real training loop, after `warm_up` of them.
 
-    The last one ends with the epoch and its validation, and is left out. trainer: keys of the group; not compiled
-    unless said.
+    The last one ends with the epoch and its validation, and is left out.
     """
-    images = random_images((steps + warm_up) * batch_size)
-    settings = TrainerSettings(max_epochs=1, progress_bar=False, **trainer)
-    recipe = Recipe(
-        name="benchmark",
-        epochs=1,
-        batch_size=batch_size,
-        optimizer=partial(torch.optim.SGD, lr=0.01, momentum=0.9, weight_decay=2e-4),
-        schedule=Steps(milestones=[0.75], factor=0.1),
-        augment=CropFlip(),
-        gradient_clip=5.0,
-    )
-    module = Timed(
-        network(depths, widths),
-        SAT(name="sat", attack=attack or PGD(steps=10, rel_step_size=0.25)),
-        THREAT,
-        recipe,
-        PGD(steps=1, rel_step_size=1.0),
-        epochs=1,
-        steps_per_epoch=steps + warm_up,
-        max_value=255,
-        seed=0,
-        attackable=settings.attackable,
-        channels_last=settings.channels_last,
-        prepare=settings.prepare_process,
-    )
-    settings.prepare_process()
-    data = StudyData(
-        Splits(images, random_images(2, 1), random_images(2, 2)),
-        batch_size=batch_size,
-        drop_last=True,
-        val_images=2,
-        seed=0,
-        place=settings.data,
-    )
-    with tempfile.TemporaryDirectory() as folder:
-        fit(module, data, settings, folder=Path(folder), record=lambda _: None)
-    moments = module.moments[warm_up:-1]
+    objective = SAT(name="sat", attack=attack or PGD(steps=10, rel_step_size=0.25))
+    module = training_run(Timed, objective, depths, widths, batch_size, steps + warm_up, **trainer)
+    moments = cast(Timed, module).moments[warm_up:-1]
     return [after - before for before, after in pairwise(moments)]
 
 

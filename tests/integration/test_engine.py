@@ -53,7 +53,8 @@ def test_a_run_that_goes_on_compiles_as_it_did_when_it_began(run, monkeypatch, c
         "robust_arch.execution.choices.decide_compile", lambda device, steps, half: (True, "another machine")
     )
     assert with_choices(begun, begun.folder).settings.trainer.compile is False
-    assert with_choices(run("trainer.compile=true"), begun.folder).settings.trainer.compile is True
+    for asked, kept in (("true", True), ("step", "step")):
+        assert with_choices(run(f"trainer.compile={asked}"), begun.folder).settings.trainer.compile == kept
     assert "trainer.compile=auto: false (planned)" in begun.folder.log.read_text()
 
 
