@@ -18,7 +18,8 @@ import torch
 
 from robust_arch.architectures import ArchSpec, build
 from robust_arch.attacks import PGD, Margin, ThreatModel
-from robust_arch.attacks.base import Attack
+from robust_arch.attacks.losses import KLToClean
+from robust_arch.attacks.start import Gaussian
 from robust_arch.common.identity import describe
 from robust_arch.common.randomness import example_keys
 from robust_arch.data import ImageSet, Splits
@@ -28,7 +29,9 @@ from robust_arch.engine import AttackableNetwork
 from robust_arch.evaluation import NamedAttack, select_examples
 from robust_arch.evaluation.scoring import Scene, clean_logits, run_attack
 from robust_arch.objectives import Objective
+from robust_arch.objectives.mart import MART
 from robust_arch.objectives.sat import SAT
+from robust_arch.objectives.trades import TRADES
 from robust_arch.training.datamodule import StudyData
 from robust_arch.training.fit import fit
 from robust_arch.training.module import AdversarialTraining
@@ -37,6 +40,12 @@ from robust_arch.training.schedule import Steps
 from robust_arch.training.settings import TrainerSettings
 
 THREAT = ThreatModel("linf", "8/255")
+_START = Gaussian(std=0.001)
+OBJECTIVES: dict[str, Objective] = {  # as in conf/objective
+    "sat": SAT(name="sat", attack=PGD(steps=10, rel_step_size=0.25)),
+    "trades": TRADES(name="trades", attack=PGD(steps=10, rel_step_size=0.25, start=_START, loss=KLToClean())),
+    "mart": MART(name="mart", attack=PGD(steps=10, rel_step_size=0.25, start=_START)),
+}
 RIGHT = 0.85  # share of evaluated images that the network classifies correctly, near that of robust CIFAR-10 networks
 
 
@@ -80,7 +89,7 @@ def training_run(
     widths: tuple[int, ...],
     batch_size: int,
     steps: int,
-    begin: Callable[[Any], None] = lambda module: None,
+    begin: Callable[[Any], None] | None = None,
     **trainer: Any,
 ) -> AdversarialTraining:
     """The module after one epoch of `steps` batches of random images in the real training loop.
@@ -121,7 +130,8 @@ def training_run(
         seed=0,
         place=settings.data,
     )
-    begin(trained)
+    if begin is not None:
+        begin(trained)
     with tempfile.TemporaryDirectory() as folder:
         fit(trained, data, settings, folder=Path(folder), record=lambda _: None)
     return trained
@@ -133,21 +143,21 @@ def engine_steps(
     batch_size: int,
     steps: int,
     warm_up: int,
-    attack: Attack | None = None,
+    objective: str = "sat",
     **trainer: Any,
 ) -> list[float]:
     """Seconds of each of `steps` - 1 training steps of the real training loop, after `warm_up` of them.
 
     The last one ends with the epoch and its validation, and is left out.
     """
-    objective = SAT(name="sat", attack=attack or PGD(steps=10, rel_step_size=0.25))
-    module = training_run(Timed, objective, depths, widths, batch_size, steps + warm_up, **trainer)
+    asked = (depths, widths, batch_size, steps + warm_up)
+    module = training_run(Timed, OBJECTIVES[objective], *asked, **trainer)
     moments = cast(Timed, module).moments[warm_up:-1]
     return [after - before for before, after in pairwise(moments)]
 
 
 def reference_steps(
-    depths: tuple[int, ...], widths: tuple[int, ...], batch_size: int, steps: int, warm_up: int
+    depths: tuple[int, ...], widths: tuple[int, ...], batch_size: int, steps: int, warm_up: int, objective: str = "sat"
 ) -> list[float]:
     """The same of the reference loop, with the time to fetch the batch."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -158,7 +168,7 @@ def reference_steps(
     for number in range(steps + warm_up):
         started = time.perf_counter()
         x, y = next(batches)
-        reference.training_step(net, optimizer, x.to(device), y.to(device), 10)
+        reference.training_step(net, optimizer, x.to(device), y.to(device), 10, objective)
         if number >= warm_up:
             times.append(time.perf_counter() - started)
     return times

@@ -44,3 +44,11 @@ def write_part(name: str, found: dict[str, Any]) -> Path:
     path.parent.mkdir(exist_ok=True)
     write_json(path, {**(read_json(path) or {}), "machine": machine(), name: found})
     return path
+
+
+def title(facts: dict[str, Any], provenance: dict[str, Any]) -> str:
+    """One line: the machine, the version of torch, and the commit that was measured."""
+    gpus = [f"{len(facts['gpus'])}x {facts['gpus'][0]}"] if facts["gpus"] else []
+    parts = [facts["processor"], f"{facts['cores']} cores", *(facts["features"] or ["no bfloat16 units"]), *gpus]
+    commit = (provenance["commit"] or "unknown")[:7]
+    return f"**{', '.join(parts)}** (torch {provenance['versions']['torch']}, commit {commit}):"

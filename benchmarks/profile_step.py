@@ -18,20 +18,14 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
-from arms import training_run
+from arms import OBJECTIVES, training_run
 from machine import write_part
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.data.dataloader import _BaseDataLoaderIter
 
-from robust_arch.attacks import PGD, gradient
-from robust_arch.attacks.losses import KLToClean
-from robust_arch.attacks.start import Gaussian
+from robust_arch.attacks import gradient
 from robust_arch.engine.frozen import FrozenNetwork
-from robust_arch.objectives import Objective
-from robust_arch.objectives.mart import MART
-from robust_arch.objectives.sat import SAT
-from robust_arch.objectives.trades import TRADES
 from robust_arch.runs.provenance import provenance
 from robust_arch.training.module import AdversarialTraining
 
@@ -40,12 +34,6 @@ NETWORKS = {
     "WRN-16-2": ((2, 2, 2), (32, 64, 128)),
     "WRN-16-4": ((2, 2, 2), (64, 128, 256)),
     "tiny": ((1, 1, 1), (4, 4, 4)),
-}
-START = Gaussian(std=0.001)
-OBJECTIVES: dict[str, Objective] = {
-    "sat": SAT(name="sat", attack=PGD(steps=10, rel_step_size=0.25)),
-    "trades": TRADES(name="trades", attack=PGD(steps=10, rel_step_size=0.25, start=START, loss=KLToClean())),
-    "mart": MART(name="mart", attack=PGD(steps=10, rel_step_size=0.25, start=START)),
 }
 REST = "loop and callbacks"
 PARTS = (
