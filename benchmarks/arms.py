@@ -1,5 +1,6 @@
 """What is compared: each arm is a process of its own, so that the memory and threads of one leave the other alone."""
 
+import math
 import multiprocessing
 import os
 import resource
@@ -253,9 +254,12 @@ def peak_mib() -> int:
 
 
 def _serve(connection: Connection) -> None:
-    while (asked := connection.recv()) is not None:
-        function, arguments = asked
-        connection.send(function(**arguments))
+    try:
+        while (asked := connection.recv()) is not None:
+            function, arguments = asked
+            connection.send(function(**arguments))
+    except EOFError:  # the asking process was ended
+        return
 
 
 class Arm:
@@ -268,12 +272,22 @@ class Arm:
         self._process = context.Process(target=_serve, args=(theirs,))
         self._process.start()
 
-    def __call__(self, function: Callable[..., Any], **arguments: Any) -> Any:
-        """What the function returns there."""
+    def __call__(self, function: Callable[..., Any], seconds: float = math.inf, **arguments: Any) -> Any:
+        """What the function returns there.
+
+        Raises:
+            TimeoutError: if that takes longer than `seconds`; its process is then ended.
+            RuntimeError: if its process ended.
+        """
+        deadline = time.monotonic() + seconds
         self._connection.send((function, arguments))
-        while not self._connection.poll(1):
+        while not self._connection.poll(min(1, max(0, deadline - time.monotonic()))):
             if not self._process.is_alive():
                 raise RuntimeError(f"{function.__name__} ended its process, exit status {self._process.exitcode}")
+            if time.monotonic() >= deadline:
+                self._process.kill()
+                self._process.join()
+                raise TimeoutError
         return self._connection.recv()
 
     def __enter__(self) -> "Arm":

@@ -6,6 +6,7 @@ from typing import Any
 
 from robust_arch.common.files import read_json, write_json
 from robust_arch.engine.precision import processor_has
+from robust_arch.errors import invalid
 from robust_arch.runs.provenance import hardware
 
 RESULTS = Path(__file__).with_name("results")
@@ -32,17 +33,29 @@ def result_file() -> Path:
     return RESULTS / f"{slug(machine())}.json"
 
 
+def read_results(path: Path) -> dict[str, Any]:
+    """All results in a file, none where there is no file.
+
+    Raises:
+        InputError: for a damaged file, which writing would replace.
+    """
+    found = read_json(path)
+    if found is None and path.exists():
+        raise invalid("results", str(path), "a JSON object; restore the file or remove it")
+    return found or {}
+
+
 def read_part(name: str) -> dict[str, Any] | None:
     """One benchmark's results on this machine, None before it has run."""
-    part: dict[str, Any] | None = (read_json(result_file()) or {}).get(name)
+    part: dict[str, Any] | None = read_results(result_file()).get(name)
     return part
 
 
-def write_part(name: str, found: dict[str, Any]) -> Path:
-    """Replace one benchmark's results on this machine; the others stay."""
-    path = result_file()
-    path.parent.mkdir(exist_ok=True)
-    write_json(path, {**(read_json(path) or {}), "machine": machine(), name: found})
+def write_part(name: str, found: dict[str, Any], path: Path | None = None) -> Path:
+    """Replace one benchmark's results on this machine, or in `path`; the others stay."""
+    path = path or result_file()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, {**read_results(path), "machine": machine(), name: found})
     return path
 
 
@@ -50,5 +63,6 @@ def title(facts: dict[str, Any], provenance: dict[str, Any]) -> str:
     """One line: the machine, the version of torch, and the commit that was measured."""
     gpus = [f"{len(facts['gpus'])}x {facts['gpus'][0]}"] if facts["gpus"] else []
     parts = [facts["processor"], f"{facts['cores']} cores", *(facts["features"] or ["no bfloat16 units"]), *gpus]
-    commit = (provenance["commit"] or "unknown")[:7]
-    return f"**{', '.join(parts)}** (torch {provenance['versions']['torch']}, commit {commit}):"
+    commit, _, dirty = (provenance["commit"] or "unknown").partition("-")
+    changed = " with changes" if dirty else ""
+    return f"**{', '.join(parts)}** (torch {provenance['versions']['torch']}, commit {commit[:7]}{changed}):"

@@ -149,11 +149,16 @@ def search(part: dict[str, Any]) -> str:
 
 
 def gpu(part: dict[str, Any]) -> str:
-    """The finished parts of gpu.py."""
+    """The parts of gpu.py, with failures; training also in units of the reference's speed."""
+    rates = {name: found.get("shown", {}).get("images/s") for name, found in part["parts"].items()}
     rows = []
     for name, found in part["parts"].items():
-        shown = found.get("error") or ", ".join(f"{key} {value}" for key, value in found["shown"].items())
-        rows.append([name, shown])
+        shown = [f"{key} {value}".strip() for key, value in found.get("shown", {}).items()]
+        reference = rates.get(f"{name.split(': ')[0]}: reference")
+        if rates[name] and reference and not name.endswith("reference"):
+            shown.insert(0, f"**{rates[name] / reference:.2f} times faster**")
+        failed = [f"**FAILED: {found['error']}**"] if "error" in found else []
+        rows.append([name, "; ".join(failed + shown)])
     return table(["part", "result"], rows)
 
 

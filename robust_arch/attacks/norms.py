@@ -57,7 +57,7 @@ class _LinfRegion(Region):
 
     @staticmethod
     def _bound(x: Tensor, exact: Tensor, offset: float) -> Tensor:
-        """x + offset, rounded towards x. exact: x in float64. In place, as each pass over memory costs time."""
+        """The sum of x and offset, rounded towards x, in place to save passes over memory. exact: x in float64."""
         moved = exact + offset
         bound = moved.to(x.dtype, copy=True)
         # the sum itself was rounded, which shows where x is float64: hence the second comparison
