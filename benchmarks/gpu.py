@@ -79,7 +79,7 @@ def c2_commands() -> Iterator[str]:
         yield (
             "python -m robust_arch.train -m study=last_stage scale=small recipe=huang2021 study.base=null "
             f"'arch.depths=[{depth},{depth},{depth}]' 'arch.widths=[{widths}]' 'search.space.vary.widths=[0.5]' "
-            f"search.space.vary.depths=null search.budget.params=arch study.name=c2_{name} data.root=<folder>"
+            f"search.space.vary.depths=null search.budget.params=arch study.name=c2_{name} data.root=data"
         )
 
 

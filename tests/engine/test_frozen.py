@@ -307,8 +307,8 @@ def test_compiled_blocks_give_the_same_logits_and_gradients(net, images):
 
 
 @pytest.mark.slow
-def test_compiled_blocks_train_like_eager_ones(net, images):
-    x, y = images
+def test_compiled_blocks_train_like_eager_ones(images):
+    (x, y), net = images, settled(ArchSpec("wide_resnet", (1, 1, 1), (8, 8, 8)))
     compiled = copy.deepcopy(net)
     compile_blocks(compiled.network)
     assert list(compiled.state_dict()) == list(net.state_dict())

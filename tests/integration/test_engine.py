@@ -63,8 +63,9 @@ def test_a_run_that_cannot_go_on_compiled_goes_on_without(lacks, run, monkeypatc
     begun = run()
     assert execute(begun) == "completed"
     config = yaml.safe_load(begun.folder.config.read_text())
-    begun.folder.config.write_text(yaml.safe_dump({**config, "trainer": {**config["trainer"], "compile": True}}))
-    assert with_choices(begun, begun.folder).settings.trainer.compile is True
+    for before in ("step", True):
+        begun.folder.config.write_text(yaml.safe_dump({**config, "trainer": {**config["trainer"], "compile": before}}))
+        assert with_choices(begun, begun.folder).settings.trainer.compile == before
     again = run(*(["trainer.fold=false"] if lacks == "fold" else []))
     if lacks == "compiler":
         monkeypatch.setattr("shutil.which", lambda name: None)
