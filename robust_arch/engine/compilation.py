@@ -62,7 +62,7 @@ def compile_blocks(network: nn.Module) -> None:
     """
     _prepare_compiler()
     for block in blocks_of(network):
-        block.compile(dynamic=True)  # type: ignore[no-untyped-call]
+        block.compile(dynamic=True)
 
 
 class RegionCompiler:
