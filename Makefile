@@ -68,12 +68,14 @@ lint: $(READY) ## check style and types
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-bench: $(READY) ## measure training speed and accuracy, evaluation, many records, searches; CIFAR=<folder> adds CIFAR-10
+bench: $(READY) ## measure training speed and accuracy, evaluation, records, searches; CIFAR=<folder> adds CIFAR-10
 	$(BIN)/python benchmarks/training.py
 	$(BIN)/python benchmarks/accuracy.py $(if $(CIFAR),--cifar $(CIFAR))
 	$(BIN)/python benchmarks/evaluation.py
 	$(BIN)/python benchmarks/records.py
 	$(BIN)/python benchmarks/search.py
+	$(BIN)/python benchmarks/profile_step.py --record
+	$(BIN)/python benchmarks/tables.py
 
 notebooks: $(READY) ## execute the notebooks in place, with their outputs
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[notebooks]'

@@ -1,8 +1,8 @@
 """What speed costs in accuracy: the engine against the plain path, and cheaper inner attacks against ten steps.
 
 Every arm is the command `python -m robust_arch.train` with the same seeds, data and recipe; differences are paired by
-seed. `make bench` runs the digits; `--cifar FOLDER` adds a part of CIFAR-10 from an image folder. Writes accuracy.json
-beside this file, with the machine it ran on.
+seed. `make bench` runs the digits; `--cifar FOLDER` adds a part of CIFAR-10 from an image folder. Writes the part
+`accuracy` of this machine's results.
 """
 
 import argparse
@@ -14,12 +14,13 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from robust_arch.common.files import read_json, write_json
+from machine import read_part, write_part
+
+from robust_arch.common.files import read_json
 from robust_arch.common.statistics import mean_interval
 from robust_arch.runs import load_study
 from robust_arch.runs.provenance import provenance
 
-RESULT = Path(__file__).with_name("accuracy.json")
 ARMS = {
     "engine": ["objective=sat"],
     "engine in float32": ["objective=sat", "trainer.precision=32"],
@@ -94,10 +95,8 @@ def main() -> None:
     parser.add_argument("--smoke", action="store_true", help="one epoch of two seeds; writes nothing")
     arguments = parser.parse_args()
     found: dict[str, Any] = {"provenance": provenance()}
-    if arguments.only and not arguments.smoke and (recorded := read_json(RESULT)) is not None:
-        if recorded["provenance"]["hardware"] != found["provenance"]["hardware"]:
-            sys.exit(f"error: {RESULT.name} was recorded on other hardware; leave --only out")
-        found = recorded
+    if arguments.only and not arguments.smoke:
+        found = read_part("accuracy") or found
     print(json.dumps(provenance()), flush=True)
     if arguments.cifar:
         root = arguments.cifar.resolve()
@@ -114,8 +113,7 @@ def main() -> None:
         found[task] = {"commit": provenance()["commit"], "compared": compared(arms), "arms": arms}
         print(json.dumps(found[task]["compared"], indent=1), flush=True)
     if not arguments.smoke:
-        write_json(RESULT, found)
-        print(f"written: {RESULT}")
+        print(f"written: {write_part('accuracy', found)}")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """What is compared: each arm is a process of its own, so that the memory and threads of one leave the other alone."""
 
+import math
 import multiprocessing
 import os
 import resource
@@ -11,14 +12,15 @@ from functools import partial
 from itertools import pairwise
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import reference
 import torch
 
 from robust_arch.architectures import ArchSpec, build
 from robust_arch.attacks import PGD, Margin, ThreatModel
-from robust_arch.attacks.base import Attack
+from robust_arch.attacks.losses import KLToClean
+from robust_arch.attacks.start import Gaussian
 from robust_arch.common.identity import describe
 from robust_arch.common.randomness import example_keys
 from robust_arch.data import ImageSet, Splits
@@ -27,7 +29,10 @@ from robust_arch.data.batches import GlobalBatches, loader
 from robust_arch.engine import AttackableNetwork
 from robust_arch.evaluation import NamedAttack, select_examples
 from robust_arch.evaluation.scoring import Scene, clean_logits, run_attack
+from robust_arch.objectives import Objective
+from robust_arch.objectives.mart import MART
 from robust_arch.objectives.sat import SAT
+from robust_arch.objectives.trades import TRADES
 from robust_arch.training.datamodule import StudyData
 from robust_arch.training.fit import fit
 from robust_arch.training.module import AdversarialTraining
@@ -36,6 +41,12 @@ from robust_arch.training.schedule import Steps
 from robust_arch.training.settings import TrainerSettings
 
 THREAT = ThreatModel("linf", "8/255")
+_START = Gaussian(std=0.001)
+OBJECTIVES: dict[str, Objective] = {  # as in conf/objective
+    "sat": SAT(name="sat", attack=PGD(steps=10, rel_step_size=0.25)),
+    "trades": TRADES(name="trades", attack=PGD(steps=10, rel_step_size=0.25, start=_START, loss=KLToClean())),
+    "mart": MART(name="mart", attack=PGD(steps=10, rel_step_size=0.25, start=_START)),
+}
 RIGHT = 0.85  # share of evaluated images that the network classifies correctly, near that of robust CIFAR-10 networks
 
 
@@ -72,21 +83,20 @@ class Timed(AdversarialTraining):
         self.moments.append(time.perf_counter())
 
 
-def engine_steps(
+def training_run(
+    module: type[AdversarialTraining],
+    objective: Objective,
     depths: tuple[int, ...],
     widths: tuple[int, ...],
     batch_size: int,
     steps: int,
-    warm_up: int,
-    attack: Attack | None = None,
+    begin: Callable[[Any], None] | None = None,
     **trainer: Any,
-) -> list[float]:
-    """Seconds of each of `steps` - 1 training steps of the real training loop, after `warm_up` of them.
+) -> AdversarialTraining:
+    """The module after one epoch of `steps` batches of random images in the real training loop.
 
-    The last one ends with the epoch and its validation, and is left out. trainer: keys of the group; not compiled
-    unless said.
+    begin: called with the module before the first step. trainer: keys of the group; not compiled unless asked.
     """
-    images = random_images((steps + warm_up) * batch_size)
     settings = TrainerSettings(max_epochs=1, progress_bar=False, **trainer)
     recipe = Recipe(
         name="benchmark",
@@ -97,37 +107,58 @@ def engine_steps(
         augment=CropFlip(),
         gradient_clip=5.0,
     )
-    module = Timed(
+    trained = module(
         network(depths, widths),
-        SAT(name="sat", attack=attack or PGD(steps=10, rel_step_size=0.25)),
+        objective,
         THREAT,
         recipe,
         PGD(steps=1, rel_step_size=1.0),
         epochs=1,
-        steps_per_epoch=steps + warm_up,
+        steps_per_epoch=steps,
         max_value=255,
         seed=0,
         attackable=settings.attackable,
         channels_last=settings.channels_last,
+        compiled=settings.compile == "step",
         prepare=settings.prepare_process,
     )
     settings.prepare_process()
     data = StudyData(
-        Splits(images, random_images(2, 1), random_images(2, 2)),
+        Splits(random_images(steps * batch_size), random_images(2, 1), random_images(2, 2)),
         batch_size=batch_size,
         drop_last=True,
         val_images=2,
         seed=0,
         place=settings.data,
     )
+    if begin is not None:
+        begin(trained)
     with tempfile.TemporaryDirectory() as folder:
-        fit(module, data, settings, folder=Path(folder), record=lambda _: None)
-    moments = module.moments[warm_up:-1]
+        fit(trained, data, settings, folder=Path(folder), record=lambda _: None)
+    return trained
+
+
+def engine_steps(
+    depths: tuple[int, ...],
+    widths: tuple[int, ...],
+    batch_size: int,
+    steps: int,
+    warm_up: int,
+    objective: str = "sat",
+    **trainer: Any,
+) -> list[float]:
+    """Seconds of each of `steps` - 1 training steps of the real training loop, after `warm_up` of them.
+
+    The last one ends with the epoch and its validation, and is left out.
+    """
+    asked = (depths, widths, batch_size, steps + warm_up)
+    module = training_run(Timed, OBJECTIVES[objective], *asked, **trainer)
+    moments = cast(Timed, module).moments[warm_up:-1]
     return [after - before for before, after in pairwise(moments)]
 
 
 def reference_steps(
-    depths: tuple[int, ...], widths: tuple[int, ...], batch_size: int, steps: int, warm_up: int
+    depths: tuple[int, ...], widths: tuple[int, ...], batch_size: int, steps: int, warm_up: int, objective: str = "sat"
 ) -> list[float]:
     """The same of the reference loop, with the time to fetch the batch."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -138,7 +169,7 @@ def reference_steps(
     for number in range(steps + warm_up):
         started = time.perf_counter()
         x, y = next(batches)
-        reference.training_step(net, optimizer, x.to(device), y.to(device), 10)
+        reference.training_step(net, optimizer, x.to(device), y.to(device), 10, objective)
         if number >= warm_up:
             times.append(time.perf_counter() - started)
     return times
@@ -223,9 +254,12 @@ def peak_mib() -> int:
 
 
 def _serve(connection: Connection) -> None:
-    while (asked := connection.recv()) is not None:
-        function, arguments = asked
-        connection.send(function(**arguments))
+    try:
+        while (asked := connection.recv()) is not None:
+            function, arguments = asked
+            connection.send(function(**arguments))
+    except EOFError:  # the asking process was ended
+        return
 
 
 class Arm:
@@ -238,12 +272,22 @@ class Arm:
         self._process = context.Process(target=_serve, args=(theirs,))
         self._process.start()
 
-    def __call__(self, function: Callable[..., Any], **arguments: Any) -> Any:
-        """What the function returns there."""
+    def __call__(self, function: Callable[..., Any], seconds: float = math.inf, **arguments: Any) -> Any:
+        """What the function returns there.
+
+        Raises:
+            TimeoutError: if that takes longer than `seconds`; its process is then ended.
+            RuntimeError: if its process ended.
+        """
+        deadline = time.monotonic() + seconds
         self._connection.send((function, arguments))
-        while not self._connection.poll(1):
+        while not self._connection.poll(min(1, max(0, deadline - time.monotonic()))):
             if not self._process.is_alive():
                 raise RuntimeError(f"{function.__name__} ended its process, exit status {self._process.exitcode}")
+            if time.monotonic() >= deadline:
+                self._process.kill()
+                self._process.join()
+                raise TimeoutError
         return self._connection.recv()
 
     def __enter__(self) -> "Arm":

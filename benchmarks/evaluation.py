@@ -1,6 +1,6 @@
 """What evaluation costs: the cascade, the AutoAttack adapter and memory, each against its plain counterpart.
 
-Run with `make bench`. Writes evaluation.json beside this file, with the machine it ran on. A ratio is the median over
+Run with `make bench`. Writes the part `evaluation` of this machine's results. A ratio is the median over
 interleaved repetitions of one run. Seconds are CPU seconds of one thread, so that other work on the machine counts
 little; those of different machines are not comparable.
 """
@@ -17,11 +17,11 @@ from pathlib import Path
 
 import pyautoattack
 import torch
+from machine import write_part
 
 from robust_arch.architectures import ArchSpec, build
 from robust_arch.attacks import PGD, Clean, ThreatModel
 from robust_arch.attacks.autoattack import AutoAttack
-from robust_arch.common.files import write_json
 from robust_arch.common.identity import describe
 from robust_arch.configuration.evaluation import read_attack
 from robust_arch.data import ImageSet
@@ -33,7 +33,6 @@ from robust_arch.runs.provenance import provenance
 CPU = torch.device("cpu")
 THREAT = ThreatModel("linf", "0.2")
 SUITE = ("fgsm", "pgd20", "cw40", "gama100", "autoattack")
-RESULT = Path(__file__).with_name("evaluation.json")
 
 
 def trained_network(folder: Path) -> torch.nn.Module:
@@ -158,8 +157,7 @@ def main() -> None:
     for name, measure in parts.items():
         found[name] = measure()
         print(name, json.dumps(found[name]), flush=True)
-    write_json(RESULT, found)
-    print(f"written: {RESULT}")
+    print(f"written: {write_part('evaluation', found)}")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """What reading many runs costs: a study of thousands of runs, loaded, shown, reported and merged.
 
 One small run is really recorded; the study consists of changed copies of it, in the true layout and with every file but
-the checkpoints. Run with `make bench`. Writes records.json beside this file, with the machine it ran on. Seconds are
+the checkpoints. Run with `make bench`. Writes the part `records` of this machine's results. Seconds are
 wall-clock time, the least of the repetitions, of files that the operating system has in memory; a command's include the
 start of its process.
 """
@@ -21,12 +21,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from robust_arch.common.files import read_json, write_json
+from machine import write_part
+
+from robust_arch.common.files import read_json
 from robust_arch.common.identity import short_hash
 from robust_arch.runs import RunFolder, StudyFolder, load_study
 from robust_arch.runs.provenance import provenance
 
-RESULT = Path(__file__).with_name("records.json")
 EPOCHS = 30
 UNFINISHED = {0: "failed", 1: "diverged", 2: "planned"}  # by the run's number modulo 50
 
@@ -183,8 +184,7 @@ def main() -> None:
             found[name] = measured
             print(name, json.dumps(measured), flush=True)
     if not arguments.smoke:
-        write_json(RESULT, found)
-        print(f"written: {RESULT}")
+        print(f"written: {write_part('records', found)}")
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from torchvision import transforms
 
 from robust_arch.data import ImageSet
 
-EPS, STEP = 8 / 255, 2 / 255
+EPS, STEP, BETA = 8 / 255, 2 / 255, 6.0
 
 
 class Pictures(Dataset[tuple[Tensor, int]]):
@@ -40,15 +40,21 @@ def loader(images: ImageSet, batch_size: int) -> DataLoader[tuple[Tensor, int]]:
     return DataLoader(Pictures(images), batch_size=batch_size, shuffle=True, num_workers=2, drop_last=True)
 
 
-def attack_for_training(net: nn.Module, x: Tensor, y: Tensor, steps: int) -> Tensor:
-    """PGD from a uniform start."""
+def kl(logits: Tensor, target: Tensor) -> Tensor:
+    """KL(p(target) || p(logits)), summed over the batch."""
+    return F.kl_div(F.log_softmax(logits, dim=1), F.softmax(target, dim=1), reduction="sum")
+
+
+def attack_for_training(net: nn.Module, x: Tensor, y: Tensor, steps: int, objective: str = "sat") -> Tensor:
+    """PGD: from a uniform start for sat; for trades on the KL term, whose target it computes anew at each step."""
     net.eval()
-    x_adv = x.detach() + torch.empty_like(x).uniform_(-EPS, EPS)
-    x_adv = torch.clamp(x_adv, 0.0, 1.0)
+    noise = torch.empty_like(x).uniform_(-EPS, EPS) if objective == "sat" else 0.001 * torch.randn_like(x)
+    x_adv = torch.clamp(x.detach() + noise, 0.0, 1.0)
     for _ in range(steps):
         x_adv.requires_grad_()
         with torch.enable_grad():
-            loss = F.cross_entropy(net(x_adv), y)
+            logits = net(x_adv)
+            loss = kl(logits, net(x)) if objective == "trades" else F.cross_entropy(logits, y)
         grad = torch.autograd.grad(loss, [x_adv])[0]
         x_adv = x_adv.detach() + STEP * torch.sign(grad.detach())
         x_adv = torch.min(torch.max(x_adv, x - EPS), x + EPS)
@@ -57,12 +63,36 @@ def attack_for_training(net: nn.Module, x: Tensor, y: Tensor, steps: int) -> Ten
     return x_adv
 
 
-def training_step(net: nn.Module, optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor, steps: int) -> float:
+def mart_loss(logits: Tensor, logits_adv: Tensor, y: Tensor) -> Tensor:
+    """Boosted cross-entropy, and the KL term weighted by how unlikely the true class is."""
+    p, p_adv = F.softmax(logits, dim=1), F.softmax(logits_adv, dim=1)
+    order = torch.argsort(p_adv, dim=1)[:, -2:]
+    wrong = torch.where(order[:, -1] == y, order[:, -2], order[:, -1])
+    boosted = F.cross_entropy(logits_adv, y) + F.nll_loss(torch.log(1.0001 - p_adv + 1e-12), wrong)
+    divergence = F.kl_div(torch.log(p_adv + 1e-12), p, reduction="none").sum(dim=1)
+    own = torch.gather(p, 1, y.unsqueeze(1)).squeeze(1)
+    return boosted + BETA * (divergence * (1.0000001 - own)).mean()
+
+
+def outer_loss(net: nn.Module, x: Tensor, x_adv: Tensor, y: Tensor, objective: str) -> tuple[Tensor, Tensor]:
+    """The loss to descend, and the logits by which accuracy is counted; trades passes the clean images twice."""
+    if objective == "sat":
+        logits = net(x_adv)
+        return F.cross_entropy(logits, y), logits
+    logits = net(x)
+    logits_adv = net(x_adv)
+    if objective == "mart":
+        return mart_loss(logits, logits_adv, y), logits_adv
+    return F.cross_entropy(logits, y) + BETA * kl(logits_adv, net(x)) / len(x), logits_adv
+
+
+def training_step(
+    net: nn.Module, optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor, steps: int, objective: str = "sat"
+) -> float:
     """Attack, descend, clip, and read the loss and the accuracy back."""
-    x_adv = attack_for_training(net, x, y, steps)
+    x_adv = attack_for_training(net, x, y, steps, objective)
     optimizer.zero_grad()
-    logits = net(x_adv)
-    loss = F.cross_entropy(logits, y)
+    loss, logits = outer_loss(net, x, x_adv, y, objective)
     loss.backward()
     nn.utils.clip_grad_norm_(net.parameters(), 5.0)
     optimizer.step()

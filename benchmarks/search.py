@@ -8,7 +8,8 @@ and stays so until the search ends: noise is one standard error of a difference 
 s the standard deviation over seeds pooled over architectures. Repetitions that end outside it count with the whole
 grid. As no search knows when it has found the best, the share of repetitions that are there at a given compute is told
 too: halving has no choice before its end, where it stops; the others could be stopped anywhere. A repetition draws an
-order and one seed for each architecture, or takes the mean over all seeds. Writes search.json beside this file.
+order and one seed for each architecture, or takes the mean over all seeds. Writes the part `search` of this
+machine's results.
 
 --table FILE replays searches on a published table instead (table_replay.py): evaluations, or epochs where the table has
 curves, until within the noise of the best, and rank correlations of cheaper measurements.
@@ -28,6 +29,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from machine import write_part
 from table_replay import Table, correlations, read_table, replay, rungs_compared
 from table_searches import SEARCHES
 
@@ -39,7 +41,6 @@ from robust_arch.runs.provenance import provenance
 from robust_arch.search.allocation import stick_breaking
 from robust_arch.search.halving import kept, ranking, tied
 
-RESULT = Path(__file__).with_name("search.json")
 RECORDS = Path(__file__).with_name("search") / "records.csv"
 COLUMNS = (
     "run_id", "arch", "depths", "widths", "seed", "epochs", "held_out_robust_acc", "test_robust_acc", "macs",
@@ -375,8 +376,7 @@ def main() -> None:
             found[label][name] = replayed(grid, search, repetitions, single=single)
             print(name, label, json.dumps(found[label][name]), flush=True)
     if not arguments.smoke:
-        write_json(RESULT, found)
-        print(f"written: {RESULT}")
+        print(f"written: {write_part('search', found)}")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """What training costs: the engine against a reference loop, in one run; `make bench` calls it.
 
-Writes training.json beside this file, with the machine it ran on. Both sides run in turn, each in a process of its own,
+Writes the part `training` of this machine's results. Both sides run in turn, each in a process of its own,
 and a ratio is the median over pairs. Ratios of one run can be compared; seconds of different machines cannot.
 """
 
@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from arms import (
+    OBJECTIVES,
     Arm,
     compile_into,
     engine_evaluation,
@@ -29,13 +30,12 @@ from arms import (
     reference_loading,
     reference_steps,
 )
+from machine import read_part, write_part
 
 from robust_arch.architectures import ArchSpec, cost
-from robust_arch.common.files import read_json, write_json
 from robust_arch.engine import decide_precision
 from robust_arch.runs.provenance import provenance
 
-RESULT = Path(__file__).with_name("training.json")
 # depths, widths, batch size, measured steps, pairs
 NETWORKS: dict[str, tuple[tuple[int, ...], tuple[int, ...], int, int, int]] = {
     "WRN-16-1": ((2, 2, 2), (16, 32, 64), 128, 3, 5),
@@ -44,7 +44,7 @@ NETWORKS: dict[str, tuple[tuple[int, ...], tuple[int, ...], int, int, int]] = {
     "WRN-34-10": ((5, 5, 5), (160, 320, 640), 8, 1, 1),
 }
 SMOKE = {"tiny": ((1, 1, 1), (8, 8, 8), 8, 1, 1)}
-PARTS = ("throughput", "switches", "evaluation", "loading", "overhead", "batch_sizes", "two_processes")
+PARTS = ("throughput", "objectives", "switches", "evaluation", "loading", "overhead", "batch_sizes", "two_processes")
 PASSES = 10 * 2 + 3  # of a step of SAT: ten times forward and to the images, once forward, to images and to weights
 
 
@@ -84,6 +84,33 @@ def throughput(name: str, shape: tuple[Any, ...], rate: float) -> dict[str, Any]
     }
 
 
+def objectives(networks: dict[str, tuple[Any, ...]]) -> list[dict[str, Any]]:
+    """Each objective against the reference's, on each network."""
+    found = []
+    for name, (depths, widths, batch_size, steps, pairs) in networks.items():
+        for objective in OBJECTIVES:
+            asked = {"depths": depths, "widths": widths, "batch_size": batch_size, "objective": objective, "warm_up": 1}
+            with Arm() as engine, Arm() as plain:
+                times = [
+                    (plain(reference_steps, steps=steps, **asked), engine(engine_steps, steps=steps + 1, **asked))
+                    for _ in range(pairs)
+                ]
+            sides = [per_step(list(side)) for side in zip(*times, strict=True)]
+            rates = [round(batch_size / statistics.median(side), 2) for side in sides]
+            ratios = medians([slow / fast for slow, fast in zip(*sides, strict=True)])
+            found.append(
+                {
+                    "network": name,
+                    "objective": objective,
+                    "batch_size": batch_size,
+                    "pairs": pairs,
+                    "images_per_second": dict(zip(("reference", "engine"), rates, strict=True)),
+                    "times_faster": {key: round(value, 2) for key, value in ratios.items()},
+                }
+            )
+    return found
+
+
 def switches(shape: tuple[Any, ...]) -> dict[str, Any]:
     """Images a second as one switch after the other is turned on, in turn."""
     depths, widths, batch_size, steps, pairs = shape
@@ -99,11 +126,12 @@ def switches(shape: tuple[Any, ...]) -> dict[str, Any]:
     for key, value in (("keep_memory", True), ("channels_last", True), ("fold", True), ("precision", "bf16-mixed")):
         off = {**off, key: value}
         ladder[f"{key}={str(value).lower()}"] = dict(off)
-    ladder["compile=true"] = {**off, "compile": True}
+    ladder |= {"compile=true": {**off, "compile": True}, "compile=step": {**off, "compile": "step"}}
     asked = {"depths": depths, "widths": widths, "batch_size": batch_size, "steps": steps + 1}
     arms = {name: Arm() for name in ladder}
     cache = tempfile.TemporaryDirectory()
-    arms["compile=true"](compile_into, folder=cache.name)
+    for name, folder in (("compile=true", "true"), ("compile=step", "step")):
+        arms[name](compile_into, folder=f"{cache.name}/{folder}")
     found: dict[str, list[list[float]]] = {name: [] for name in ladder}
     first: dict[str, float] = {}
     for number in range(pairs):
@@ -213,10 +241,8 @@ def main() -> None:
     middle = next(iter(networks.values())) if smoke else networks["WRN-16-2"]
     small = next(iter(networks.values()))
     found: dict[str, Any] = {"provenance": provenance()}
-    if arguments.only and not smoke and (recorded := read_json(RESULT)) is not None:
-        if recorded["provenance"]["hardware"] != found["provenance"]["hardware"]:
-            sys.exit(f"error: {RESULT.name} was recorded on other hardware; leave --only out")
-        found = recorded
+    if arguments.only and not smoke:
+        found = read_part("training") or found
     print(json.dumps(provenance()), flush=True)
     if arguments.only in (None, "throughput"):
         with Arm() as arm:
@@ -230,6 +256,7 @@ def main() -> None:
         "throughput": lambda: [
             throughput(name, shape, found["matmul_tflops"]["bfloat16"]) for name, shape in networks.items()
         ],
+        "objectives": lambda: objectives({name: networks[name] for name in list(networks)[:3]}),
         "switches": lambda: switches(middle),
         "evaluation": lambda: evaluation(middle, 10 if smoke else 500, 1 if smoke else 3),
         "loading": lambda: loading(256 if smoke else 10_000, 1 if smoke else 3),
@@ -243,8 +270,7 @@ def main() -> None:
             found.setdefault("commits", {})[name] = provenance()["commit"]
             print(name, json.dumps(found[name], indent=1), flush=True)
     if not smoke:
-        write_json(RESULT, found)
-        print(f"written: {RESULT}")
+        print(f"written: {write_part('training', found)}")
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ from robust_arch.runs.provenance import provenance
 from robust_arch.search import Budget, Space
 
 HERE = Path(__file__).resolve().parent
-MEASURED = HERE.parents[1] / "benchmarks" / "training.json"
+MEASURED = HERE.parents[1] / "benchmarks" / "results" / "amd-epyc-2-cores-avx512_bf16.json"
 
 RUNS = 1000
 EPOCHS = 100  # recipe huang2021
@@ -94,7 +94,7 @@ def operations(macs: int, objective: str) -> Operations:
 
 def operations_table() -> pd.DataFrame:
     """One row a network and objective: peta-operations by part, GPU-hours of 1,000 runs at assumed rates."""
-    measured = {row["network"]: row for row in json.loads(MEASURED.read_text())["throughput"]}
+    measured = {row["network"]: row for row in json.loads(MEASURED.read_text())["training"]["throughput"]}
     rows = []
     for name, spec in NETWORKS.items():
         costs = cost(spec)

@@ -51,15 +51,20 @@ class Norm(ABC):
 
 class _LinfRegion(Region):
     def __init__(self, x: Tensor, eps: float) -> None:
-        self.lower = self._bound(x, -eps).clamp_(min=0)
-        self.upper = self._bound(x, eps).clamp_(max=1)
+        exact = x.double()
+        self.lower = self._bound(x, exact, -eps).clamp_(min=0)
+        self.upper = self._bound(x, exact, eps).clamp_(max=1)
 
     @staticmethod
-    def _bound(x: Tensor, offset: float) -> Tensor:
-        bound = _rounded_towards(x, x.double() + offset)
-        # the sum itself was rounded, which shows where x is float64
-        outside = (bound.double() - x.double()).abs() > abs(offset)
-        return torch.where(outside, torch.nextafter(bound, x), bound)
+    def _bound(x: Tensor, exact: Tensor, offset: float) -> Tensor:
+        """The sum of x and offset, rounded towards x, in place to save passes over memory. exact: x in float64."""
+        moved = exact + offset
+        bound = moved.to(x.dtype, copy=True)
+        # the sum itself was rounded, which shows where x is float64: hence the second comparison
+        for reach in (moved.sub_(exact).abs_(), abs(offset)):
+            outside = bound.to(torch.float64, copy=True).sub_(exact).abs_() > reach
+            bound = torch.where(outside, torch.nextafter(bound, x), bound)
+        return bound
 
     def project(self, x_adv: Tensor) -> Tensor:
         return torch.clamp(x_adv, self.lower, self.upper)

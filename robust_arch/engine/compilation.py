@@ -1,4 +1,4 @@
-"""Whether compiling the inner loop pays, and the compiler shared by all its regions."""
+"""Whether compiling pays, the compiler of the inner loop's regions, and that of the blocks that training descends."""
 
 import importlib.util
 import os
@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from robust_arch.common.paths import cache_dir
 from robust_arch.engine.precision import processor_has
@@ -44,6 +44,27 @@ def missing_compiler(device: torch.device) -> str:
     return "" if shutil.which(compiler) else f"there is no C++ compiler {compiler}"
 
 
+def _prepare_compiler() -> None:
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_dir() / "inductor"))
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _RECOMPILATIONS)
+
+
+def blocks_of(network: nn.Module) -> list[nn.Module]:
+    """The blocks of a network's stages; none where it has no `stages`, each an `nn.Sequential`."""
+    stages = getattr(network, "stages", ())
+    return [block for stage in stages if isinstance(stage, nn.Sequential) for block in stage]
+
+
+def compile_blocks(network: nn.Module) -> None:
+    """Compile the blocks in place, forward and backward, for `trainer.compile=step`; weights keep their names.
+
+    A network without stages stays as it is. Passes in evaluation mode are compiled too, at the first of them.
+    """
+    _prepare_compiler()
+    for block in blocks_of(network):
+        block.compile(dynamic=True)
+
+
 class RegionCompiler:
     """Compiles a function of images and constants; what it compiles is kept on disk for later runs.
 
@@ -52,8 +73,7 @@ class RegionCompiler:
 
     def __init__(self, device: torch.device) -> None:
         self.graphs = device.type == "cuda"
-        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_dir() / "inductor"))
-        torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _RECOMPILATIONS)
+        _prepare_compiler()
 
     def __call__(self, function: Callable[..., Tensor]) -> Callable[..., Tensor]:
         """The compiled function; compilation happens at its first call."""

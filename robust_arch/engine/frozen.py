@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from robust_arch.architectures import Classifier
 from robust_arch.attacks.base import undisturbed
-from robust_arch.engine.compilation import RegionCompiler
+from robust_arch.engine.compilation import RegionCompiler, blocks_of
 
 # layers that do nothing in evaluation mode
 _SKIPPED = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)
@@ -49,10 +49,9 @@ class FrozenNetwork(nn.Module):
             network, self._laid_out = net.network, net.laid_out
             if bool((net.normalize.mean != 0).any()) or bool((net.normalize.std != 1).any()):
                 self.normalize = net.normalize
-        stages = [stage for stage in getattr(network, "stages", ()) if isinstance(stage, nn.Sequential)]
         shared: dict[Any, Callable[..., Tensor]] = {}
         with undisturbed(net):  # code that reads `self.training` is traced in evaluation mode
-            regions = {block: _Region(block, dtype, {}, shared, compiler) for stage in stages for block in stage}
+            regions = {block: _Region(block, dtype, {}, shared, compiler) for block in blocks_of(network)}
             self.trunk = _Region(network, dtype, regions, shared, None)
         parts = [self.trunk, *regions.values()]
         self._convolutions = [convolution for part in parts for convolution in part.convolutions]

@@ -41,18 +41,18 @@ def tell_choices(asked: Run, folder: RunFolder) -> None:
         tell(log, "trainer.compile=auto: %s (%s)", str(decided).lower(), reason)
 
 
-def _decide_compile(run: Run, folder: RunFolder) -> tuple[bool, str]:
+def _decide_compile(run: Run, folder: RunFolder) -> tuple[bool | str, str]:
     """What `trainer.compile=auto` resolves to, and why."""
     trainer = run.settings.trainer
     if not trainer.fold:
         return False, "only the folded network is compiled"
     begun = folder.checkpoint("last").is_file()
     before = folder.recorded_group("trainer").get("compile") if begun else None
-    if not isinstance(before, bool):
+    if not isinstance(before, bool) and before != "step":
         steps = trainer.max_epochs * run.steps_per_epoch
         return decide_compile(trainer.device, steps, half=trainer.precision != 32)
     if before and (missing := missing_compiler(trainer.device)):
-        return False, f"it was true when the run started, but {missing}"
+        return False, f"it was {str(before).lower()} when the run started, but {missing}"
     return before, "as when the run started"
 
 

@@ -314,6 +314,7 @@ def _module(run: Run) -> "AdversarialTraining":
         num_classes=train.num_classes,
         attackable=settings.trainer.attackable,
         channels_last=settings.trainer.channels_last,
+        compiled=settings.trainer.compile == "step",
         prepare=settings.trainer.prepare_process,
         card={
             "schema": 1,

@@ -19,7 +19,7 @@ from robust_arch.architectures.family import AUXILIARY_WEIGHT, AuxiliaryNetwork
 from robust_arch.attacks import PGD, Attack, Clean, ThreatModel
 from robust_arch.common.randomness import derive, example_keys
 from robust_arch.data.batches import Batch, GlobalBatches
-from robust_arch.engine import AttackableNetwork
+from robust_arch.engine import AttackableNetwork, compile_blocks
 from robust_arch.errors import invalid
 from robust_arch.objectives import Loss, Objective
 from robust_arch.training.averaging import recompute_statistics
@@ -40,8 +40,9 @@ class AdversarialTraining(pl.LightningModule):
 
     max_value: of the uint8 images. num_classes: needed where the recipe makes soft labels. seed: with epoch, step and
     example it decides every random number.
-    attackable: from `net`, once on its device, to the network that objectives and selection are given. prepare: called
-    in each process before it computes. card: plain facts saved in every checkpoint, with which it can be evaluated.
+    attackable: from `net`, once on its device, to the network that objectives and selection are given. compiled:
+    whether the blocks of `net` are. prepare: called in each process before it computes. card: plain facts saved in
+    every checkpoint, with which it can be evaluated.
     """
 
     val_counts: Tensor
@@ -61,6 +62,7 @@ class AdversarialTraining(pl.LightningModule):
         num_classes: int | None = None,
         attackable: Callable[[Classifier], nn.Module] = AttackableNetwork,
         channels_last: bool = True,
+        compiled: bool = False,
         prepare: Callable[[], None] | None = None,
         card: dict[str, Any] | None = None,
     ) -> None:
@@ -68,7 +70,8 @@ class AdversarialTraining(pl.LightningModule):
         # channels last: the layout in which convolutions are fastest, on CPUs and GPUs
         self.net = net.to(memory_format=weight_layout(net)) if channels_last else net
         self.objective, self.threat, self.recipe = objective, threat, recipe
-        self.selection_attack, self.attackable, self.prepare = selection_attack, attackable, prepare
+        self.selection_attack, self.attackable = selection_attack, attackable
+        self.compiled, self.prepare = compiled, prepare
         self.epochs, self.steps_per_epoch, self.max_value = epochs, steps_per_epoch, max_value
         self.seed, self.num_classes, self.card = seed, num_classes, card or {}
         self.averages = nn.ModuleDict()  # by name, which is part of the keys in a checkpoint
@@ -82,6 +85,8 @@ class AdversarialTraining(pl.LightningModule):
         """Runs in each process, before its network is moved to its device."""
         if self.prepare is not None:
             self.prepare()
+        if self.compiled:
+            compile_blocks(self.net.network)
 
     @cached_property
     def attacked_net(self) -> nn.Module:

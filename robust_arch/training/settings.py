@@ -22,7 +22,7 @@ class TrainerSettings:
         devices: number of processes, one device each.
         gpus: indices of the GPUs, None for those with the fewest runs on them.
         precision: 32 or bf16-mixed, as Lightning names them; auto is replaced by the best for the hardware.
-        compile: whether the inner loop is compiled; the run decides about auto.
+        compile: true compiles the inner loop, step the blocks of the outer passes as well; the run decides about auto.
         fold: attacks see BatchNorm folded and weights prepared once per step.
         channels_last: of weights in memory, which activations follow.
         data: auto keeps the images on the device where they fit, stream fetches every batch.
@@ -77,13 +77,18 @@ class TrainerSettings:
         object.__setattr__(self, "precision", 32 if decided == "32" else decided)
 
     def _check_compile(self) -> None:
-        if self.compile != "auto" and not isinstance(self.compile, bool):
-            raise invalid("trainer.compile", self.compile, "auto, true or false")
-        if self.compile is True and not self.fold:
+        if self.compile not in ("auto", "step") and not isinstance(self.compile, bool):
+            raise invalid("trainer.compile", self.compile, "auto, true, false or step")
+        if self.compiles and not self.fold:
             allowed = "false where trainer.fold=false, as only the folded form is compiled"
-            raise invalid("trainer.compile", True, allowed)
-        if self.compile is True and (missing := missing_compiler(self.device)):
-            raise invalid("trainer.compile", True, f"false here: {missing}")
+            raise invalid("trainer.compile", self.compile, allowed)
+        if self.compiles and (missing := missing_compiler(self.device)):
+            raise invalid("trainer.compile", self.compile, f"false here: {missing}")
+
+    @property
+    def compiles(self) -> bool:
+        """Whether the inner loop is compiled; False for auto, which the run has to decide first."""
+        return self.compile in (True, "step")
 
     def _check_callbacks(self) -> None:
         named = self.callbacks.values() if isinstance(self.callbacks, Mapping) else self.callbacks
@@ -107,7 +112,7 @@ class TrainerSettings:
         if not self.fold:
             return net
         dtype = torch.float32 if self.precision == 32 else torch.bfloat16
-        return AttackableNetwork(net, dtype, compiled=self.compile is True)
+        return AttackableNetwork(net, dtype, compiled=self.compiles)
 
     @property
     def device(self) -> torch.device:

@@ -11,7 +11,7 @@ from torch.nn.utils import parametrizations
 
 from robust_arch.architectures import ArchSpec, build
 from robust_arch.attacks import PGD, Clean, KLToClean, ThreatModel
-from robust_arch.engine import AttackableNetwork
+from robust_arch.engine import AttackableNetwork, compile_blocks
 from robust_arch.engine.frozen import FrozenNetwork, NotFreezableError
 
 SPECS = {
@@ -304,3 +304,19 @@ def test_compiled_blocks_give_the_same_logits_and_gradients(net, images):
     found = logits_and_gradient(compiled, *images)
     assert max(map(distance, found, logits_and_gradient(eager, *images))) <= 1e-5
     assert all(map(torch.equal, found, logits_and_gradient(compiled, *images)))
+
+
+@pytest.mark.slow
+def test_compiled_blocks_train_like_eager_ones(images):
+    (x, y), net = images, settled(ArchSpec("wide_resnet", (1, 1, 1), (8, 8, 8)))
+    compiled = copy.deepcopy(net)
+    compile_blocks(compiled.network)
+    assert list(compiled.state_dict()) == list(net.state_dict())
+    for each in (net, compiled):
+        F.cross_entropy(each(x), y).backward()
+    pairs = zip(net.named_parameters(), compiled.parameters(), strict=True)
+    assert {name: float(distance(b.grad, a.grad)) for (name, a), b in pairs if distance(b.grad, a.grad) > 1e-4} == {}
+    torch.testing.assert_close(compiled.state_dict(), net.state_dict(), atol=1e-5, rtol=1e-4)  # running statistics
+    # attacks see the same form, and evaluation mode the same logits
+    frozen = AttackableNetwork(compiled).attacked(x)
+    assert distance(frozen(x), compiled.eval()(x)) <= 1e-5

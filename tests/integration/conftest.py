@@ -1,4 +1,7 @@
-"""Whole runs, and runs that are interrupted."""
+"""Whole runs, runs that are interrupted, and the scripts of benchmarks/ as modules."""
+
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -6,6 +9,19 @@ from robust_arch.configuration.settings import read_settings
 from robust_arch.execution.execute import execute
 from robust_arch.execution.run import Run
 from robust_arch.training.module import AdversarialTraining
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+
+@pytest.fixture
+def benchmarks(monkeypatch):
+    """The scripts of benchmarks/ can be imported, as they import one another."""
+    before = set(sys.modules)
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    yield BENCHMARKS
+    for name in set(sys.modules) - before:
+        if str(getattr(sys.modules[name], "__file__", "")).startswith(str(BENCHMARKS)):
+            del sys.modules[name]
 
 
 @pytest.fixture

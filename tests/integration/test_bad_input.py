@@ -44,7 +44,7 @@ RUN_CASES = [
     ("rerun=no", ["rerun", "'no'", "true or false"]),
     ("trainer.progress_bar=1", ["trainer.progress_bar", "1", "true or false"]),
     ("trainer.devices=2 recipe.drop_last=false", ["recipe.drop_last", "False", "true where trainer.devices > 1"]),
-    ("trainer.compile=maybe", ["trainer.compile", "'maybe'", "auto, true or false"]),
+    ("trainer.compile=maybe", ["trainer.compile", "'maybe'", "auto, true, false or step"]),
     ("trainer.compile=true trainer.fold=false", ["trainer.compile", "True", "false where trainer.fold=false"]),
     ("trainer.data=disk", ["trainer.data", "'disk'", "auto, device or stream"]),
     ("data.split_seed=1.5", ["data.split_seed", "1.5", "at least 0"]),

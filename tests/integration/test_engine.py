@@ -53,7 +53,8 @@ def test_a_run_that_goes_on_compiles_as_it_did_when_it_began(run, monkeypatch, c
         "robust_arch.execution.choices.decide_compile", lambda device, steps, half: (True, "another machine")
     )
     assert with_choices(begun, begun.folder).settings.trainer.compile is False
-    assert with_choices(run("trainer.compile=true"), begun.folder).settings.trainer.compile is True
+    for asked, kept in (("true", True), ("step", "step")):
+        assert with_choices(run(f"trainer.compile={asked}"), begun.folder).settings.trainer.compile == kept
     assert "trainer.compile=auto: false (planned)" in begun.folder.log.read_text()
 
 
@@ -62,8 +63,9 @@ def test_a_run_that_cannot_go_on_compiled_goes_on_without(lacks, run, monkeypatc
     begun = run()
     assert execute(begun) == "completed"
     config = yaml.safe_load(begun.folder.config.read_text())
-    begun.folder.config.write_text(yaml.safe_dump({**config, "trainer": {**config["trainer"], "compile": True}}))
-    assert with_choices(begun, begun.folder).settings.trainer.compile is True
+    for before in ("step", True):
+        begun.folder.config.write_text(yaml.safe_dump({**config, "trainer": {**config["trainer"], "compile": before}}))
+        assert with_choices(begun, begun.folder).settings.trainer.compile == before
     again = run(*(["trainer.fold=false"] if lacks == "fold" else []))
     if lacks == "compiler":
         monkeypatch.setattr("shutil.which", lambda name: None)

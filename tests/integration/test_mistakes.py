@@ -777,6 +777,7 @@ def test_the_switches_of_the_engine_reach_what_they_switch(tmp_path, monkeypatch
         {"data": "stream"},
         {"keep_memory": False},
         {"compile": True},
+        {"compile": "step"},
     )
     for number, changes in enumerate(switched):
         cfg = configuration(tmp_path, *TINY, f"study.name=s{number}")
@@ -784,11 +785,13 @@ def test_the_switches_of_the_engine_reach_what_they_switch(tmp_path, monkeypatch
             cfg = changed(cfg, f"trainer.{key}", value)
         run = loaded(cfg)
         assert execute(run) == "failed"
-        assert yaml.safe_load(run.folder.config.read_text())["trainer"]["compile"] is (changes == {"compile": True})
+        compiled = changes.get("compile", False)
+        assert yaml.safe_load(run.folder.config.read_text())["trainer"]["compile"] == compiled
         module, data = given[-1]
         net = module.attacked_net
         assert isinstance(net, Classifier) == (changes == {"fold": False})
-        assert getattr(net, "compiled", False) == (changes == {"compile": True})
+        assert getattr(net, "compiled", False) == bool(compiled)
+        assert module.compiled == (compiled == "step")
         stem = module.net.network.stages[0][0].conv1.weight
         assert stem.is_contiguous(memory_format=torch.channels_last) == (changes != {"channels_last": False})
         assert data.place == changes.get("data", "auto")
