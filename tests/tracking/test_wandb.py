@@ -186,7 +186,10 @@ def test_the_report_is_an_artifact_with_its_figures(run):
     assert result.exit_code == 0, result.output
     (folder,) = (study / "wandb").glob("offline-run-*")
     assert f"wandb: {folder.resolve()}" in result.output
-    offline = OfflineRun(folder)
+    for _ in range(100):  # on a busy machine wandb's own process may write its file's end after finish has returned
+        if (offline := OfflineRun(folder)).exit_code is not None:
+            break
+        time.sleep(0.1)
     assert (offline.job_type, offline.group, offline.name) == ("report", "mine", "mine report")
     report = {path.name: path for path in (study / "report").iterdir()}
     assert set(offline.artifacts["report"]) == set(report) == {"index.html", "last_stage_share.png"}
