@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
+from statistics import fmean, stdev
 from typing import Any
 
 import pandas as pd
@@ -15,6 +16,8 @@ from robust_arch.common.statistics import percent_interval
 Row = dict[Hashable, Any]
 ARCHITECTURE = "architecture"
 LAST_SHARE = "last stage's share (%)"
+SEED = "seed"
+WORST_CASE = "worst case (%)"
 
 
 @dataclass(frozen=True)
@@ -33,11 +36,13 @@ class Column:
         heading: of the column.
         cell: of a row of results.csv.
         value: the number that a row is sorted by; None for a column of text.
+        text: a mean of such numbers as text, given a row that it is over; None for a column without means.
     """
 
     heading: str
     cell: Callable[[Row], Cell]
     value: Callable[[Row], float | None] | None = None
+    text: Callable[[float, Row], str] | None = None
 
     @property
     def kind(self) -> str:
@@ -48,6 +53,20 @@ class Column:
     def names_row(self) -> bool:
         """Whether its cells name their rows, for a screen reader."""
         return self.heading == ARCHITECTURE
+
+    def over(self, rows: Sequence[Row]) -> tuple[Cell, float | None]:
+        """The cell of several runs of one architecture, and the number that it is sorted by.
+
+        That is what they have in common; else the mean with the standard deviation. Of seeds it is how many there are.
+        """
+        values = [value for row in rows if self.value and (value := self.value(row)) is not None]
+        if self.heading == SEED:
+            return Cell(str(len(rows))), float(len(rows))
+        if len(values) > 1 and self.text:
+            mean = fmean(values)
+            return Cell(self.text(mean, rows[0]), f"± {self.text(stdev(values), rows[0])}"), mean
+        cells = list(dict.fromkeys(map(self.cell, rows)))
+        return cells[0] if len(cells) == 1 else Cell(ABSENT), values[0] if values else None
 
 
 @dataclass(frozen=True)
@@ -112,7 +131,7 @@ def columns(frame: pd.DataFrame, extras: Extras) -> list[Column]:
         _number_column("params", "params"),
         Column("MACs", lambda row: Cell(operations(row["macs"])), _value_of("macs")),
         *([last] if extras.stage_shares else []),
-        _number_column("seed", "seed"),
+        Column(SEED, lambda row: Cell(number(row["seed"], 0)), _value_of("seed")),
         text_column("checkpoint", "checkpoint"),
         *([text_column("weights", "weights")] if (frame["weights"].dropna() != "raw").any() else []),
         _number_column("test images", "n_test"),
@@ -141,15 +160,26 @@ def _held_out(extras: Extras) -> Column:
     def value(row: Row) -> float | None:
         return extras.best_val.get(str(row["run_id"])) if extras.was_held_out(row) else None
 
-    return Column(heading, lambda row: accuracy_cell(value(row), n) if n else Cell(number(value(row), 1)), value)
+    return Column(
+        heading,
+        lambda row: accuracy_cell(value(row), n) if n else Cell(number(value(row), 1)),
+        value,
+        lambda mean, _: number(mean, 1),
+    )
 
 
 def _number_column(heading: str, name: str, digits: int = 0) -> Column:
-    return Column(heading, lambda row: Cell(number(row[name], digits)), _value_of(name))
+    measured = (lambda mean, _: number(mean, digits)) if name in ("lipschitz", "train_seconds") else None
+    return Column(heading, lambda row: Cell(number(row[name], digits)), _value_of(name), measured)
 
 
 def _share_column(heading: str, name: str) -> Column:
-    return Column(heading, lambda row: accuracy_cell(row[name], row["n_test"]), _value_of(name))
+    return Column(
+        heading,
+        lambda row: accuracy_cell(row[name], row["n_test"]),
+        _value_of(name),
+        lambda mean, row: accuracy(mean, row["n_test"]),
+    )
 
 
 def _value_of(name: str) -> Callable[[Row], float | None]:

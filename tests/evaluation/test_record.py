@@ -194,7 +194,7 @@ def test_clean_accuracy_alone_is_a_record(planted, tmp_path):
     content, arrays = on_disk(evaluated(tmp_path, *planted))
     assert content["clean"]["count"] == 8
     assert "worst_case" not in content
-    assert sorted(arrays) == ["clean", "index"]
+    assert sorted(arrays) == ["clean", "index", "label"]
     assert reopened(tmp_path, planted[1]).has_clean
 
 

@@ -1,0 +1,74 @@
+"""The rows of the report's tables: one per architecture of a group, best first, which unfolds to its runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from robust_arch.analysis.formatting import accuracy
+from robust_arch.analysis.groups import Group
+from robust_arch.analysis.networks import Estimate, networks
+from robust_arch.analysis.tables import WORST_CASE, Cell, Column, Row
+
+Summary = tuple[Cell, float | None]
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """An architecture of one group.
+
+    Attributes:
+        name: of the architecture.
+        group: position of the group; that of runs without numbers comes after the last one.
+        rows: positions of its rows in the table of all rows.
+        summaries: of each column: the cell, and the number that it is sorted by.
+        robust: worst-case accuracy; None where it is not known of every run of the group.
+    """
+
+    name: str
+    group: int
+    rows: tuple[int, ...]
+    summaries: tuple[Summary, ...]
+    robust: Estimate | None
+
+
+def by_group(
+    records: Sequence[Row], membership: Sequence[int], found: Sequence[Group], columns: Sequence[Column]
+) -> list[Architecture]:
+    """The architectures of every group, group by group; in each the most robust one first.
+
+    Args:
+        records: rows of results.csv.
+        membership: the group of each row.
+        found: the groups.
+        columns: of the table.
+    """
+    members: dict[tuple[int, str], list[int]] = {}
+    for place, (row, group) in enumerate(zip(records, membership, strict=True)):
+        members.setdefault((group, str(row["arch"])), []).append(place)
+    estimates = [_estimates(group) for group in found]
+    made = []
+    for (group, name), places in members.items():
+        robust = estimates[group].get(name) if group < len(found) else None
+        rows = [records[place] for place in places]
+        made.append(Architecture(name, group, tuple(places), tuple(_summaries(columns, rows, robust)), robust))
+    return sorted(made, key=lambda each: (each.group, -each.robust.mean if each.robust else 0.0))
+
+
+def _estimates(group: Group) -> dict[str, Estimate]:
+    if not group.rows["worst_case_acc"].notna().all():
+        return {}
+    return {network.arch: network.robust for network in networks(group)}
+
+
+def _summaries(columns: Sequence[Column], rows: Sequence[Row], robust: Estimate | None) -> list[Summary]:
+    return [
+        _worst_case(robust, rows[0]) if robust and column.heading == WORST_CASE else column.over(rows)
+        for column in columns
+    ]
+
+
+def _worst_case(robust: Estimate, row: Row) -> Summary:
+    mean, low, high = (accuracy(value, row["n_test"]) for value in (robust.mean, robust.low, robust.high))
+    scatter = "" if robust.sd is None else f" ± {accuracy(robust.sd, row['n_test'])}"
+    return Cell(f"{mean}{scatter}", f"[{low}, {high}]"), robust.mean
