@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
+from typing import Any
+from xml.sax.saxutils import quoteattr
 
 from matplotlib import RcParams, rc_context, rcParamsDefault
 from matplotlib.figure import Figure
@@ -45,6 +50,12 @@ _SETTINGS = {
     "savefig.dpi": 300,
     "pdf.fonttype": 42,  # TrueType, which can be searched and printed
     "pdf.compression": 6,
+    "svg.hashsalt": "robust_arch",  # names of clipping paths are random without it
+}
+_NOTHING: dict[str, dict[str, str | None]] = {
+    "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
+    "png": {"Software": None},
+    "svg": {"Date": None, "Creator": None},
 }
 STYLE = RcParams(rcParamsDefault | _SETTINGS)
 
@@ -56,15 +67,42 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def save(figure: Figure, folder: Path, stem: str = "figure") -> list[Path]:
-    """Write `stem`.pdf and `stem`.png into `folder`, without dates, so that the same figure gives the same bytes."""
-    nothing: dict[str, dict[str, str | None]] = {
-        "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
-        "png": {"Software": None},
-    }
-    paths = []
-    with rc_context(STYLE):
-        for kind, metadata in nothing.items():
-            paths.append(folder / f"{stem}.{kind}")
-            with replacing(paths[-1]) as temporary:
-                figure.savefig(temporary, format=kind, metadata=metadata)
+    """Write `stem`.pdf and `stem`.png into `folder`; the same figure gives the same bytes."""
+    paths = [folder / f"{stem}.{kind}" for kind in ("pdf", "png")]
+    for path in paths:
+        with replacing(path) as temporary:
+            temporary.write_bytes(_bytes(figure, path.suffix[1:]))
     return paths
+
+
+def png_bytes(figure: Figure, dpi: int) -> bytes:
+    """The figure as a PNG on white."""
+    return _bytes(figure, "png", dpi=dpi)
+
+
+def svg_text(figure: Figure, stem: str = "figure", label: str = "") -> str:
+    """The figure as an <svg> element without background, whose black parts have the colour of the text around it.
+
+    Args:
+        figure: what to write.
+        stem: begins every id, so that a page can hold several figures.
+        label: in words, for a reader who does not see the figure.
+    """
+    drawn = _bytes(figure, "svg", transparent=True).decode()
+    content = drawn[drawn.index("<defs>") : drawn.rindex("</svg>")]
+    # its only style would hold for the whole page, and no id of a group is used
+    content = re.sub(r" *<style.*?</style>\n|(?<=<g) id=\"[^\"]*\"", "", content, flags=re.DOTALL)
+    content = re.sub(r"(?<=\bid=\")|(?<=href=\"#)|(?<=url\(#)", f"{stem}-", content).replace("#000000", "currentColor")
+    width, height = 72 * figure.get_size_inches()
+    size = f'width="{width:g}pt" height="{height:g}pt" viewBox="0 0 {width:g} {height:g}"'
+    names = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
+    look = 'fill="currentColor" stroke-linejoin="round" stroke-linecap="butt"'  # letters that are black name no colour
+    return f'<svg {names} {size} {look} role="img" aria-label={quoteattr(label)}>\n{content}</svg>\n'
+
+
+def _bytes(figure: Figure, kind: str, **settings: Any) -> bytes:
+    """The figure in a format, without dates."""
+    buffer = BytesIO()
+    with rc_context(STYLE):
+        figure.savefig(buffer, format=kind, metadata=_NOTHING[kind], **settings)
+    return buffer.getvalue()
