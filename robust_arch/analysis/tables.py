@@ -29,6 +29,21 @@ class Cell:
 
 
 @dataclass(frozen=True)
+class Summary:
+    """The cell of an architecture, which summarises its runs.
+
+    Attributes:
+        cell: what is shown.
+        value: the number that it is sorted by; None for text.
+        sd: standard deviation over the runs; None where it is no mean of several.
+    """
+
+    cell: Cell
+    value: float | None
+    sd: float | None = None
+
+
+@dataclass(frozen=True)
 class Column:
     """A column of a table.
 
@@ -54,19 +69,16 @@ class Column:
         """Whether its cells name their rows, for a screen reader."""
         return self.heading == ARCHITECTURE
 
-    def over(self, rows: Sequence[Row]) -> tuple[Cell, float | None]:
-        """The cell of several runs of one architecture, and the number that it is sorted by.
-
-        That is what they have in common; else the mean with the standard deviation. Of seeds it is how many there are.
-        """
+    def over(self, rows: Sequence[Row]) -> Summary:
+        """The runs of one architecture: what they have in common, else the mean; of seeds, how many there are."""
         values = [value for row in rows if self.value and (value := self.value(row)) is not None]
         if self.heading == SEED:
-            return Cell(str(len(rows))), float(len(rows))
+            return Summary(Cell(str(len(rows))), len(rows))
         if len(values) > 1 and self.text:
-            mean = fmean(values)
-            return Cell(self.text(mean, rows[0]), f"± {self.text(stdev(values), rows[0])}"), mean
+            mean, sd = fmean(values), stdev(values)
+            return Summary(Cell(self.text(mean, rows[0]), f"± {self.text(sd, rows[0])}"), mean, sd)
         cells = list(dict.fromkeys(map(self.cell, rows)))
-        return cells[0] if len(cells) == 1 else Cell(ABSENT), values[0] if values else None
+        return Summary(cells[0] if len(cells) == 1 else Cell(ABSENT), values[0] if values else None)
 
 
 @dataclass(frozen=True)

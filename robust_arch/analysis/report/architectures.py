@@ -8,9 +8,7 @@ from dataclasses import dataclass
 from robust_arch.analysis.formatting import accuracy
 from robust_arch.analysis.groups import Group
 from robust_arch.analysis.networks import Estimate, networks
-from robust_arch.analysis.tables import WORST_CASE, Cell, Column, Row
-
-Summary = tuple[Cell, float | None]
+from robust_arch.analysis.tables import WORST_CASE, Cell, Column, Row, Summary
 
 
 @dataclass(frozen=True)
@@ -21,7 +19,7 @@ class Architecture:
         name: of the architecture.
         group: position of the group; that of runs without numbers comes after the last one.
         rows: positions of its rows in the table of all rows.
-        summaries: of each column: the cell, and the number that it is sorted by.
+        summaries: of each column.
         robust: worst-case accuracy; None where it is not known of every run of the group.
     """
 
@@ -71,4 +69,4 @@ def _summaries(columns: Sequence[Column], rows: Sequence[Row], robust: Estimate 
 def _worst_case(robust: Estimate, row: Row) -> Summary:
     mean, low, high = (accuracy(value, row["n_test"]) for value in (robust.mean, robust.low, robust.high))
     scatter = "" if robust.sd is None else f" ± {accuracy(robust.sd, row['n_test'])}"
-    return Cell(f"{mean}{scatter}", f"[{low}, {high}]"), robust.mean
+    return Summary(Cell(f"{mean}{scatter}", f"[{low}, {high}]"), robust.mean, robust.sd)

@@ -121,10 +121,11 @@ def _column(place: int, table: Table, texts: Texts, scores: Collection[str]) -> 
     content |= {"names": column.names_row, "of_group": column.heading in _OF_GROUP}
     content |= _cells([column.cell(row) for row in table.records], texts)
     summaries = [each.summaries[place] for each in table.architectures]
-    content["means"] = _cells([cell for cell, _ in summaries], texts)
+    content["means"] = _cells([each.cell for each in summaries], texts)
     if column.value is not None:
         content["values"] = [_number(column.value(row)) for row in table.records]
-        content["means"]["values"] = [_number(value) for _, value in summaries]
+        content["means"]["values"] = [_number(each.value) for each in summaries]
+        content["means"]["sd"] = [_number(each.sd) for each in summaries]
     return content
 
 
