@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections import ChainMap
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 import numpy as np
+import pandas as pd
 
+from robust_arch.analysis.report.attacked_images import AttackedImages
+from robust_arch.analysis.report.computing import Usage
 from robust_arch.runs.records import Diagnosis, Smoothness
+
+_PER_STUDY = ("name", "command", "budget", "planned", "versions", "hardware", "n_val", "epochs")
 
 
 @dataclass(frozen=True)
@@ -36,6 +42,12 @@ class StudyDetails:
         cards: run_id to its model card, Markdown.
         left_out: files, and rows of plan.csv, that do not fit, to why.
         provenance: where imported numbers are from, in sentences; empty for the project's own runs.
+        epochs: the table of `analysis.epochs.read_epochs`; None where epochs are not recorded.
+        best_epochs: run_id to the epoch of its checkpoint `best`, counted from 0.
+        classes: run_id to (K, 3) counts of test images by class: all, correct without an attack, robust in the worst
+            case of the main group.
+        images: name of a network and its evaluation to some of its attacked test images.
+        usage: the computing time, by hardware.
     """
 
     name: str
@@ -59,3 +71,33 @@ class StudyDetails:
     cards: Mapping[str, str] = field(default_factory=dict)
     left_out: Mapping[str, str] = field(default_factory=dict)
     provenance: Sequence[str] = ()
+    epochs: pd.DataFrame | None = None
+    best_epochs: Mapping[str, int] = field(default_factory=dict)
+    classes: Mapping[str, np.ndarray] = field(default_factory=dict)
+    images: Mapping[str, AttackedImages] = field(default_factory=dict)
+    usage: Sequence[Usage] = ()
+
+
+def joined(details: Sequence[StudyDetails]) -> StudyDetails:
+    """The details of several studies as one; a run that is in several of them is described by the first."""
+    if len(details) == 1:
+        return details[0]
+    names = [each.name for each in fields(StudyDetails) if each.name not in _PER_STUDY]
+    content = {name: [getattr(each, name) for each in details] for name in names}
+    together = {
+        name: dict(ChainMap(*map(dict, parts))) if isinstance(parts[0], Mapping) else [item for part in parts for item in part]
+        for name, parts in content.items()
+    }
+    held_out = {each.n_val for each in details}
+    epochs = [each.epochs for each in details if each.epochs is not None]
+    return StudyDetails(
+        name=", ".join(each.name for each in details),
+        command="\n".join(each.command for each in details if each.command),
+        budget="",
+        planned=sum(each.planned for each in details),
+        versions=details[0].versions,
+        hardware=details[0].hardware,
+        n_val=held_out.pop() if len(held_out) == 1 else None,
+        epochs=pd.concat(epochs).drop_duplicates(["run_id", "epoch"]) if epochs else None,
+        **together,
+    )

@@ -1,0 +1,73 @@
+"""How much computing time the runs took, and on what."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from robust_arch.analysis.formatting import ABSENT
+
+HEAD = ("hardware", "device", "threads", "precision", "torch", "runs", "training (h)", "attacks (h)")
+
+
+@dataclass(frozen=True)
+class Usage:
+    """The computing time of one run, or of several on the same hardware.
+
+    Attributes:
+        site: hardware, device, threads per run, precision and version of torch, as text.
+        train_seconds: of training.
+        attack_seconds: of the attacks of all its evaluations; None where that is not recorded.
+        runs: number of runs.
+    """
+
+    site: tuple[str, str, str, str, str]
+    train_seconds: float
+    attack_seconds: float | None
+    runs: int = 1
+
+
+def summed(usage: Iterable[Usage]) -> list[Usage]:
+    """One per site, the longest training first."""
+    sites: dict[tuple[str, ...], list[Usage]] = {}
+    for each in usage:
+        sites.setdefault(each.site, []).append(each)
+    found = [
+        Usage(
+            members[0].site,
+            sum(each.train_seconds for each in members),
+            None if any(each.attack_seconds is None for each in members) else sum(each.attack_seconds or 0 for each in members),
+            sum(each.runs for each in members),
+        )
+        for members in sites.values()
+    ]
+    return sorted(found, key=lambda each: -each.train_seconds)
+
+
+def table(usage: Sequence[Usage]) -> list[list[str]]:
+    """The rows under HEAD."""
+    return [
+        [*each.site, f"{each.runs:,}", hours(each.train_seconds), ABSENT if each.attack_seconds is None else hours(each.attack_seconds)]
+        for each in usage
+    ]
+
+
+def sentence(usage: Sequence[Usage]) -> str:
+    """The time of all runs, by device; empty where none is recorded."""
+    if not usage:
+        return ""
+    devices: dict[str, float] = {}
+    for each in usage:
+        devices[each.site[1]] = devices.get(each.site[1], 0) + each.train_seconds
+    times = " and ".join(f"{hours(seconds)} hours{_on(device)}" for device, seconds in devices.items())
+    return f"Training took {times}, added up over {sum(each.runs for each in usage):,} runs, however many ran at once."
+
+
+def hours(seconds: float) -> str:
+    """Hours with two significant digits below ten."""
+    value = seconds / 3600
+    return f"{value:,.0f}" if value >= 10 else f"{value:.1f}" if value >= 1 else f"{value:.2f}"
+
+
+def _on(device: str) -> str:
+    return {"cpu": " of CPU", "cuda": " of GPU", ABSENT: ""}.get(device, f" on {device}")
