@@ -10,6 +10,7 @@ from typing import Any
 from xml.sax.saxutils import quoteattr
 
 from matplotlib import RcParams, rc_context, rcParamsDefault
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from robust_arch.common.files import replacing
@@ -18,7 +19,7 @@ COLUMN, WIDE = 3.3, 6.8  # inches: one column, and the whole width of a two-colu
 
 # distinguishable with any colour vision (Okabe and Ito 2008; blue and vermilion darkened for white paper)
 BLUE, ORANGE, GREEN, PURPLE, GREY = "#0072B2", "#B34700", "#009E73", "#AA4499", "#777777"
-BAND = "#E6E6E6"
+BAND = "#80808033"  # grey through which white and dark paper show
 COLOURMAP = "cividis"
 
 _SETTINGS = {
@@ -64,6 +65,15 @@ def new_figure(width: float, height: float) -> Figure:
     """An empty figure of that size on paper, in inches."""
     with rc_context(STYLE):
         return Figure(figsize=(width, height), layout="constrained")
+
+
+def letter_panels(panels: Sequence[Axes], first: str = "a") -> None:
+    """Name the panels a, b, c... at their upper left corners; a single panel needs no name."""
+    for place, axes in enumerate(panels if len(panels) > 1 or first != "a" else ()):
+        letter = chr(ord(first) + place)
+        axes.annotate(
+            letter, (0, 1), (-9, 6), xycoords="axes fraction", textcoords="offset points", fontsize=8, fontweight="bold"
+        )
 
 
 def save(figure: Figure, folder: Path, stem: str = "figure") -> list[Path]:
