@@ -253,14 +253,30 @@ def results(
 
 
 @app.command()
-def report(study: StudyArgument, results_dir: ResultsDir = RESULTS) -> None:
-    """Write a study's report, one HTML file that needs nothing else, and print where it is.
+def report(
+    studies: Annotated[
+        list[str],
+        typer.Argument(help="studies by name inside the results folder, or by path", metavar="STUDY..."),
+    ],
+    results_dir: ResultsDir = RESULTS,
+    into: Annotated[
+        Path | None, typer.Option("--into", help="folder of the report; by default report/ in the study's folder")
+    ] = None,
+) -> None:
+    """Write the report of one study or several, one HTML file that needs nothing else, and print where it is.
+
+    Several studies need --into.
 
     Example: robust-arch report demo
+    Example: robust-arch report stage_width stage_depth --into reports/stages
     """
-    from robust_arch.analysis.report.study_report import write_study_report
+    from robust_arch.analysis.report.study_report import write_joint_report, write_study_report
 
-    print(f"report: {write_study_report(_study_path(study, results_dir)).resolve()}")
+    paths = [_study_path(study, results_dir) for study in studies]
+    if into is None and len(paths) > 1:
+        raise invalid("--into", None, f"a folder for the report of {len(paths)} studies")
+    written = write_study_report(paths[0]) if into is None else write_joint_report(paths, into)
+    print(f"report: {written.resolve()}")
 
 
 @app.command()

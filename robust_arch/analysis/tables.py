@@ -86,7 +86,6 @@ class Extras:
     """What a table adds to results.csv.
 
     Attributes:
-        numbers: architecture to its number in the figures.
         stage_shares: run_id to the stages' shares of their parameters, in [0, 1].
         best_val: run_id to robust accuracy in percent on held-out images.
         best_weights: run_id to the weights that have it, raw if it is missing.
@@ -94,7 +93,6 @@ class Extras:
         selected: the run_id to mark.
     """
 
-    numbers: Mapping[str, int] = field(default_factory=dict)
     stage_shares: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     best_val: Mapping[str, float] = field(default_factory=dict)
     best_weights: Mapping[str, str] = field(default_factory=dict)
@@ -127,16 +125,11 @@ def last_share(row: Mapping[Hashable, Any], stage_shares: Mapping[str, tuple[flo
 def columns(frame: pd.DataFrame, extras: Extras) -> list[Column]:
     """The columns for these rows, without accuracies that no row has."""
 
-    def figure_number(row: Row) -> int | None:
-        return extras.numbers.get(str(row["arch"]))
-
     def share(row: Row) -> float | None:
         return last_share(row, extras.stage_shares)
 
-    numbered = Column("no.", lambda row: Cell(str(figure_number(row) or ABSENT)), figure_number)
     last = Column(LAST_SHARE, lambda row: Cell(number(share(row), 1)), share)
     return [
-        *([numbered] if extras.numbers else []),
         text_column(ARCHITECTURE, "arch"),
         text_column("depths", "depths"),
         text_column("widths", "widths"),

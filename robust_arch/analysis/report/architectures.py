@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from robust_arch.analysis.formatting import accuracy
 from robust_arch.analysis.groups import Group
-from robust_arch.analysis.networks import Estimate, networks
-from robust_arch.analysis.tables import WORST_CASE, Cell, Column, Row, Summary
+from robust_arch.analysis.plots.pooled import Measurement, pooled
+from robust_arch.analysis.tables import WORST_CASE, Cell, Column, Extras, Row, Summary
 
 
 @dataclass(frozen=True)
@@ -20,18 +20,24 @@ class Architecture:
         group: position of the group; that of runs without numbers comes after the last one.
         rows: positions of its rows in the table of all rows.
         summaries: of each column.
-        robust: worst-case accuracy; None where it is not known of every run of the group.
+        robust: worst-case accuracy, as in the figures; None where it is not known of every run of the group.
+        marked: whether one of its runs is the selected one.
     """
 
     name: str
     group: int
     rows: tuple[int, ...]
     summaries: tuple[Summary, ...]
-    robust: Estimate | None
+    robust: Measurement | None
+    marked: bool
 
 
 def by_group(
-    records: Sequence[Row], membership: Sequence[int], found: Sequence[Group], columns: Sequence[Column]
+    records: Sequence[Row],
+    membership: Sequence[int],
+    found: Sequence[Group],
+    columns: Sequence[Column],
+    extras: Extras,
 ) -> list[Architecture]:
     """The architectures of every group, group by group; in each the most robust one first.
 
@@ -40,6 +46,7 @@ def by_group(
         membership: the group of each row.
         found: the groups.
         columns: of the table.
+        extras: what the table adds to results.csv.
     """
     members: dict[tuple[int, str], list[int]] = {}
     for place, (row, group) in enumerate(zip(records, membership, strict=True)):
@@ -49,24 +56,25 @@ def by_group(
     for (group, name), places in members.items():
         robust = estimates[group].get(name) if group < len(found) else None
         rows = [records[place] for place in places]
-        made.append(Architecture(name, group, tuple(places), tuple(_summaries(columns, rows, robust)), robust))
+        summaries = tuple(_summaries(columns, rows, robust))
+        made.append(Architecture(name, group, tuple(places), summaries, robust, any(map(extras.is_marked, rows))))
     return sorted(made, key=lambda each: (each.group, -each.robust.mean if each.robust else 0.0))
 
 
-def _estimates(group: Group) -> dict[str, Estimate]:
+def _estimates(group: Group) -> dict[str, Measurement]:
     if not group.rows["worst_case_acc"].notna().all():
         return {}
-    return {network.arch: network.robust for network in networks(group)}
+    return {measured.network.arch: measured for measured in pooled(group)}
 
 
-def _summaries(columns: Sequence[Column], rows: Sequence[Row], robust: Estimate | None) -> list[Summary]:
+def _summaries(columns: Sequence[Column], rows: Sequence[Row], robust: Measurement | None) -> list[Summary]:
     return [
-        _worst_case(robust, rows[0]) if robust and column.heading == WORST_CASE else column.over(rows)
+        _worst_case(robust, column.over(rows), rows[0]) if robust and column.heading == WORST_CASE else column.over(rows)
         for column in columns
     ]
 
 
-def _worst_case(robust: Estimate, row: Row) -> Summary:
+def _worst_case(robust: Measurement, over: Summary, row: Row) -> Summary:
     mean, low, high = (accuracy(value, row["n_test"]) for value in (robust.mean, robust.low, robust.high))
-    scatter = "" if robust.sd is None else f" ± {accuracy(robust.sd, row['n_test'])}"
-    return Summary(Cell(f"{mean}{scatter}", f"[{low}, {high}]"), robust.mean, robust.sd)
+    scatter = "" if over.sd is None else f" ± {accuracy(over.sd, row['n_test'])}"
+    return Summary(Cell(f"{mean}{scatter}", f"[{low}, {high}]"), robust.mean, over.sd)

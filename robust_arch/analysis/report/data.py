@@ -35,7 +35,8 @@ COSTS = ("params", "macs")
 EQUAL_COSTS = 1.05
 """Largest over smallest cost of a group below which no Pareto front is drawn: one budget, met within its tolerance."""
 _SPEC = ("depths", "widths", "params", "MACs", LAST_SHARE, SEED)
-_OF_GROUP = ("checkpoint", "weights", "test images")  # columns that are the same for every row of a group
+OF_GROUP = ("checkpoint", "weights", "test images")
+"""Columns that are the same for every row of a group."""
 _DIGITS = 6  # decimals of an accuracy in percent, finer than one of a million images
 WITHOUT_NUMBERS = "without numbers: failed, diverged or invalid"
 
@@ -85,7 +86,7 @@ class Table:
         records: list[Row] = frame.to_dict("records")
         shown = [*columns(frame, extras), text_column("status", "status"), text_column("run", "run_id")]
         membership = _membership(frame, found)
-        return cls(records, shown, found, membership, by_group(records, membership, found, shown))
+        return cls(records, shown, found, membership, by_group(records, membership, found, shown, extras))
 
 
 def block(table: Table, main: Group | None, extras: Extras, details: StudyDetails, studies: Studies) -> str:
@@ -118,7 +119,7 @@ def ordered_groups(found: list[Group], main: Group | None) -> list[Group]:
 def _column(place: int, table: Table, texts: Texts, scores: Collection[str]) -> dict[str, Any]:
     column = table.columns[place]
     content: dict[str, Any] = {"heading": column.heading, "part": _part(column, scores)}
-    content |= {"names": column.names_row, "of_group": column.heading in _OF_GROUP}
+    content |= {"names": column.names_row, "of_group": column.heading in OF_GROUP}
     content |= _cells([column.cell(row) for row in table.records], texts)
     summaries = [each.summaries[place] for each in table.architectures]
     content["means"] = _cells([each.cell for each in summaries], texts)

@@ -64,6 +64,11 @@ def section(main: Group | None, epochs: pd.DataFrame | None, best_epochs: Mappin
             {"name": arch, "runs": [_run(recorded[run], run, seed, best_epochs, x, y) for run, seed in runs]}
             for arch, runs in shown
         ],
+        "width": WIDTH,
+        "height": HEIGHT,
+        "left": LEFT,
+        "right": RIGHT,
+        "bottom": BOTTOM,
         "left_out": len(found) - len(shown),
     }
 

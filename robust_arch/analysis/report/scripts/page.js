@@ -166,3 +166,4 @@ if (rows.run.length) {
   addEventListener("beforeprint", unfoldForPrint);
 }
 listenToDownloads();
+for (const node of document.querySelectorAll(".scripted")) node.hidden = false;
