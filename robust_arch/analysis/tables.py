@@ -128,20 +128,23 @@ def columns(frame: pd.DataFrame, extras: Extras) -> list[Column]:
     def share(row: Row) -> float | None:
         return last_share(row, extras.stage_shares)
 
+    # the worst case comes last; in the table it is beside the name
+    scores = [_share_column(accuracy_heading(name), name) for name in accuracy_columns(frame)]
     last = Column(LAST_SHARE, lambda row: Cell(number(share(row), 1)), share)
     return [
         text_column(ARCHITECTURE, "arch"),
+        *scores[-1:],
+        Column(SEED, lambda row: Cell(number(row["seed"], 0)), _value_of("seed")),
         text_column("depths", "depths"),
         text_column("widths", "widths"),
         _number_column("params", "params"),
         Column("MACs", lambda row: Cell(operations(row["macs"])), _value_of("macs")),
         *([last] if extras.stage_shares else []),
-        Column(SEED, lambda row: Cell(number(row["seed"], 0)), _value_of("seed")),
         text_column("checkpoint", "checkpoint"),
         *([text_column("weights", "weights")] if (frame["weights"].dropna() != "raw").any() else []),
         _number_column("test images", "n_test"),
         *([_held_out(extras)] if extras.best_val else []),
-        *(_share_column(accuracy_heading(name), name) for name in accuracy_columns(frame)),
+        *scores[:-1],
         _share_column("stability (%)", "stability"),
         _number_column("local Lipschitz", "lipschitz", digits=2),
         _number_column("training (s)", "train_seconds"),

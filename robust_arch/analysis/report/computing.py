@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from robust_arch.analysis.formatting import ABSENT
 
-HEAD = ("hardware", "device", "threads", "precision", "torch", "runs", "training (h)", "attacks (h)")
+_HEAD = ("hardware", "device", "threads", "precision", "torch", "runs", "training (h)", "attacks (h)")
+_NOT_RECORDED = (ABSENT, "not recorded")
 
 
 @dataclass(frozen=True)
@@ -44,17 +46,26 @@ def summed(usage: Iterable[Usage]) -> list[Usage]:
     return sorted(found, key=lambda each: -each.train_seconds)
 
 
-def table(usage: Sequence[Usage]) -> list[list[str]]:
-    """The rows under HEAD."""
-    return [
-        [*each.site, f"{each.runs:,}", hours(each.train_seconds), ABSENT if each.attack_seconds is None else hours(each.attack_seconds)]
+def section(usage: Sequence[Usage]) -> dict[str, Any]:
+    """The time of all runs in a sentence, and a table of what it was spent on, without what is not recorded."""
+    lines = [
+        (
+            *each.site,
+            f"{each.runs:,}",
+            hours(each.train_seconds),
+            ABSENT if each.attack_seconds is None else hours(each.attack_seconds),
+        )
         for each in usage
     ]
+    columns = [column for column in zip(_HEAD, *lines, strict=True) if not set(column[1:]) <= set(_NOT_RECORDED)]
+    known = bool(columns) and columns[0][0] == _HEAD[0]
+    head, *rows = zip(*columns, strict=True) if known else ((),)
+    return {"sentence": _sentence(usage), "head": head, "rows": rows}
 
 
-def sentence(usage: Sequence[Usage]) -> str:
+def _sentence(usage: Sequence[Usage]) -> str:
     """The time of all runs, by device; empty where none is recorded."""
-    if not usage:
+    if not any(each.train_seconds for each in usage):
         return ""
     devices: dict[str, float] = {}
     for each in usage:

@@ -93,14 +93,14 @@ def _means(main: Group) -> str:
 
 
 def _after_best(frame: pd.DataFrame, main: Group) -> str:
-    """How much of the best epoch's robust accuracy is lost by the last one, over all runs."""
+    """The mean change of robust accuracy from the best to the last epoch over all runs, with its t interval."""
     last = next((g for g in groups(frame) if g.checkpoint == "last" and g.weights == main.weights and g.is_like(main)), None)
     if last is None or main.checkpoint != "best":
         return ""
     pairs = main.rows.set_index("run_id")["worst_case_acc"].to_frame("best").join(last.rows.set_index("run_id")["worst_case_acc"])
-    lost = (pairs["best"] - pairs["worst_case_acc"]).dropna().tolist()
-    if not lost:
+    changes = (pairs["worst_case_acc"] - pairs["best"]).dropna().tolist()
+    if not changes:
         return ""
-    mean, low, high = mean_interval(lost, least_deviation=rounding_deviation(100 / main.n_test))
+    mean, low, high = mean_interval(changes, least_deviation=rounding_deviation(100 / main.n_test))
     interval = "" if low is None else f" [{low:+.2f}, {high:+.2f}]"
-    return f"From the best to the last epoch it falls by {mean:+.2f} points{interval}, over {counted(len(lost), 'run')}."
+    return f"From the best to the last epoch it changes by {mean:+.2f} points{interval} ({counted(len(changes), 'run')})."

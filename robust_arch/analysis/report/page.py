@@ -70,8 +70,11 @@ def write_report(studies: Sequence[ReportedStudy], path: Path) -> Path:
     extras = Extras(details.stage_shares, details.best_val, details.best_weights, details.n_val, selected)
     table = data.Table.of(frame, main, extras)
     script = _script()
+    openings = list(_openings(studies))
+    # one figure of the epochs of all runs is enough
+    shown = all(any("training_curves" in figure.name for figure in each["opening"].figures) for each in openings)
     optional = {
-        "curves": training_curves.section(main, details.epochs, details.best_epochs),
+        "curves": None if shown else training_curves.section(main, details.epochs, details.best_epochs),
         "classes": classes.section(main, details.classes),
         "images": attacked_images.section(details.images),
         "masking": gradient_masking.section(details.diagnoses),
@@ -84,17 +87,18 @@ def write_report(studies: Sequence[ReportedStudy], path: Path) -> Path:
         script=script,
         script_hash=f"sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}",
         data=data.block(table, main, extras, details, _members(studies)),
-        studies=list(_openings(studies)),
+        studies=openings,
         several=len(studies) > 1,
         results=results.section(table, extras),
+        comparable=len({each.name for each in table.architectures if each.robust}) > 1,
         **optional,
-        not_recorded=", ".join(what for name, what in _NEEDED.items() if not optional[name]),
+        not_recorded=", ".join(what for name, what in _NEEDED.items() if not (optional[name] or (name == "curves" and shown))),
         most_open=_MOST_OPEN,
         failures=_failures(frame, details.errors),
         invalid=[f"{name}: {why}" for name, why in details.invalid.items()],
         warnings=_warnings(frame, details.flags, details.left_out),
         details=details,
-        usage={"head": computing.HEAD, "rows": computing.table(details.usage), "sentence": computing.sentence(details.usage)},
+        usage=computing.section(details.usage),
         versions=", ".join(f"{package} {version}" for package, version in details.versions.items()),
         definitions=wording.DEFINITIONS,
     )

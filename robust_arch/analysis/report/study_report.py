@@ -80,7 +80,7 @@ def _details_of_table(study: StudyFolder, frame: pd.DataFrame) -> StudyDetails:
         name=study.name,
         command=provenance.command if provenance else study.about.command,
         stage_shares=shares,
-        budget="; ".join(study.about.budgets),
+        budget=_budgets(study),
         planned=len(study.read_plan()),
         versions={},
         hardware="",
@@ -89,6 +89,10 @@ def _details_of_table(study: StudyFolder, frame: pd.DataFrame) -> StudyDetails:
         epochs=_epochs(study.path),
         usage=summed(map(_usage_of_row, frame.drop_duplicates("run_id").to_dict("records"))),
     )
+
+
+def _budgets(study: StudyFolder) -> str:
+    return "; ".join(budget for budget in study.about.budgets if budget != "no budget")
 
 
 def _facts_of_rows(rows: pd.DataFrame) -> Iterator[tuple[str, str]]:
@@ -112,7 +116,7 @@ def _details(study: StudyFolder, runs: Sequence[RecordedRun], main: Group | None
         name=study.name,
         command=study.about.command or (newest.command if newest else None) or "",
         stage_shares={run_id: shares for run_id, result in results.items() if (shares := _stage_shares(result.cost))},
-        budget="; ".join(study.about.budgets),
+        budget=_budgets(study),
         planned=len(study.read_plan()),
         versions=_versions(newest) if newest else {},
         hardware=_hardware(newest.hardware) if newest and newest.hardware else "",

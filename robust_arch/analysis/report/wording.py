@@ -53,7 +53,7 @@ def tables(found: list[Group], extras: Extras) -> str:
         "±, and 95% intervals in brackets. Accuracies and stability are in percent of the group's test images."
     )
     if len(found) > 1:
-        text += f" Rows that are not comparable are in separate tables, {len(found):,} in all."
+        text += f" Rows that are not comparable are in different groups, {len(found):,} in all."
     return text + (" ★ marks the run with the highest held-out robust accuracy." if extras.selected else "")
 
 

@@ -48,9 +48,10 @@ function standalone(drawing) {
   const copy = drawing.cloneNode(true);
   const originals = [drawing, ...drawing.querySelectorAll("*")];
   [copy, ...copy.querySelectorAll("*")].forEach((node, place) => {
-    if (node.closest("defs")) return; // takes the colours of where it is used
     const style = getComputedStyle(originals[place]);
-    for (const name of INLINED) node.style.setProperty(name, style.getPropertyValue(name));
+    // what is defined for later use has the colours of where it is used, but for those that it names itself
+    const names = node.closest("defs") ? INLINED.filter((name) => node.style.getPropertyValue(name)) : INLINED;
+    for (const name of names) node.style.setProperty(name, style.getPropertyValue(name));
   });
   const [, , width, height] = drawing.getAttribute("viewBox").split(" ");
   for (const [name, value] of Object.entries({ xmlns: drawing.namespaceURI, width, height })) copy.setAttribute(name, value);

@@ -29,7 +29,8 @@ function restore() {
   const column = columns.findIndex((each) => each.heading === state.get("sort"));
   if (column >= 0) Object.assign(view, { column, descending: state.get("order") === "descending" });
   for (const name of CHOICES) byId(name).value = known(byId(name), state.get(name)) || firstChoice[name];
-  view.open = new Set(state.getAll("open"));
+  const names = new Set(architectures.rows.map((_, place) => nameAt(place)));
+  view.open = new Set(state.getAll("open").filter((name) => names.has(name)));
   chosenGroup = view.group;
   return true;
 }

@@ -76,9 +76,13 @@ function nameCell(place) {
   return make(
     "th",
     { scope: "row" },
-    make("button", { type: "button", class: "fold", "data-fold": place, "aria-expanded": open, "aria-label": label }, open ? "▾" : "▸"),
-    make("button", { type: "button", "data-card": place, "aria-haspopup": "dialog" }, nameAt(place)),
-    members.some(isSelected) ? " ★" : "",
+    make(
+      "div",
+      { class: "name" },
+      make("button", { type: "button", class: "fold", "data-fold": place, "aria-expanded": open, "aria-label": label }, open ? "▾" : "▸"),
+      make("button", { type: "button", "data-card": place, "aria-haspopup": "dialog" }, nameAt(place)),
+      members.some(isSelected) ? " ★" : "",
+    ),
   );
 }
 
