@@ -280,6 +280,28 @@ def report(
 
 
 @app.command()
+def figures(
+    study: StudyArgument,
+    results_dir: ResultsDir = RESULTS,
+    into: Annotated[Path | None, typer.Option("--into", help="folder; by default figures/ in the study's")] = None,
+) -> None:
+    """Draw the figures that answer a study's question, with their captions, and print what was written.
+
+    As PNG, PDF and SVG, of any study: one's own, an imported or a recorded one. Which figures those are follows from
+    the runs: panels per stage, divisions of a budget, pairs, costs, training curves.
+
+    Example: robust-arch figures budget
+    """
+    from robust_arch.analysis.plots.of_study import figures_at
+
+    path = _study_path(study, results_dir)
+    folder = into or (path.parent if path.is_file() else path) / "figures"
+    for figure in figures_at(path):
+        written = figure.save(folder)
+        print(f"{figure.title}:", *(f"  {each}" for each in written), sep="\n")
+
+
+@app.command()
 def claims(
     studies: StudiesArgument,
     results_dir: ResultsDir = RESULTS,

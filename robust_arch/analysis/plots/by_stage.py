@@ -15,7 +15,7 @@ from robust_arch.analysis.plots.captions import ROBUST, conditions
 from robust_arch.analysis.plots.marks import error_bars
 from robust_arch.analysis.plots.pooled import Measurement, pooled
 from robust_arch.analysis.plots.series import mark
-from robust_arch.analysis.plots.style import BAND, BLUE, ORANGE, STYLE, WIDE, letter_panels, new_figure
+from robust_arch.analysis.plots.style import BAND, BLUE, ORANGE, STYLE, WIDE, letter_panels, new_figure, write_heading
 from robust_arch.errors import InputError
 
 _HEIGHT = 2.35
@@ -44,7 +44,7 @@ def against_stage(group: Group, quantity: Quantity) -> Figure:
         _panel(axes, panels[stage], measured[base.arch], stage, quantity)
     letter_panels(figure.axes)
     figure.axes[0].set_ylabel(ROBUST)
-    figure.suptitle(conditions(found), fontsize=7, x=0.01, ha="left")
+    write_heading(figure, conditions(found))
     figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return figure
 

@@ -20,7 +20,7 @@ from robust_arch.analysis.plots.marks import error_bars
 from robust_arch.analysis.plots.outliers import Extent, set_aside
 from robust_arch.analysis.plots.pooled import Pooled, pooled
 from robust_arch.analysis.plots.series import Series, by_family, heading
-from robust_arch.analysis.plots.style import COLUMN, STYLE, WIDE, letter_panels, new_figure
+from robust_arch.analysis.plots.style import COLUMN, STYLE, WIDE, letter_panels, new_figure, write_heading
 from robust_arch.errors import InputError
 
 COSTS = {"params": "Parameters", "macs": "Multiply-accumulates per image"}
@@ -49,11 +49,11 @@ def against_cost(group: Group) -> Figure:
     figure = new_figure(WIDE if len(shown) > 1 else COLUMN, _HEIGHT)
     for axes, cost in zip(figure.subplots(1, len(shown), sharey=True, squeeze=False).flat, shown, strict=True):
         series = by_family(found, partial(_cost, cost))
-        draw_costs(axes, series, COSTS[cost])
+        draw_costs(axes, series, COSTS[cost], front=found.span > found.by_chance())
         set_aside(axes, Extent.at([_cost(cost, each.network) for each in found]), Extent.of(found))
     letter_panels(figure.axes)
     figure.axes[0].set_ylabel(ROBUST)
-    figure.suptitle(heading(found), fontsize=7 if len(shown) > 1 else 6, x=0.01, ha="left")
+    write_heading(figure, heading(found))
     figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return figure
 
@@ -68,10 +68,11 @@ def _cost(cost: str, network: Network) -> float:
     return float(network.row[cost])
 
 
-def draw_costs(axes: Axes, shown: Sequence[Series], xlabel: str) -> None:
+def draw_costs(axes: Axes, shown: Sequence[Series], xlabel: str, *, front: bool = True) -> None:
     """Every series over a logarithmic axis of costs, with the front of all non-dominated points if all costs differ.
 
-    Where two networks cost the same, a front would name the better of them by chance.
+    front: false for accuracies that differ by no more than their noise, whose front would name winners by chance; so
+    would that of networks that cost the same.
     """
     for series in shown:
         error_bars(axes, series.marks, series.colour, series.marker, series.label, series.width)
@@ -79,11 +80,11 @@ def draw_costs(axes: Axes, shown: Sequence[Series], xlabel: str) -> None:
     axes.set_xscale("log")
     axes.margins(x=0.08, y=0.1)
     edge = axes.get_xlim()[1]
-    if differ([mark.x for mark in marks]):
-        front = [marks[place] for place in pareto_front([mark.x for mark in marks], [mark.y for mark in marks])]
+    if front and differ([mark.x for mark in marks]):
+        best = [marks[place] for place in pareto_front([mark.x for mark in marks], [mark.y for mark in marks])]
         axes.plot(
-            [*(mark.x for mark in front), edge],
-            [*(mark.y for mark in front), front[-1].y],
+            [*(mark.x for mark in best), edge],
+            [*(mark.y for mark in best), best[-1].y],
             drawstyle="steps-post",
             color="black",
             lw=0.8,

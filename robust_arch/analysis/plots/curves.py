@@ -15,7 +15,17 @@ from matplotlib.lines import Line2D
 
 from robust_arch.analysis.groups import groups
 from robust_arch.analysis.plots.captions import threat_text
-from robust_arch.analysis.plots.style import BLUE, GREEN, GREY, ORANGE, STYLE, WIDE, letter_panels, new_figure
+from robust_arch.analysis.plots.style import (
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    STYLE,
+    WIDE,
+    letter_panels,
+    new_figure,
+    write_heading,
+)
 from robust_arch.common.statistics import percent_interval
 from robust_arch.errors import invalid
 
@@ -117,7 +127,7 @@ def training_curves(frame: pd.DataFrame, epochs: pd.DataFrame) -> Figure:
         f"{threat_text(str(first['train_threat']))}; "
         f"{'or '.join(sizes)}held-out images, {int(first['n_test']):,} test images with Wilson 95% intervals"
     )
-    figure.suptitle(title, fontsize=7, x=0.01, ha="left")
+    write_heading(figure, title)
     entries = _legend(list(dict.fromkeys(curve.seed for curve in max(shown.values(), key=len))))
     columns = min(len(entries), _MOST_COLUMNS)
     figure.legend(handles=entries, loc="outside lower center", ncols=columns, columnspacing=1.2, handletextpad=0.5)

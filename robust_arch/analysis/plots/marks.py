@@ -34,7 +34,7 @@ _FAR: list[_Place] = [
     for side, angles in (("left", (up, -up)), ("right", (180 - up, 180 + up)))
     for angle in angles[: 2 if up else 1]
 ]
-_BESIDE = 3.2  # points from a mark to its runs
+_BESIDE = 3.5  # points from a mark to its runs
 _UNMISTAKABLE = 2.0  # a label this many times further from every other mark than from its own needs no line
 _BACK = {"left": 0.0, "center": 0.5, "right": 1.0, "bottom": 0.0, "top": 1.0}  # of a box's size, to its lower left
 
@@ -81,7 +81,7 @@ def draw_runs(axes: Axes, marks: Sequence[Mark], colour: str, *, sideways: bool 
         return
     x, y = np.transpose(runs)
     beside = {"x": 0.0 if sideways else -_BESIDE, "y": -_BESIDE if sideways else 0.0}
-    dots = axes.scatter(*((y, x) if sideways else (x, y)), s=2.5, color=colour, alpha=0.6, linewidths=0, zorder=1.9)
+    dots = axes.scatter(*((y, x) if sideways else (x, y)), s=4.5, color=colour, alpha=0.7, linewidths=0, zorder=1.9)
     dots.set_offset_transform(offset_copy(axes.transData, axes.get_figure(root=True), units="points", **beside))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 
@@ -22,9 +22,11 @@ from robust_arch.analysis.plots.curves import training_curves
 from robust_arch.analysis.plots.pairs import kinds_of_pairs, smaller_last_stage
 from robust_arch.analysis.plots.pooled import Pooled, pooled
 from robust_arch.analysis.plots.scatter import clean_against_robust
+from robust_arch.analysis.plots.series import has_bars
 from robust_arch.analysis.plots.shares import against_shares
 from robust_arch.analysis.plots.simplex import on_simplex
 from robust_arch.analysis.plots.study_figure import StudyFigure
+from robust_arch.analysis.published.provenance import provenance_of
 from robust_arch.analysis.reading import read_results
 from robust_arch.errors import InputError
 
@@ -47,7 +49,9 @@ def figures_at(path: Path) -> list[StudyFigure]:
         epochs = None
     if not (found := figures_of(frame, epochs)):
         raise InputError(f"study = {str(path)!r}: no run has a worst-case accuracy to draw")
-    return found
+    source = provenance_of(path)
+    told = " ".join(source.sentences()) if source else ""
+    return [replace(figure, caption=f"{figure.caption} {told}".strip()) for figure in found]
 
 
 def figures_of(frame: pd.DataFrame, epochs: pd.DataFrame | None = None) -> list[StudyFigure]:
@@ -137,9 +141,12 @@ class _Setting:
             yield from map(self._by_stage, changed)
         elif self._divides_a_budget():
             if {len(network.shares) for network in self.alone} == {3}:
-                what = "Each point is a network at its stages' shares of the parameters; its colour is its mean. "
+                what = (
+                    "Each point is a network at its stages' shares of the parameters; its colour is its mean, on a "
+                    "scale as wide as all intervals. "
+                )
                 title = "Divisions of one budget over three stages"
-                yield self._figure("simplex", title, what + captions.by_chance(self.found), _simplex)
+                yield self._figure("simplex", title, what + captions.by_chance(self.found), _simplex, bars=False)
             what = f"Each panel has all networks. {captions.by_chance(self.found)}"
             title = "Robust accuracy against the stages' shares of the parameters"
             yield self._figure("stage_shares", title, what, against_shares)
@@ -192,8 +199,11 @@ class _Setting:
         whole = rows.groupby("run_id")["checkpoint"].agg(sorted).map(tuple).isin([("best", "last")]).all()
         return rows if whole and rows["arch"].nunique() <= _MOST_CURVES else None
 
-    def _figure(self, name: str, title: str, what: str, draw: Callable[[Group], Figure]) -> StudyFigure:
-        parts = [what, self.found.sentences(), captions.sentence(self.found)]
+    def _figure(
+        self, name: str, title: str, what: str, draw: Callable[[Group], Figure], *, bars: bool = True
+    ) -> StudyFigure:
+        bars = bars and has_bars(self.found)
+        parts = [what, self.found.sentences(bars=bars), captions.sentence(self.found)]
         return StudyFigure(f"{name}{self.suffix}", title, " ".join(filter(None, parts)), draw(self.group))
 
 

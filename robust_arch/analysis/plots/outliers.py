@@ -81,6 +81,8 @@ def set_aside(axes: Axes, x: Extent, y: Extent, *, across: bool = False, colour:
     named: dict[tuple[float, float], list[str]] = {}
     for own, value in sorted(zip(x.values[far], y.values[far], strict=True)):
         place = (float(np.clip(own, *axes.get_xlim())), float(np.clip(value, *axes.get_ylim())))
+        if place == (own, value):  # inside, as the bars of others reach as far
+            continue
         named.setdefault(place, []).append(f"({own:.1f}, {value:.1f})" if across else f"{value:.1f}")
     for place, texts in named.items():
         _arrowhead(axes, place, "\n".join(texts), colour)

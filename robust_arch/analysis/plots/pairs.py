@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from statistics import mode
 
 import numpy as np
 import pandas as pd
@@ -18,7 +18,8 @@ from robust_arch.analysis.groups import Group
 from robust_arch.analysis.plots.captions import conditions
 from robust_arch.analysis.plots.marks import Mark, draw_runs
 from robust_arch.analysis.plots.pooled import pooled
-from robust_arch.analysis.plots.style import BLUE, GREY, ORANGE, STYLE, WIDE, letter_panels, new_figure
+from robust_arch.analysis.plots.style import BLUE, GREY, ORANGE, STYLE, WIDE, letter_panels, new_figure, write_heading
+from robust_arch.architectures import ArchSpec
 from robust_arch.errors import InputError
 
 MOST_PAIRS = 16
@@ -53,11 +54,14 @@ def smaller_last_stage(group: Group) -> Figure:
         raise InputError(f"results: no two networks of {group} differ in the last stage alone, or at an equal cost")
     rows = {kind: _fewer(pairs) for kind, pairs in kinds.items()}
     figure = new_figure(WIDE, _REST + _ROW * max(len(pairs) + 1 for pairs in rows.values()))
-    for axes, (kind, pairs) in zip(figure.subplots(1, len(kinds), squeeze=False).flat, kinds.items(), strict=True):
+    for axes, (kind, pairs) in zip(
+        figure.subplots(1, len(kinds), squeeze=False, sharex=True).flat, kinds.items(), strict=True
+    ):
         _panel(axes, group.rows, found, rows[kind], pairs)
-        axes.set_title(f"Smaller last stage, {kind}")
+        axes.set_title(f"{kind[0].upper()}{kind[1:]}")
     letter_panels(figure.axes)
-    figure.suptitle(conditions(pooled(group)), fontsize=7, x=0.01, ha="left")
+    depths = "-".join(map(str, _usual_depths(found)))
+    write_heading(figure, f"{conditions(pooled(group))}; depths {depths} unless named")
     return figure
 
 
@@ -73,19 +77,18 @@ def _fewer(pairs: Pairs) -> Pairs:
 
 def _panel(axes: Axes, rows: pd.DataFrame, found: Measured, shown: Pairs, pairs: Pairs) -> None:
     runs = rows.pivot_table("worst_case_acc", "arch", "seed")
-    names = _names(found)
-    labels = []
+    labels, usual = [], _usual_depths(found)
     for place, (first, second) in enumerate(zip(shown.first, shown.second, strict=True)):
         own = Pairs(np.array([first]), np.array([second]))
         seeds = (runs.loc[found.names[first]] - runs.loc[found.names[second]]).dropna()
         _row(axes, place, found, own, BLUE, "o", tuple(seeds))
-        labels.append(f"{names[second]} \N{RIGHTWARDS ARROW} {names[first]}")
+        labels.append(_name(found.specs[second], found.specs[first], usual))
     _row(axes, len(labels), found, pairs, ORANGE, "s", ())
     labels.append(f"mean of {counted(len(pairs), 'pair')}")
     axes.axvline(0, color=GREY, lw=0.8, zorder=1)
     axes.set_yticks(range(len(labels)), labels, fontsize=6)
     axes.set_ylim(len(labels) - 0.5, -0.5)
-    axes.set_xlabel("Robust accuracy, smaller minus larger (points)")
+    axes.set_xlabel("Smaller minus larger (points)")
 
 
 def _row(
@@ -102,10 +105,14 @@ def _row(
     draw_runs(axes, [Mark(place, value, low, high, runs=seeds)], colour, sideways=True)
 
 
-def _names(found: Measured) -> Sequence[str]:
-    """The networks by what differs between them: widths, depths or both."""
-    if len({spec.depths for spec in found.specs}) == 1:
-        return [spec.widths_text for spec in found.specs]
-    if len({spec.widths for spec in found.specs}) == 1:
-        return [spec.depths_text for spec in found.specs]
-    return [f"{spec.depths_text}, {spec.widths_text}" for spec in found.specs]
+def _usual_depths(found: Measured) -> tuple[int, ...]:
+    return mode(spec.depths for spec in found.specs)
+
+
+def _name(larger: ArchSpec, smaller: ArchSpec, usual: tuple[int, ...]) -> str:
+    """Both networks by their widths, with their depths if one of them has not the usual ones."""
+    named = [
+        spec.widths_text if larger.depths == smaller.depths == usual else f"{spec.depths_text}, {spec.widths_text}"
+        for spec in (larger, smaller)
+    ]
+    return " \N{RIGHTWARDS ARROW} ".join(named)

@@ -83,21 +83,25 @@ class Pooled:
         """The kind of interval in few words."""
         if not self.sigma:
             return "Wilson 95% intervals"
-        spread = " to ".join(f"{value:.2g}" for value in sorted({min(self.sigma.values()), max(self.sigma.values())}))
-        return f"95% intervals of pooled sd {spread}"
+        spread = " to ".join(f"{value:.1f}" for value in sorted({min(self.sigma.values()), max(self.sigma.values())}))
+        return f"95% intervals from a pooled sd of {spread} points"
 
-    def sentences(self) -> str:
-        """What the bars are, and which networks they do not describe."""
+    def sentences(self, *, bars: bool = True) -> str:
+        """What the bars and dots are, or how wide the intervals are if no `bars` are drawn."""
+        drawn = "Bars: " if bars else f"No bars are drawn: half the width of the {'' if self.sigma else 'Wilson '}"
+        width = "" if bars else f" is {self.half_width:.1f} points in the median"
         if not self.sigma:
-            return "Bars: Wilson 95% intervals over test images; with one seed per network, seed noise is not in them."
+            kind = "Wilson 95% intervals" if bars else "95% intervals"
+            return f"{drawn}{kind} over test images{width}; with one seed per network, seed noise is not in them."
+        several = len(self.sigma) > 1
         parts = [
-            f"{value:.2f}{f' in {family}' if len(self.sigma) > 1 else ''} ({self.degrees[family]} degrees of freedom)"
+            f"{value:.2f} points{f' in {family}' if several else ''} ({self.degrees[family]} degrees of freedom)"
             for family, value in self.sigma.items()
         ]
         text = (
-            "Small dots: seeds. Bars: 95% intervals of the means, from one standard deviation between seeds for all "
-            f"networks{' of a family' if len(self.sigma) > 1 else ''}: {', '.join(parts)}, with effects that a seed "
-            "has on all networks taken out."
+            f"{'Small dots: seeds. ' if bars else ''}{drawn}95% intervals of the means{width}, from one standard "
+            f"deviation between seeds for all networks{' of a family' if several else ''}: {', '.join(parts)}, without "
+            "the effects that a seed has on all of them alike."
         )
         if self.noisy:
             text += f" They are too narrow for {', '.join(self.noisy)}, whose runs scatter more than those of the rest."
@@ -112,10 +116,10 @@ class Pooled:
         if not self.sigma:
             mean = float(np.mean([each.mean for each in self])) / 100
             return 100 * sqrt(mean * (1 - mean) / self.group.n_test) * float(np.quantile(spans, 0.95))
-        family = max(self.sigma, key=lambda name: self.degrees[name])
-        degrees = self.degrees[family]
+        degrees = sum(self.degrees.values())
         spans /= np.sqrt(generator.chisquare(degrees, draws) / degrees)
-        return self.sigma[family] * float(np.quantile(spans, 0.95))
+        variance = sum(self.degrees[family] * sigma**2 for family, sigma in self.sigma.items()) / degrees
+        return sqrt(variance) * float(np.quantile(spans, 0.95))
 
 
 def pooled(group: Group, column: str = ROBUST_ACC, also: Sequence[str] = ()) -> Pooled:

@@ -15,7 +15,7 @@ from robust_arch.analysis.plots.captions import ROBUST, conditions
 from robust_arch.analysis.plots.marks import draw_runs
 from robust_arch.analysis.plots.pooled import Measurement, pooled
 from robust_arch.analysis.plots.series import mark
-from robust_arch.analysis.plots.style import BLUE, GREY, ORANGE, STYLE, WIDE, letter_panels, new_figure
+from robust_arch.analysis.plots.style import BLUE, GREY, ORANGE, STYLE, WIDE, letter_panels, new_figure, write_heading
 
 _HEIGHT = 3.5
 _NAMED = 30  # more names than that would overlap
@@ -48,7 +48,7 @@ def best_against_worst(group: Group) -> Figure:
     for axes, (label, sides) in zip(rest, panels, strict=True):
         _by_stage(axes, label, sides, len(found))
     letter_panels(figure.axes)
-    figure.suptitle(conditions(measured), fontsize=7, x=0.01, ha="left")
+    write_heading(figure, conditions(measured))
     figure.legend(*rest[0].get_legend_handles_labels(), title=_BARS, loc="outside lower center", ncols=2)
     return figure
 

@@ -13,7 +13,7 @@ from robust_arch.analysis.networks import Network
 from robust_arch.analysis.plots.captions import ROBUST, conditions
 from robust_arch.analysis.plots.outliers import Extent, set_aside
 from robust_arch.analysis.plots.pooled import pooled
-from robust_arch.analysis.plots.style import BLUE, COLUMN, STYLE, new_figure
+from robust_arch.analysis.plots.style import BLUE, COLUMN, STYLE, new_figure, write_heading
 from robust_arch.common.statistics import rank_correlation
 
 
@@ -23,7 +23,7 @@ def clean_against_robust(group: Group) -> Figure:
     figure = new_figure(COLUMN, 2.9)
     axes = figure.add_subplot()
     draw_scatter(axes, group, "clean_acc", "worst_case_acc", "Clean accuracy (%)", ROBUST)
-    figure.suptitle(conditions(pooled(group, also=("clean_acc",))), fontsize=6, x=0.01, ha="left")
+    write_heading(figure, conditions(pooled(group, also=("clean_acc",))))
     return figure
 
 

@@ -13,7 +13,7 @@ from robust_arch.analysis.plots.captions import ROBUST
 from robust_arch.analysis.plots.marks import error_bars
 from robust_arch.analysis.plots.pooled import pooled
 from robust_arch.analysis.plots.series import by_family, heading
-from robust_arch.analysis.plots.style import COLUMN, STYLE, WIDE, letter_panels, new_figure
+from robust_arch.analysis.plots.style import COLUMN, STYLE, WIDE, letter_panels, new_figure, write_heading
 
 _HEIGHT = 2.5
 _MOST_PANELS = 4
@@ -38,10 +38,10 @@ def against_shares(group: Group) -> Figure:
         for series in by_family(found, partial(_percent, stage)):
             error_bars(axes, series.marks, series.colour, series.marker, series.label)
         last = stage in (-1, shown[-1])
-        axes.set_xlabel(f"Share of {'the last stage' if last else f'stage {stage + 1}'} (% of parameters)")
+        axes.set_xlabel(f"Share of {'the last stage' if last else f'stage {stage + 1}'} (%)")
     panels[0].set_ylabel(ROBUST)
     letter_panels(panels)
-    figure.suptitle(heading(found), fontsize=7 if len(shown) > 1 else 6, x=0.01, ha="left")
+    write_heading(figure, heading(found))
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return figure
 

@@ -14,8 +14,8 @@ from matplotlib.figure import Figure
 
 from robust_arch.analysis.groups import Group
 from robust_arch.analysis.plots.captions import ROBUST, conditions_without_bars
-from robust_arch.analysis.plots.pooled import pooled
-from robust_arch.analysis.plots.style import COLOURMAP, COLUMN, GREY, STYLE, new_figure
+from robust_arch.analysis.plots.pooled import Pooled, pooled
+from robust_arch.analysis.plots.style import COLOURMAP, COLUMN, GREY, STYLE, new_figure, write_heading
 from robust_arch.errors import invalid
 
 Shares = tuple[float, ...]
@@ -43,8 +43,8 @@ def position(shares: Shares) -> tuple[float, float]:
 def on_simplex(group: Group, named: Mapping[str, Shares]) -> Figure:
     """One point per architecture at its stages' shares of parameters, coloured by its mean; equal shares are marked.
 
-    The colours span at least what the means of as many equal networks would span by chance, so that noise is not
-    stretched over all colours.
+    The colours span all intervals, and at least what the means of as many equal networks would span by chance, so that
+    noise is not stretched over all colours.
 
     Args:
         group: the rows to show.
@@ -54,16 +54,14 @@ def on_simplex(group: Group, named: Mapping[str, Shares]) -> Figure:
         InputError: for networks without exactly three stages.
     """
     found = pooled(group)
-    means = [each.mean for each in found]
-    middle, half = (min(means) + max(means)) / 2, max(found.span, found.by_chance()) / 2
     figure = new_figure(COLUMN, _HEIGHT)
     axes = figure.add_subplot()
     _triangle(axes)
     dots = axes.scatter(
         *_columns([each.network.shares for each in found]),
-        c=means,
+        c=[each.mean for each in found],
         cmap=COLOURMAP,
-        norm=Normalize(middle - half, middle + half),
+        norm=Normalize(*_limits(found)),
         s=34,
         edgecolors=GREY,
         linewidths=0.5,
@@ -74,9 +72,16 @@ def on_simplex(group: Group, named: Mapping[str, Shares]) -> Figure:
     for (name, shares), marker in zip(named.items(), cycle("v^Ds"), strict=False):
         axes.plot(*_columns([shares]), marker, ms=5, mec="black", mew=0.9, label=name, **line)
     figure.colorbar(dots, ax=axes, orientation="horizontal", shrink=0.8, aspect=30, pad=0.02, label=ROBUST)
-    figure.legend(loc="outside lower center", ncols=3, columnspacing=1, handletextpad=0.3)
-    figure.suptitle(conditions_without_bars(found), fontsize=6, x=0.01, ha="left")
+    figure.legend(loc="outside lower center", ncols=2, columnspacing=1, handletextpad=0.3)
+    write_heading(figure, conditions_without_bars(found))
     return figure
+
+
+def _limits(found: Pooled) -> tuple[float, float]:
+    """Limits of the colours, in percent."""
+    low, high = min(each.low for each in found), max(each.high for each in found)
+    middle, half = (low + high) / 2, max(high - low, found.by_chance()) / 2
+    return middle - half, middle + half
 
 
 def _columns(points: Sequence[Shares]) -> tuple[tuple[float, ...], tuple[float, ...]]:

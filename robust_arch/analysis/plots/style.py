@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
@@ -11,7 +12,7 @@ from xml.sax.saxutils import quoteattr
 
 from matplotlib import RcParams, rc_context, rcParamsDefault
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, FigureBase
 
 from robust_arch.common.files import replacing
 
@@ -19,6 +20,7 @@ COLUMN, WIDE = 3.3, 6.8  # inches: one column, and the whole width of a two-colu
 
 # distinguishable with any colour vision (Okabe and Ito 2008; blue and vermilion darkened for white paper)
 BLUE, ORANGE, GREEN, PURPLE, GREY = "#0072B2", "#B34700", "#009E73", "#AA4499", "#777777"
+_LETTERS = (64, 125)  # of a heading in a line of 3.3 inches and of 6.8
 BAND = "#80808033"  # grey through which white and dark paper show
 COLOURMAP = "cividis"
 
@@ -65,6 +67,24 @@ def new_figure(width: float, height: float) -> Figure:
     """An empty figure of that size on paper, in inches."""
     with rc_context(STYLE):
         return Figure(figsize=(width, height), layout="constrained")
+
+
+def write_heading(figure: FigureBase, text: str) -> None:
+    """A few lines at the upper left corner, wrapped to the width of the figure."""
+    root = figure.get_figure(root=True)
+    wide = root is None or bool(root.get_figwidth() > COLUMN)
+    lines = text.split("\n") if wide else [text.replace("\n", ", ")]
+    wrapped = "\n".join(_wrapped(line, _LETTERS[wide]) for line in lines)
+    figure.suptitle(wrapped, fontsize=7 if wide else 6, x=0.01, ha="left")
+
+
+def _wrapped(line: str, letters: int) -> str:
+    """The line in several; a formula counts as one letter."""
+    formulas = re.findall(r"\$[^$]*\$", line)
+    text = textwrap.fill(re.sub(r"\$[^$]*\$", "\N{BULLET}", line), letters)
+    for formula in formulas:
+        text = text.replace("\N{BULLET}", formula, 1)
+    return text
 
 
 def letter_panels(panels: Sequence[Axes], first: str = "a") -> None:

@@ -19,7 +19,6 @@ from robust_arch.analysis.report.computing import Usage, summed
 from robust_arch.analysis.report.details import StudyDetails
 from robust_arch.analysis.report.page import ReportedStudy, write_report
 from robust_arch.architectures import Cost
-from robust_arch.common.files import read_arrays
 from robust_arch.errors import InputError, invalid
 from robust_arch.runs import Evaluation, RecordedRun, RunFolder, RunResult, StudyFolder, open_study, to_frame
 from robust_arch.runs.records import Hardware, RecordedCost
@@ -216,7 +215,7 @@ def _arrays(
     for folder, record in held:
         if record.examples_fingerprint != images.most_common(1)[0][0]:
             continue  # different images under the same name, which cannot be paired
-        arrays = read_arrays(folder.evaluations / f"{record.eval_id}.npz")
+        arrays = folder.outcomes(record.eval_id or "")
         if arrays is not None and record.is_whole_with(arrays):
             found[folder.run_id] = arrays
     return found
