@@ -58,7 +58,8 @@ def by_group(
         rows = [records[place] for place in places]
         summaries = tuple(_summaries(columns, rows, robust))
         made.append(Architecture(name, group, tuple(places), summaries, robust, any(map(extras.is_marked, rows))))
-    return sorted(made, key=lambda each: (each.group, -each.robust.mean if each.robust else 0.0))
+    # equal means differ by rounding errors of their sums
+    return sorted(made, key=lambda each: (each.group, -round(each.robust.mean, 6) if each.robust else 0.0))
 
 
 def _estimates(group: Group) -> dict[str, Measurement]:
