@@ -12,13 +12,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 
 from robust_arch.analysis.claims.measured import above
-from robust_arch.analysis.groups import Group
 from robust_arch.analysis.networks import Network
 from robust_arch.analysis.pareto import pareto_front
 from robust_arch.analysis.plots.captions import ROBUST
 from robust_arch.analysis.plots.marks import error_bars
 from robust_arch.analysis.plots.outliers import Extent, set_aside
-from robust_arch.analysis.plots.pooled import Pooled, pooled
+from robust_arch.analysis.plots.pooled import Pooled
 from robust_arch.analysis.plots.series import Series, by_family, heading
 from robust_arch.analysis.plots.style import COLUMN, STYLE, WIDE, letter_panels, new_figure, write_heading
 from robust_arch.errors import InputError
@@ -34,7 +33,7 @@ def differ(costs: Sequence[float]) -> bool:
 
 
 @rc_context(STYLE)
-def against_cost(group: Group) -> Figure:
+def against_cost(found: Pooled) -> Figure:
     """Worst-case accuracy in percent against parameters and multiply-accumulates, one kind of mark per family.
 
     A cost that is the same for all networks, or is not recorded, has no panel.
@@ -42,10 +41,9 @@ def against_cost(group: Group) -> Figure:
     Raises:
         InputError: if no cost is left.
     """
-    found = pooled(group)
     shown = [cost for cost in COSTS if varies(found, cost)]
     if not shown:
-        raise InputError(f"results: no recorded cost differs between the networks of {group}")
+        raise InputError(f"results: no recorded cost differs between the networks of {found.group}")
     figure = new_figure(WIDE if len(shown) > 1 else COLUMN, _HEIGHT)
     for axes, cost in zip(figure.subplots(1, len(shown), sharey=True, squeeze=False).flat, shown, strict=True):
         series = by_family(found, partial(_cost, cost))

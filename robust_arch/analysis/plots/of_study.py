@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -133,7 +133,7 @@ class _Setting:
     def figures(self) -> Iterator[StudyFigure]:
         """Those that apply."""
         drawn = [*self._by_structure(), *self._by_cost(), *self._by_epoch()]
-        yield from drawn or [self._figure("clean_robust", "Clean and robust accuracy", "", clean_against_robust)]
+        yield from drawn or [self._figure("clean_robust", "Clean and robust accuracy", "", _clean_robust)]
 
     def _by_structure(self) -> Iterator[StudyFigure]:
         changed: list[Quantity] = [name for name in ("widths", "depths") if _stages_changed(self.alone, name)]
@@ -150,18 +150,20 @@ class _Setting:
             what = f"Each panel has all networks. {captions.by_chance(self.found)}"
             title = "Robust accuracy against the stages' shares of the parameters"
             yield self._figure("stage_shares", title, what, against_shares)
-        elif self.alone and kinds_of_pairs(self.group)[1]:
+        elif self.alone and self._are_pairs():
             what = (
                 "Each row is a pair of networks, larger \N{RIGHTWARDS ARROW} smaller last stage, and its difference in "
                 "robust accuracy; the square is the mean of all pairs (claim C2)."
             )
-            yield self._figure("last_stage", "A smaller last stage, pair by pair", what, smaller_last_stage)
+            yield self._figure(
+                "last_stage", "A smaller last stage, pair by pair", what, lambda found: smaller_last_stage(found.group)
+            )
 
     def _by_stage(self, quantity: Quantity) -> StudyFigure:
         name = quantity.removesuffix("s")
         what = "In each panel only that stage differs from the base network (square), whose interval is the grey band."
         title = f"Robust accuracy against the {name} of each stage"
-        return self._figure(f"stage_{name}", title, what, partial(against_stage, quantity=quantity))
+        return self._figure(f"stage_{name}", title, what, lambda found: against_stage(found.group, quantity))
 
     def _divides_a_budget(self) -> bool:
         """Whether nearly all networks cost the same, and divide it over their stages differently."""
@@ -170,6 +172,12 @@ class _Setting:
         costs = [np.array([getattr(network, cost) for network in self.alone]) for cost in COSTS]
         middles = [(cost, np.median(cost)) for cost in costs]
         return any((~above(cost, middle) & ~above(middle, cost)).mean() >= _IN_BUDGET for cost, middle in middles)
+
+    def _are_pairs(self) -> bool:
+        """Whether at least half of the networks are in pairs that differ in the last stage as C2 says."""
+        found, kinds = kinds_of_pairs(self.group)
+        members = {int(place) for pairs in kinds.values() for place in pairs.members}
+        return bool(kinds) and len(members) >= len(found.names) / 2
 
     def _by_cost(self) -> Iterator[StudyFigure]:
         if any(varies(self.found, cost) for cost in COSTS):
@@ -200,11 +208,11 @@ class _Setting:
         return rows if whole and rows["arch"].nunique() <= _MOST_CURVES else None
 
     def _figure(
-        self, name: str, title: str, what: str, draw: Callable[[Group], Figure], *, bars: bool = True
+        self, name: str, title: str, what: str, draw: Callable[[Pooled], Figure], *, bars: bool = True
     ) -> StudyFigure:
         bars = bars and has_bars(self.found)
         parts = [what, self.found.sentences(bars=bars), captions.sentence(self.found)]
-        return StudyFigure(f"{name}{self.suffix}", title, " ".join(filter(None, parts)), draw(self.group))
+        return StudyFigure(f"{name}{self.suffix}", title, " ".join(filter(None, parts)), draw(self.found))
 
 
 def _stages_changed(found: Sequence[Network], quantity: Quantity) -> bool:
@@ -223,5 +231,9 @@ def _differs_in_checkpoint(group: Group, other: Group) -> bool:
     return group.is_like(other) and group.weights == other.weights and group.checkpoint != other.checkpoint
 
 
-def _simplex(group: Group) -> Figure:
-    return on_simplex(group, {})
+def _simplex(found: Pooled) -> Figure:
+    return on_simplex(found.group, {})
+
+
+def _clean_robust(found: Pooled) -> Figure:
+    return clean_against_robust(found.group)

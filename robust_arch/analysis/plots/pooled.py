@@ -144,9 +144,10 @@ def pooled(group: Group, column: str = ROBUST_ACC, also: Sequence[str] = ()) -> 
         if model.sigma is not None:
             sigma[str(family)], degrees[str(family)] = model.sigma, model.degrees
             scattered += [str(table.index[place]) for place in noisy(model, 100 / group.n_test if percent else 0.0)]
+        runs = own.groupby("arch")[column].agg(tuple)
         for place, name in enumerate(table.index):
-            runs = tuple(float(value) for value in own.loc[own["arch"] == name, column])
-            measured[str(name)] = _measured(by_arch[str(name)], column, runs, model, place, critical, percent=percent)
+            network = by_arch[str(name)]
+            measured[str(name)] = _measured(network, column, runs[name], model, place, critical, percent=percent)
     return Pooled(group, tuple(measured[network.arch] for network in found), sigma, degrees, tuple(scattered))
 
 

@@ -7,11 +7,10 @@ from functools import partial
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from robust_arch.analysis.groups import Group
 from robust_arch.analysis.networks import Network
 from robust_arch.analysis.plots.captions import ROBUST
 from robust_arch.analysis.plots.marks import error_bars
-from robust_arch.analysis.plots.pooled import pooled
+from robust_arch.analysis.plots.pooled import Pooled
 from robust_arch.analysis.plots.series import by_family, heading
 from robust_arch.analysis.plots.style import COLUMN, STYLE, WIDE, letter_panels, new_figure, write_heading
 
@@ -20,7 +19,7 @@ _MOST_PANELS = 4
 
 
 @rc_context(STYLE)
-def against_shares(group: Group) -> Figure:
+def against_shares(found: Pooled) -> Figure:
     """Worst-case accuracy against each stage's share of the stages' parameters, both in percent; one mark per family.
 
     One panel per stage, the last stage in the last one; for networks of different numbers of stages the last stage
@@ -29,7 +28,6 @@ def against_shares(group: Group) -> Figure:
     Raises:
         InputError: for an architecture of no known family.
     """
-    found = pooled(group)
     stages = {len(each.network.shares) for each in found}
     shown = range(*stages) if len(stages) == 1 and max(stages) <= _MOST_PANELS else range(-1, 0)
     figure = new_figure(WIDE if len(shown) > 1 else COLUMN, _HEIGHT)

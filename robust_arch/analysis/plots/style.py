@@ -73,8 +73,7 @@ def write_heading(figure: FigureBase, text: str) -> None:
     """A few lines at the upper left corner, wrapped to the width of the figure."""
     root = figure.get_figure(root=True)
     wide = root is None or bool(root.get_figwidth() > COLUMN)
-    lines = text.split("\n") if wide else [text.replace("\n", ", ")]
-    wrapped = "\n".join(_wrapped(line, _LETTERS[wide]) for line in lines)
+    wrapped = "\n".join(_wrapped(line, _LETTERS[wide]) for line in text.split("\n"))
     figure.suptitle(wrapped, fontsize=7 if wide else 6, x=0.01, ha="left")
 
 
