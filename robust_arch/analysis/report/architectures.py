@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from statistics import fmean
 
 from robust_arch.analysis.formatting import accuracy
 from robust_arch.analysis.groups import Group
@@ -20,7 +21,7 @@ class Architecture:
         group: position of the group; that of runs without numbers comes after the last one.
         rows: positions of its rows in the table of all rows.
         summaries: of each column.
-        robust: worst-case accuracy, as in the figures; None where it is not known of every run of the group.
+        robust: worst-case accuracy, with the interval of the figures; None where it is not known of every run of the group.
         marked: whether one of its runs is the selected one.
     """
 
@@ -65,7 +66,14 @@ def by_group(
 def _estimates(group: Group) -> dict[str, Measurement]:
     if not group.rows["worst_case_acc"].notna().all():
         return {}
-    return {measured.network.arch: measured for measured in pooled(group)}
+    return {measured.network.arch: _about_its_mean(measured) for measured in pooled(group)}
+
+
+def _about_its_mean(measured: Measurement) -> Measurement:
+    """The plain mean of the runs; where seeds are missing, the model's mean takes out the effects of the others."""
+    mean = fmean(measured.runs)
+    low, high = mean - (measured.mean - measured.low), mean + (measured.high - measured.mean)
+    return replace(measured, mean=mean, low=max(low, 0.0), high=min(high, 100.0))
 
 
 def _summaries(columns: Sequence[Column], rows: Sequence[Row], robust: Measurement | None) -> list[Summary]:
