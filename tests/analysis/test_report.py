@@ -162,7 +162,7 @@ def test_rows_of_other_conditions_stand_in_their_own_tables(parsed: Page) -> Non
 def test_several_seeds_are_averaged_in_words(rows: Rows, tmp_path: Path) -> None:
     runs = [{"run_id": str(seed), "seed": seed, "worst_case_acc": 50.0 + 2 * seed} for seed in range(3)]
     text = page(rows(*runs), tmp_path, best_val={"1": 60.0}).text
-    assert "Over its 3 runs the mean is 52.0% [47.0, 57.0] of 360 test images" in text
+    assert "Over its 3 runs the mean is 52.0%, the standard deviation 2.0 points." in text
     assert "No verdict on the claims C1, C2 and C3: there are no two architectures to compare." in text
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from robust_arch.analysis.formatting import ABSENT
+from robust_arch.analysis.formatting import ABSENT, counted
 
 _HEAD = ("hardware", "device", "threads", "precision", "torch", "runs", "training (h)", "attacks (h)")
 _NOT_RECORDED = (ABSENT, "not recorded")
@@ -70,7 +70,7 @@ def _sentence(usage: Sequence[Usage]) -> str:
     devices: dict[str, float] = {}
     for each in usage:
         devices[each.site[1]] = devices.get(each.site[1], 0) + each.train_seconds
-    times = " and ".join(f"{hours(seconds)} hours{_on(device)}" for device, seconds in devices.items())
+    times = " and ".join(f"{_duration(seconds)}{_on(device)}" for device, seconds in devices.items())
     return f"Training took {times}, added up over {sum(each.runs for each in usage):,} runs, however many ran at once."
 
 
@@ -78,6 +78,10 @@ def hours(seconds: float) -> str:
     """Hours with two significant digits below ten."""
     value = seconds / 3600
     return f"{value:,.0f}" if value >= 10 else f"{value:.1f}" if value >= 1 else f"{value:.2f}"
+
+
+def _duration(seconds: float) -> str:
+    return f"{hours(seconds)} hours" if seconds >= 3600 else counted(round(seconds / 60), "minute")
 
 
 def _on(device: str) -> str:

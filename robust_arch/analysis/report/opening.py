@@ -52,7 +52,9 @@ def opening(frame: pd.DataFrame, epochs: pd.DataFrame | None, verdicts: str, pre
         prefix: of the figures' names, which must be unique on a page.
     """
     main = main_group(frame)
-    figures = figures_of(frame, epochs)
+    # families are compared at their cost
+    several = frame["family"].nunique() > 1
+    figures = sorted(figures_of(frame, epochs), key=lambda figure: several and not figure.name.startswith("cost"))
     question = _question(frame, figures)
     named = [replace(figure, name=f"{prefix}{figure.name}") for figure in figures]
     if main is None:

@@ -103,9 +103,5 @@ def _over_runs(main: Group, arch: str) -> str:
     robust = next(network.robust for network in networks(main) if network.arch == arch)
     if robust.sd is None:
         return ""
-    values = (robust.mean, robust.low, robust.high, robust.sd)
-    mean, low, high, sd = (accuracy(value, main.n_test) for value in values)
-    return (
-        f" Over its {robust.runs} runs the mean is {mean}% [{low}, {high}] of {counted(main.n_test, 'test image')}, "
-        f"the standard deviation {sd} points."
-    )
+    mean, sd = (accuracy(value, main.n_test) for value in (robust.mean, robust.sd))
+    return f" Over its {robust.runs} runs the mean is {mean}%, the standard deviation {sd} points."

@@ -51,7 +51,7 @@ function explained(group, cost, front) {
       : groups[group].front[cost] === null
         ? "These costs are equal within the tolerance of a budget, so no front is drawn."
         : `Filled, on the dashed line: the ${plural(front.size, "point")} shown that no other point of the group beats in cost and ` +
-          "accuracy (Pareto front).";
+          "accuracy (Pareto front; other seeds may move it).";
   const star = marks.some((mark) => mark.selected)
     ? ` ★: ${what === "run" ? "the run" : "the architecture of the run"} with the highest held-out robust accuracy.`
     : "";
