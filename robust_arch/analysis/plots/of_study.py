@@ -155,9 +155,7 @@ class _Setting:
                 "Each row is a pair of networks, larger \N{RIGHTWARDS ARROW} smaller last stage, and its difference in "
                 "robust accuracy; the square is the mean of all pairs (claim C2)."
             )
-            yield self._figure(
-                "last_stage", "A smaller last stage, pair by pair", what, lambda found: smaller_last_stage(found.group)
-            )
+            yield self._figure("last_stage", "A smaller last stage, pair by pair", what, _pairs)
 
     def _by_stage(self, quantity: Quantity) -> StudyFigure:
         name = quantity.removesuffix("s")
@@ -233,6 +231,10 @@ def _differs_in_checkpoint(group: Group, other: Group) -> bool:
 
 def _simplex(found: Pooled) -> Figure:
     return on_simplex(found.group, {})
+
+
+def _pairs(found: Pooled) -> Figure:
+    return smaller_last_stage(found.group)
 
 
 def _clean_robust(found: Pooled) -> Figure:

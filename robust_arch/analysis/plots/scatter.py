@@ -30,6 +30,9 @@ def clean_against_robust(group: Group) -> Figure:
 def draw_scatter(axes: Axes, group: Group, x: str, y: str, xlabel: str, ylabel: str) -> None:
     """One point per network at its means of the columns `x` and `y`, with both 95% intervals."""
     across, up = (pooled(group, name, also=(x, y)) for name in (x, y))
+    runs = [pair for one, two in zip(across, up, strict=True) for pair in zip(one.runs, two.runs, strict=True)]
+    if len(runs) > len(across.networks):
+        axes.scatter(*zip(*runs, strict=True), s=3, color=BLUE, alpha=0.5, linewidths=0, zorder=1.9)
     axes.errorbar(
         [each.mean for each in across],
         [each.mean for each in up],
