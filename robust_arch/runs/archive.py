@@ -157,7 +157,7 @@ def _pack_evaluation(run: RecordedRun, record: Evaluation, images: dict[str, dic
         content["about"] = {name: value for name, value in content["about"].items() if own.get(name) != value}
     flags = {name: array for name, array in arrays.items() if array.dtype == bool}
     others = {name: _text(array.astype("<i4")) for name, array in arrays.items() if name not in flags}
-    packed = without_paths(_without_shares(content))
+    packed: dict[str, Any] = without_paths(_without_shares(content))
     if _counts(_with_shares(packed, flags)) != _counts(content):
         raise invalid("evaluation", f"{run.run_id}/{record.eval_id}", "the accuracies of its outcomes")
     packed["images"] = short_hash(others)

@@ -118,7 +118,7 @@ def training_curves(frame: pd.DataFrame, epochs: pd.DataFrame) -> Figure:
             left.set_title(arch)
     for axes in rows[:-1].flat:
         axes.set_xlabel("")
-    letter_panels(rows.ravel())
+    letter_panels(list(rows.flat))
     everything = [curve for own in shown.values() for curve in own]
     sizes = sorted({f"{curve.held_out_images:,} " for curve in everything if curve.held_out_images})
     alone = f"{first['arch']} on " if len(shown) == 1 else ""

@@ -19,6 +19,7 @@ from robust_arch.analysis.plots import captions
 from robust_arch.analysis.plots.by_stage import against_stage
 from robust_arch.analysis.plots.cost import COSTS, against_cost, varies
 from robust_arch.analysis.plots.curves import training_curves
+from robust_arch.analysis.plots.outliers import Extent
 from robust_arch.analysis.plots.pairs import kinds_of_pairs, smaller_last_stage
 from robust_arch.analysis.plots.pooled import Pooled, pooled
 from robust_arch.analysis.plots.scatter import clean_against_robust
@@ -155,9 +156,7 @@ class _Setting:
                 "Each row is a pair of networks, larger \N{RIGHTWARDS ARROW} smaller last stage, and its difference in "
                 "robust accuracy; the square is the mean of all pairs (claim C2)."
             )
-            yield self._figure(
-                "last_stage", "A smaller last stage, pair by pair", what, lambda found: smaller_last_stage(found.group)
-            )
+            yield self._figure("last_stage", "A smaller last stage, pair by pair", what, _pairs)
 
     def _by_stage(self, quantity: Quantity) -> StudyFigure:
         name = quantity.removesuffix("s")
@@ -169,19 +168,27 @@ class _Setting:
         """Whether nearly all networks cost the same, and divide it over their stages differently."""
         if len({network.shares for network in self.alone}) < _FEWEST_DIVISIONS:
             return False
-        costs = [np.array([getattr(network, cost) for network in self.alone]) for cost in COSTS]
-        middles = [(cost, np.median(cost)) for cost in costs]
-        return any((~above(cost, middle) & ~above(middle, cost)).mean() >= _IN_BUDGET for cost, middle in middles)
+        for resource in COSTS:
+            cost = np.array([network.row[resource] for network in self.alone], dtype=float)
+            middle = float(np.median(cost))
+            if (np.isfinite(cost) & ~above(cost, middle) & ~above(middle, cost)).mean() >= _IN_BUDGET:
+                return True
+        return False
 
     def _are_pairs(self) -> bool:
         """Whether at least half of the networks are in pairs that differ in the last stage as C2 says."""
-        found, kinds = kinds_of_pairs(self.group)
+        try:
+            found, kinds = kinds_of_pairs(self.group)
+        except InputError:  # one name for two networks
+            return False
         members = {int(place) for pairs in kinds.values() for place in pairs.members}
         return bool(kinds) and len(members) >= len(found.names) / 2
 
     def _by_cost(self) -> Iterator[StudyFigure]:
         if any(varies(self.found, cost) for cost in COSTS):
             what = "One kind of mark per family." if len(set(self.group.rows["family"])) > 1 else ""
+            if Extent.of(self.found).far().any():
+                what += " An arrowhead at the edge has the value of a network outside the axes."
             yield self._figure("cost", "Robust accuracy against the cost of the networks", what, against_cost)
 
     def _by_epoch(self) -> Iterator[StudyFigure]:
@@ -212,7 +219,7 @@ class _Setting:
     ) -> StudyFigure:
         bars = bars and has_bars(self.found)
         parts = [what, self.found.sentences(bars=bars), captions.sentence(self.found)]
-        return StudyFigure(f"{name}{self.suffix}", title, " ".join(filter(None, parts)), draw(self.found))
+        return StudyFigure(f"{name}{self.suffix}", title, " ".join(filter(None, parts)).strip(), draw(self.found))
 
 
 def _stages_changed(found: Sequence[Network], quantity: Quantity) -> bool:
@@ -233,6 +240,10 @@ def _differs_in_checkpoint(group: Group, other: Group) -> bool:
 
 def _simplex(found: Pooled) -> Figure:
     return on_simplex(found.group, {})
+
+
+def _pairs(found: Pooled) -> Figure:
+    return smaller_last_stage(found.group)
 
 
 def _clean_robust(found: Pooled) -> Figure:

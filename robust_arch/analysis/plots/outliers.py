@@ -15,7 +15,7 @@ from robust_arch.analysis.plots.style import BLUE
 _FEWEST = 8  # points, of which quartiles mean something
 _FENCE = 3.0  # interquartile ranges outside the quartiles (Tukey 1977: "far out")
 _MOST = 0.1  # part of the points that may be set aside; at least one may
-_WORTH = 1.6  # times the range of the others: what the axes must gain
+_WORTH = 1.8  # times the range of the others: what a point must add to be left out
 _MARGIN = 0.08
 
 
@@ -49,11 +49,14 @@ class Extent:
             return nothing
         first, third = np.quantile(self.values, [0.25, 0.75])
         reach = _FENCE * (third - first)
-        far = (self.values < first - reach) | (self.values > third + reach)
-        if not 0 < far.sum() <= max(1, _MOST * len(far)):
-            return nothing
-        gain = (self.highs.max() - self.lows.min()) / max(self.highs[~far].max() - self.lows[~far].min(), 1e-9)
-        return far if gain >= _WORTH else nothing
+        kept = (self.values >= first - reach) & (self.values <= third + reach)
+        for place in np.argsort(np.abs(self.values - np.median(self.values))):
+            wider = kept.copy()
+            wider[place] = True
+            if np.ptp(self.values[wider]) >= _WORTH * np.ptp(self.values[kept]):  # so are those further away
+                break
+            kept = wider
+        return ~kept if (~kept).sum() <= max(1, _MOST * len(kept)) else nothing
 
     def limits(self, far: np.ndarray) -> tuple[float, float]:
         """Limits of an axis for the other values."""
@@ -75,9 +78,9 @@ def set_aside(axes: Axes, x: Extent, y: Extent, *, across: bool = False, colour:
     far = y.far() | x.far() if across else y.far()
     if not far.any():
         return
-    axes.set_ylim(y.limits(far))
+    axes.set_ylim(y.limits(y.far()))
     if across:
-        axes.set_xlim(x.limits(far))
+        axes.set_xlim(x.limits(x.far()))
     named: dict[tuple[float, float], list[str]] = {}
     for own, value in sorted(zip(x.values[far], y.values[far], strict=True)):
         place = (float(np.clip(own, *axes.get_xlim())), float(np.clip(value, *axes.get_ylim())))
@@ -98,7 +101,7 @@ def _arrowhead(axes: Axes, place: tuple[float, float], text: str, colour: str) -
     axes.annotate(
         text,
         place,
-        (-6 if right else 6, -4 if above else 4),
+        (-10 if right else 10, -4 if above else 4),
         textcoords="offset points",
         ha="right" if right else "left",
         va="top" if above else "bottom",

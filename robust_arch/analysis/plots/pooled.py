@@ -130,9 +130,10 @@ def pooled(group: Group, column: str = ROBUST_ACC, also: Sequence[str] = ()) -> 
     """
     from scipy.special import stdtrit
 
-    found = networks(group, tuple(dict.fromkeys((ROBUST_ACC, column, *also))))
+    columns = list(dict.fromkeys((ROBUST_ACC, column, *also)))
+    found = networks(group, columns)
     percent = column == "stability" or column.endswith("_acc")
-    rows = group.rows[group.rows["arch"].isin([network.arch for network in found]) & group.rows[column].notna()]
+    rows = group.rows[group.rows[columns].notna().all(axis="columns")]
     # the model is of worst-case accuracies, whose noise is at least that of rounding to whole images
     rows = rows.assign(worst_case_acc=rows[column], n_test=rows["n_test"] if percent else np.inf)
     measured: dict[str, Measurement] = {}

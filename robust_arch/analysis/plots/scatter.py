@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -30,6 +31,10 @@ def clean_against_robust(group: Group) -> Figure:
 def draw_scatter(axes: Axes, group: Group, x: str, y: str, xlabel: str, ylabel: str) -> None:
     """One point per network at its means of the columns `x` and `y`, with both 95% intervals."""
     across, up = (pooled(group, name, also=(x, y)) for name in (x, y))
+    runs = [pair for one, two in zip(across, up, strict=True) for pair in zip(one.runs, two.runs, strict=True)]
+    if len(runs) > len(across.networks):
+        first, second = np.transpose(runs)
+        axes.scatter(first, second, s=3, color=BLUE, alpha=0.5, linewidths=0, zorder=1.9)
     axes.errorbar(
         [each.mean for each in across],
         [each.mean for each in up],

@@ -38,7 +38,7 @@ def against_shares(found: Pooled) -> Figure:
         last = stage in (-1, shown[-1])
         axes.set_xlabel(f"Share of {'the last stage' if last else f'stage {stage + 1}'} (%)")
     panels[0].set_ylabel(ROBUST)
-    letter_panels(panels)
+    letter_panels(list(panels))
     write_heading(figure, heading(found))
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return figure
