@@ -124,7 +124,7 @@ class _Suite:
 
     @torch.no_grad()
     def _save_images(self, named: NamedAttack, x_adv: Tensor, predicted: Tensor) -> list[str]:
-        """Write clean and attacked images, their classes and predictions; returns what is wrong if the file's images are classified differently."""
+        """Write clean and attacked images, labels and predictions; returns what is wrong if the file's differ."""
         path = self.record.images_path(named.name)
         examples = self.record.examples
         about = {"attack": named.name, "threat": str(self.scene.threat), "seed": str(self.scene.seed)}

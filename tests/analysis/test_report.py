@@ -124,9 +124,7 @@ def test_summary_counts_runs_and_names_the_run_that_held_out_images_select(parse
     assert "5 architectures under a budget of 60,000 parameters ±2%;" in text
     assert "of 6 planned runs 4 done, 0 failed, 1 diverged, 1 not finished." in text
     # net-c has the best test accuracy, net-a the best held-out one: the latter decides
-    assert (
-        "The highest held-out robust accuracy, 61.0% of 287 held-out images, belongs to net-a (seed 0)" in text
-    )
+    assert "The highest held-out robust accuracy, 61.0% of 287 held-out images, belongs to net-a (seed 0)" in text
     # 180 of 360 by Wilson: 0.5 -+ 1.959964 sqrt(0.25/360 + 1.959964^2/(4 * 360^2)) / (1 + 1.959964^2/360) = 44.9, 55.1
     assert "Of 360 test images it classifies 95.0% [92.2, 96.8] correctly" in text
     assert "50.0% [44.9, 55.1] under every attack" in text

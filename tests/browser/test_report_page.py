@@ -284,7 +284,7 @@ def test_rows_of_two_groups_are_never_in_one_ranking(page: Any, study: Study) ->
     show_all(page)
     blocks = page.eval_on_selector_all(
         "#rows tbody tr",
-        "all => all.map(row => row.dataset.architecture ? row.querySelector('[data-card]').textContent : '#' + row.textContent)",
+        "all => all.map(row => row.querySelector('[data-card]')?.textContent ?? '#' + row.textContent)",
     )
     headings = [text for text in blocks if text.startswith("#")]
     expected = study.frame[study.frame["objective"] == "trades"]

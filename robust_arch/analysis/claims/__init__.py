@@ -16,6 +16,6 @@ from robust_arch.analysis.claims.wording import (
 )
 
 __all__ = [
-    "LEGEND", "Examined", "Finding", "Sites", "answer", "estimate", "examine", "examine_all", "examine_checkpoints", "heading",
-    "left_out", "not_tested", "numbers", "told", "verdict_table", "without_site_effects",
+    "LEGEND", "Examined", "Finding", "Sites", "answer", "estimate", "examine", "examine_all", "examine_checkpoints",
+    "heading", "left_out", "not_tested", "numbers", "told", "verdict_table", "without_site_effects",
 ]  # fmt: skip

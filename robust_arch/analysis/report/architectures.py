@@ -21,7 +21,7 @@ class Architecture:
         group: position of the group; that of runs without numbers comes after the last one.
         rows: positions of its rows in the table of all rows.
         summaries: of each column.
-        robust: worst-case accuracy, with the interval of the figures; None where it is not known of every run of the group.
+        robust: worst-case accuracy, with the interval of the figures; None unless every run of the group has it.
         marked: whether one of its runs is the selected one.
     """
 
@@ -78,7 +78,9 @@ def _about_its_mean(measured: Measurement) -> Measurement:
 
 def _summaries(columns: Sequence[Column], rows: Sequence[Row], robust: Measurement | None) -> list[Summary]:
     return [
-        _worst_case(robust, column.over(rows), rows[0]) if robust and column.heading == WORST_CASE else column.over(rows)
+        _worst_case(robust, column.over(rows), rows[0])
+        if robust and column.heading == WORST_CASE
+        else column.over(rows)
         for column in columns
     ]
 

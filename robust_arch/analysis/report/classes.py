@@ -65,7 +65,9 @@ def _cell(share: np.ndarray) -> dict[str, Any]:
 def _cut(classes: int, of_classes: int, architectures: int, of_architectures: int) -> str:
     parts: Sequence[str] = [
         f"the {classes} of {of_classes} classes with the lowest robust accuracy" if classes < of_classes else "",
-        f"the {architectures} of {of_architectures} most robust architectures" if architectures < of_architectures else "",
+        f"the {architectures} of {of_architectures} most robust architectures"
+        if architectures < of_architectures
+        else "",
     ]
     told = " and ".join(filter(None, parts))
     return f" Shown: {told}." if told else ""

@@ -135,7 +135,9 @@ def section(
     if not found:
         return Comparison(f"{_NONE}: no two architectures are of one kind.{alone}", [], paired)
     verdicts = [_verdicts(examined) for examined in found]
-    return Comparison(f"{_LEAD}{alone}", verdicts, paired, _answer([each for each in found if each.group.key == main.key]))
+    return Comparison(
+        f"{_LEAD}{alone}", verdicts, paired, _answer([each for each in found if each.group.key == main.key])
+    )
 
 
 def _answer(found: Sequence[Examined]) -> str:

@@ -38,7 +38,9 @@ def summed(usage: Iterable[Usage]) -> list[Usage]:
         Usage(
             members[0].site,
             sum(each.train_seconds for each in members),
-            None if any(each.attack_seconds is None for each in members) else sum(each.attack_seconds or 0 for each in members),
+            None
+            if any(each.attack_seconds is None for each in members)
+            else sum(each.attack_seconds or 0 for each in members),
             sum(each.runs for each in members),
         )
         for members in sites.values()
@@ -46,8 +48,9 @@ def summed(usage: Iterable[Usage]) -> list[Usage]:
     return sorted(found, key=lambda each: -each.train_seconds)
 
 
-def section(usage: Sequence[Usage]) -> dict[str, Any]:
+def section(usages: Iterable[Usage]) -> dict[str, Any]:
     """The time of all runs in a sentence, and a table of what it was spent on, without what is not recorded."""
+    usage = summed(usages)
     lines = [
         (
             *each.site,

@@ -15,7 +15,6 @@ from robust_arch.analysis.pareto import pareto_front
 from robust_arch.analysis.report.architectures import Architecture, by_group
 from robust_arch.analysis.report.details import StudyDetails
 from robust_arch.analysis.tables import (
-    ARCHITECTURE,
     LAST_SHARE,
     SEED,
     Cell,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import ChainMap
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -47,7 +48,7 @@ class StudyDetails:
         classes: run_id to (K, 3) counts of test images by class: all, correct without an attack, robust in the worst
             case of the main group.
         images: name of a network and its evaluation to some of its attacked test images.
-        usage: the computing time, by hardware.
+        usage: run_id to its computing time.
     """
 
     name: str
@@ -75,28 +76,24 @@ class StudyDetails:
     best_epochs: Mapping[str, int] = field(default_factory=dict)
     classes: Mapping[str, np.ndarray] = field(default_factory=dict)
     images: Mapping[str, AttackedImages] = field(default_factory=dict)
-    usage: Sequence[Usage] = ()
+    usage: Mapping[str, Usage] = field(default_factory=dict)
 
 
 def joined(details: Sequence[StudyDetails]) -> StudyDetails:
     """The details of several studies as one; a run that is in several of them is described by the first."""
     if len(details) == 1:
         return details[0]
-    names = [each.name for each in fields(StudyDetails) if each.name not in _PER_STUDY]
-    content = {name: [getattr(each, name) for each in details] for name in names}
-    together = {
-        name: dict(ChainMap(*map(dict, parts))) if isinstance(parts[0], Mapping) else [item for part in parts for item in part]
-        for name, parts in content.items()
-    }
+    together: dict[str, Any] = {}
+    for name in (each.name for each in fields(StudyDetails) if each.name not in _PER_STUDY):
+        parts = [getattr(each, name) for each in details]
+        mappings = isinstance(parts[0], Mapping)
+        together[name] = dict(ChainMap(*map(dict, parts))) if mappings else [item for part in parts for item in part]
     held_out = {each.n_val for each in details}
     epochs = [each.epochs for each in details if each.epochs is not None]
-    return StudyDetails(
+    return replace(
+        details[0],
         name=", ".join(each.name for each in details),
-        command="\n".join(each.command for each in details if each.command),
-        budget="",
         planned=sum(each.planned for each in details),
-        versions=details[0].versions,
-        hardware=details[0].hardware,
         n_val=held_out.pop() if len(held_out) == 1 else None,
         epochs=pd.concat(epochs).drop_duplicates(["run_id", "epoch"]) if epochs else None,
         **together,

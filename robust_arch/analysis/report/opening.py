@@ -53,32 +53,29 @@ def opening(frame: pd.DataFrame, epochs: pd.DataFrame | None, verdicts: str, pre
     """
     main = main_group(frame)
     # families are compared at their cost
-    several = frame["family"].nunique() > 1
+    several = len(set(frame["family"])) > 1
     figures = sorted(figures_of(frame, epochs), key=lambda figure: several and not figure.name.startswith("cost"))
-    question = _question(frame, figures)
+    question = _question(figures, several=several)
     named = [replace(figure, name=f"{prefix}{figure.name}") for figure in figures]
     if main is None:
-        return Opening(question, "There is no answer yet: no run has a worst-case accuracy at its best checkpoint.", named)
+        return Opening(
+            question, "There is no answer yet: no run has a worst-case accuracy at its best checkpoint.", named
+        )
     return Opening(question, " ".join(filter(None, (_span(main), _after_best(frame, main), verdicts))), named)
 
 
-def _question(frame: pd.DataFrame, figures: Sequence[StudyFigure]) -> str:
-    if not figures:
-        return _OTHER
-    if frame["family"].nunique() > 1:
-        return _FAMILIES
-    kind = next((kind for kind in _QUESTIONS if figures[0].name.startswith(kind)), "")
-    one = frame["arch"].nunique() == 1
-    # training curves of several networks come after the figure that compares them
-    curves = any(figure.name.startswith("training_curves") for figure in figures)
-    return _QUESTIONS["training_curves"] if one and curves else _QUESTIONS.get(kind, _OTHER)
+def _question(figures: Sequence[StudyFigure], *, several: bool) -> str:
+    kind = next((kind for kind in _QUESTIONS if figures and figures[0].name.startswith(kind)), "")
+    return _FAMILIES if several and figures else _QUESTIONS.get(kind, _OTHER)
 
 
 def _span(main: Group) -> str:
     """The most and the least robust architecture."""
     ranked = by_rank(networks(main))
     images = counted(main.n_test, "test image")
-    first, last = (f"{accuracy(network.robust.mean, main.n_test)}% ({network.arch})" for network in (ranked[0], ranked[-1]))
+    first, last = (
+        f"{accuracy(network.robust.mean, main.n_test)}% ({network.arch})" for network in (ranked[0], ranked[-1])
+    )
     if len(ranked) == 1:
         return f"Worst-case robust accuracy is {first} of {images}, {_means(main)}."
     return (
@@ -96,13 +93,21 @@ def _means(main: Group) -> str:
 
 def _after_best(frame: pd.DataFrame, main: Group) -> str:
     """The mean change of robust accuracy from the best to the last epoch over all runs, with its t interval."""
-    last = next((g for g in groups(frame) if g.checkpoint == "last" and g.weights == main.weights and g.is_like(main)), None)
+    last = next(
+        (g for g in groups(frame) if g.checkpoint == "last" and g.weights == main.weights and g.is_like(main)), None
+    )
     if last is None or main.checkpoint != "best":
         return ""
-    pairs = main.rows.set_index("run_id")["worst_case_acc"].to_frame("best").join(last.rows.set_index("run_id")["worst_case_acc"])
+    pairs = (
+        main.rows.set_index("run_id")["worst_case_acc"]
+        .to_frame("best")
+        .join(last.rows.set_index("run_id")["worst_case_acc"])
+    )
     changes = (pairs["worst_case_acc"] - pairs["best"]).dropna().tolist()
     if not changes:
         return ""
     mean, low, high = mean_interval(changes, least_deviation=rounding_deviation(100 / main.n_test))
     interval = "" if low is None else f" [{low:+.2f}, {high:+.2f}]"
-    return f"From the best to the last epoch it changes by {mean:+.2f} points{interval} ({counted(len(changes), 'run')})."
+    return (
+        f"From the best to the last epoch it changes by {mean:+.2f} points{interval} ({counted(len(changes), 'run')})."
+    )

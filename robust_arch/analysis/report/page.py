@@ -92,13 +92,15 @@ def write_report(studies: Sequence[ReportedStudy], path: Path) -> Path:
         results=results.section(table, extras),
         comparable=len({each.name for each in table.architectures if each.robust}) > 1,
         **optional,
-        not_recorded=", ".join(what for name, what in _NEEDED.items() if not (optional[name] or (name == "curves" and shown))),
+        not_recorded=", ".join(
+            what for name, what in _NEEDED.items() if not (optional[name] or (name == "curves" and shown))
+        ),
         most_open=_MOST_OPEN,
         failures=_failures(frame, details.errors),
         invalid=[f"{name}: {why}" for name, why in details.invalid.items()],
         warnings=_warnings(frame, details.flags, details.left_out),
         details=details,
-        usage=computing.section(details.usage),
+        usage=computing.section(details.usage.values()),
         versions=", ".join(f"{package} {version}" for package, version in details.versions.items()),
         definitions=wording.DEFINITIONS,
     )

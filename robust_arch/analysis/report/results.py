@@ -31,7 +31,9 @@ def _table(table: Table, group: int) -> dict[str, Any]:
         if column.heading not in _NOT_SHOWN and any(summary.cell.text != ABSENT for summary in summaries[place])
     ]
     title = str(table.groups[group])
-    left = f" The first {_STATIC_ROWS} of {counted(len(members), 'architecture')}." if len(members) > _STATIC_ROWS else ""
+    left = (
+        f" The first {_STATIC_ROWS} of {counted(len(members), 'architecture')}." if len(members) > _STATIC_ROWS else ""
+    )
     shown = [table.columns[place] for place in places]
     return {
         "caption": f"{title[:1].upper()}{title[1:]}.{left}",

@@ -4,6 +4,7 @@ import contextlib
 from collections import Counter
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,7 +16,7 @@ from robust_arch.analysis.networks import by_rank, networks
 from robust_arch.analysis.published.provenance import provenance_of
 from robust_arch.analysis.reading import read_results, stage_shares
 from robust_arch.analysis.report.attacked_images import NETWORKS, AttackedImages, read_images
-from robust_arch.analysis.report.computing import Usage, summed
+from robust_arch.analysis.report.computing import Usage
 from robust_arch.analysis.report.details import StudyDetails
 from robust_arch.analysis.report.page import ReportedStudy, write_report
 from robust_arch.architectures import Cost
@@ -86,7 +87,7 @@ def _details_of_table(study: StudyFolder, frame: pd.DataFrame) -> StudyDetails:
         facts={str(run): list(_facts_of_rows(rows)) for run, rows in frame.groupby("run_id", sort=False)},
         provenance=list(provenance.sentences()) if provenance else (),
         epochs=_epochs(study.path),
-        usage=summed(map(_usage_of_row, frame.drop_duplicates("run_id").to_dict("records"))),
+        usage={str(row["run_id"]): _usage_of_row(row) for row in frame.drop_duplicates("run_id").to_dict("records")},
     )
 
 
@@ -130,7 +131,7 @@ def _details(study: StudyFolder, runs: Sequence[RecordedRun], main: Group | None
         images=_images(records, main),
         epochs=_epochs(study.path),
         best_epochs={run_id: result.best_epoch for run_id, result in results.items()},
-        usage=summed(_usage(run, run.result) for run in runs if run.result),
+        usage={run.run_id: _usage(run, run.result) for run in runs if run.result},
         diagnoses={_name(run, record): record.diagnostics for run, record in records if record.diagnostics},
         smoothness={_name(run, record): record.smoothness for run, record in records if record.smoothness},
         invalid={_name(run, record): "; ".join(record.invalid) for run, record in records if record.invalid},
@@ -211,7 +212,7 @@ def _arrays(
         return {}
     held = [(run.folder, record) for run, record in _of_group(records, main)]
     images = Counter(record.examples_fingerprint for _, record in held)
-    found = {}
+    found: dict[str, Mapping[str, np.ndarray]] = {}
     for folder, record in held:
         if record.examples_fingerprint != images.most_common(1)[0][0]:
             continue  # different images under the same name, which cannot be paired
@@ -237,7 +238,7 @@ def _outcomes(arrays: Mapping[str, Mapping[str, np.ndarray]], main: Group | None
 
 
 def _classes(arrays: Mapping[str, Mapping[str, np.ndarray]], main: Group | None) -> dict[str, np.ndarray]:
-    """Run to (K, 3) counts by class: all, correct without an attack, robust; records of earlier versions lack labels."""
+    """Run to (K, 3) counts by class: all, correct without an attack, robust; earlier versions recorded no labels."""
     robust = _outcomes(arrays, main)
     labelled = {run: found for run, found in arrays.items() if _labels_fit(found)}
     size = 1 + max((int(found["label"].max()) for found in labelled.values()), default=0)
@@ -302,11 +303,11 @@ def _usage(run: RecordedRun, result: RunResult) -> Usage:
     )
 
 
-def _usage_of_row(row: Mapping[Hashable, object]) -> Usage:
+def _usage_of_row(row: Mapping[Hashable, Any]) -> Usage:
     hardware, precision, version = ("" if pd.isna(row.get(name)) else str(row[name]) for name in SITE_COLUMNS)
     seconds = row["train_seconds"]
     site = (hardware or "not recorded", ABSENT, ABSENT, precision or ABSENT, version or ABSENT)
-    return Usage(site, 0.0 if pd.isna(seconds) else float(str(seconds)), None)
+    return Usage(site, 0.0 if pd.isna(seconds) else float(seconds), None)
 
 
 def _versions(result: RunResult) -> dict[str, str]:

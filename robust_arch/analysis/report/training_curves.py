@@ -47,7 +47,9 @@ def section(main: Group | None, epochs: pd.DataFrame | None, best_epochs: Mappin
     found = []
     for network in by_rank(networks(main)):
         rows = main.rows[main.rows["arch"] == network.arch].sort_values("seed")
-        runs = [(str(run), seed) for run, seed in zip(rows["run_id"], rows["seed"], strict=True) if str(run) in recorded]
+        runs = [
+            (str(run), seed) for run, seed in zip(rows["run_id"], rows["seed"], strict=True) if str(run) in recorded
+        ]
         if runs:
             found.append((network.arch, runs))
     if not found:
@@ -79,9 +81,7 @@ def _span(values: np.ndarray) -> tuple[float, float]:
     return max(0.0, float(values.min()) - 2), min(100.0, float(values.max()) + 2)
 
 
-def _run(
-    rows: pd.DataFrame, run: str, seed: Any, best_epochs: Mapping[str, int], x: _Axis, y: _Axis
-) -> dict[str, Any]:
+def _run(rows: pd.DataFrame, run: str, seed: Any, best_epochs: Mapping[str, int], x: _Axis, y: _Axis) -> dict[str, Any]:
     numbers = rows["epoch"].to_numpy(float) + 1
     held_out = rows[_LINES["held_out"]].to_numpy(float)
     # records of a study without folders hold no best epoch: the first one with most robust held-out images
@@ -102,5 +102,9 @@ def _run(
 def _points(numbers: np.ndarray, values: np.ndarray, x: _Axis, y: _Axis) -> str:
     """The corners of a line, thinned evenly with its last point kept."""
     known = np.flatnonzero(np.isfinite(values))
-    kept = known[np.unique(np.linspace(0, len(known) - 1, min(len(known), _MOST_POINTS)).round().astype(int))] if len(known) else known
+    kept = (
+        known[np.unique(np.linspace(0, len(known) - 1, min(len(known), _MOST_POINTS)).round().astype(int))]
+        if len(known)
+        else known
+    )
     return " ".join(f"{x.at(numbers[place]):g},{y.at(values[place]):g}" for place in kept)
