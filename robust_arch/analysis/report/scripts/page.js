@@ -158,9 +158,10 @@ if (rows.run.length) {
   byId("static").hidden = true;
   for (const name of CHOICES) byId(name).value = firstChoice[name];
   drawnWidth = byId("explorer").clientWidth;
-  restore();
+  const linked = restore();
   byId("filter").value = view.words.join(" ");
   refresh();
+  if (linked) byId("results").scrollIntoView();
   listenToPlot();
   addEventListener("hashchange", restoreView);
   addEventListener("beforeprint", unfoldForPrint);
