@@ -5,6 +5,7 @@ import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -66,7 +67,13 @@ class StudyFolder:
 
     def run(self, run_id: str) -> RunFolder:
         """The folder of a run, which need not exist."""
-        return RunFolder(self.path / "runs" / run_id, self.left_out)
+        archived = self._archived.get(run_id) if self.is_archived else None
+        return archived or RunFolder(self.path / "runs" / run_id, self.left_out)
+
+    @cached_property
+    def _archived(self) -> dict[str, archive.ArchivedRun]:
+        """The runs of an archive, which never changes."""
+        return {run.run_id: run for run in archive.read_runs(self.archive_path, self.left_out)}
 
     def runs(self) -> Iterator[RunFolder]:
         """Every run that has a folder, by run_id; of a recorded study every run in its archive."""
@@ -75,7 +82,7 @@ class StudyFolder:
             with os.scandir(runs) as entries:
                 names = sorted(entry.name for entry in entries if entry.is_dir())
         except OSError:
-            yield from archive.read_runs(self.archive_path, self.left_out)
+            yield from self._archived.values()
             return
         for name in names:
             yield RunFolder(runs / name, self.left_out)

@@ -12,6 +12,7 @@ from matplotlib.text import Text
 from experiments import __main__ as command
 from experiments.published import uniform
 from experiments.recorded import recorded
+from robust_arch.analysis.plots.of_study import figures_at
 
 FIGURES = command.items("figure")
 
@@ -82,6 +83,12 @@ def test_every_text_is_legible(studies, legible, item):
     figure = drawn(item, studies)
     assert figure.get_figwidth() in (3.3, 6.8)  # a column's width, or both columns'
     assert legible(figure) > 10
+
+
+@pytest.mark.parametrize("study", ["stage_width", "stage_depth", "capacity", "budget", "families", "overfitting"])
+def test_every_text_of_a_studys_own_figures_is_legible(studies, legible, study):
+    for drawn_ in figures_at(studies / study):
+        assert legible(drawn_.figure) > 10, drawn_.name
 
 
 def test_the_check_of_legibility_can_fail(legible):

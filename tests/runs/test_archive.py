@@ -13,6 +13,8 @@ from robust_arch.common.files import write_arrays, write_json
 from robust_arch.errors import InputError
 from robust_arch.runs import StudyFolder, load_study, open_study
 from robust_arch.runs.archive import archive_of, without_paths
+from robust_arch.study.merge import merge_studies
+from robust_arch.study.results_table import results_tables
 
 RECORDED = Path(__file__).parents[2] / "experiments"
 ARCHIVES = sorted(RECORDED.glob("**/studies/*/runs.json"))
@@ -77,6 +79,17 @@ def test_its_report_names_hardware_versions_and_commands(study, tmp_path):
     for words in ("a processor, 2 cores", "torch 2.0", "python -m robust_arch.train"):
         assert words in page
     assert (into / "results.csv").read_bytes() == before
+
+
+def test_what_needs_the_folders_of_runs_is_told_so(study, tmp_path):
+    into = record(study.path, tmp_path / "studies")
+    assert [run.state for run in map(open_study(into).run, ("run0", "run1", "none"))] == ["completed"] * 2 + ["planned"]
+    for sources, target in (([into], tmp_path / "new"), ([study.path], into)):
+        with pytest.raises(InputError, match=r"a study's folder with runs/ inside, and not only runs\.json"):
+            merge_studies(sources, target)
+    assert sorted(path.name for path in into.iterdir()) == ["results.csv", "runs.json", "study.json"]
+    (told,) = [line for line in results_tables(into, mixed=False, every_row=False) if isinstance(line, str)]
+    assert told.startswith("read: ")
 
 
 def test_accuracies_are_counted_from_the_outcomes(study, tmp_path):

@@ -170,7 +170,7 @@ class _Setting:
             return False
         for resource in COSTS:
             cost = np.array([network.row[resource] for network in self.alone], dtype=float)
-            middle = float(np.median(cost))
+            middle = np.asarray(np.median(cost))
             if (np.isfinite(cost) & ~above(cost, middle) & ~above(middle, cost)).mean() >= _IN_BUDGET:
                 return True
         return False

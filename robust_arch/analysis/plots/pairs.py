@@ -23,7 +23,7 @@ from robust_arch.architectures import ArchSpec
 from robust_arch.errors import InputError
 
 MOST_PAIRS = 16
-_ROW, _REST = 0.17, 1.35  # inches: of a pair, and of everything else
+_ROW, _REST = 0.17, 1.45  # inches: of a pair, and of everything else
 
 
 def kinds_of_pairs(group: Group) -> tuple[Measured, dict[str, Pairs]]:
@@ -88,7 +88,7 @@ def _panel(axes: Axes, rows: pd.DataFrame, found: Measured, shown: Pairs, pairs:
     axes.axvline(0, color=GREY, lw=0.8, zorder=1)
     axes.set_yticks(range(len(labels)), labels, fontsize=6)
     axes.set_ylim(len(labels) - 0.5, -0.5)
-    axes.set_xlabel("Smaller minus larger (points)")
+    axes.set_xlabel("Robust accuracy, last stage\nsmaller minus larger (points)")
 
 
 def _row(
