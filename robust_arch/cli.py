@@ -254,25 +254,61 @@ def results(
 
 @app.command()
 def report(
-    study: StudyArgument,
+    studies: Annotated[
+        list[str],
+        typer.Argument(help="studies by name inside the results folder, or by path", metavar="STUDY..."),
+    ],
     results_dir: ResultsDir = RESULTS,
+    into: Annotated[
+        Path | None, typer.Option("--into", help="folder of the report; by default report/ in the study's folder")
+    ] = None,
     wandb: Annotated[
         str | None, typer.Option(help="offline or online: also log report and figures to wandb, as an artifact")
     ] = None,
     project: Annotated[str | None, typer.Option(help="on wandb; by default the one of its runs")] = None,
 ) -> None:
-    """Write a study's report, one HTML file that needs nothing else, and print where it is.
+    """Write the report of one study or several, one HTML file that needs nothing else, and print where it is.
+
+    Several studies need --into; --wandb takes one study, without --into.
 
     Example: robust-arch report demo
+    Example: robust-arch report stage_width stage_depth --into reports/stages
     """
-    from robust_arch.analysis.report.study_report import write_study_report
+    from robust_arch.analysis.report.study_report import write_joint_report, write_study_report
 
-    path = _study_path(study, results_dir)
-    print(f"report: {write_study_report(path).resolve()}")
+    paths = [_study_path(study, results_dir) for study in studies]
+    if into is None and len(paths) > 1:
+        raise invalid("--into", None, f"a folder for the report of {len(paths)} studies")
+    if wandb is not None and (into is not None or len(paths) > 1):
+        raise invalid("--wandb", wandb, "one study, without --into")
+    written = write_study_report(paths[0]) if into is None else write_joint_report(paths, into)
+    print(f"report: {written.resolve()}")
     if wandb is not None:
         from robust_arch.tracking.report_artifact import log_report
 
-        print(f"wandb: {log_report(path, mode=wandb, project=project).resolve()}")
+        print(f"wandb: {log_report(paths[0], mode=wandb, project=project).resolve()}")
+
+
+@app.command()
+def figures(
+    study: StudyArgument,
+    results_dir: ResultsDir = RESULTS,
+    into: Annotated[Path | None, typer.Option("--into", help="folder; by default figures/ in the study's")] = None,
+) -> None:
+    """Draw the figures that answer a study's question, with their captions, and print what was written.
+
+    As PNG, PDF and SVG, of any study: one's own, an imported or a recorded one. Which figures those are follows from
+    the runs: panels per stage, divisions of a budget, pairs, costs, training curves.
+
+    Example: robust-arch figures budget
+    """
+    from robust_arch.analysis.plots.of_study import figures_at
+
+    path = _study_path(study, results_dir)
+    folder = into or (path.parent if path.is_file() else path) / "figures"
+    for figure in figures_at(path):
+        written = figure.save(folder)
+        print(f"{figure.title}:", *(f"  {each}" for each in written), sep="\n")
 
 
 @app.command()

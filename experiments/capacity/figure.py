@@ -1,4 +1,4 @@
-"""Robust accuracy against parameters and MACs with the Pareto front: our networks above, published ones below."""
+"""Robust accuracy against parameters and MACs our networks above, published ones below."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -8,14 +8,26 @@ from matplotlib.figure import Figure, SubFigure
 
 from experiments import published
 from experiments.recorded import comparable, read
-from robust_arch.analysis.networks import Network, networks
 from robust_arch.analysis.plots.captions import ROBUST, conditions
-from robust_arch.analysis.plots.cost_front import Series, draw_costs
+from robust_arch.analysis.plots.cost import COSTS, draw_costs
 from robust_arch.analysis.plots.marks import Mark, write_labels
-from robust_arch.analysis.plots.style import BLUE, GREEN, GREY, ORANGE, PURPLE, STYLE, WIDE, new_figure
+from robust_arch.analysis.plots.outliers import Extent, set_aside
+from robust_arch.analysis.plots.pooled import Pooled, pooled
+from robust_arch.analysis.plots.series import Series, mark
+from robust_arch.analysis.plots.style import (
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    PURPLE,
+    STYLE,
+    WIDE,
+    letter_panels,
+    new_figure,
+    write_heading,
+)
 
 STUDIES = ("capacity", "stage_width", "stage_depth", "last_stage", "budget")
-COSTS = {"params": "Parameters", "macs": "Multiply-accumulates an image"}
 RULES = {"depth": (BLUE, "o"), "width": (ORANGE, "s"), "both": (GREEN, "D")}
 
 
@@ -24,11 +36,13 @@ def draw(results: Sequence[Path]) -> Figure:
     figure = new_figure(WIDE, 5.2)
     grid = figure.add_gridspec(2, 1)
     above, below = figure.add_subfigure(grid[0, 0]), figure.add_subfigure(grid[1, 0])
-    group = comparable(results)
-    found = networks(group)
+    found = pooled(comparable(results))
     _panels(above, lambda resource: ours(found, set(read(results[:1])["arch"]), resource))
-    _head(above, conditions(group, found), ROBUST)
+    for axes, resource in zip(above.axes, COSTS, strict=True):
+        set_aside(axes, Extent.at([float(each.network.row[resource]) for each in found]), Extent.of(found))
+    _head(above, conditions(found), ROBUST)
     _panels(below, theirs)
+    letter_panels([*above.axes, *below.axes])
     _head(below, f"CIFAR-10 test set, published, {THREAT}; other data and networks than above", "PGD-20 accuracy (%)")
     for axes, resource in zip(below.axes, COSTS, strict=True):
         write_labels(axes, [mark for series in theirs(resource) for mark in series.marks], fontsize=6, leaders=True)
@@ -38,12 +52,15 @@ def draw(results: Sequence[Path]) -> Figure:
 THREAT = r"$\ell_\infty$ $\epsilon$=8/255"
 
 
-def ours(found: Sequence[Network], first: set[str], resource: str) -> list[Series]:
+def ours(found: Pooled, first: set[str], resource: str) -> list[Series]:
     """The networks of the first study, and those of the others."""
-    scaled, others = ([n for n in found if (n.arch in first) is inside] for inside in (True, False))
+    scaled, others = (
+        [mark(each, float(each.network.row[resource])) for each in found if (each.network.arch in first) is inside]
+        for inside in (True, False)
+    )
     return [
-        Series("one stage changed, or a budget divided otherwise", _marks(others, resource), GREY, ".", width=0.4),
-        Series("all stages scaled together", _marks(scaled, resource), BLUE, "o"),
+        Series("one stage changed, or a budget divided otherwise", others, GREY, ".", width=0.4),
+        Series("all stages scaled together", scaled, BLUE, "o"),
     ]
 
 
@@ -60,10 +77,6 @@ def theirs(resource: str) -> list[Series]:
     ]
 
 
-def _marks(found: Sequence[Network], resource: str) -> list[Mark]:
-    return [Mark(getattr(n, resource), n.robust.mean, n.robust.low, n.robust.high) for n in found]
-
-
 def _point(row: published.Scaled, resource: str) -> Mark:
     return Mark(getattr(row.cost, resource), row.pgd20, row.pgd20, row.pgd20, row.name)
 
@@ -74,6 +87,6 @@ def _panels(part: SubFigure, series: Callable[[str], Sequence[Series]]) -> None:
 
 
 def _head(part: SubFigure, title: str, ylabel: str) -> None:
-    part.suptitle(title, fontsize=7, x=0.01, ha="left")
+    write_heading(part, title)
     part.axes[0].set_ylabel(ylabel)
     part.legend(*part.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=5)

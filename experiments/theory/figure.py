@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from robust_arch.analysis.plots.captions import threat_text
-from robust_arch.analysis.plots.style import BLUE, GREEN, GREY, ORANGE, STYLE, WIDE, new_figure
+from robust_arch.analysis.plots.style import BLUE, GREEN, GREY, ORANGE, STYLE, WIDE, letter_panels, new_figure
 from robust_arch.architectures import PRESETS
 from robust_arch.errors import invalid
 
@@ -70,6 +70,7 @@ def draw_series(frame: pd.DataFrame) -> Figure:
     grid[0][2].set_title("errors after training (%)")
     words = f"{conditions(frame)} (lines), dots: the seeds; changes in $\\ell_2$"
     figure.suptitle(words, fontsize=7, x=0.01, ha="left")
+    letter_panels(grid.ravel())
     _legends(figure, grid[0][0], grid[0][2])
     return figure
 

@@ -12,8 +12,9 @@ from experiments.recorded import comparable
 from robust_arch.analysis.networks import networks
 from robust_arch.analysis.plots.captions import ROBUST, conditions
 from robust_arch.analysis.plots.marks import Mark, error_bars, write_labels
+from robust_arch.analysis.plots.pooled import pooled
 from robust_arch.analysis.plots.scatter import draw_scatter, rank_title
-from robust_arch.analysis.plots.style import GREEN, ORANGE, STYLE, WIDE, new_figure
+from robust_arch.analysis.plots.style import GREEN, ORANGE, STYLE, WIDE, letter_panels, new_figure, write_heading
 
 STUDIES = ("capacity", "budget", "stage_width", "stage_depth", "last_stage")
 CLEAN = "Clean accuracy (%)"
@@ -25,11 +26,12 @@ def draw(results: Sequence[Path]) -> Figure:
     found = networks(group, ("worst_case_acc", "clean_acc"))
     figure = new_figure(WIDE, 3.4)
     left, right = figure.subplots(1, 2)
-    draw_scatter(left, found, "clean_acc", "worst_case_acc", CLEAN, ROBUST)
+    draw_scatter(left, group, "clean_acc", "worst_case_acc", CLEAN, ROBUST)
     left.set_title(f"{group.rows.iloc[0]['data']}: {rank_title(found, 'clean_acc', 'worst_case_acc')}")
     marks = _published(right)
     figure.legend(loc="outside lower right", ncols=2)
-    figure.suptitle(f"Left: {conditions(group, found)}", fontsize=7, x=0.01, ha="left")
+    letter_panels([left, right])
+    write_heading(figure, f"a: {conditions(pooled(group, also=('clean_acc',)))}")
     write_labels(right, marks, fontsize=6, leaders=True)
     return figure
 

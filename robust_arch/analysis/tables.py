@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
+from statistics import fmean, stdev
 from typing import Any
 
 import pandas as pd
@@ -15,6 +16,8 @@ from robust_arch.common.statistics import percent_interval
 Row = dict[Hashable, Any]
 ARCHITECTURE = "architecture"
 LAST_SHARE = "last stage's share (%)"
+SEED = "seed"
+WORST_CASE = "worst case (%)"
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,21 @@ class Cell:
 
 
 @dataclass(frozen=True)
+class Summary:
+    """The cell of an architecture, which summarises its runs.
+
+    Attributes:
+        cell: what is shown.
+        value: the number that it is sorted by; None for text.
+        sd: standard deviation over the runs; None where it is no mean of several.
+    """
+
+    cell: Cell
+    value: float | None
+    sd: float | None = None
+
+
+@dataclass(frozen=True)
 class Column:
     """A column of a table.
 
@@ -33,11 +51,13 @@ class Column:
         heading: of the column.
         cell: of a row of results.csv.
         value: the number that a row is sorted by; None for a column of text.
+        text: a mean of such numbers as text, given a row that it is over; None for a column without means.
     """
 
     heading: str
     cell: Callable[[Row], Cell]
     value: Callable[[Row], float | None] | None = None
+    text: Callable[[float, Row], str] | None = None
 
     @property
     def kind(self) -> str:
@@ -49,13 +69,23 @@ class Column:
         """Whether its cells name their rows, for a screen reader."""
         return self.heading == ARCHITECTURE
 
+    def over(self, rows: Sequence[Row]) -> Summary:
+        """The runs of one architecture: what they have in common, else the mean; of seeds, how many there are."""
+        values = [value for row in rows if self.value and (value := self.value(row)) is not None]
+        if self.heading == SEED:
+            return Summary(Cell(str(len(rows))), len(rows))
+        if len(values) > 1 and self.text:
+            mean, sd = fmean(values), stdev(values)
+            return Summary(Cell(self.text(mean, rows[0]), f"± {self.text(sd, rows[0])}"), mean, sd)
+        cells = list(dict.fromkeys(map(self.cell, rows)))
+        return Summary(cells[0] if len(cells) == 1 else Cell(ABSENT), values[0] if values else None)
+
 
 @dataclass(frozen=True)
 class Extras:
     """What a table adds to results.csv.
 
     Attributes:
-        numbers: architecture to its number in the figures.
         stage_shares: run_id to the stages' shares of their parameters, in [0, 1].
         best_val: run_id to robust accuracy in percent on held-out images.
         best_weights: run_id to the weights that have it, raw if it is missing.
@@ -63,7 +93,6 @@ class Extras:
         selected: the run_id to mark.
     """
 
-    numbers: Mapping[str, int] = field(default_factory=dict)
     stage_shares: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     best_val: Mapping[str, float] = field(default_factory=dict)
     best_weights: Mapping[str, str] = field(default_factory=dict)
@@ -96,28 +125,26 @@ def last_share(row: Mapping[Hashable, Any], stage_shares: Mapping[str, tuple[flo
 def columns(frame: pd.DataFrame, extras: Extras) -> list[Column]:
     """The columns for these rows, without accuracies that no row has."""
 
-    def figure_number(row: Row) -> int | None:
-        return extras.numbers.get(str(row["arch"]))
-
     def share(row: Row) -> float | None:
         return last_share(row, extras.stage_shares)
 
-    numbered = Column("no.", lambda row: Cell(str(figure_number(row) or ABSENT)), figure_number)
+    # the worst case comes last; in the table it is beside the name
+    scores = [_share_column(accuracy_heading(name), name) for name in accuracy_columns(frame)]
     last = Column(LAST_SHARE, lambda row: Cell(number(share(row), 1)), share)
     return [
-        *([numbered] if extras.numbers else []),
         text_column(ARCHITECTURE, "arch"),
+        *scores[-1:],
+        Column(SEED, lambda row: Cell(number(row["seed"], 0)), _value_of("seed")),
         text_column("depths", "depths"),
         text_column("widths", "widths"),
         _number_column("params", "params"),
         Column("MACs", lambda row: Cell(operations(row["macs"])), _value_of("macs")),
         *([last] if extras.stage_shares else []),
-        _number_column("seed", "seed"),
         text_column("checkpoint", "checkpoint"),
         *([text_column("weights", "weights")] if (frame["weights"].dropna() != "raw").any() else []),
         _number_column("test images", "n_test"),
         *([_held_out(extras)] if extras.best_val else []),
-        *(_share_column(accuracy_heading(name), name) for name in accuracy_columns(frame)),
+        *scores[:-1],
         _share_column("stability (%)", "stability"),
         _number_column("local Lipschitz", "lipschitz", digits=2),
         _number_column("training (s)", "train_seconds"),
@@ -141,15 +168,26 @@ def _held_out(extras: Extras) -> Column:
     def value(row: Row) -> float | None:
         return extras.best_val.get(str(row["run_id"])) if extras.was_held_out(row) else None
 
-    return Column(heading, lambda row: accuracy_cell(value(row), n) if n else Cell(number(value(row), 1)), value)
+    return Column(
+        heading,
+        lambda row: accuracy_cell(value(row), n) if n else Cell(number(value(row), 1)),
+        value,
+        lambda mean, _: number(mean, 1),
+    )
 
 
 def _number_column(heading: str, name: str, digits: int = 0) -> Column:
-    return Column(heading, lambda row: Cell(number(row[name], digits)), _value_of(name))
+    measured = (lambda mean, _: number(mean, digits)) if name in ("lipschitz", "train_seconds") else None
+    return Column(heading, lambda row: Cell(number(row[name], digits)), _value_of(name), measured)
 
 
 def _share_column(heading: str, name: str) -> Column:
-    return Column(heading, lambda row: accuracy_cell(row[name], row["n_test"]), _value_of(name))
+    return Column(
+        heading,
+        lambda row: accuracy_cell(row[name], row["n_test"]),
+        _value_of(name),
+        lambda mean, row: accuracy(mean, row["n_test"]),
+    )
 
 
 def _value_of(name: str) -> Callable[[Row], float | None]:

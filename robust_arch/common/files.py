@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 MOST_OUTCOMES = 2**26
-"""Most bytes of a record's arrays: one per image and attack and 8 per image's index, enough for 2 million images."""
+"""Most bytes of a record's arrays, per image 1 for each attack, 8 for its index, 4 for its label: 2 million images."""
 _DECODER = json.JSONDecoder(parse_constant=int)  # int raises ValueError for NaN and Infinity, which JSON does not have
 
 

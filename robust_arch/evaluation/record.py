@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 SCHEMA = 2
 _MEASURES = {"l1_linf": "lipschitz", "kl": "lipschitz_kl", "l2": "lipschitz_l2", "fosc": "fosc"}
 _PARTS = ("diagnostics", "smoothness")
-RESERVED_NAMES = ("clean", "index", "worst_case", *_PARTS)
+RESERVED_NAMES = ("clean", "index", "label", "worst_case", *_PARTS)
 """Names that no attack may have, because the record uses them."""
 _SUSPICIOUS_P = 0.01  # of the paired test whether one step breaks more images than twenty steps
 
@@ -107,7 +107,10 @@ class EvaluationRecord:
             "warnings": [],
             "attacks": {},
         }
-        self.arrays: dict[str, np.ndarray] = {"index": examples.index.numpy()}
+        self.arrays: dict[str, np.ndarray] = {
+            "index": examples.index.numpy(),
+            "label": examples.images.labels.numpy().astype(np.int32),
+        }
         self._read()
 
     def _read(self) -> None:
@@ -122,7 +125,8 @@ class EvaluationRecord:
             return
         if record.is_whole_with(arrays):
             known = {"normalisation": self.content["normalisation"]} if "normalisation" in self.content else {}
-            self.content, self.arrays = {**content, **known}, arrays
+            # files of earlier versions hold no labels
+            self.content, self.arrays = {**content, **known}, {**self.arrays, **arrays}
 
     @property
     def described(self) -> str:

@@ -124,11 +124,20 @@ class _Suite:
 
     @torch.no_grad()
     def _save_images(self, named: NamedAttack, x_adv: Tensor, predicted: Tensor) -> list[str]:
-        """Write the attacked images; returns what is wrong if the file's images are classified differently."""
+        """Write clean and attacked images, labels and predictions; returns what is wrong if the file's differ."""
         path = self.record.images_path(named.name)
+        examples = self.record.examples
         about = {"attack": named.name, "threat": str(self.scene.threat), "seed": str(self.scene.seed)}
+        about["max_value"] = str(examples.images.max_value)
+        tensors = {
+            "x_adv": x_adv,
+            "x": examples.images.images[slice(len(examples))].contiguous(),
+            "index": examples.index,
+            "label": examples.images.labels,
+            "predicted": predicted,
+        }
         with replacing(path) as temporary:
-            save_file({"x_adv": x_adv, "index": self.record.examples.index}, temporary, metadata=about)
+            save_file(tensors, temporary, metadata=about)
         # in the batches in which they were attacked
         parts = torch.split(load_file(path)["x_adv"], named.attack.block_size or self.scene.batch_size)
         classes = torch.cat([self.scene.net(x.to(self.scene.device)).argmax(dim=1).cpu() for x in parts])

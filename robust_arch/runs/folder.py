@@ -12,17 +12,20 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import yaml
 
 from robust_arch import __version__
-from robust_arch.common.files import read_json, write_json
+from robust_arch.common.files import read_arrays, read_json, write_json
 from robust_arch.common.plain import is_bounded
 from robust_arch.errors import InputError
 from robust_arch.runs import lock
 from robust_arch.runs.fields import Fields, MisfitError
 from robust_arch.runs.records import ELSEWHERE, Evaluation, RunFacts, RunResult, Status
+
+if TYPE_CHECKING:
+    import numpy as np
 
 SCHEMA = 1
 STATES = ("planned", "running", "completed", "failed", "diverged")
@@ -134,7 +137,7 @@ class RunFolder:
         """The checked content of a file; None if it is missing or does not fit."""
         path, what = f"{self.path}/{name}", f"runs/{self.run_id}/{name}"
         self.left_out.pop(what, None)
-        if (content := read_json(path)) is None:
+        if (content := self._content(name)) is None:
             if os.path.lexists(path):
                 self.left_out[what] = NO_OBJECT
             return None
@@ -143,6 +146,10 @@ class RunFolder:
         except MisfitError as misfit:
             self.left_out[what] = str(misfit)
             return None
+
+    def _content(self, name: str) -> dict[str, Any] | None:
+        """A JSON file of the run as it is; None if it is missing or not whole."""
+        return read_json(f"{self.path}/{name}")
 
     @property
     def state(self) -> str:
@@ -275,6 +282,10 @@ class RunFolder:
     def evaluation(self, eval_id: str, kind: type[Evaluation] = Evaluation) -> Evaluation | None:
         """An evaluation record, or one of a stricter `kind`; None if it is missing or does not fit."""
         return self._read(kind, f"evaluations/{eval_id}.json")
+
+    def outcomes(self, eval_id: str) -> "dict[str, np.ndarray] | None":
+        """The arrays of an evaluation, like one boolean per image and attack; None if they are missing or damaged."""
+        return read_arrays(self.evaluations / f"{eval_id}.npz")
 
     def reserve_room(self) -> None:
         """Reserve some kilobytes, so that the end of the run can be recorded on a full disk."""

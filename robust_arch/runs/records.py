@@ -351,7 +351,7 @@ class Normalisation(Fields):
     text: Message
 
 
-_RESERVED = frozenset({"clean", "index", "worst_case", "diagnostics", "smoothness"})
+_RESERVED = frozenset({"clean", "index", "label", "worst_case", "diagnostics", "smoothness"})
 AttackName = Annotated[
     Name, expect(f"a name of an attack, not {', '.join(sorted(_RESERVED))}", lambda name: name not in _RESERVED)
 ]

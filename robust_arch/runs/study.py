@@ -5,12 +5,13 @@ import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from robust_arch.common.files import read_json, write_json, write_rows, write_text
 from robust_arch.errors import InputError, invalid
-from robust_arch.runs import lock
+from robust_arch.runs import archive, lock
 from robust_arch.runs.fields import MisfitError
 from robust_arch.runs.folder import NO_OBJECT, RecordedRun, RunFolder
 from robust_arch.runs.records import Evaluation, RunFacts, StudyFacts
@@ -53,6 +54,7 @@ class StudyFolder:
         self.left_out: dict[str, str] = {}
         self.plan_path = path / "plan.csv"
         self.about_path = path / "study.json"
+        self.archive_path = path / archive.NAME
         self.results_path = path / "results.csv"
         self._stop, self._sweep = path / ".stop", path / ".sweep.lock"
         self.report_path = path / "report" / "index.html"
@@ -65,15 +67,22 @@ class StudyFolder:
 
     def run(self, run_id: str) -> RunFolder:
         """The folder of a run, which need not exist."""
-        return RunFolder(self.path / "runs" / run_id, self.left_out)
+        archived = self._archived.get(run_id) if self.is_archived else None
+        return archived or RunFolder(self.path / "runs" / run_id, self.left_out)
+
+    @cached_property
+    def _archived(self) -> dict[str, archive.ArchivedRun]:
+        """The runs of an archive, which never changes."""
+        return {run.run_id: run for run in archive.read_runs(self.archive_path, self.left_out)}
 
     def runs(self) -> Iterator[RunFolder]:
-        """Every run that has a folder, by run_id."""
+        """Every run that has a folder, by run_id; of a recorded study every run in its archive."""
         runs = self.path / "runs"
         try:
             with os.scandir(runs) as entries:
                 names = sorted(entry.name for entry in entries if entry.is_dir())
         except OSError:
+            yield from self._archived.values()
             return
         for name in names:
             yield RunFolder(runs / name, self.left_out)
@@ -139,9 +148,14 @@ class StudyFolder:
             log.warning("left out: %s: %s", what, why)
 
     @property
+    def is_archived(self) -> bool:
+        """Whether the records of its runs are in one file, which is read and never written to."""
+        return self.archive_path.is_file() and not (self.path / "runs").is_dir()
+
+    @property
     def is_only_a_table(self) -> bool:
         """Whether results.csv exists without the records that it was made from."""
-        return self.results_path.is_file() and not (self.path / "runs").is_dir()
+        return self.results_path.is_file() and not (self.path / "runs").is_dir() and not self.is_archived
 
     def rows(self) -> list[dict[str, Any]]:
         """One row per evaluation record, and one without numbers per failed or diverged run."""
@@ -150,9 +164,9 @@ class StudyFolder:
     def write_results(self, frame: "pd.DataFrame | None" = None) -> Path:
         """Rebuild results.csv from the records, or from the `frame` that they were just read into.
 
-        Without records, an existing results.csv is left unchanged.
+        Without records, and beside an archive, an existing results.csv is left unchanged.
         """
-        if self.is_only_a_table:
+        if self.results_path.is_file() and (self.is_only_a_table or self.is_archived):
             return self.results_path
         started = time.perf_counter()
         whole_study = frame is None
@@ -242,7 +256,7 @@ def open_study(path: str | Path) -> StudyFolder:
             f"study = {str(path)!r}: expected a study's folder with runs/ inside; this one has only "
             f"{study.results_path.name}, which `robust-arch results`, `report` and `claims` can read"
         )
-    if not (folder / "runs").is_dir() and not study.plan_path.is_file():
+    if not (folder / "runs").is_dir() and not study.plan_path.is_file() and not study.is_archived:
         found = sorted(path.parent.name for path in folder.parent.glob("*/runs") if path.is_dir())
         raise invalid(
             "study", str(path), f"a study's folder with runs/ inside; {folder.parent} has {', '.join(found) or 'none'}"

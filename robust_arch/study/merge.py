@@ -16,6 +16,7 @@ from robust_arch.common.files import read_arrays
 from robust_arch.errors import InputError, invalid
 from robust_arch.evaluation.record import ExtensibleEvaluation, write_pair
 from robust_arch.runs import RecordedRun, RunFolder, StudyFolder, lock, open_study
+from robust_arch.runs.archive import NAME as ARCHIVE
 from robust_arch.runs.records import ELSEWHERE, PlanFacts, Status
 
 _FILES = ("config.yaml", "result.json", "metrics.csv", "train.log")  # status.json is written anew
@@ -90,6 +91,9 @@ def merge_studies(sources: Sequence[Path], target: Path) -> MergeOutcome:
             merged into.
     """
     studies = [open_study(source) for source in sources]
+    for study in (*studies, StudyFolder(target)):
+        if study.is_archived:
+            raise invalid("study", str(study.path), f"a study's folder with runs/ inside, and not only {ARCHIVE}")
     if target.exists() and not target.is_dir():
         raise invalid("--into", str(target), "a study's folder, which need not exist")
     for source in sources:

@@ -90,7 +90,7 @@ def initial_networks(study: Path) -> Iterator[tuple[str, Initial]]:
     A row names its data set, whose usual settings and an identity normalisation are then taken. A run whose
     configuration cannot be read is named in the log and left out.
     """
-    if study.is_file() or StudyFolder(study).is_only_a_table:
+    if study.is_file() or StudyFolder(study).is_only_a_table or StudyFolder(study).is_archived:
         for row in read_results(study).drop_duplicates("run_id").to_dict("records"):
             try:
                 threat, data = str(row["train_threat"]), _usual_data(str(row["data"]))

@@ -21,7 +21,7 @@ def results_tables(path: Path, *, mixed: bool, every_row: bool) -> Iterator[Tabl
     Rows that may not be compared are in tables of their own, unless `mixed`.
     """
     frame = read_results(path)
-    without_records = path.is_file() or StudyFolder(path).is_only_a_table
+    unchanged = path.is_file() or StudyFolder(path).is_only_a_table or StudyFolder(path).is_archived
     file = path if path.is_file() else StudyFolder(path).write_results(frame)
     tables = {"mixed: see recipe, threat and checkpoint": frame} if mixed else {}
     if not mixed:
@@ -35,7 +35,7 @@ def results_tables(path: Path, *, mixed: bool, every_row: bool) -> Iterator[Tabl
             yield f"{len(rows) - len(shown):,} more rows; --all prints them, and the file has them"
     if provenance := provenance_of(path):
         yield provenance.text()
-    yield f"{'read' if without_records else 'written'}: {file}"
+    yield f"{'read' if unchanged else 'written'}: {file}"
 
 
 def _table(title: str, frame: pd.DataFrame) -> Table:

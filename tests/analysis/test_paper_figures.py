@@ -12,6 +12,7 @@ from matplotlib.text import Text
 from experiments import __main__ as command
 from experiments.published import uniform
 from experiments.recorded import recorded
+from robust_arch.analysis.plots.of_study import figures_at
 
 FIGURES = command.items("figure")
 
@@ -84,6 +85,12 @@ def test_every_text_is_legible(studies, legible, item):
     assert legible(figure) > 10
 
 
+@pytest.mark.parametrize("study", ["stage_width", "stage_depth", "capacity", "budget", "families", "overfitting"])
+def test_every_text_of_a_studys_own_figures_is_legible(studies, legible, study):
+    for drawn_ in figures_at(studies / study):
+        assert legible(drawn_.figure) > 10, drawn_.name
+
+
 def test_the_check_of_legibility_can_fail(legible):
     for places in ((0.5, 0.51), (0.1, 0.99)):
         figure = Figure()
@@ -122,7 +129,7 @@ def test_every_published_network_is_named_at_its_own_point(studies, published, i
     figure = drawn(item, studies)
     accuracies = {row["name"]: row["cifar10"] for row in published["last_stage_comparison"]["rows"]}
     names = accuracies.keys() if item == "tradeoff" else {network.name for network in uniform()}
-    panels = [axes for axes in figure.axes if axes.texts]
+    panels = [axes for axes in figure.axes if any(text.get_text() in names for text in axes.texts)]
     assert len(panels) == {"capacity": 2, "tradeoff": 1}[item]
     for axes in panels:
         places = axes.transData.transform(np.vstack([bars.lines[0].get_xydata() for bars in axes.containers]))

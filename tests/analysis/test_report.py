@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from robust_arch.analysis.groups import main_group
 from robust_arch.analysis.report.details import StudyDetails
-from robust_arch.analysis.report.page import write_report
+from robust_arch.analysis.report.page import ReportedStudy, write_report
 from robust_arch.architectures import ArchSpec
 from robust_arch.cli import app
 from robust_arch.runs.records import Smoothness
@@ -108,7 +108,7 @@ def details(**changes: Any) -> StudyDetails:
 
 
 def page(frame: pd.DataFrame, folder: Path, **changes: Any) -> Page:
-    path = write_report(frame, details(**changes), folder / "report" / "index.html")
+    path = write_report([ReportedStudy(frame, details(**changes))], folder / "report" / "index.html")
     return Page(path.read_text(encoding="utf-8"))
 
 
@@ -124,9 +124,7 @@ def test_summary_counts_runs_and_names_the_run_that_held_out_images_select(parse
     assert "5 architectures under a budget of 60,000 parameters ±2%;" in text
     assert "of 6 planned runs 4 done, 0 failed, 1 diverged, 1 not finished." in text
     # net-c has the best test accuracy, net-a the best held-out one: the latter decides
-    assert (
-        "The highest held-out robust accuracy, 61.0% of 287 held-out images, belongs to net-a (no. 1, seed 0)" in text
-    )
+    assert "The highest held-out robust accuracy, 61.0% of 287 held-out images, belongs to net-a (seed 0)" in text
     # 180 of 360 by Wilson: 0.5 -+ 1.959964 sqrt(0.25/360 + 1.959964^2/(4 * 360^2)) / (1 + 1.959964^2/360) = 44.9, 55.1
     assert "Of 360 test images it classifies 95.0% [92.2, 96.8] correctly" in text
     assert "50.0% [44.9, 55.1] under every attack" in text
@@ -139,25 +137,22 @@ def test_without_held_out_accuracies_nothing_is_named_best(planted: pd.DataFrame
 
 
 def test_first_table_holds_the_rows_of_the_figures(parsed: Page) -> None:
-    assert parsed.column(0, "architecture") == ["net-a ★", "net-b", "net-c", "net-d"]
-    assert parsed.column(0, "no.") == ["1", "2", "3", "4"]
-    assert parsed.column(0, "params") == ["58,000", "59,000", "60,000", "61,000"]
+    assert parsed.column(0, "architecture") == ["net-c", "net-b", "net-d", "net-a ★"]  # the most robust one first
+    assert parsed.column(0, "seeds") == ["1"] * 4
+    assert parsed.column(0, "params") == ["60,000", "59,000", "61,000", "58,000"]
     assert parsed.column(0, "MACs") == ["2.45 M"] * 4
-    assert parsed.column(0, "last stage's share (%)") == ["70.0", "60.0", "40.0", "50.0"]
-    assert parsed.column(0, "test images") == ["360"] * 4
-    assert parsed.column(0, "worst case (%)")[0] == "50.0 [44.9, 55.1]"
+    assert parsed.column(0, "last stage's share (%)") == ["40.0", "60.0", "50.0", "70.0"]
+    assert parsed.column(0, "worst case (%)")[-1] == "50.0 [44.9, 55.1]"
     assert parsed.column(0, "stability (%)") == ["57.5 [52.3, 62.5]"] * 4
 
 
 def test_rows_of_other_conditions_stand_in_their_own_tables(parsed: Page) -> None:
-    conditions = [
-        (set(parsed.column(table, "checkpoint")), set(parsed.column(table, "test images"))) for table in range(3)
+    captions = re.findall('<p class="caption">Checkpoint (best|last), .*? ([0-9]+) test images?[.]', parsed.source)
+    assert captions == [("best", "360"), ("last", "360"), ("best", "50")]
+    assert [group["short"] for group in parsed.data["groups"][1:]] == [
+        "checkpoint last instead of best",
+        "test images 50 instead of 360, attacks fgsm + pgd20 + cw40 + autoattack instead of fgsm + pgd20 + cw40",
     ]
-    assert conditions == [({"best"}, {"360"}), ({"last"}, {"360"}), ({"best"}, {"50"})]
-    assert "4 rows with checkpoint last instead of best." in parsed.text
-    assert (
-        "1 row with test images 50 instead of 360, attacks fgsm + pgd20 + cw40 + autoattack instead of" in parsed.text
-    )
     assert "autoattack (%)" not in parsed.tables[0][0]
     assert parsed.column(2, "autoattack (%)") == ["48.0 [34.8, 61.5]"]
 
@@ -165,7 +160,7 @@ def test_rows_of_other_conditions_stand_in_their_own_tables(parsed: Page) -> Non
 def test_several_seeds_are_averaged_in_words(rows: Rows, tmp_path: Path) -> None:
     runs = [{"run_id": str(seed), "seed": seed, "worst_case_acc": 50.0 + 2 * seed} for seed in range(3)]
     text = page(rows(*runs), tmp_path, best_val={"1": 60.0}).text
-    assert "Over its 3 runs the mean is 52.0% [47.0, 57.0] of 360 test images" in text
+    assert "Over its 3 runs the mean is 52.0%, the standard deviation 2.0 points." in text
     assert "No verdict on the claims C1, C2 and C3: there are no two architectures to compare." in text
 
 
@@ -173,7 +168,7 @@ def test_failures_are_listed_with_their_error(parsed: Page, planted: pd.DataFram
     assert parsed.tables[-1][1:] == [["e", "net-e", "0", "diverged", "DivergedError: the loss is nan"]]
     healthy = page(planted[planted["run_id"] != "e"], tmp_path)
     assert len(healthy.tables) == 3
-    assert "Failed and diverged runs None." in re.sub(r"runsNone", "runs None", healthy.text)
+    assert "None: no run failed or diverged" in healthy.text
 
 
 @pytest.mark.parametrize("which", ["no rows", "all diverged", "nothing attacked"])
@@ -184,17 +179,10 @@ def test_studies_without_results_say_so(planted: pd.DataFrame, rows: Rows, tmp_p
         "nothing attacked": rows(dict.fromkeys(["fgsm_acc", "pgd20_acc", "cw40_acc", "worst_case_acc"], float("nan"))),
     }[which]
     parsed = page(frame, tmp_path)
-    assert "There is nothing to draw" in parsed.text
-    assert "img" not in [tag for tag, _ in parsed.attributes]
+    assert "There is no answer yet" in parsed.text
+    assert "figure" not in [tag for tag, attrs in parsed.attributes if attrs.get("class") != "plot"]
     assert ("There are no results to show yet" in parsed.text) is (which != "nothing attacked")
     assert main_group(frame) is None
-
-
-def test_unrecorded_shares_leave_figure_1_out(planted: pd.DataFrame, tmp_path: Path) -> None:
-    without = page(planted, tmp_path, stage_shares={})
-    assert "No figure 1" in without.text
-    partly = page(planted, tmp_path, stage_shares={"a": (0.5, 0.5), "b": (0.4, 0.6)})
-    assert "2 architectures without a recorded share left out" in partly.text
 
 
 def test_everything_is_escaped(planted: pd.DataFrame, tmp_path: Path) -> None:
@@ -211,16 +199,14 @@ def test_everything_is_escaped(planted: pd.DataFrame, tmp_path: Path) -> None:
 
 
 def test_page_needs_nothing_outside_itself(parsed: Page) -> None:
-    sources = [attrs["src"] for _, attrs in parsed.attributes if "src" in attrs]
-    assert len(sources) == 2
-    for source in sources:
-        assert source is not None
-        head, data = source.split(",", 1)
-        assert head == "data:image/png;base64"
-        assert base64.b64decode(data).startswith(b"\x89PNG")
+    assert len([attrs for tag, attrs in parsed.attributes if tag == "svg"]) >= 2
+    assert not [attrs["src"] for _, attrs in parsed.attributes if "src" in attrs]
     assert not {"link", "iframe"} & {tag for tag, _ in parsed.attributes}
-    assert not [attrs for _, attrs in parsed.attributes if "href" in attrs]
-    written = re.sub(r"base64,[^\"]*", "", parsed.source)
+    targets = {attrs["id"] for _, attrs in parsed.attributes if "id" in attrs}
+    links = [attrs[name] for _, attrs in parsed.attributes for name in ("href", "xlink:href") if name in attrs]
+    assert links
+    assert all(link and link.startswith("#") and link[1:] in targets for link in links)
+    written = re.sub(r"xmlns(:xlink)?=\"[^\"]*\"|url\(#[^)]*\)", "", parsed.source)
     assert "url(" not in written
     assert not re.search("https?:|//[a-z]", written.replace("// ", ""))
 
@@ -245,13 +231,19 @@ def test_data_holds_every_row_in_its_group(parsed: Page) -> None:
     assert data["rows"]["robust"][7] is None
 
 
-def test_data_has_a_point_an_architecture(rows: Rows, tmp_path: Path) -> None:
+def test_data_has_a_row_per_architecture(rows: Rows, tmp_path: Path) -> None:
     runs = [{"run_id": str(seed), "seed": seed, "worst_case_acc": 50.0 + 2 * seed} for seed in range(3)]
-    ((point,),) = [group["points"] for group in page(rows(*runs), tmp_path, best_val={}).data["groups"]]
+    data = page(rows(*runs), tmp_path, best_val={}).data
+    found, texts = data["architectures"], data["texts"]
     # standard deviation 2, t at 2 degrees of freedom 4.303: 52 -+ 4.303 * 2 / sqrt(3)
-    assert point["rows"] == [0, 1, 2]
-    assert (point["robust"], point["low"], point["high"]) == pytest.approx((52, 47.032, 56.968), abs=1e-3)
-    assert point["text"] == "52.0 [47.0, 57.0]"
+    assert found["rows"] == [[0, 1, 2]]
+    assert [found[name][0] for name in ("robust", "low", "high")] == pytest.approx([52, 47.032, 56.968], abs=1e-3)
+    means = {column["heading"]: column["means"] for column in data["columns"]}
+    worst = means["worst case (%)"]
+    assert [texts[worst[name][0]] for name in ("cells", "small")] == ["52.0 ± 2.0", "[47.0, 57.0]"]
+    assert (worst["values"], worst["sd"]) == ([52], [2])
+    assert means["seed"]["values"] == [3]
+    assert texts[means["params"]["cells"][0]] == "60,000"
 
 
 def test_runs_come_with_command_facts_and_card(planted: pd.DataFrame, tmp_path: Path) -> None:
@@ -273,7 +265,7 @@ def test_static_tables_are_cut_and_say_so(rows: Rows, tmp_path: Path) -> None:
     runs = [{"run_id": f"{number:03}", "arch": f"net{number}", "params": 1000 + number} for number in range(60)]
     parsed = page(rows(*runs), tmp_path, best_val={})
     assert parsed.column(0, "params") == [f"{1000 + number:,}" for number in range(50)]
-    assert "The first 50 of 60 rows" in parsed.text
+    assert "The first 50 of 60 architectures." in parsed.text
     assert len(parsed.cells("params")) == 60
 
 
@@ -288,13 +280,6 @@ def test_counts_have_separators_and_the_right_number(rows: Rows, tmp_path: Path)
     assert "on 10,000 test images." in text
 
 
-def test_without_error_bars_the_caption_says_how_wide_they_would_be(rows: Rows, tmp_path: Path) -> None:
-    runs = [{"run_id": f"{i:03}", "arch": f"net{i}", "params": 1000 + i} for i in range(61)]
-    # 52.5% of 360 by Wilson: 1.96 sqrt(0.525 * 0.475 / 360 + 1.96^2 / (4 * 360^2)) / (1 + 1.96^2 / 360) = 5.1 points
-    assert "too many points; their median would be ±5.1 points" in page(rows(*runs), tmp_path).text
-    assert "Error bars: Wilson 95% interval of the run." in page(rows(*runs[:60]), tmp_path).text
-
-
 def test_verdicts_stand_before_the_results(tmp_path: Path) -> None:
     specs = [ArchSpec("wide_resnet", (1, 1, 1), (8 * k, 16 * k, 32 * k)) for k in range(1, 7)]
     frame = planted_study(specs, lambda spec, _: 60 - spec.widths[0] / 4, seeds=3, sd=0.1).rows
@@ -305,7 +290,7 @@ def test_verdicts_stand_before_the_results(tmp_path: Path) -> None:
     assert {len(line) for line in parsed.verdicts[0]} == {4}
     assert "C1, more parameters, over all: supported" in parsed.text
     assert "; 6 architectures, 18 runs, seeds per architecture: 3." in parsed.text
-    assert parsed.text.index("Verdicts on the claims") < parsed.text.index("Results")
+    assert parsed.source.index('id="study-1-verdicts"') < parsed.source.index('id="results"')
 
 
 def test_networks_of_no_known_family_get_no_verdict_and_the_reason(planted: pd.DataFrame, tmp_path: Path) -> None:
@@ -367,20 +352,21 @@ def test_fronts_are_those_of_each_group(rows: Rows, tmp_path: Path) -> None:
         assert sorted(robust[place] for place in front if checkpoint[place] == "best") == best
         assert sorted(robust[place] for place in front if checkpoint[place] == "last") == last
         group = data["groups"][0]
-        assert sorted(group["points"][place]["robust"] for place in group["front"][cost]) == best
+        assert sorted(data["architectures"]["robust"][place] for place in group["front"][cost]) == best
 
 
 def test_page_is_accessible(parsed: Page) -> None:
     assert all(attrs.get("scope") in ("col", "row") for tag, attrs in parsed.attributes if tag == "th")
-    images = [attrs["alt"] for tag, attrs in parsed.attributes if tag == "img"]
-    assert all(alt and "4 architectures, from 50.0% to 60.0% of 360 test images" in alt for alt in images)
+    labels = [attrs.get("aria-label") for tag, attrs in parsed.attributes if tag == "svg"]
+    assert all(labels)
 
 
 def test_writing_is_one_step_and_repeats_to_the_same_bytes(planted: pd.DataFrame, tmp_path: Path) -> None:
     path = tmp_path / "report" / "index.html"
-    assert write_report(planted, details(), path) == path
+    study = ReportedStudy(planted, details())
+    assert write_report([study], path) == path
     first = path.read_bytes()
-    write_report(planted, details(), path)
+    write_report([study], path)
     assert path.read_bytes() == first
     assert list(path.parent.iterdir()) == [path]
 
@@ -415,4 +401,4 @@ def test_each_network_has_a_table_of_its_stages(planted: pd.DataFrame, tmp_path:
     assert all(f"net <{i}>; measured on 200 of them." in parsed.text for i in range(count))
     # beside the grounds of the verdicts at `best` and at `last`
     assert len([tag for tag, _ in parsed.attributes if tag == "details"]) == 2 + folded
-    assert ("evaluate.smoothness=200" in parsed.text) is (count == 0)
+    assert ("smoothness by stage (evaluate.smoothness=200)" in parsed.text) is (count == 0)

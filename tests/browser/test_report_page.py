@@ -3,9 +3,11 @@
 import re
 import shutil
 import subprocess
+import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.resources import files
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ import pandas as pd
 import pytest
 
 from robust_arch.analysis.report.details import StudyDetails
-from robust_arch.analysis.report.page import write_report
+from robust_arch.analysis.report.page import ReportedStudy, write_report
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs the extra `browser`")
 CHROMIUM = shutil.which("chromium")
@@ -43,7 +45,7 @@ def evaluation(run: int, checkpoint: str) -> dict[str, Any]:
     row |= {"checkpoint": checkpoint, "weights": "raw", "n_test": N_TEST, "status": "completed", "train_seconds": 31.0}
     row |= {"clean_acc": share(rng, 0.9, 1), "fgsm_acc": share(rng, 0.6, 0.8), "pgd20_acc": share(rng, 0.5, 0.7)}
     row |= {"worst_case_acc": share(rng, 0.3, 0.5), "stability": share(rng, 0.5, 0.8)}
-    return row | {"lipschitz": float(rng.uniform(10, 60)) if run % 11 else float("nan")}
+    return row | {"lipschitz": float(rng.uniform(10, 60)) if number % 11 else float("nan")}
 
 
 def card(row: dict[str, Any]) -> str:
@@ -69,6 +71,15 @@ class Study:
         """The rows of the main group in the order of the page: sat at best."""
         rows = self.frame[(self.frame["checkpoint"] == "best") & (self.frame["objective"] == "sat")]
         return rows.sort_values(["params", "arch", "seed"], kind="stable")
+
+    @property
+    def architectures(self) -> pd.DataFrame:
+        """The architectures of the main group in the order of the page: means over seeds, the most robust one first."""
+        kept = dict.fromkeys(("params", "macs", "widths"), "first")
+        means = self.main.groupby("arch", sort=False).agg(
+            {**kept, "worst_case_acc": "mean", "lipschitz": "mean", "clean_acc": "mean"}
+        )
+        return means.round(6).sort_values("worst_case_acc", ascending=False, kind="stable")
 
     @property
     def url(self) -> str:
@@ -105,7 +116,12 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
         cards={run: card(row) for run, row in runs.items()},
     )
     folder = tmp_path_factory.mktemp("report")
-    return Study(write_report(frame, details, folder / "index.html"), frame, details)
+    return Study(write_report([ReportedStudy(frame, details)], folder / "index.html"), frame, details)
+
+
+def own(url: str, study: Study) -> bool:
+    """Whether a request stays inside the page: itself, or what its scripts made."""
+    return url.split("#")[0] == study.url or url.startswith(("data:", "blob:"))
 
 
 @pytest.fixture(scope="module")
@@ -125,16 +141,17 @@ def page(browser: Any, study: Study) -> Iterator[Any]:
     said: list[str] = []
     opened.on("console", lambda message: said.append(message.text))
     opened.on("pageerror", lambda error: said.append(str(error)))
-    opened.on("request", lambda request: said.append(request.url) if request.url != study.url else None)
+    opened.on("request", lambda request: said.append(request.url) if not own(request.url, study) else None)
     opened.goto(study.url)
     yield opened
     context.close()
     assert said == []
 
 
-def shown_runs(page: Any) -> list[str]:
-    """The run of each row, which its last cell names."""
-    return page.eval_on_selector_all("#rows tbody tr[data-row]", "all => all.map(row => row.lastChild.textContent)")
+def shown(page: Any) -> list[str]:
+    """The architecture of each row."""
+    names: list[str] = page.locator("#rows tbody [data-card]").all_inner_texts()
+    return names
 
 
 def show_all(page: Any) -> None:
@@ -157,42 +174,107 @@ def natural(text: str) -> list[tuple[int, Any]]:
 )
 def test_headings_sort_numbers_as_python_does(page: Any, study: Study, heading: str, column: str) -> None:
     button = page.locator("thead button", has_text=re.compile(f"^{re.escape(heading)}"))
-    known = study.main[study.main[column].notna()].to_dict("records")
+    known = study.architectures[study.architectures[column].notna()].reset_index().to_dict("records")
+    places = {name: place for place, name in enumerate(study.architectures.index)}
     for reverse, name in ((False, "ascending"), (True, "descending")):
         button.click()
-        expected = sorted(known, key=lambda row: row[column], reverse=reverse)
-        assert shown_runs(page) == [row["run_id"] for row in expected[:100]]
+        expected = sorted(known, key=lambda row: (-row[column] if reverse else row[column], places[row["arch"]]))
+        assert shown(page) == [row["arch"] for row in expected[:100]]
         assert page.locator("thead [aria-sort]:not([aria-sort=none])").get_attribute("aria-sort") == name
         assert button.evaluate("node => node === document.activeElement")
 
 
 def test_what_is_missing_comes_last_in_both_orders(page: Any, study: Study) -> None:
     page.fill("#filter", "d1-2-1")
-    rows = study.main[study.main["arch"].str.contains("d1-2-1")]
-    missing = set(rows.loc[rows["lipschitz"].isna(), "run_id"])
-    assert len(rows) > 200
+    rows = study.architectures[study.architectures.index.str.contains("d1-2-1")]
+    missing = set(rows.index[rows["lipschitz"].isna()])
+    assert len(missing) > 5
     for _ in range(2):
         page.locator("thead button", has_text="local Lipschitz").click()
         show_all(page)
-        assert set(shown_runs(page)[-len(missing) :]) == missing
+        assert set(shown(page)[-len(missing) :]) == missing
 
 
 def test_widths_sort_by_their_numbers(page: Any, study: Study) -> None:
     page.locator("thead button", has_text="widths").click()
-    expected = sorted(study.main.to_dict("records"), key=lambda row: natural(row["widths"]))
-    assert shown_runs(page) == [row["run_id"] for row in expected[:100]]
+    expected = sorted(study.architectures.to_dict("index").items(), key=lambda item: natural(item[1]["widths"]))
+    assert shown(page) == [name for name, _ in expected[:100]]
 
 
 def test_the_filter_keeps_what_pandas_keeps(page: Any, study: Study) -> None:
     page.fill("#filter", "D1-2-1 w8-2")
-    rows = study.main[study.main["arch"].str.contains("d1-2-1") & study.main["arch"].str.contains("w8-2")]
-    assert 0 < len(rows) < 100
-    assert count(page) == len(rows)
-    assert shown_runs(page) == list(rows["run_id"])
-    assert page.locator(".mark").count() == rows["arch"].nunique()
+    names = study.architectures.index
+    kept = names[names.str.contains("d1-2-1") & names.str.contains("w8-2")]
+    assert 0 < len(kept) < 100
+    assert count(page) == len(kept)
+    assert shown(page) == list(kept)
+    assert page.locator(".mark").count() == len(kept)
     page.fill("#filter", "nothing like it")
     assert count(page) == 0
     assert "Nothing to draw" in page.inner_text("#legend")
+
+
+def test_an_architecture_unfolds_to_its_seeds(page: Any, study: Study) -> None:
+    name = study.architectures.index[0]
+    runs = study.main[study.main["arch"] == name]
+    fold = page.locator("#rows [data-fold]").first
+    assert fold.get_attribute("aria-expanded") == "false"
+    assert page.locator("#rows tr.run").count() == 0
+    fold.click()
+    assert fold.get_attribute("aria-expanded") == "true"
+    lines = page.locator("#rows tr.run").all_inner_texts()
+    assert len(lines) == len(runs)
+    for line, row in zip(lines, runs.to_dict("records"), strict=True):
+        assert f"seed {row['seed']}, run {row['run_id']}" in line
+        assert f"{row['worst_case_acc']:.1f}" in line
+    mean, sd = runs["worst_case_acc"].mean(), runs["worst_case_acc"].std()
+    assert f"{mean:.1f} ± {sd:.1f}" in page.locator("#rows tr[data-architecture]").first.inner_text()
+    fold.click()
+    assert page.locator("#rows tr.run").count() == 0
+
+
+def test_a_link_restores_the_view(page: Any, browser: Any, study: Study) -> None:
+    page.select_option("#group", "1")
+    page.fill("#filter", "d1-2-1")
+    page.locator("thead button", has_text="params").click()
+    page.select_option("#cost", "macs")
+    page.locator("#rows [data-fold]").nth(2).click()
+    fragment = page.get_attribute("#link", "href")
+    assert page.url.endswith(fragment)
+    other = browser.new_page()
+    other.goto(f"{study.url}{fragment}")
+    for read in (shown, lambda each: each.locator("#rows tr.run").all_inner_texts()):
+        assert read(other) == read(page)
+        assert read(page)
+    for control in ("#group", "#filter", "#cost", "#unit", "#checkpoint"):
+        assert other.input_value(control) == page.input_value(control)
+    other.goto(f"{study.url}#group=nonsense&sort=%3Cscript%3E&status=x&open=y&cost=z&order=")
+    assert other.input_value("#group") == "0"
+    assert shown(other) == list(study.architectures.index[:100])
+    other.close()
+
+
+def saved(page: Any, selector: str) -> bytes:
+    with page.expect_download() as download:
+        page.locator(selector).first.click()
+    return Path(download.value.path()).read_bytes()
+
+
+def test_what_is_saved_is_what_is_shown(page: Any, study: Study) -> None:
+    page.fill("#filter", "d1-2-1 w8-2")
+    names = study.architectures.index
+    kept = study.architectures[names.str.contains("d1-2-1") & names.str.contains("w8-2")]
+    table = pd.read_csv(BytesIO(saved(page, "[data-save=architectures]")))
+    assert list(table["architecture"]) == list(kept.index)
+    assert table["worst case (%)"].to_numpy() == pytest.approx(kept["worst_case_acc"], abs=1e-6)
+    assert (table["seeds"] == 3).all()
+    runs = pd.read_csv(BytesIO(saved(page, "[data-save=runs]")), dtype={"run": str})
+    expected = study.main[study.main["arch"].isin(kept.index)].set_index("run_id")["worst_case_acc"]
+    assert runs.set_index("run")["worst case (%)"].to_dict() == pytest.approx(expected.to_dict(), abs=1e-6)
+    for button in ("#cost-section [data-kind", ".opening [data-kind"):
+        drawing = saved(page, f"{button}=svg]").decode()
+        assert ElementTree.fromstring(drawing).tag == "{http://www.w3.org/2000/svg}svg"
+        assert saved(page, f"{button}=png]").startswith(b"\x89PNG")
 
 
 def test_rows_of_two_groups_are_never_in_one_ranking(page: Any, study: Study) -> None:
@@ -201,19 +283,19 @@ def test_rows_of_two_groups_are_never_in_one_ranking(page: Any, study: Study) ->
     page.locator("thead button", has_text="clean").click()
     show_all(page)
     blocks = page.eval_on_selector_all(
-        "#rows tbody tr", "all => all.map(row => row.dataset.row ? row.lastChild.textContent : '#' + row.textContent)"
+        "#rows tbody tr",
+        "all => all.map(row => row.querySelector('[data-card]')?.textContent ?? '#' + row.textContent)",
     )
     headings = [text for text in blocks if text.startswith("#")]
     expected = study.frame[study.frame["objective"] == "trades"]
     assert len(headings) == 3  # best, last, and the runs without numbers
-    assert len(blocks) - 3 == len(expected) == count(page)
     assert "in 3 groups, each sorted by itself" in page.inner_text("#count")
     for heading, block in zip(
         headings[:2], np.split(blocks, [blocks.index(text) for text in headings])[1:], strict=False
     ):
         (checkpoint,) = re.findall("checkpoint (best|last)", heading)
-        rows = expected[expected["checkpoint"] == checkpoint].set_index("run_id")
-        accuracies = rows.loc[list(block[1:]), "clean_acc"]
+        rows = expected[expected["checkpoint"] == checkpoint].groupby("arch")["clean_acc"].mean().round(6)
+        accuracies = rows.loc[list(block[1:])]
         assert len(accuracies) == len(rows)
         assert accuracies.is_monotonic_increasing
 
@@ -221,13 +303,13 @@ def test_rows_of_two_groups_are_never_in_one_ranking(page: Any, study: Study) ->
 def test_a_facet_taken_back_restores_the_group(page: Any, study: Study) -> None:
     for chosen in ("0", "1"):
         page.select_option("#group", chosen)
-        before = shown_runs(page)
+        before = shown(page)
         page.select_option("#status", "failed")
         assert page.input_value("#group") == "-1"
         assert "only rows with status failed" in page.inner_text("#shown")
         page.select_option("#status", "")
         assert page.input_value("#group") == chosen
-        assert shown_runs(page) == before
+        assert shown(page) == before
         assert "only rows" not in page.inner_text("#shown")
 
 
@@ -283,7 +365,7 @@ def test_a_point_of_several_runs_shows_their_mean(page: Any, study: Study) -> No
     first = study.main[study.main["arch"] == study.main["arch"].iloc[0]]
     page.locator(".mark").first.focus()
     text = page.inner_text("#tip")
-    assert f"mean of {len(first)} runs {first['worst_case_acc'].mean():.1f} [" in text
+    assert f"mean of {len(first)} runs {first['worst_case_acc'].mean():.1f} ± " in text
     assert ", ".join(str(seed) for seed in first["seed"]) in text
 
 
@@ -309,10 +391,11 @@ def test_names_are_text(page: Any, study: Study) -> None:
     assert page.inner_text("h1") == f"Study {HOSTILE}"
     page.fill("#filter", "<script>")
     hostile = study.main[study.main["arch"] == HOSTILE]
-    assert shown_runs(page) == list(hostile["run_id"])
+    assert shown(page) == [HOSTILE]
+    assert len(hostile) == 3
     page.locator(".mark").first.focus()
     assert HOSTILE in page.inner_text("#tip")
-    page.locator("#rows [data-open]").first.click()
+    page.locator("#rows [data-card]").first.click()
     assert HOSTILE in page.inner_text("#card-body li >> nth=0")
     assert page.evaluate("window.attacked") is None
     assert page.locator("script").count() == 2
@@ -325,7 +408,7 @@ def test_only_the_page_s_own_script_may_run(browser: Any, study: Study, tmp_path
     page = browser.new_page()
     page.goto(tampered.as_uri())
     assert page.evaluate("window.attacked") is None
-    assert count(page) == len(study.main)
+    assert count(page) == len(study.architectures)
     page.close()
 
 
@@ -334,7 +417,7 @@ def test_a_phone_scrolls_in_one_direction(page: Any) -> None:
     page.select_option("#unit", "run")
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     assert page.locator("#chart").bounding_box()["width"] <= 390
-    page.locator("#rows [data-open]").first.click()
+    page.locator("#rows [data-card]").first.click()
     box = page.locator("dialog").bounding_box()
     assert box["x"] >= 0
     assert box["x"] + box["width"] <= 390
@@ -394,7 +477,7 @@ def test_a_printed_page_cuts_nothing_off(page: Any) -> None:
     assert not page.locator(".controls").first.is_visible()
     assert not page.locator("#more").is_visible()
     assert page.locator("#rows tbody tr").count() == 100
-    assert "results.csv has all of them" in page.inner_text("#count")
+    assert "the first 100 are shown" in page.inner_text("#count")
     assert max(right_ends(page, "th, td, p, pre, img, svg")) <= A4_WIDE
     assert page.evaluate("document.documentElement.scrollWidth") <= A4_WIDE
     boxes = page.eval_on_selector_all(".scroll", "all => all.map(node => getComputedStyle(node).overflowX)")
@@ -408,8 +491,8 @@ def test_paper_has_every_row_under_its_headings(page: Any, study: Study, tmp_pat
     page.pdf(path=tmp_path / "report.pdf", prefer_css_page_size=True)
     told = subprocess.run(["pdftotext", "-layout", tmp_path / "report.pdf", "-"], capture_output=True, check=True)
     sheets = told.stdout.decode().split("\f")
-    runs = study.main["run_id"][:100]
-    rows = [sum(run in sheet for run in runs) for sheet in sheets]
+    params = study.architectures["params"][:100].map("{:,}".format)
+    rows = [sum(f" {each} " in sheet for each in params) for sheet in sheets]
     assert sum(rows) >= 100
     assert all("Lipschitz" in sheet for sheet, count in zip(sheets, rows, strict=True) if count > 1)
 
@@ -427,7 +510,7 @@ def test_light_and_dark_are_both_readable(page: Any) -> None:
         page.emulate_media(color_scheme=scheme)
         paper = luminance(page.evaluate("getComputedStyle(document.body).backgroundColor"))
         backgrounds.append(paper)
-        for selector in ("p", ".legend", "tbody button", "thead button", "td small"):
+        for selector in ("p", "figcaption", "tbody button", "thead button", "td small"):
             ink = luminance(page.eval_on_selector(f"#explorer {selector}", "node => getComputedStyle(node).color"))
             assert (max(ink, paper) + 0.05) / (min(ink, paper) + 0.05) >= 4.5, (scheme, selector)
     assert backgrounds[0] > 0.9
@@ -439,9 +522,9 @@ def test_without_scripts_the_essentials_are_there(browser: Any, study: Study) ->
     page = context.new_page()
     page.goto(study.url)
     assert not page.locator("#explorer").is_visible()
-    assert "of 1,020 planned runs 1,000 done" in page.inner_text("p >> nth=0")
+    assert "of 1,020 planned runs 1,000 done" in page.inner_text("#study-1")
     assert page.locator("#static table").first.locator("tbody tr").count() == 50
-    assert f"The first 50 of {len(study.main):,} rows" in page.inner_text("#static")
-    assert page.locator("figure img").count() == 2
+    assert f"The first 50 of {len(study.architectures):,} architectures" in page.inner_text("#static")
+    assert page.locator(".opening figure svg").count() >= 1
     assert "python -m robust_arch.train -m study=planted" in page.inner_text("pre >> nth=-1")
     context.close()

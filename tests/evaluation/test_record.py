@@ -126,9 +126,10 @@ def test_the_record_says_what_was_evaluated(net, test_set, tmp_path):
     fgsm = content["attacks"]["fgsm"]
     assert (fgsm["seed"], fgsm["settings"]) == (4, FGSM.settings)
     assert fgsm["implementation"].startswith("robust_arch ")
-    assert sorted(arrays) == ["clean", "fgsm", "index", "pgd20"]
+    assert sorted(arrays) == ["clean", "fgsm", "index", "label", "pgd20"]
     assert {record.arrays[name].dtype.name for name in ("clean", "fgsm", "pgd20")} == {"bool"}
     assert arrays["index"] == select_examples(test_set, 10).index.tolist()
+    assert arrays["label"] == select_examples(test_set, 10).images.labels.tolist()
     assert sorted(path.name for path in tmp_path.iterdir()) == [f"{record.eval_id}.json", f"{record.eval_id}.npz"]
 
 
@@ -193,7 +194,7 @@ def test_clean_accuracy_alone_is_a_record(planted, tmp_path):
     content, arrays = on_disk(evaluated(tmp_path, *planted))
     assert content["clean"]["count"] == 8
     assert "worst_case" not in content
-    assert sorted(arrays) == ["clean", "index"]
+    assert sorted(arrays) == ["clean", "index", "label"]
     assert reopened(tmp_path, planted[1]).has_clean
 
 

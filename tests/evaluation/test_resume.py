@@ -261,7 +261,7 @@ def saved_images(record):
 def test_saved_images_are_the_attacked_ones_and_score_as_recorded(n, net, images, tmp_path):
     record = evaluated(tmp_path, net, images, named(InBlocks()), n=n, seed=2, save_images=True)
     saved = saved_images(record)
-    assert sorted(saved) == ["index", "x_adv"]
+    assert sorted(saved) == ["index", "label", "predicted", "x", "x_adv"]
     index = select_examples(images, n).index
     assert torch.equal(saved["index"], index)
     x, y = images.images[index].float() / 128, images.labels[index]
@@ -273,9 +273,13 @@ def test_saved_images_are_the_attacked_ones_and_score_as_recorded(n, net, images
     with torch.no_grad():
         right = (net(saved["x_adv"]).argmax(dim=1) == y) & (net(x).argmax(dim=1) == y)
     assert right.tolist() == record.arrays["pgd20"].tolist()
+    assert torch.equal(saved["x"], images.images[index])
+    assert torch.equal(saved["label"], y)
+    assert torch.equal(saved["predicted"], net(saved["x_adv"]).argmax(dim=1))
+    assert record.arrays["label"].tolist() == y.tolist()
     assert float((saved["x_adv"] - x).abs().max()) > 0.05  # of a radius of 0.1: they are not the clean ones
     with safe_open(record.images_path("pgd20"), "pt") as file:
-        assert file.metadata() == {"attack": "pgd20", "threat": "linf-0.1", "seed": "2"}
+        assert file.metadata() == {"attack": "pgd20", "threat": "linf-0.1", "seed": "2", "max_value": "128"}
     assert record.invalid == []
 
 

@@ -46,7 +46,7 @@ def invoke(*arguments):
 def test_help_lists_only_what_works():
     result = invoke("--help")
     assert result.exit_code == 0
-    for name in ("plan", "status", "results", "report", "claims", "dashboard", "merge"):
+    for name in ("plan", "status", "results", "report", "figures", "claims", "dashboard", "merge"):
         assert name in result.output
         helped = invoke(name, "--help")
         assert helped.exit_code == 0

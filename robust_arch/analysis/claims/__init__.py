@@ -5,6 +5,7 @@ from robust_arch.analysis.claims.question import Finding
 from robust_arch.analysis.claims.sites import Sites, without_site_effects
 from robust_arch.analysis.claims.wording import (
     LEGEND,
+    answer,
     estimate,
     heading,
     left_out,
@@ -15,6 +16,6 @@ from robust_arch.analysis.claims.wording import (
 )
 
 __all__ = [
-    "LEGEND", "Examined", "Finding", "Sites", "estimate", "examine", "examine_all", "examine_checkpoints", "heading",
-    "left_out", "not_tested", "numbers", "told", "verdict_table", "without_site_effects",
+    "LEGEND", "Examined", "Finding", "Sites", "answer", "estimate", "examine", "examine_all", "examine_checkpoints",
+    "heading", "left_out", "not_tested", "numbers", "told", "verdict_table", "without_site_effects",
 ]  # fmt: skip

@@ -21,31 +21,41 @@ _GROWN = "No two architectures of equal {name} differ in this way; {study} plans
 
 def last_stage_alone(found: Measured) -> Iterator[Finding]:
     """C2 with the other stages kept: only the last stage differs; it is narrower, shallower or both."""
+    what = "Reducing the last stage's width or depth, with the other stages kept, improves robust accuracy"
+    yield from _findings(found, "smaller last stage, others kept", what, pairs_kept(found), _KEPT)
+
+
+def pairs_kept(found: Measured) -> Pairs:
+    """The pairs of `last_stage_alone`, each first with the smaller last stage."""
     kept = np.array([(*spec.depths[:-1], *spec.widths[:-1]) for spec in found.specs])
     number = np.unique(kept, axis=0, return_inverse=True)[1].ravel()
     last = np.array([(spec.depths[-1], spec.widths[-1]) for spec in found.specs])
     smaller = (last[:, None] <= last[None, :]).all(axis=2) & (last[:, None] < last[None, :]).any(axis=2)
-    what = "Reducing the last stage's width or depth, with the other stages kept, improves robust accuracy"
-    yield from _findings(found, "smaller last stage, others kept", what, (number[:, None] == number) & smaller, _KEPT)
+    return Pairs(*np.nonzero((number[:, None] == number) & smaller))
 
 
 def last_stage_refilled(found: Measured, resource: str) -> Iterator[Finding]:
     """C2 at equal cost: the last stage takes less of `resource`, another takes more, and none takes less."""
+    name = RESOURCES[resource]
+    what = f"At equal {name}, moving capacity from the last stage to the others improves robust accuracy"
+    nothing = found.unless_unrecorded(resource, _GROWN.format(name=name, study=_STUDIES[resource]))
+    setting = f"smaller last stage, others grown, equal {name}"
+    yield from _findings(found, setting, what, pairs_refilled(found, resource), nothing)
+
+
+def pairs_refilled(found: Measured, resource: str) -> Pairs:
+    """The pairs of `last_stage_refilled`, each first with the smaller last stage."""
     *others, last = found.stages[resource].T
     smaller = above(last[None, :], last[:, None]) & found.equal(resource)
     grown = np.zeros_like(smaller)
     for stage in others:
         smaller &= ~above(stage[None, :], stage[:, None])
         grown |= above(stage[:, None], stage[None, :])
-    name = RESOURCES[resource]
-    what = f"At equal {name}, moving capacity from the last stage to the others improves robust accuracy"
-    nothing = found.unless_unrecorded(resource, _GROWN.format(name=name, study=_STUDIES[resource]))
-    yield from _findings(found, f"smaller last stage, others grown, equal {name}", what, smaller & grown, nothing)
+    return Pairs(*np.nonzero(smaller & grown))
 
 
-def _findings(found: Measured, setting: str, statement: str, smaller: np.ndarray, nothing: str) -> Iterator[Finding]:
-    """On average and for one pair; smaller: (A, A), whether the row's architecture has the smaller last stage."""
-    pairs = Pairs(*np.nonzero(smaller))
+def _findings(found: Measured, setting: str, statement: str, pairs: Pairs, nothing: str) -> Iterator[Finding]:
+    """On average and for one pair."""
     mean = Question(
         "C2",
         f"{setting}, on average",

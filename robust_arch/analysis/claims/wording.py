@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from textwrap import TextWrapper
 
 import pandas as pd
@@ -22,6 +23,7 @@ _CLAIMS = {
     "C2": "a smaller last stage helps, the others kept or grown to an equal cost",
     "C3": "some allocation of a budget is more robust than the uniform one",
 }
+_DECIDED = {"supported": 0, "ruled out": 1}
 _HEAD = ("verdict", "effect [95% interval]", "runs")
 _INDENT, _GAP = " " * 4, 2
 _NO_BREAK = "\u00a0"
@@ -74,6 +76,23 @@ def verdict_table(examined: Examined) -> str:
     return "\n".join(lines)
 
 
+def answer(examined: Examined) -> str:
+    """The verdicts in one sentence per claim that the study bears on; empty where there are none."""
+    return " ".join(filter(None, (_verdicts_on(claim, examined.findings) for claim in _CLAIMS)))
+
+
+def _verdicts_on(claim: str, findings: Sequence[Finding]) -> str:
+    """All verdicts on a claim, with the effects of those that are decided."""
+    told: dict[str, list[str]] = {}
+    for finding in sorted(findings, key=lambda found: _DECIDED.get(found.verdict, len(_DECIDED))):
+        if finding.claim == claim and finding.verdict != "not tested":
+            effect = f": {_named_estimate(finding)}" if finding.verdict in _DECIDED else ""
+            told.setdefault(finding.verdict, []).append(_short(finding).removeprefix("others grown, ") + effect)
+    verdicts = ", ".join(f"{verdict} ({'; '.join(settings)})" for verdict, settings in told.items())
+    text = _CLAIMS[claim]
+    return f"{text[0].upper()}{text[1:]} ({claim}): {verdicts}." if verdicts else ""
+
+
 def _row(label: str, cells: tuple[str, ...], first: int, widths: list[int]) -> str:
     gap = " " * _GAP
     texts = [f"{cell:<{width}}" for cell, width in zip(cells[:-1], widths[:-1], strict=True)]
@@ -97,8 +116,12 @@ def _short(finding: Finding) -> str:
 
 def _short_estimate(finding: Finding) -> str:
     """The effect with its 95% interval, as "+1.20 [+0.30, +2.10]" for points, or "tau +0.20 [-0.10, +0.50]"."""
-    text = estimate(finding).replace(" points", "") or ABSENT
-    return text if finding.unit or finding.effect is None else f"tau {text}"
+    return _named_estimate(finding).replace(" points", "") or ABSENT
+
+
+def _named_estimate(finding: Finding) -> str:
+    """As `estimate`, with the name of Kendall's tau."""
+    return f"tau {estimate(finding)}" if finding.effect is not None and not finding.unit else estimate(finding)
 
 
 def told(examined: Examined) -> str:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 
+from robust_arch.analysis.formatting import counted
 from robust_arch.analysis.groups import Group
-from robust_arch.analysis.networks import Network, half_width
+from robust_arch.analysis.plots.pooled import Pooled
 
 ROBUST = "Robust accuracy (%)"
 _NORMS = {"linf": r"$\ell_\infty$", "l2": r"$\ell_2$"}
@@ -31,19 +31,29 @@ def threat_text(threat: str) -> str:
     return rf"{_NORMS.get(norm, norm)} $\epsilon$={eps}"
 
 
-def conditions(group: Group, found: Sequence[Network]) -> str:
+def conditions(found: Pooled) -> str:
     """Two lines: data, threat model and attacks; test images, seeds and the kind of interval."""
-    runs = {network.robust.runs for network in found}
-    if runs == {1}:
-        return f"{_setting(group)}, one seed, Wilson 95% interval"
-    wilson = " (Wilson for one)" if 1 in runs else ""
-    return f"{_setting(group)}, mean of {_span(found)} seeds, t 95% interval{wilson}"
+    seeds = "one seed" if found.seeds == "1 seed" else f"{found.seeds} (small dots)"
+    return f"{_setting(found.group)}, {seeds}, {found.interval}"
 
 
-def conditions_without_bars(group: Group, found: Sequence[Network]) -> str:
+def conditions_without_bars(found: Pooled) -> str:
     """The same for a figure without error bars, with the median half width of the intervals."""
-    half = half_width(network.robust for network in found)
-    return f"{_setting(group)}, {_span(found)} seeds, 95% interval $\\pm${half:.1f} (median)"
+    return f"{_setting(found.group)}, {found.seeds}, 95% interval $\\pm${found.half_width:.1f}"
+
+
+def sentence(found: Pooled) -> str:
+    """Data, threat models, training and attacks of the rows as plain text."""
+    text = str(found.group)
+    return f"{text[:1].upper()}{text[1:]}, {counted(len(found), 'network')} of {found.seeds}."
+
+
+def by_chance(found: Pooled) -> str:
+    """How far the means of the networks are apart, beside what noise alone gives."""
+    return (
+        f"The means span {found.span:.1f} points; those of {counted(len(found), 'equal network')} would span up to "
+        f"{found.by_chance():.1f} by chance (in 19 of 20 studies)."
+    )
 
 
 def _setting(group: Group) -> str:
@@ -51,8 +61,3 @@ def _setting(group: Group) -> str:
     attacks = ", ".join(map(attack_text, group.attacks))
     threat = threat_text(str(first["threat"]))
     return f"{first['data']}, {threat}, worst case over {attacks}\nn = {group.n_test:,} test images"
-
-
-def _span(found: Sequence[Network]) -> str:
-    runs = [network.robust.runs for network in found]
-    return " to ".join(map(str, sorted({min(runs), max(runs)})))

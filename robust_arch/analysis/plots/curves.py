@@ -15,11 +15,21 @@ from matplotlib.lines import Line2D
 
 from robust_arch.analysis.groups import groups
 from robust_arch.analysis.plots.captions import threat_text
-from robust_arch.analysis.plots.style import BLUE, GREEN, GREY, ORANGE, STYLE, WIDE, new_figure
+from robust_arch.analysis.plots.style import (
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    STYLE,
+    WIDE,
+    letter_panels,
+    new_figure,
+    write_heading,
+)
 from robust_arch.common.statistics import percent_interval
 from robust_arch.errors import invalid
 
-_HEIGHT = 2.8
+_ROW, _REST = 2.0, 0.8  # inches: of an architecture, and of title and legend
 # in both panels: colour and line width for the images, marker and line style for the seed, its face for the checkpoint
 _TRAIN: dict[str, Any] = {"color": ORANGE, "lw": 0.6}
 _HELD_OUT: dict[str, Any] = {"color": BLUE, "lw": 1.3}
@@ -87,28 +97,38 @@ def curves(frame: pd.DataFrame, epochs: pd.DataFrame) -> list[Curve]:
 
 @rc_context(STYLE)
 def training_curves(frame: pd.DataFrame, epochs: pd.DataFrame) -> Figure:
-    """Robust accuracy by epoch on the left, on test images at best and last on the right; one line per run.
+    """Robust accuracy by epoch on the left, on test images at best and last on the right; one row per architecture.
 
     Args:
-        frame: rows of results.csv of one architecture, recipe and threat model at the checkpoints best and last.
+        frame: rows of results.csv of one recipe and threat model at the checkpoints best and last.
         epochs: the table of `analysis.epochs.read_epochs`.
 
     Raises:
-        InputError: if runs differ in more than the seed, or a run lacks one of the two checkpoints or its epochs.
+        InputError: if runs of an architecture differ in more than the seed, or a run lacks one of the two checkpoints
+            or its epochs.
     """
-    shown = curves(frame, epochs)
+    shown = {str(arch): curves(rows, epochs) for arch, rows in frame.groupby("arch", sort=False)}
     first = frame.iloc[0]
-    figure = new_figure(WIDE, _HEIGHT)
-    left, right = figure.subplots(1, 2, width_ratios=[2.6, 1])
-    _by_epoch(left, shown)
-    _best_and_last(right, shown, int(first["n_test"]))
-    sizes = sorted({f"{curve.held_out_images:,} " for curve in shown if curve.held_out_images})
+    figure = new_figure(WIDE, _REST + _ROW * len(shown))
+    rows = figure.subplots(len(shown), 2, width_ratios=[2.6, 1], squeeze=False, sharex="col")
+    for (left, right), (arch, own) in zip(rows, shown.items(), strict=True):
+        _by_epoch(left, own)
+        _best_and_last(right, own, int(first["n_test"]))
+        if len(shown) > 1:
+            left.set_title(arch)
+    for axes in rows[:-1].flat:
+        axes.set_xlabel("")
+    letter_panels(list(rows.flat))
+    everything = [curve for own in shown.values() for curve in own]
+    sizes = sorted({f"{curve.held_out_images:,} " for curve in everything if curve.held_out_images})
+    alone = f"{first['arch']} on " if len(shown) == 1 else ""
     title = (
-        f"{first['arch']} on {first['data']}, {first['objective']}, {threat_text(str(first['train_threat']))}; "
+        f"{alone}{first['data']}, {first['objective']}, "
+        f"{threat_text(str(first['train_threat']))}; "
         f"{'or '.join(sizes)}held-out images, {int(first['n_test']):,} test images with Wilson 95% intervals"
     )
-    figure.suptitle(title, fontsize=7, x=0.01, ha="left")
-    entries = _legend([curve.seed for curve in shown])
+    write_heading(figure, title)
+    entries = _legend(list(dict.fromkeys(curve.seed for curve in max(shown.values(), key=len))))
     columns = min(len(entries), _MOST_COLUMNS)
     figure.legend(handles=entries, loc="outside lower center", ncols=columns, columnspacing=1.2, handletextpad=0.5)
     return figure

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.container import ErrorbarContainer
 from matplotlib.path import Path
-from matplotlib.transforms import Bbox
+from matplotlib.transforms import Bbox, offset_copy
 
 from robust_arch.analysis.plots.style import GREY
 
@@ -34,27 +34,33 @@ _FAR: list[_Place] = [
     for side, angles in (("left", (up, -up)), ("right", (180 - up, 180 + up)))
     for angle in angles[: 2 if up else 1]
 ]
+_BESIDE = 3.5  # points from a mark to its runs
 _UNMISTAKABLE = 2.0  # a label this many times further from every other mark than from its own needs no line
 _BACK = {"left": 0.0, "center": 0.5, "right": 1.0, "bottom": 0.0, "top": 1.0}  # of a box's size, to its lower left
 
 
 @dataclass(frozen=True)
 class Mark:
-    """A point at (x, y) with the interval [low, high] of y (both y if unknown) and a label."""
+    """A point at (x, y) with the interval [low, high] of y (both y if unknown), a label, and the runs behind it."""
 
     x: float
     y: float
     low: float
     high: float
     label: str = ""
+    runs: tuple[float, ...] = ()
 
 
 def error_bars(
     axes: Axes, marks: Sequence[Mark], colour: str, marker: str, label: str = "", width: float = 0.8
 ) -> ErrorbarContainer | None:
-    """Points with vertical intervals and one legend entry; None without marks. width: of the bars, in points."""
+    """Points with vertical intervals and one legend entry, their runs beside them as small dots; None without marks.
+
+    width: of the bars, in points.
+    """
     if not marks:
         return None
+    draw_runs(axes, marks, colour)
     x, y, low, high = np.transpose([(mark.x, mark.y, mark.low, mark.high) for mark in marks])
     return axes.errorbar(
         x,
@@ -66,6 +72,17 @@ def error_bars(
         elinewidth=width,
         label=label or None,
     )
+
+
+def draw_runs(axes: Axes, marks: Sequence[Mark], colour: str, *, sideways: bool = False) -> None:
+    """The runs of each mark as small dots to its left, or below it if drawn `sideways`; none for a single run."""
+    runs = [(mark.x, value) for mark in marks for value in mark.runs if len(mark.runs) > 1]
+    if not runs:
+        return
+    x, y = np.transpose(runs)
+    beside = {"x": 0.0 if sideways else -_BESIDE, "y": -_BESIDE if sideways else 0.0}
+    dots = axes.scatter(*((y, x) if sideways else (x, y)), s=4.5, color=colour, alpha=0.7, linewidths=0, zorder=1.9)
+    dots.set_offset_transform(offset_copy(axes.transData, axes.get_figure(root=True), units="points", **beside))
 
 
 def write_labels(axes: Axes, marks: Sequence[Mark], fontsize: str | float = "small", *, leaders: bool = False) -> None:

@@ -5,21 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import fmean, stdev
 
-import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from robust_arch.analysis.groups import Group
-from robust_arch.analysis.networks import Network, by_rank, networks, quarters
+from robust_arch.analysis.networks import by_rank, quarters
 from robust_arch.analysis.plots.captions import ROBUST, conditions
-from robust_arch.analysis.plots.style import BLUE, GREY, ORANGE, STYLE, WIDE, new_figure
+from robust_arch.analysis.plots.marks import draw_runs
+from robust_arch.analysis.plots.pooled import Measurement, pooled
+from robust_arch.analysis.plots.series import mark
+from robust_arch.analysis.plots.style import BLUE, GREY, ORANGE, STYLE, WIDE, letter_panels, new_figure, write_heading
 
 _HEIGHT = 3.5
 _NAMED = 30  # more names than that would overlap
-_BARS = (
-    "Left: bars are the interval named above. By stage: mean and standard deviation over a quarter's networks (dots)"
-)
+_BARS = "a: bars are the interval named above. By stage: mean and standard deviation over a quarter's networks (dots)"
 _SIDE = 0.13  # distance of the two quarters from a stage's tick
 
 
@@ -30,7 +30,8 @@ def best_against_worst(group: Group) -> Figure:
     On the right each dot is a network, each larger mark a mean, and its bar one standard deviation over networks.
     The panel of depths is left out if all networks have the same depths.
     """
-    found = networks(group)
+    measured = pooled(group)
+    found = [each.network for each in measured]
     best, worst = quarters(found)
     percents = [[tuple(100 * share for share in n.shares) for n in side] for side in (best, worst)]
     panels: list[tuple[str, list[list[tuple[float, ...]]]]] = [
@@ -42,23 +43,26 @@ def best_against_worst(group: Group) -> Figure:
         panels.pop()
     figure = new_figure(WIDE, _HEIGHT)
     ranks, *rest = figure.subplots(1, 1 + len(panels), width_ratios=[1.5, *(1 for _ in panels)])
-    _ranks(ranks, by_rank(found), len(best))
+    by_name = {each.network.arch: each for each in measured}
+    _ranks(ranks, [by_name[network.arch] for network in by_rank(found)], len(best))
     for axes, (label, sides) in zip(rest, panels, strict=True):
         _by_stage(axes, label, sides, len(found))
-    figure.suptitle(conditions(group, found), fontsize=7, x=0.01, ha="left")
+    letter_panels(figure.axes)
+    write_heading(figure, conditions(measured))
     figure.legend(*rest[0].get_legend_handles_labels(), title=_BARS, loc="outside lower center", ncols=2)
     return figure
 
 
-def _ranks(axes: Axes, ranked: Sequence[Network], size: int) -> None:
-    for place, network in enumerate(ranked, start=1):
+def _ranks(axes: Axes, ranked: Sequence[Measurement], size: int) -> None:
+    for place, each in enumerate(ranked, start=1):
         colour, marker = (BLUE, "o") if place <= size else (ORANGE, "s") if place > len(ranked) - size else (GREY, ".")
-        spread = np.reshape(network.robust.spread, (2, 1))
-        axes.errorbar([network.robust.mean], [place], xerr=spread, fmt=marker, color=colour, elinewidth=0.8)
+        spread = [[each.mean - each.low], [each.high - each.mean]]
+        axes.errorbar([each.mean], [place], xerr=spread, fmt=marker, color=colour, elinewidth=0.8)
+        draw_runs(axes, [mark(each, place)], colour, sideways=True)
     axes.invert_yaxis()
     axes.set_xlabel(ROBUST)
     if len(ranked) <= _NAMED:
-        names = [network.spec.widths_text for network in ranked]
+        names = [each.network.spec.widths_text for each in ranked]
         axes.set_yticks(range(1, len(ranked) + 1), names, fontsize=6)
         axes.set_ylabel("Widths, by rank")
     else:

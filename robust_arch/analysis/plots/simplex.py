@@ -9,12 +9,13 @@ from typing import Any
 
 from matplotlib import rc_context
 from matplotlib.axes import Axes
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
 from robust_arch.analysis.groups import Group
-from robust_arch.analysis.networks import by_rank, networks
 from robust_arch.analysis.plots.captions import ROBUST, conditions_without_bars
-from robust_arch.analysis.plots.style import COLOURMAP, COLUMN, GREY, ORANGE, STYLE, new_figure
+from robust_arch.analysis.plots.pooled import Pooled, pooled
+from robust_arch.analysis.plots.style import COLOURMAP, COLUMN, GREY, STYLE, new_figure, write_heading
 from robust_arch.errors import invalid
 
 Shares = tuple[float, ...]
@@ -40,7 +41,10 @@ def position(shares: Shares) -> tuple[float, float]:
 
 @rc_context(STYLE)
 def on_simplex(group: Group, named: Mapping[str, Shares]) -> Figure:
-    """One point per architecture at its stages' shares of parameters; the best mean and equal shares are marked.
+    """One point per architecture at its stages' shares of parameters, coloured by its mean; equal shares are marked.
+
+    The colours span all intervals, and at least what the means of as many equal networks would span by chance, so that
+    noise is not stretched over all colours.
 
     Args:
         group: the rows to show.
@@ -49,29 +53,35 @@ def on_simplex(group: Group, named: Mapping[str, Shares]) -> Figure:
     Raises:
         InputError: for networks without exactly three stages.
     """
-    found = networks(group)
+    found = pooled(group)
     figure = new_figure(COLUMN, _HEIGHT)
     axes = figure.add_subplot()
     _triangle(axes)
     dots = axes.scatter(
-        *_columns([network.shares for network in found]),
-        c=[network.robust.mean for network in found],
+        *_columns([each.network.shares for each in found]),
+        c=[each.mean for each in found],
         cmap=COLOURMAP,
+        norm=Normalize(*_limits(found)),
         s=34,
-        edgecolors="white",
+        edgecolors=GREY,
         linewidths=0.5,
         zorder=3,
     )
     line: dict[str, Any] = {"ls": "", "mfc": "none", "zorder": 4}
-    best = _columns([by_rank(found)[0].shares])
-    axes.plot(*best, "o", ms=9, mec=ORANGE, mew=1.2, label="highest mean", **line)
     axes.plot(*_columns([_UNIFORM]), "k+", ms=7, mew=1.2, label="equal shares", zorder=4)
     for (name, shares), marker in zip(named.items(), cycle("v^Ds"), strict=False):
         axes.plot(*_columns([shares]), marker, ms=5, mec="black", mew=0.9, label=name, **line)
     figure.colorbar(dots, ax=axes, orientation="horizontal", shrink=0.8, aspect=30, pad=0.02, label=ROBUST)
     figure.legend(loc="outside lower center", ncols=2, columnspacing=1, handletextpad=0.3)
-    figure.suptitle(conditions_without_bars(group, found), fontsize=6, x=0.01, ha="left")
+    write_heading(figure, conditions_without_bars(found))
     return figure
+
+
+def _limits(found: Pooled) -> tuple[float, float]:
+    """Limits of the colours, in percent."""
+    low, high = min(each.low for each in found), max(each.high for each in found)
+    middle, half = (low + high) / 2, max(high - low, found.by_chance()) / 2
+    return middle - half, middle + half
 
 
 def _columns(points: Sequence[Shares]) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -7,13 +7,22 @@ on the same test images.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
-from robust_arch.analysis.claims import Examined, Finding, estimate, examine_checkpoints, heading, not_tested, numbers
+from robust_arch.analysis.claims import (
+    Examined,
+    Finding,
+    answer,
+    estimate,
+    examine_checkpoints,
+    heading,
+    not_tested,
+    numbers,
+)
 from robust_arch.analysis.formatting import ABSENT, counted
 from robust_arch.analysis.groups import Group
 from robust_arch.analysis.paired import AdjustedComparison, against
@@ -93,11 +102,13 @@ class Comparison:
         lead: what the claims are, or why there is no verdict on them.
         examined: the verdicts on each kind of architecture.
         paired: in addition, for a study of one seed per architecture.
+        answer: the verdicts of the main group in sentences; empty without any.
     """
 
     lead: str
     examined: list[Verdicts]
     paired: Paired | None = None
+    answer: str = ""
 
 
 def section(
@@ -123,7 +134,15 @@ def section(
         return Comparison(f"{_NONE}: {error}{'.' if alone else ''}{alone}", [], paired)
     if not found:
         return Comparison(f"{_NONE}: no two architectures are of one kind.{alone}", [], paired)
-    return Comparison(f"{_LEAD}{alone}", [_verdicts(examined) for examined in found], paired)
+    verdicts = [_verdicts(examined) for examined in found]
+    return Comparison(
+        f"{_LEAD}{alone}", verdicts, paired, _answer([each for each in found if each.group.key == main.key])
+    )
+
+
+def _answer(found: Sequence[Examined]) -> str:
+    told = {examined.kind: text for examined in found if (text := answer(examined))}
+    return " ".join(text if len(found) == 1 else f"In {kind}: {text}" for kind, text in told.items())
 
 
 def _one_run_each(rows: pd.DataFrame) -> bool:

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
-from robust_arch.analysis.formatting import accuracy, checkpoint_text, counted
+from robust_arch.analysis.formatting import checkpoint_text, counted
 from robust_arch.analysis.groups import Group, accuracy_columns, groups
-from robust_arch.analysis.networks import Network, networks
 from robust_arch.analysis.pareto import pareto_front
+from robust_arch.analysis.report.architectures import Architecture, by_group
 from robust_arch.analysis.report.details import StudyDetails
 from robust_arch.analysis.tables import (
-    ARCHITECTURE,
     LAST_SHARE,
+    SEED,
+    Cell,
     Column,
     Extras,
     Row,
@@ -29,12 +31,17 @@ from robust_arch.common.statistics import percent_interval
 FACETS = ("checkpoint", "objective", "status")
 COSTS = ("params", "macs")
 """The costs of Pareto fronts."""
-_SPEC = ("depths", "widths", "params", "MACs", LAST_SHARE, "seed")
+EQUAL_COSTS = 1.05
+"""Largest over smallest cost of a group below which no Pareto front is drawn: one budget, met within its tolerance."""
+_SPEC = ("depths", "widths", "params", "MACs", LAST_SHARE, SEED)
+OF_GROUP = ("checkpoint", "weights", "test images")
+"""Columns that are the same for every row of a group."""
 _DIGITS = 6  # decimals of an accuracy in percent, finer than one of a million images
 WITHOUT_NUMBERS = "without numbers: failed, diverged or invalid"
 
 
 Number = float | int | None
+Studies = Mapping[str, Collection[str]]
 
 
 class Texts:
@@ -52,20 +59,49 @@ class Texts:
         return list(self._places)
 
 
-def block(frame: pd.DataFrame, main: Group | None, extras: Extras, details: StudyDetails) -> str:
-    """The data as JSON that is safe inside a script element. frame: rows of results.csv, in the order to show."""
-    frame = frame.reset_index(drop=True)
-    found = ordered_groups(groups(frame), main)
-    texts = Texts()
-    run_ids = [str(run) for run in frame["run_id"].drop_duplicates()]
-    records: list[Row] = frame.to_dict("records")
-    membership = _membership(frame, found)
+@dataclass(frozen=True)
+class Table:
+    """All rows of the page's table.
+
+    Attributes:
+        records: rows of results.csv, in the order to show.
+        columns: of the table.
+        groups: the main group first.
+        membership: the group of each row; that of a row without numbers comes after the last one.
+        architectures: of every group, in the order to show.
+    """
+
+    records: list[Row]
+    columns: list[Column]
+    groups: list[Group]
+    membership: list[int]
+    architectures: list[Architecture]
+
+    @classmethod
+    def of(cls, frame: pd.DataFrame, main: Group | None, extras: Extras) -> Table:
+        """The table of these rows of results.csv."""
+        frame = frame.reset_index(drop=True)
+        found = ordered_groups(groups(frame), main)
+        records: list[Row] = frame.to_dict("records")
+        shown = [*columns(frame, extras), text_column("status", "status"), text_column("run", "run_id")]
+        membership = _membership(frame, found)
+        return cls(records, shown, found, membership, by_group(records, membership, found, shown, extras))
+
+
+def block(table: Table, main: Group | None, extras: Extras, details: StudyDetails, studies: Studies) -> str:
+    """The data as JSON that is safe inside a script element. studies: name to its runs."""
+    records, texts = table.records, Texts()
+    run_ids = list(dict.fromkeys(str(row["run_id"]) for row in records))
+    scores = {accuracy_heading(str(name)) for group in table.groups for name in accuracy_columns(group.rows)}
     content = {
-        "columns": [_column(column, records, texts, _part(column, frame)) for column in _columns(frame, extras)],
-        "rows": _rows(records, run_ids, membership, extras, texts),
-        "front": {cost: _fronts(records, membership, cost) for cost in COSTS},
-        "groups": [_group(group, main) for group in found],
+        "columns": [_column(place, table, texts, scores) for place in range(len(table.columns))],
+        "rows": _rows(table, run_ids, extras, texts),
+        "architectures": _architectures(table.architectures),
+        "front": {cost: _fronts(table, cost) for cost in COSTS},
+        "groups": [_group(place, table, main) for place in range(len(table.groups))],
+        "cost": _first_cost(main),
         "runs": [_run(run, details, texts) for run in run_ids],
+        "studies": [{"name": name, "runs": _among(run_ids, runs)} for name, runs in studies.items()],
         "without": WITHOUT_NUMBERS,
         "selected": [place for place, row in enumerate(records) if extras.is_marked(row)],
         "texts": texts.listed(),
@@ -79,36 +115,40 @@ def ordered_groups(found: list[Group], main: Group | None) -> list[Group]:
     return sorted(found, key=lambda group: (main is None or group.key != main.key, -len(group.rows)))
 
 
-def _columns(frame: pd.DataFrame, extras: Extras) -> list[Column]:
-    return [*columns(frame, extras), text_column("status", "status"), text_column("run", "run_id")]
-
-
-def _part(column: Column, frame: pd.DataFrame) -> str:
-    """Where the column is in the description of a point: its specification, its scores, or neither."""
-    if column.heading in _SPEC:
-        return "spec"
-    return "score" if column.heading in map(accuracy_heading, accuracy_columns(frame)) else ""
-
-
-def _column(column: Column, records: list[Row], texts: Texts, part: str) -> dict[str, Any]:
-    cells = [column.cell(row) for row in records]
-    content: dict[str, Any] = {"heading": column.heading, "part": part, "names": column.heading == ARCHITECTURE}
-    content["cells"] = [texts.place(cell.text) for cell in cells]
-    if any(cell.small for cell in cells):
-        content["small"] = [texts.place(cell.small) for cell in cells]
+def _column(place: int, table: Table, texts: Texts, scores: Collection[str]) -> dict[str, Any]:
+    column = table.columns[place]
+    content: dict[str, Any] = {"heading": column.heading, "part": _part(column, scores)}
+    content |= {"names": column.names_row, "of_group": column.heading in OF_GROUP}
+    content |= _cells([column.cell(row) for row in table.records], texts)
+    summaries = [each.summaries[place] for each in table.architectures]
+    content["means"] = _cells([each.cell for each in summaries], texts)
     if column.value is not None:
-        content["values"] = [_number(column.value(row)) for row in records]
+        content["values"] = [_number(column.value(row)) for row in table.records]
+        content["means"]["values"] = [_number(each.value) for each in summaries]
+        content["means"]["sd"] = [_number(each.sd) for each in summaries]
     return content
 
 
-def _rows(
-    records: list[Row], run_ids: list[str], membership: list[int], extras: Extras, texts: Texts
-) -> dict[str, list[Any]]:
-    places = {run: place for place, run in enumerate(run_ids)}
+def _part(column: Column, scores: Collection[str]) -> str:
+    """Where the column is in the description of a point: its specification, its scores, or neither."""
+    if column.heading in _SPEC:
+        return "spec"
+    return "score" if column.heading in scores else ""
+
+
+def _cells(cells: Sequence[Cell], texts: Texts) -> dict[str, Any]:
+    content = {"cells": [texts.place(cell.text) for cell in cells]}
+    if any(cell.small for cell in cells):
+        content["small"] = [texts.place(cell.small) for cell in cells]
+    return content
+
+
+def _rows(table: Table, run_ids: list[str], extras: Extras, texts: Texts) -> dict[str, list[Any]]:
+    records, places = table.records, {run: place for place, run in enumerate(run_ids)}
     intervals = [_interval(row) for row in records]
     return {
         "run": [places[str(row["run_id"])] for row in records],
-        "group": membership,
+        "group": table.membership,
         **{name: [texts.place(_plain(row[name])) for row in records] for name in FACETS},
         "params": [_number(row["params"]) for row in records],
         "macs": [_number(row["macs"]) for row in records],
@@ -119,13 +159,25 @@ def _rows(
     }
 
 
-def _fronts(records: list[Row], membership: list[int], cost: str) -> list[int]:
-    """Rows on the Pareto front of their own group."""
+def _architectures(found: Sequence[Architecture]) -> dict[str, list[Any]]:
+    robust = [each.robust for each in found]
+    return {
+        "group": [each.group for each in found],
+        "rows": [each.rows for each in found],
+        "robust": [_number(each.mean) if each else None for each in robust],
+        "low": [_number(each.low) if each else None for each in robust],
+        "high": [_number(each.high) if each else None for each in robust],
+    }
+
+
+def _fronts(table: Table, cost: str) -> list[int]:
+    """Rows on the Pareto front of their own group, of groups whose costs differ."""
+    costs, robust = ([_number(row[name]) for row in table.records] for name in (cost, "worst_case_acc"))
     members: dict[int, list[int]] = {}
-    for place, group in enumerate(membership):
+    for place, group in enumerate(table.membership):
         members.setdefault(group, []).append(place)
-    costs, robust = ([_number(row[name]) for row in records] for name in (cost, "worst_case_acc"))
-    return sorted(place for places in members.values() for place in _front(places, costs, robust))
+    found = [places for places in members.values() if differ(costs[place] for place in places)]
+    return sorted(place for places in found for place in _front(places, costs, robust))
 
 
 def _front(places: Iterable[int], costs: Sequence[Number], robust: Sequence[Number]) -> list[int]:
@@ -137,6 +189,21 @@ def _front(places: Iterable[int], costs: Sequence[Number], robust: Sequence[Numb
     ]
     front = pareto_front([cost for _, cost, _ in known], [accuracy for _, _, accuracy in known])
     return [known[position][0] for position in front]
+
+
+def differ(costs: Iterable[Number]) -> bool:
+    """Whether these costs differ by more than networks of one budget do; None is not known."""
+    known = [cost for cost in costs if cost is not None and not pd.isna(cost)]
+    return bool(known) and max(known) > EQUAL_COSTS * min(known)
+
+
+def _first_cost(main: Group | None) -> str:
+    """What the plot shows at first: the first cost that differs, else the last stage's share."""
+    return next((cost for cost in COSTS if main and differ(main.rows[cost])), "share")
+
+
+def _among(run_ids: Sequence[str], runs: Collection[str]) -> list[int]:
+    return [place for place, run in enumerate(run_ids) if run in runs]
 
 
 def _interval(row: Row) -> tuple[float | None, float | None]:
@@ -155,40 +222,28 @@ def _membership(frame: pd.DataFrame, found: list[Group]) -> list[int]:
     return places
 
 
-def _group(group: Group, main: Group | None) -> dict[str, Any]:
+def _group(place: int, table: Table, main: Group | None) -> dict[str, Any]:
+    group = table.groups[place]
     if main is None or group.key == main.key:
         short = f"checkpoint {checkpoint_text(group.checkpoint, group.weights)}, {counted(group.n_test, 'test image')}"
     else:
         short = group.difference(main)
-    compared = group.rows["worst_case_acc"].notna().all()
-    found = networks(group) if compared else []
-    members = group.rows.groupby("arch", sort=False).indices
-    positions = group.rows.index.to_numpy()
     return {
         "name": str(group),
         "short": short,
         "main": main is not None and group.key == main.key,
-        "points": [_point(network, positions[members[network.arch]].tolist(), group.n_test) for network in found],
-        "front": {cost: _network_front(found, cost) for cost in COSTS},
+        "front": {cost: _front_of(place, table, cost) for cost in COSTS},
     }
 
 
-def _network_front(found: Sequence[Network], cost: str) -> list[int]:
-    """Positions of the networks on the Pareto front."""
-    costs = [_number(network.row[cost]) for network in found]
-    return sorted(_front(range(len(found)), costs, [_number(network.robust.mean) for network in found]))
-
-
-def _point(network: Network, rows: list[int], n: int) -> dict[str, Any]:
-    robust = network.robust
-    mean, low, high = (accuracy(value, n) for value in (robust.mean, robust.low, robust.high))
-    return {
-        "rows": rows,
-        "robust": _number(robust.mean),
-        "low": _number(robust.low),
-        "high": _number(robust.high),
-        "text": f"{mean} [{low}, {high}]",
-    }
+def _front_of(group: int, table: Table, cost: str) -> list[int] | None:
+    """Positions of the architectures on the group's Pareto front; None where their costs are equal."""
+    costs = [_number(table.records[each.rows[0]][cost]) for each in table.architectures]
+    members = [place for place, each in enumerate(table.architectures) if each.group == group and each.robust]
+    if not differ(costs[place] for place in members):
+        return None
+    robust = [_number(each.robust.mean) if each.robust else None for each in table.architectures]
+    return sorted(_front(members, costs, robust))
 
 
 def _run(run: str, details: StudyDetails, texts: Texts) -> dict[str, Any]:

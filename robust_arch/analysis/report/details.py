@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections import ChainMap
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
+from robust_arch.analysis.report.attacked_images import AttackedImages
+from robust_arch.analysis.report.computing import Usage
 from robust_arch.runs.records import Diagnosis, Smoothness
+
+_PER_STUDY = ("name", "command", "budget", "planned", "versions", "hardware", "n_val", "epochs")
 
 
 @dataclass(frozen=True)
@@ -36,6 +43,12 @@ class StudyDetails:
         cards: run_id to its model card, Markdown.
         left_out: files, and rows of plan.csv, that do not fit, to why.
         provenance: where imported numbers are from, in sentences; empty for the project's own runs.
+        epochs: the table of `analysis.epochs.read_epochs`; None where epochs are not recorded.
+        best_epochs: run_id to the epoch of its checkpoint `best`, counted from 0.
+        classes: run_id to (K, 3) counts of test images by class: all, correct without an attack, robust in the worst
+            case of the main group.
+        images: name of a network and its evaluation to some of its attacked test images.
+        usage: run_id to its computing time.
     """
 
     name: str
@@ -59,3 +72,29 @@ class StudyDetails:
     cards: Mapping[str, str] = field(default_factory=dict)
     left_out: Mapping[str, str] = field(default_factory=dict)
     provenance: Sequence[str] = ()
+    epochs: pd.DataFrame | None = None
+    best_epochs: Mapping[str, int] = field(default_factory=dict)
+    classes: Mapping[str, np.ndarray] = field(default_factory=dict)
+    images: Mapping[str, AttackedImages] = field(default_factory=dict)
+    usage: Mapping[str, Usage] = field(default_factory=dict)
+
+
+def joined(details: Sequence[StudyDetails]) -> StudyDetails:
+    """The details of several studies as one; a run that is in several of them is described by the first."""
+    if len(details) == 1:
+        return details[0]
+    together: dict[str, Any] = {}
+    for name in (each.name for each in fields(StudyDetails) if each.name not in _PER_STUDY):
+        parts = [getattr(each, name) for each in details]
+        mappings = isinstance(parts[0], Mapping)
+        together[name] = dict(ChainMap(*map(dict, parts))) if mappings else [item for part in parts for item in part]
+    held_out = {each.n_val for each in details}
+    epochs = [each.epochs for each in details if each.epochs is not None]
+    return replace(
+        details[0],
+        name=", ".join(each.name for each in details),
+        planned=sum(each.planned for each in details),
+        n_val=held_out.pop() if len(held_out) == 1 else None,
+        epochs=pd.concat(epochs).drop_duplicates(["run_id", "epoch"]) if epochs else None,
+        **together,
+    )

@@ -9,11 +9,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
+from robust_arch.analysis.plots.study_figure import StudyFigure
 from robust_arch.analysis.plots.style import BLUE, ORANGE
-from robust_arch.analysis.report.figures import png
 from robust_arch.runs.records import Diagnosis, Share, Verdict
 
-_WIDTH, _HEIGHT, _DPI = 7.2, 6.0, 200  # inches, and dots an inch
+_WIDTH, _HEIGHT = 7.2, 6.0  # inches
 _DRAWN = 8  # networks with a figure, each about 100 KB
 _NORMS = {"linf": "l-inf", "l2": "l2"}
 _TITLES = {
@@ -27,14 +27,19 @@ _TITLES = {
 }
 
 
-def section(diagnoses: Mapping[str, Diagnosis]) -> dict[str, Any]:
-    """The report's section: the checks and the figure of each network; of many networks the flagged ones come first."""
+def section(diagnoses: Mapping[str, Diagnosis]) -> dict[str, Any] | None:
+    """The report's section: the checks and the figure of each network, or None without any.
+
+    Of many networks the flagged ones come first.
+    """
+    if not diagnoses:
+        return None
     # a flag must not be lost among hundreds of networks
     ordered = sorted(diagnoses.items(), key=lambda item: len(diagnoses) > _DRAWN and not _flagged(item[1]))
     further = ordered[_DRAWN:]
     flagged = sum(bool(_flagged(diagnosis)) for _, diagnosis in further)
     return {
-        "networks": [_network(name, diagnosis) for name, diagnosis in ordered[:_DRAWN]],
+        "networks": [_network(place, *item) for place, item in enumerate(ordered[:_DRAWN], start=1)],
         "further": [f"{name}: {_result(diagnosis)}" for name, diagnosis in further],
         "summary": f"{len(further):,} further networks, {flagged:,} of them flagged; their cards list the checks",
     }
@@ -42,7 +47,7 @@ def section(diagnoses: Mapping[str, Diagnosis]) -> dict[str, Any]:
 
 def figure(diagnosis: Diagnosis) -> Figure:
     """Accuracy against eps, against steps, before and after the Square attack; losses along directions."""
-    drawn = Figure(figsize=(_WIDTH, _HEIGHT), dpi=_DPI)
+    drawn = Figure(figsize=(_WIDTH, _HEIGHT))
     drawn.set_layout_engine("constrained", w_pad=0.08, h_pad=0.08)
     drawn.suptitle(f"{diagnosis.n} test images, {diagnosis.threat}", fontsize="medium", parse_math=False)
     panels = drawn.subplots(2, 2).flat
@@ -56,13 +61,18 @@ def figure(diagnosis: Diagnosis) -> Figure:
     return drawn
 
 
-def _network(name: str, diagnosis: Diagnosis) -> dict[str, Any]:
+def _network(place: int, name: str, diagnosis: Diagnosis) -> dict[str, Any]:
     return {
         "name": name,
-        "title": f"Checks for masked gradients of {name} on {diagnosis.n} test images under {diagnosis.threat}.",
         "result": _result(diagnosis),
         "checks": [(_state(check), check.text) for check in diagnosis.verdicts],
-        "png": png(figure(diagnosis)),
+        "figure": StudyFigure(
+            f"gradient_masking-{place}",
+            f"Checks for masked gradients of {name} on {diagnosis.n} test images under {diagnosis.threat}",
+            "Accuracy against eps, against steps, before and after the Square attack; losses along gradient and random "
+            "directions. Error bars: Wilson 95% intervals. The numbers are in the list.",
+            figure(diagnosis),
+        ),
     }
 
 

@@ -4,34 +4,45 @@ from __future__ import annotations
 
 from typing import Any
 
-import pandas as pd
-
-from robust_arch.analysis.groups import Group, groups
+from robust_arch.analysis.formatting import ABSENT, counted
 from robust_arch.analysis.report import wording
-from robust_arch.analysis.report.data import ordered_groups
-from robust_arch.analysis.tables import Extras, columns
+from robust_arch.analysis.report.data import OF_GROUP, Table
+from robust_arch.analysis.tables import SEED, Extras
 
 _STATIC_ROWS = 50
+_NOT_SHOWN = (*OF_GROUP, "status", "run")
 
 
-def section(frame: pd.DataFrame, main: Group | None, extras: Extras) -> dict[str, Any]:
-    """One table per group, with at most its first rows."""
-    found = ordered_groups(groups(frame), main)
-    # the lead explains numbers and stars, also for the explorer
-    return {"lead": wording.tables(found, extras), "tables": [_table(group, extras) for group in found]}
-
-
-def _table(group: Group, extras: Extras) -> dict[str, Any]:
-    title, shown = str(group), columns(group.rows, extras)
-    records = group.rows.head(_STATIC_ROWS).to_dict("records")
+def section(table: Table, extras: Extras) -> dict[str, Any]:
+    """One table per group, with at most its first architectures."""
+    # the lead explains means and stars, also for the explorer
     return {
-        "caption": f"{title[:1].upper()}{title[1:]}.{wording.cut(_STATIC_ROWS, len(group.rows))}",
-        "columns": shown,
+        "lead": wording.tables(table.groups, extras),
+        "tables": [_table(table, group) for group in range(len(table.groups))],
+    }
+
+
+def _table(table: Table, group: int) -> dict[str, Any]:
+    members = [each for each in table.architectures if each.group == group]
+    summaries = list(zip(*(each.summaries for each in members), strict=True))
+    places = [
+        place
+        for place, column in enumerate(table.columns)
+        if column.heading not in _NOT_SHOWN and any(summary.cell.text != ABSENT for summary in summaries[place])
+    ]
+    title = str(table.groups[group])
+    left = (
+        f" The first {_STATIC_ROWS} of {counted(len(members), 'architecture')}." if len(members) > _STATIC_ROWS else ""
+    )
+    shown = [table.columns[place] for place in places]
+    return {
+        "caption": f"{title[:1].upper()}{title[1:]}.{left}",
+        "columns": [("seeds" if column.heading == SEED else column.heading, column) for column in shown],
         "rows": [
             {
-                "marked": extras.is_marked(row),
-                "cells": [(column, column.cell(row)) for column in shown],
+                "marked": each.marked,
+                "cells": [(table.columns[place], each.summaries[place].cell) for place in places],
             }
-            for row in records
+            for each in members[:_STATIC_ROWS]
         ],
     }

@@ -18,8 +18,10 @@ STAGE_COLUMNS = (
 _MOST_OPEN, _MOST_NETWORKS = 5, 100  # networks whose tables the report shows: open, and folded
 
 
-def section(found: Mapping[str, Smoothness]) -> dict[str, Any]:
-    """The report's section, one table per network; found: its name to the recorded smoothness."""
+def section(found: Mapping[str, Smoothness]) -> dict[str, Any] | None:
+    """The report's section, one table per network, or None without any; found: its name to the recorded smoothness."""
+    if not found:
+        return None
     shown = list(islice(found.items(), _MOST_NETWORKS))
     left = f", of {len(found):,}; the cards of the runs hold the others" if len(found) > len(shown) else ""
     return {

@@ -4,42 +4,59 @@ import contextlib
 from collections import Counter
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from robust_arch.analysis.formatting import checkpoint_text, counted, number, operations
+from robust_arch.analysis.epochs import read_epochs
+from robust_arch.analysis.formatting import ABSENT, checkpoint_text, counted, number, operations
 from robust_arch.analysis.groups import Group, accuracy_columns, evaluations, main_group
+from robust_arch.analysis.networks import by_rank, networks
 from robust_arch.analysis.published.provenance import provenance_of
 from robust_arch.analysis.reading import read_results, stage_shares
+from robust_arch.analysis.report.attacked_images import NETWORKS, AttackedImages, read_images
+from robust_arch.analysis.report.computing import Usage
 from robust_arch.analysis.report.details import StudyDetails
-from robust_arch.analysis.report.figures import png, robust_against_last_share
-from robust_arch.analysis.report.page import write_report
+from robust_arch.analysis.report.page import ReportedStudy, write_report
 from robust_arch.architectures import Cost
-from robust_arch.common.files import read_arrays
 from robust_arch.errors import InputError, invalid
 from robust_arch.runs import Evaluation, RecordedRun, RunFolder, RunResult, StudyFolder, open_study, to_frame
 from robust_arch.runs.records import Hardware, RecordedCost
-from robust_arch.runs.study import run_rows
+from robust_arch.runs.study import SITE_COLUMNS, run_rows
 
 _LOST = ("failed", "diverged")
+_MOST_CLASSES = 100_000  # more are no labels, but what a damaged file holds
 
 
 def write_study_report(path: Path) -> Path:
-    """Write `path`/report/index.html from the records and return its path.
+    """Write the report of one study into its folder; arguments and errors are those of `write_joint_report`."""
+    return write_joint_report([path], StudyFolder(_folder(path)).report_path.parent)
 
-    This also rebuilds results.csv, unless there are no records, and writes the figure of robust accuracy against the
-    last stage's share beside the report.
+
+def write_joint_report(paths: Sequence[Path], into: Path) -> Path:
+    """Write `into`/index.html from the records of one study or several, and return its path.
+
+    This also rebuilds each results.csv, unless there are no records.
 
     Args:
-        path: a study's folder, or its results.csv; the records may be missing.
+        paths: folders of studies, or their results.csv; the records may be missing.
+        into: the folder of the report.
 
     Raises:
         InputError: for another path.
     """
-    study = StudyFolder(path.parent if path.is_file() else path)
-    if path.is_file() and path.name != study.results_path.name:
-        raise invalid("study", str(path), f"a study's folder, or its {study.results_path.name}")
+    return write_report([_read(path) for path in paths], into / "index.html")
+
+
+def _folder(path: Path) -> Path:
+    if path.is_file() and path.name != "results.csv":
+        raise invalid("study", str(path), "a study's folder, or its results.csv")
+    return path.parent if path.is_file() else path
+
+
+def _read(path: Path) -> ReportedStudy:
+    study = StudyFolder(_folder(path))
     if study.is_only_a_table:
         frame = read_results(study.results_path)
         details = _details_of_table(study, frame)
@@ -49,13 +66,8 @@ def write_study_report(path: Path) -> Path:
         frame = to_frame([row for run in runs for row in run_rows(run)])
         study.write_results(frame)
         details = _details(study, runs, main_group(frame))
-    group = main_group(frame)
     study.tell_left_out()
-    written = write_report(frame, details, study.report_path)
-    if group is not None and set(group.rows["run_id"]) & set(details.stage_shares):
-        figure = robust_against_last_share(group.rows, details.stage_shares)
-        (written.parent / "last_stage_share.png").write_bytes(png(figure))
-    return written
+    return ReportedStudy(frame, details)
 
 
 def _details_of_table(study: StudyFolder, frame: pd.DataFrame) -> StudyDetails:
@@ -68,13 +80,19 @@ def _details_of_table(study: StudyFolder, frame: pd.DataFrame) -> StudyDetails:
         name=study.name,
         command=provenance.command if provenance else study.about.command,
         stage_shares=shares,
-        budget="; ".join(study.about.budgets),
+        budget=_budgets(study),
         planned=len(study.read_plan()),
         versions={},
         hardware="",
         facts={str(run): list(_facts_of_rows(rows)) for run, rows in frame.groupby("run_id", sort=False)},
         provenance=list(provenance.sentences()) if provenance else (),
+        epochs=_epochs(study.path),
+        usage={str(row["run_id"]): _usage_of_row(row) for row in frame.drop_duplicates("run_id").to_dict("records")},
     )
+
+
+def _budgets(study: StudyFolder) -> str:
+    return "; ".join(budget for budget in study.about.budgets if budget != "no budget")
 
 
 def _facts_of_rows(rows: pd.DataFrame) -> Iterator[tuple[str, str]]:
@@ -92,12 +110,13 @@ def _facts_of_rows(rows: pd.DataFrame) -> Iterator[tuple[str, str]]:
 def _details(study: StudyFolder, runs: Sequence[RecordedRun], main: Group | None) -> StudyDetails:
     records = [(run, record) for run in runs if run.facts for record in run.evaluations]
     results = {run.run_id: run.result for run in runs if run.result}
+    arrays = _arrays(records, main)
     newest = max(results.values(), key=lambda result: result.finished, default=None)
     return StudyDetails(
         name=study.name,
         command=study.about.command or (newest.command if newest else None) or "",
         stage_shares={run_id: shares for run_id, result in results.items() if (shares := _stage_shares(result.cost))},
-        budget="; ".join(study.about.budgets),
+        budget=_budgets(study),
         planned=len(study.read_plan()),
         versions=_versions(newest) if newest else {},
         hardware=_hardware(newest.hardware) if newest and newest.hardware else "",
@@ -107,7 +126,12 @@ def _details(study: StudyFolder, runs: Sequence[RecordedRun], main: Group | None
         left_out=dict(study.left_out),
         flags=_flags(results, records),
         n_val=newest.selection_images if newest else None,
-        outcomes=_outcomes(records, main),
+        outcomes=_outcomes(arrays, main),
+        classes=_classes(arrays, main),
+        images=_images(records, main),
+        epochs=_epochs(study.path),
+        best_epochs={run_id: result.best_epoch for run_id, result in results.items()},
+        usage={run.run_id: _usage(run, run.result) for run in runs if run.result},
         diagnoses={_name(run, record): record.diagnostics for run, record in records if record.diagnostics},
         smoothness={_name(run, record): record.smoothness for run, record in records if record.smoothness},
         invalid={_name(run, record): "; ".join(record.invalid) for run, record in records if record.invalid},
@@ -180,21 +204,110 @@ def _flags(results: Mapping[str, RunResult], records: Sequence[tuple[RecordedRun
     return {run_id: "; ".join(told) for run_id, told in found.items() if told}
 
 
-def _outcomes(records: Sequence[tuple[RecordedRun, Evaluation]], main: Group | None) -> dict[str, np.ndarray]:
-    """Run to (n,) booleans, robust under every attack, for the runs of the main group."""
+def _arrays(
+    records: Sequence[tuple[RecordedRun, Evaluation]], main: Group | None
+) -> dict[str, Mapping[str, np.ndarray]]:
+    """Run to what is recorded per test image, for the runs of the main group that were evaluated on the same images."""
     if main is None:
         return {}
-    members = {str(run_id) for run_id in main.rows["run_id"]}
-    held = [(run.folder, record) for run, record in records if run.run_id in members and main.holds(record)]
+    held = [(run.folder, record) for run, record in _of_group(records, main)]
     images = Counter(record.examples_fingerprint for _, record in held)
-    outcomes = {}
+    found: dict[str, Mapping[str, np.ndarray]] = {}
     for folder, record in held:
         if record.examples_fingerprint != images.most_common(1)[0][0]:
             continue  # different images under the same name, which cannot be paired
-        arrays = read_arrays(folder.evaluations / f"{record.eval_id}.npz")
+        arrays = folder.outcomes(record.eval_id or "")
         if arrays is not None and record.is_whole_with(arrays):
-            outcomes[folder.run_id] = np.logical_and.reduce([arrays[name] for name in main.attacks])
-    return outcomes
+            found[folder.run_id] = arrays
+    return found
+
+
+def _of_group(
+    records: Sequence[tuple[RecordedRun, Evaluation]], main: Group
+) -> Iterator[tuple[RecordedRun, Evaluation]]:
+    members = {str(run_id) for run_id in main.rows["run_id"]}
+    for run, record in records:
+        if run.run_id in members and main.holds(record):
+            yield run, record
+
+
+def _outcomes(arrays: Mapping[str, Mapping[str, np.ndarray]], main: Group | None) -> dict[str, np.ndarray]:
+    """Run to (n,) booleans, robust under every attack."""
+    attacks = main.attacks if main else ()
+    return {run: np.logical_and.reduce([found[name] for name in attacks]) for run, found in arrays.items()}
+
+
+def _classes(arrays: Mapping[str, Mapping[str, np.ndarray]], main: Group | None) -> dict[str, np.ndarray]:
+    """Run to (K, 3) counts by class: all, correct without an attack, robust; earlier versions recorded no labels."""
+    robust = _outcomes(arrays, main)
+    labelled = {run: found for run, found in arrays.items() if _labels_fit(found)}
+    size = 1 + max((int(found["label"].max()) for found in labelled.values()), default=0)
+    return {
+        run: np.stack(
+            [
+                np.bincount(found["label"][members], minlength=size)
+                for members in (np.ones_like(found["clean"]), found["clean"], robust[run])
+            ],
+            axis=1,
+        )
+        for run, found in labelled.items()
+    }
+
+
+def _labels_fit(found: Mapping[str, np.ndarray]) -> bool:
+    label = found.get("label")
+    whole = label is not None and label.shape == found["clean"].shape and np.issubdtype(label.dtype, np.integer)
+    return whole and label is not None and 0 <= int(label.min()) <= int(label.max()) < _MOST_CLASSES
+
+
+def _images(records: Sequence[tuple[RecordedRun, Evaluation]], main: Group | None) -> dict[str, AttackedImages]:
+    """The saved images of the most robust architectures that have some, under the attack that most images fail."""
+    if main is None:
+        return {}
+    ranks = {network.arch: place for place, network in enumerate(by_rank(networks(main)))}
+    held = sorted(_of_group(records, main), key=lambda each: ranks[each[0].facts.arch] if each[0].facts else len(ranks))
+    found: dict[str, AttackedImages] = {}
+    drawn: set[str] = set()
+    for run, record in held:
+        if len(found) == NETWORKS or run.facts is None or run.facts.arch in drawn:
+            continue
+        for name in sorted(record.attacks, key=lambda name: record.attacks[name].percent):
+            path = run.folder.evaluations / f"{record.eval_id}.{name}.safetensors"
+            if record.attacks[name].images and (images := read_images(path)):
+                found[_name(run, record)] = images
+                drawn.add(run.facts.arch)
+                break
+    return found
+
+
+def _epochs(study: Path) -> pd.DataFrame | None:
+    try:
+        return read_epochs(study)
+    except InputError:  # not recorded
+        return None
+
+
+def _usage(run: RecordedRun, result: RunResult) -> Usage:
+    hardware = result.hardware
+    seconds = [attack.seconds for record in run.evaluations for attack in record.attacks.values()]
+    return Usage(
+        site=(
+            hardware.site(result.device) if hardware else "not recorded",
+            result.device or ABSENT,
+            ABSENT if hardware is None or hardware.threads is None else str(hardware.threads),
+            result.precision or ABSENT,
+            result.torch_version or ABSENT,
+        ),
+        train_seconds=result.train_seconds,
+        attack_seconds=None if any(each is None for each in seconds) else sum(filter(None, seconds)),
+    )
+
+
+def _usage_of_row(row: Mapping[Hashable, Any]) -> Usage:
+    hardware, precision, version = ("" if pd.isna(row.get(name)) else str(row[name]) for name in SITE_COLUMNS)
+    seconds = row["train_seconds"]
+    site = (hardware or "not recorded", ABSENT, ABSENT, precision or ABSENT, version or ABSENT)
+    return Usage(site, 0.0 if pd.isna(seconds) else float(seconds), None)
 
 
 def _versions(result: RunResult) -> dict[str, str]:

@@ -8,25 +8,18 @@ import pandas as pd
 
 from robust_arch.analysis.formatting import ABSENT, accuracy, counted
 from robust_arch.analysis.groups import Group, evaluations
-from robust_arch.analysis.networks import Network, half_width, networks
-from robust_arch.analysis.report.figures import MOST_BARS
+from robust_arch.analysis.networks import networks
 from robust_arch.analysis.tables import Extras, accuracy_cell
 from robust_arch.runs.records import SMOOTHNESS_ATTACK
-
-NO_FIGURE = (
-    "There is nothing to draw: no run has a worst-case accuracy at its selected checkpoint (best), which the figures "
-    "show."
-)
-NO_SHARES = "No figure 1: the share of the last stage is not recorded for these runs."
 
 DEFINITIONS = {
     "Robust": "An image counts as robust under an attack if it is classified correctly both as it is and after the "
     "attack; robust accuracy is the share of such images among all test images.",
     "Worst case": "The share of images that every listed attack failed on; it is an upper bound on the true robust "
     "accuracy, which a stronger attack may lower.",
-    "Intervals": "In brackets, and as error bars of single runs: Wilson 95% intervals, which describe the choice of "
-    "test images only. Over several runs of one architecture: Student's t 95% interval of the mean, never "
-    "narrower than rounding to whole test images allows.",
+    "Intervals": "Of one run, in brackets: Wilson 95% intervals, which describe the choice of test images only. Of the "
+    "mean of several runs: 95% intervals from one standard deviation between seeds for all architectures of a family, "
+    "never narrower than rounding to whole test images allows. After ±: the standard deviation of these runs alone.",
     "Selection": "The checkpoint best is the epoch of highest robust accuracy on held-out training images; last is the "
     "final epoch. No choice was made on test images.",
     "Weights": "raw are those of the last training step of the epoch; ema and swa are averages of them over training.",
@@ -56,58 +49,12 @@ def tables(found: list[Group], extras: Extras) -> str:
     if not found:
         return "No run has been evaluated."
     text = (
-        "One row per evaluation, with Wilson 95% intervals in brackets; architectures are numbered from fewest to most "
-        "parameters. Accuracies and stability are in percent of the test images named in the row."
+        "One row per architecture, the most robust one first: means over its runs with their standard deviation after "
+        "±, and 95% intervals in brackets. Accuracies and stability are in percent of the group's test images."
     )
     if len(found) > 1:
-        text += f" Rows that are not comparable are in separate tables, {len(found):,} in all."
+        text += f" Rows that are not comparable are in different groups, {len(found):,} in all."
     return text + (" ★ marks the run with the highest held-out robust accuracy." if extras.selected else "")
-
-
-def cut(shown: int, count: int) -> str:
-    """That a table contains only the first rows; empty if it contains all."""
-    if count <= shown:
-        return ""
-    return (
-        f" The first {shown} of {count:,} rows; results.csv has all of them, and so has this page with scripts enabled."
-    )
-
-
-def shown(main: Group) -> str:
-    """Which rows the figures show."""
-    return f"Both figures show the {counted(len(main.rows), 'row')} of one group and nothing else: {main}."
-
-
-def left_out(group: Group, main: Group) -> str:
-    """A group that the figures do not show, and why."""
-    return f"Left out, as not comparable: {counted(len(group.rows), 'row')} with {group.difference(main)}."
-
-
-def figure(found: list[Network], main: Group) -> str:
-    """The content of a figure for readers who cannot see it, and the meaning of its marks."""
-    values = [network.robust.mean for network in found]
-    low, high = (accuracy(value, main.n_test) for value in (min(values), max(values)))
-    span = f"from {low}% to {high}%" if len(found) > 1 else f"at {low}%"
-    return (
-        f"{counted(len(found), 'architecture')}, {span} of {counted(main.n_test, 'test image')}. {_bars(found)} "
-        "Numbers are those of the table; a point without a number has no room for it."
-    )
-
-
-def _bars(found: list[Network]) -> str:
-    runs = {network.robust.runs for network in found}
-    kind = "Wilson 95% interval of the run" if runs == {1} else "t 95% interval over the runs of the architecture"
-    if 1 in runs and len(runs) > 1:
-        kind += ", or Wilson's where there is one run"
-    if len(found) <= MOST_BARS:
-        return f"Error bars: {kind}."
-    half = half_width(network.robust for network in found)
-    return f"No error bars, as there are too many points; their median would be ±{half:.1f} points ({kind})."
-
-
-def without_share(count: int) -> str:
-    """The number of architectures that are not in figure 1; empty if there are none."""
-    return f" {counted(count, 'architecture')} without a recorded share left out." if count else ""
 
 
 def plain(value: Any) -> str:
@@ -146,7 +93,7 @@ def _best(main: Group, extras: Extras) -> str:
     held_out = f"{extras.best_val[extras.selected]:.1f}% of {images} held-out images"
     clean, worst = (accuracy_cell(row[name], n) for name in ("clean_acc", "worst_case_acc"))
     return (
-        f" The highest held-out robust accuracy, {held_out}, belongs to {arch} (no. {extras.numbers[arch]}, seed "
+        f" The highest held-out robust accuracy, {held_out}, belongs to {arch} (seed "
         f"{plain(row['seed'])}). Of {counted(n, 'test image')} it classifies {clean.text}% {clean.small} correctly "
         f"without an attack and {worst.text}% {worst.small} under every attack.{_over_runs(main, arch)}"
     )
@@ -156,9 +103,5 @@ def _over_runs(main: Group, arch: str) -> str:
     robust = next(network.robust for network in networks(main) if network.arch == arch)
     if robust.sd is None:
         return ""
-    values = (robust.mean, robust.low, robust.high, robust.sd)
-    mean, low, high, sd = (accuracy(value, main.n_test) for value in values)
-    return (
-        f" Over its {robust.runs} runs the mean is {mean}% [{low}, {high}] of {counted(main.n_test, 'test image')}, "
-        f"the standard deviation {sd} points."
-    )
+    mean, sd = (accuracy(value, main.n_test) for value in (robust.mean, robust.sd))
+    return f" Over its {robust.runs} runs the mean is {mean}%, the standard deviation {sd} points."

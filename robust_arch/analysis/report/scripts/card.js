@@ -8,8 +8,7 @@ function openCard(chosen) {
 }
 
 function chooser(row) {
-  const seed = columns.find((column) => column.heading === "seed");
-  const label = `seed ${cellText(seed, row)}, run ${runIdOf(row)}`;
+  const label = `seed ${cellText(seedColumn, row)}, run ${runIdOf(row)}`;
   const button = make("button", { type: "button" }, label);
   button.addEventListener("click", () => showRun(row));
   return button;

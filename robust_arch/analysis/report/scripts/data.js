@@ -1,15 +1,17 @@
 // The page's data, and functions that make elements. Texts only become text nodes, so no name in the data can be markup.
 
 const study = JSON.parse(document.getElementById("study-data").textContent);
-const { texts, columns, rows, groups, runs } = study;
+const { texts, columns, rows, groups, runs, architectures } = study;
 const FACETS = ["checkpoint", "objective", "status"];
 const EVERY = -1;
 const WITHOUT_NUMBERS = groups.length;
 const naming = columns.find((column) => column.names);
 const runColumn = columns.find((column) => column.heading === "run");
+const seedColumn = columns.find((column) => column.heading === "seed");
 
 const byId = (id) => document.getElementById(id);
 const nameOf = (row) => texts[naming.cells[row]];
+const nameAt = (place) => nameOf(architectures.rows[place][0]);
 const runIdOf = (row) => texts[runColumn.cells[row]];
 const isSelected = (row) => study.selected.includes(row);
 const plural = (count, noun) => `${count.toLocaleString("en-US")} ${noun}${count === 1 ? "" : "s"}`;
@@ -32,9 +34,10 @@ function option(value, label) {
   return make("option", { value }, label);
 }
 
-function cellText(column, row) {
-  const small = column.small ? texts[column.small[row]] : "";
-  return small ? `${texts[column.cells[row]]} ${small}` : texts[column.cells[row]];
+// of a column's cells, or of its means
+function cellText(cells, place) {
+  const small = cells.small ? texts[cells.small[place]] : "";
+  return small ? `${texts[cells.cells[place]]} ${small}` : texts[cells.cells[place]];
 }
 
 function pairs(entries) {

@@ -3,16 +3,18 @@
 let drawnWidth = 0;
 
 function refresh() {
-  const found = shownRows();
+  const found = shownArchitectures();
   byId("group").value = view.group;
+  for (const name of ["study", ...FACETS]) byId(name).value = view[name];
   byId("shown").textContent = `Shown: ${view.group === EVERY ? "every group, one after another" : groupName(view.group)}${narrowed()}.`;
   renderPlot(found);
   renderTable(found);
+  showLink();
 }
 
 // the active filters in words, as a printed page does not show the controls
 function narrowed() {
-  const facets = FACETS.filter((name) => view[name]).map((name) => `${name} ${view[name]}`);
+  const facets = ["study", ...FACETS].filter((name) => view[name]).map((name) => `${name} ${view[name]}`);
   const words = view.words.length ? [`"${view.words.join(" ")}" in their names`] : [];
   const only = [...facets, ...words];
   return only.length ? `; of these only rows with ${only.join(", ")}` : "";
@@ -34,16 +36,17 @@ function change(what) {
 function fillControls() {
   const counts = new Map();
   rows.group.forEach((group) => counts.set(group, (counts.get(group) || 0) + 1));
-  const label = (group) => (group === WITHOUT_NUMBERS ? study.without : groups[group].short);
   const present = [...counts.keys()].sort((one, other) => one - other);
   byId("group").append(
-    ...present.map((group) => option(group, `${group === main ? "Main group: " : ""}${label(group)} (${plural(counts.get(group), "row")})`)),
+    ...present.map((group) => option(group, `${group === main ? "Main group: " : ""}${groupLabel(group)} (${plural(counts.get(group), "row")})`)),
     option(EVERY, "Every group, one after another"),
   );
-  for (const name of FACETS) {
-    const values = [...new Set(rows[name].map((place) => texts[place]))].filter((value) => value).sort();
+  const offered = { study: study.studies.map((each) => each.name) };
+  for (const name of FACETS) offered[name] = [...new Set(rows[name].map((place) => texts[place]))].filter((value) => value).sort();
+  for (const [name, values] of Object.entries(offered)) {
     byId(name).append(option("", "any"), ...values.map((value) => option(value, value)));
     byId(name).addEventListener("change", (event) => chooseFacet(name, event.target.value));
+    byId(name).parentElement.hidden = values.length < 2; // nothing to choose
   }
 }
 
@@ -62,24 +65,48 @@ function chooseGroup(group) {
 function sortBy(place) {
   const again = view.column === place;
   Object.assign(view, { limit: PAGE, column: place, descending: again && !view.descending });
-  renderTable(shownRows());
+  renderTable(shownArchitectures());
+  showLink();
   byId("rows").tHead.querySelector(`[data-column="${place}"]`).focus();
+}
+
+function fold(place) {
+  const name = nameAt(place);
+  if (!view.open.delete(name)) view.open.add(name);
+  renderTable(shownArchitectures());
+  showLink();
+  byId("rows").querySelector(`[data-fold="${place}"]`).focus();
+}
+
+function foldAll() {
+  const names = shownArchitectures().map(nameAt);
+  const open = names.every((name) => view.open.has(name));
+  for (const name of names) open ? view.open.delete(name) : view.open.add(name);
+  renderTable(shownArchitectures());
+  showLink();
 }
 
 function listenToControls() {
   byId("group").addEventListener("change", (event) => chooseGroup(Number(event.target.value)));
   byId("filter").addEventListener("input", (event) =>
-    change({ words: event.target.value.toLowerCase().split(/\s+/).filter((word) => word) }),
+    change({ words: wordsOf(event.target.value) }),
   );
-  for (const name of ["cost", "unit"]) byId(name).addEventListener("change", () => renderPlot(shownRows()));
+  for (const name of CHOICES)
+    byId(name).addEventListener("change", () => {
+      renderPlot(shownArchitectures());
+      showLink();
+    });
+  byId("unfold").addEventListener("click", foldAll);
   byId("more").addEventListener("click", () => {
     view.limit += PAGE;
-    extendTable(shownRows());
+    extendTable(shownArchitectures());
     if (byId("more").hidden) byId("rows").parentElement.focus(); // the button is gone, and its focus with it
   });
   byId("rows").addEventListener("click", (event) => {
-    const { column, open } = event.target.dataset;
+    const { column, fold: place, card, open } = event.target.dataset;
     if (column !== undefined) sortBy(Number(column));
+    if (place !== undefined) fold(Number(place));
+    if (card !== undefined) openCard(architectures.rows[card]);
     if (open !== undefined) openCard([Number(open)]);
   });
 }
@@ -103,7 +130,7 @@ function redrawn() {
   const width = byId("explorer").clientWidth;
   if (width === drawnWidth) return;
   drawnWidth = width;
-  renderPlot(shownRows());
+  renderPlot(shownArchitectures());
 }
 
 function pressed(node, event) {
@@ -113,14 +140,31 @@ function pressed(node, event) {
   if (opens || step(node, event.key)) event.preventDefault();
 }
 
+function restoreView() {
+  if (!restore()) return;
+  byId("filter").value = view.words.join(" ");
+  refresh();
+}
+
+const firstChoice = {
+  cost: study.cost,
+  unit: architectures.rows.some((members) => members.length > 1) ? "architecture" : "run",
+};
+
 if (rows.run.length) {
   fillControls();
   listenToControls();
   byId("explorer").hidden = false;
   byId("static").hidden = true;
-  byId("unit").value = groups.some((group) => group.points.some((point) => point.rows.length > 1)) ? "architecture" : "run";
+  for (const name of CHOICES) byId(name).value = firstChoice[name];
   drawnWidth = byId("explorer").clientWidth;
+  const linked = restore();
+  byId("filter").value = view.words.join(" ");
   refresh();
+  if (linked) byId("results").scrollIntoView();
   listenToPlot();
+  addEventListener("hashchange", restoreView);
   addEventListener("beforeprint", unfoldForPrint);
 }
+listenToDownloads();
+for (const node of document.querySelectorAll(".scripted")) node.hidden = false;

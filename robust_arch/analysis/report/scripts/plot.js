@@ -11,7 +11,7 @@ let marks = [];
 function renderPlot(found) {
   const group = view.group === EVERY ? main : view.group;
   const cost = byId("cost").value;
-  const known = plotted(found, group, byId("unit").value).filter((mark) => mark.cost !== null && mark.robust !== null);
+  const known = plotted(found, group).filter((mark) => mark.cost !== null && mark.robust !== null);
   marks = known.sort((one, other) => one.cost - other.cost || one.robust - other.robust);
   const front = new Set(marks.filter((mark) => mark.front));
   hideTip();
@@ -21,38 +21,37 @@ function renderPlot(found) {
   if (marks.length) drawMarks(front, cost);
 }
 
-function plotted(found, group, unit) {
-  const cost = rows[byId("cost").value];
+function plotted(found, group) {
   if (!groups[group]) return [];
-  if (unit === "run") {
-    const members = found.filter((row) => rows.group[row] === group);
-    const front = new Set(study.front[byId("cost").value]);
-    return members.map((row) => pointOf([row], rows.robust[row], rows.low[row], rows.high[row], cost, front.has(row)));
+  const cost = byId("cost").value;
+  const inside = found.filter((place) => architectures.group[place] === group);
+  if (byId("unit").value === "run") {
+    const front = new Set(study.front[cost]);
+    const members = inside.flatMap((place) => architectures.rows[place]).filter(passes);
+    return members.map((row) => pointOf([row], rows, row, front.has(row)));
   }
-  const inside = new Set(found);
-  const front = new Set(groups[group].front[byId("cost").value]);
-  const points = groups[group].points.map((point, place) => ({
-    ...pointOf(point.rows, point.robust, point.low, point.high, cost, front.has(place)),
-    text: point.text,
-  }));
-  return points.filter((point) => point.rows.some((row) => inside.has(row)));
+  const front = new Set(groups[group].front[cost]);
+  return inside.map((place) => ({ ...pointOf(architectures.rows[place], architectures, place, front.has(place)), place }));
 }
 
-function pointOf(members, robust, low, high, cost, front) {
-  return { rows: members, robust, low, high, cost: cost[members[0]], front, selected: members.some(isSelected) };
+function pointOf(members, { robust, low, high }, at, front) {
+  const cost = rows[byId("cost").value][members[0]];
+  return { rows: members, robust: robust[at], low: low[at], high: high[at], cost, front, selected: members.some(isSelected) };
 }
 
 function explained(group, cost, front) {
   if (!marks.length) return "Nothing to draw: no row shown has a worst-case accuracy and this cost.";
   const what = byId("unit").value === "run" ? "run" : "architecture";
   const bars = marks.some((mark) => mark.rows.length > 1)
-    ? "circles: one run, Wilson 95% interval; squares: mean of several runs, Student's t 95% interval"
+    ? "circles: one run, Wilson 95% interval; squares: mean of several runs, with its 95% interval"
     : "bars: Wilson 95% intervals";
   const line =
     cost === "share"
       ? "A share is no cost, so no front is drawn."
-      : `Filled, on the dashed line: the ${plural(front.size, "point")} shown that no other point of the group beats in cost and ` +
-        "accuracy (Pareto front).";
+      : groups[group].front[cost] === null
+        ? "These costs are equal within the tolerance of a budget, so no front is drawn."
+        : `Filled, on the dashed line: the ${plural(front.size, "point")} shown that no other point of the group beats in cost and ` +
+          "accuracy (Pareto front; other seeds may move it).";
   const star = marks.some((mark) => mark.selected)
     ? ` ★: ${what === "run" ? "the run" : "the architecture of the run"} with the highest held-out robust accuracy.`
     : "";
@@ -124,6 +123,9 @@ function drawn(mark, place, x, y, onFront) {
 }
 
 function robustText(mark) {
-  const worst = columns.find((column) => column.heading === "worst case (%)");
-  return mark.rows.length > 1 ? `mean of ${mark.rows.length} runs ${mark.text}%` : `robust ${cellText(worst, mark.rows[0])}%`;
+  return mark.rows.length > 1 ? meanText(mark) : `robust ${cellText(columns[best], mark.rows[0])}%`;
+}
+
+function meanText(mark) {
+  return `mean of ${mark.rows.length} runs ${cellText(columns[best].means, mark.place)}`;
 }

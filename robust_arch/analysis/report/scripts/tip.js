@@ -18,9 +18,8 @@ function told(mark) {
       .map((column) => [column.heading, cellText(column, first)]);
   const spec = entries("spec").filter(([name]) => !several || name !== "seed");
   if (!several) return [...spec, ...entries("score")];
-  const seed = columns.find((column) => column.heading === "seed");
-  const seeds = mark.rows.map((row) => cellText(seed, row)).join(", ");
-  return [...spec, ["seeds", seeds], ["worst case (%)", `mean of ${mark.rows.length} runs ${mark.text}`]];
+  const seeds = mark.rows.map((row) => cellText(seedColumn, row)).join(", ");
+  return [...spec, ["seeds", seeds], ["worst case (%)", meanText(mark)]];
 }
 
 function commandOf(mark) {

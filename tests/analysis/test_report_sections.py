@@ -1,0 +1,153 @@
+"""The parts of a report that are read from records: openings, classes, attacked images, curves, computing time."""
+
+import base64
+import json
+import re
+from collections.abc import Callable
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from planted import planted
+from safetensors.numpy import save_file
+from typer.testing import CliRunner
+
+from robust_arch.analysis.claims import answer, examine
+from robust_arch.analysis.groups import main_group
+from robust_arch.analysis.report import attacked_images, classes, computing, training_curves
+from robust_arch.analysis.report.attacked_images import read_images
+from robust_arch.analysis.report.computing import Usage
+from robust_arch.analysis.report.opening import opening
+from robust_arch.architectures import ArchSpec
+from robust_arch.cli import app
+
+Rows = Callable[..., pd.DataFrame]
+WIDER = [ArchSpec("wide_resnet", (1, 1, 1), (8 * k, 16 * k, 32 * k)) for k in range(1, 5)]
+
+
+def wider(name: str) -> pd.DataFrame:
+    """A study in which every wider network is better by 2 points; its name is part of its run ids."""
+    frame = planted(WIDER, lambda spec, _: 40 + spec.widths[0] / 4, seeds=2, sd=0.1).rows
+    return frame.assign(run_id=name + frame["run_id"], study=name)
+
+
+def test_a_study_opens_with_its_question_the_verdicts_of_the_command_and_its_figure() -> None:
+    frame = wider("a")
+    group = main_group(frame)
+    assert group is not None
+    (examined,) = examine(group)
+    verdicts = answer(examined)
+    # each step of 8 channels is worth 2 points: the closest pair gains -2 by being the smaller one
+    assert verdicts.startswith("More capacity lowers robust accuracy (C1): ruled out (more parameters, one pair: -")
+    found = opening(frame, None, verdicts, "study1-")
+    assert found.question == "Does capacity help?"
+    assert found.answer.endswith(verdicts)
+    assert "of 4 architectures lies between 4" in found.answer
+    assert "as means over 2 seeds" in found.answer
+    assert [figure.name for figure in found.figures] == ["study1-cost"]
+
+
+def test_several_studies_are_one_report(tmp_path: Path) -> None:
+    shared = wider("a").iloc[:2]
+    for name, frame in (("a", wider("a")), ("b", pd.concat([wider("b"), shared.assign(study="b")]))):
+        (tmp_path / name).mkdir()
+        frame.to_csv(tmp_path / name / "results.csv", index=False)
+    studies = [str(tmp_path / name) for name in ("a", "b")]
+    refused = CliRunner().invoke(app, ["report", *studies])
+    assert refused.exit_code != 0
+    assert "--into" in str(refused.exception)
+    done = CliRunner().invoke(app, ["report", *studies, "--into", str(tmp_path / "both")])
+    assert done.exit_code == 0, done.output
+    page = (tmp_path / "both" / "index.html").read_text(encoding="utf-8")
+    assert "<h1>Studies a, b</h1>" in page
+    assert page.count('class="question"') == 2
+    ids = re.findall(r'\bid="([^"]+)"', page)
+    assert len(ids) == len(set(ids))
+    (block,) = re.findall('<script type="application/json"[^>]*>(.*?)</script>', page, flags=re.DOTALL)
+    data = json.loads(block)
+    assert len(data["runs"]) == len(data["rows"]["run"]) == 16  # of 8 runs each, and the two shared ones once
+    members = {each["name"]: set(each["runs"]) for each in data["studies"]}
+    assert [len(members[name]) for name in ("a", "b")] == [8, 10]
+    assert len(members["a"] & members["b"]) == 2
+
+
+def test_classes_are_counted_and_averaged_over_runs(rows: Rows) -> None:
+    frame = rows({"run_id": "a", "seed": 0}, {"run_id": "b", "seed": 1})
+    counts = {"a": np.array([[10, 9, 5], [20, 20, 0], [0, 0, 0]]), "b": np.array([[10, 7, 2], [20, 20, 10], [0, 0, 0]])}
+    found = classes.section(main_group(frame), counts)
+    assert found is not None
+    assert found["classes"] == [0, 1]  # no image of class 2 was tested
+    ((_, cells),) = found["rows"]
+    assert [(cell["robust"], cell["clean"]) for cell in cells] == [("35", "80"), ("25", "100")]
+    assert classes.section(main_group(frame), {}) is None
+
+
+def test_attacked_images_are_those_of_the_file(tmp_path: Path) -> None:
+    x = np.arange(10 * 2 * 2, dtype=np.uint8).reshape(10, 1, 2, 2) % 17
+    x_adv = np.clip(x / 16 + 0.1, 0, 1).astype(np.float32)
+    tensors = {"x": x, "x_adv": x_adv, "label": np.arange(10), "predicted": np.arange(10) % 3}
+    path = tmp_path / "e.pgd20.safetensors"
+    save_file(tensors, path, metadata={"attack": "pgd20", "max_value": "16"})
+    images = read_images(path)
+    assert images is not None
+    (strip,) = attacked_images.section({"net, seed 0": images})
+    assert [(each["label"], each["predicted"]) for each in strip["columns"]] == [(i, i % 3) for i in range(8)]
+    for place, column in enumerate(strip["columns"]):
+        for part, expected in (("clean", x[place, 0] / 16), ("attacked", x_adv[place, 0])):
+            pixels = np.asarray(Image.open(BytesIO(base64.b64decode(column[part]))))
+            assert pixels.tolist() == np.rint(255 * expected).astype(int).tolist()
+    assert strip["largest"] == "0.1"
+    save_file({"x_adv": x_adv}, path)  # as earlier versions wrote it
+    assert read_images(path) is None
+    path.write_bytes(b"\x00" * 20)
+    assert read_images(path) is None
+    assert read_images(tmp_path / "missing") is None
+
+
+def test_curves_have_a_line_per_run_and_mark_best_and_last(rows: Rows) -> None:
+    frame = rows({"run_id": "a", "seed": 0}, {"run_id": "b", "seed": 1})
+    epochs = pd.DataFrame(
+        [
+            {
+                "run_id": run,
+                "epoch": epoch,
+                "train_acc": 10.0 * epoch,
+                "val_robust_acc": value,
+                "val_robust_count": value,
+            }
+            for run in ("a", "b")
+            for epoch, value in enumerate((20.0, 40.0, 30.0))
+        ]
+    )
+    found = training_curves.section(main_group(frame), epochs, {"b": 0})
+    assert found is not None
+    ((first, second),) = [picture["runs"] for picture in found["pictures"]]
+    assert first["marks"]["best"][2] == "40.0% at epoch 2"  # the first with most robust held-out images
+    assert second["marks"]["best"][2] == "20.0% at epoch 1"  # as recorded
+    assert first["marks"]["last"][2] == "30.0% at epoch 3"
+    heights = [float(point.split(",")[1]) for point in first["lines"]["held_out"].split()]
+    assert heights[0] - heights[2] == pytest.approx((heights[0] - heights[1]) / 2, abs=0.1)
+    assert training_curves.section(main_group(frame), None, {}) is None
+
+
+def test_computing_time_is_added_up_by_hardware() -> None:
+    cpu, gpu = ("AMD EPYC", "cpu", "1", "32-true", "2.9"), ("H100", "cuda", "-", "bf16-mixed", "2.9")
+    found = computing.section([Usage(cpu, 5400, 1800), Usage(gpu, 7200, None), Usage(cpu, 1800, 1800)])
+    assert found["sentence"].startswith("Training took 2.0 hours of CPU and 2.0 hours of GPU, added up over 3 runs")
+    assert found["head"] == (
+        "hardware",
+        "device",
+        "threads",
+        "precision",
+        "torch",
+        "runs",
+        "training (h)",
+        "attacks (h)",
+    )
+    assert found["rows"] == [("AMD EPYC", "cpu", "1", "32-true", "2.9", "2", "2.0", "1.0"), (*gpu, "1", "2.0", "-")]
+    unknown = computing.section([Usage(("not recorded", *"----"), 600, None)])
+    assert unknown["sentence"].startswith("Training took 10 minutes, added up")
+    assert unknown["rows"] == []
