@@ -37,11 +37,6 @@ class Estimate:
     runs: int
     sd: float | None
 
-    @property
-    def spread(self) -> tuple[float, float]:
-        """Distances from the mean to both bounds, as matplotlib's error bars take them."""
-        return self.mean - self.low, self.high - self.mean
-
 
 @dataclass(frozen=True)
 class Network:
