@@ -284,9 +284,11 @@ def report(
     written = write_study_report(paths[0]) if into is None else write_joint_report(paths, into)
     print(f"report: {written.resolve()}")
     if wandb is not None:
+        from robust_arch.analysis.plots.of_study import figures_at
         from robust_arch.tracking.report_artifact import log_report
 
-        print(f"wandb: {log_report(paths[0], mode=wandb, project=project).resolve()}")
+        drawn = [each for figure in figures_at(paths[0]) for each in figure.save(paths[0] / "figures")]
+        print(f"wandb: {log_report(paths[0], drawn, mode=wandb, project=project).resolve()}")
 
 
 @app.command()

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import median, mode, stdev
+from statistics import mode, stdev
 from typing import Any, Literal
 
 from robust_arch.analysis.groups import Group
@@ -101,11 +101,6 @@ def networks(group: Group, columns: Sequence[str] = ("worst_case_acc",)) -> list
         )
         for _, rows in whole.groupby("arch", sort=False)
     ]
-
-
-def half_width(estimates: Iterable[Estimate]) -> float:
-    """Half the width of their 95% intervals, the median."""
-    return median((each.high - each.low) / 2 for each in estimates)
 
 
 def base_network(found: Sequence[Network]) -> Network:

@@ -1,6 +1,7 @@
 """A study's report and its figures on wandb, as an artifact of a run of its own."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from robust_arch.errors import InputError, invalid, require_choice, require_name
@@ -8,14 +9,13 @@ from robust_arch.runs import StudyFolder, open_study
 from robust_arch.runs.provenance import provenance
 from robust_arch.tracking.dashboard import logged_project
 
-_FIGURES = (".png", ".svg", ".pdf")
 
-
-def log_report(path: Path, *, mode: str, project: str | None = None) -> Path:
-    """Log report/index.html and the figures beside it; returns the folder of the wandb run.
+def log_report(path: Path, figures: Sequence[Path], *, mode: str, project: str | None = None) -> Path:
+    """Log report/index.html and the figures; returns the folder of the wandb run.
 
     Args:
         path: a study's folder with its report.
+        figures: files; those in PNG are shown on the run's page, too.
         mode: offline, which writes `path`/wandb for `wandb sync`, or online.
         project: on wandb; by default the one that the study's runs were logged to.
 
@@ -29,7 +29,7 @@ def log_report(path: Path, *, mode: str, project: str | None = None) -> Path:
     report = StudyFolder(path).report_path
     if not report.is_file():
         raise invalid("study", str(path), "a study with a report, which robust-arch report writes")
-    files = [report, *sorted(each for each in report.parent.iterdir() if each.suffix in _FIGURES)]
+    files = [report, *figures]
     try:
         return _log(study, files, project, mode)
     except Exception as error:  # the errors of wandb and its transport have no common base class

@@ -4,7 +4,6 @@ from statistics import NormalDist
 
 import pytest
 
-from robust_arch.analysis.networks import Estimate, half_width
 from robust_arch.common.statistics import accuracy_interval
 
 EQUAL = 100 * 163 / 360
@@ -40,8 +39,3 @@ def test_one_run_has_wilson_s_interval() -> None:
     z = NormalDist().inv_cdf(0.975)
     _, low, high = accuracy_interval([50.0], 360)
     assert (low, high) == pytest.approx((50 - 50 * z / (360 + z**2) ** 0.5, 50 + 50 * z / (360 + z**2) ** 0.5))
-
-
-def test_half_width_is_a_median() -> None:
-    shown = [Estimate(50.0, 50.0 - half, 50.0 + half, 1, None) for half in (1.0, 30.0, 2.0)]
-    assert half_width(shown) == 2

@@ -191,11 +191,12 @@ def test_the_report_is_an_artifact_with_its_figures(run):
             break
         time.sleep(0.1)
     assert (offline.job_type, offline.group, offline.name) == ("report", "mine", "mine report")
-    report = {path.name: path for path in (study / "report").iterdir()}
-    assert set(offline.artifacts["report"]) == set(report) == {"index.html", "last_stage_share.png"}
+    report = {path.name: path for folder in ("report", "figures") for path in (study / folder).iterdir()}
+    assert set(offline.artifacts["report"]) == set(report)
+    assert {"index.html", "training_curves.png", "training_curves.svg"} <= set(report)
     for name, path in report.items():
         assert offline.digests[name] == base64.b64encode(hashlib.md5(path.read_bytes()).digest()).decode()
-    assert any(key.startswith("last_stage_share") for key in offline.history[0])
+    assert any(key.startswith("training_curves") for key in offline.history[0])
 
 
 def test_a_report_that_cannot_be_logged_is_one_error(run):
