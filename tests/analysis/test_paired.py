@@ -10,7 +10,7 @@ import pytest
 from robust_arch.analysis.groups import main_group
 from robust_arch.analysis.paired import against, compare_records
 from robust_arch.analysis.report.comparison import section
-from robust_arch.analysis.report.study_report import _outcomes
+from robust_arch.analysis.report.study_report import _arrays, _outcomes
 from robust_arch.common.files import write_arrays, write_json
 from robust_arch.common.statistics import compare_paired
 from robust_arch.errors import InputError
@@ -278,7 +278,8 @@ def study(tmp_path):
 
 def outcomes_of(study):
     records = [(run, record) for run in map(RunFolder.read, study.runs()) for record in run.evaluations]
-    return _outcomes(records, main_group(load_study(study.path)))
+    main = main_group(load_study(study.path))
+    return _outcomes(_arrays(records, main), main)
 
 
 def test_outcomes_are_those_of_the_main_group_and_of_no_other_record(study):

@@ -62,7 +62,7 @@ def test_each_attack_sees_exactly_what_survived_those_before_it(batch_size, plan
     assert seen(cascade) == [[*range(10)], [2, 3, 4, 5, 7, 8, 9], [3, 4, 5, 7, 9]]
     assert max(len(call) for member in cascade for call in member.attack.calls) == min(batch_size, 10)
     assert arrays[NAME] == flags({4, 5, 7, 9})
-    assert sorted(arrays) == [NAME, "clean", "index"]  # nothing on all examples for a member that saw a part
+    assert sorted(arrays) == [NAME, "clean", "index", "label"]  # nothing on all examples for a member that saw a part
     assert list(content["attacks"]) == [NAME]
     found = content["attacks"][NAME]
     stages = [(stage["attack"], stage["attacked"], stage["standing"]) for stage in found["stages"]]
