@@ -59,6 +59,7 @@ def live_display(planned: Sequence[PlannedRun], called: str) -> Iterator[None]:
         finally:
             ended.set()
             thread.join()
+            display.update()
 
 
 class _OneLine(ProgressColumn):

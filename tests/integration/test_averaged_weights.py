@@ -186,7 +186,7 @@ def test_a_run_that_is_killed_in_an_epoch_ends_with_the_same_bits(tmp_path):
     assert execute(cut) == "completed"
     for which in ("best", "last"):
         assert same_weights(weights(whole, which), weights(cut, which))
-    rows = [[{**row, "seconds": 0} for row in read_rows(run.folder.metrics)] for run in (whole, cut)]
+    rows = [[{**row, "seconds": 0, "time": 0} for row in read_rows(run.folder.metrics)] for run in (whole, cut)]
     assert rows[0] == rows[1]
     counts = [
         {record.eval_id: (record.clean.count, record.worst_case.count) for record in run.folder.evaluation_records()}
