@@ -1,6 +1,6 @@
 # The package with PyTorch's CUDA build, at the versions of constraints.txt.
 #   docker build -t robustarch .
-#   docker run --gpus all -v "$PWD:/work" robustarch python -m robust_arch.train -m study=demo
+#   docker run --gpus all -v "$PWD:/workspace" robustarch python -m robust_arch.train -m study=demo
 # The host needs an NVIDIA driver for CUDA 13 and the NVIDIA Container Toolkit.
 FROM python:3.11-slim
 # torch.compile needs a C++ compiler
@@ -13,5 +13,5 @@ COPY constraints.txt ./
 RUN pip install --no-cache-dir --constraint constraints.txt torch torchvision
 COPY . .
 RUN pip install --no-cache-dir --constraint constraints.txt '.[parquet,timm,optuna]'
-WORKDIR /work
+WORKDIR /workspace
 CMD ["robust-arch", "--help"]
