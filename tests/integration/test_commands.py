@@ -181,8 +181,8 @@ def test_of_a_long_table_a_hundred_rows_are_printed(tmp_path, study, monkeypatch
 
 @pytest.fixture
 def table(tmp_path):
-    """The folder of a results.csv that travels without its records, as in experiments/studies."""
-    shutil.copytree(RECORDED / "budget", tmp_path / "budget")
+    """The folder of a results.csv and a plan.csv that travel without their records."""
+    shutil.copytree(RECORDED / "budget", tmp_path / "budget", ignore=shutil.ignore_patterns("*.json"))
     return tmp_path / "budget"
 
 
