@@ -17,7 +17,7 @@ from robust_arch.common.process import console_is_terminal, drawing_on_console
 from robust_arch.common.progress import duration
 from robust_arch.runs.metrics import read_rows
 from robust_arch.study.plan import PlannedRun
-from robust_arch.study.progress import RunProgress
+from robust_arch.study.progress import RunProgress, epoch_at_work
 
 _SECONDS = 1.0  # between two looks at the runs
 _TAIL = 4096  # bytes at the end of train.log that hold its last line
@@ -145,7 +145,7 @@ def line(run: RunProgress, epochs: int) -> Line:
         return Line(epochs, epochs, _last_message(run.record.folder.log, run))
     rows = read_rows(run.record.folder.metrics)
     robust = f", {rows[-1]['val_robust_acc']:.1f}% robust on held-out images" if rows else ""
-    return Line(len(rows), epochs, f"epoch {min(len(rows) + 1, epochs)} of {epochs}{robust}")
+    return Line(len(rows), epochs, f"{epoch_at_work(len(rows), epochs)}{robust}")
 
 
 def _last_message(log: Path, run: RunProgress) -> str:

@@ -89,6 +89,11 @@ class RunProgress:
         return speed.seconds(self.macs, max(0, left))
 
 
+def epoch_at_work(done: int, epochs: int | None) -> str:
+    """The epoch after `done` complete ones, like `epoch 4 of 10`; the last one while its end is being recorded."""
+    return f"epoch {done + 1 if epochs is None else min(done + 1, epochs)} of {epochs}"
+
+
 @dataclass(frozen=True)
 class TimeLeft:
     """Seconds until all runs are trained, from `completed` runs, if as many continue `at_once` as now."""

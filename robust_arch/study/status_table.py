@@ -11,7 +11,7 @@ from rich.text import Text
 
 from robust_arch.common.progress import duration
 from robust_arch.runs import StudyFolder
-from robust_arch.study.progress import RunProgress, StudyProgress
+from robust_arch.study.progress import RunProgress, StudyProgress, epoch_at_work
 
 _MANY = 100  # runs; in larger studies, completed and planned runs are counted, not listed
 _COLUMNS = ("run", "architecture", "seed", "state", "progress", "attempts", "held-out robust", "note")
@@ -111,7 +111,7 @@ def _epochs(run: RunProgress, progress: StudyProgress) -> str:
     if run.state != "running":
         return since
     epochs = run.facts.get("epochs")
-    return f"epoch {min(run.epochs_done + 1, int(epochs or run.epochs_done + 1))} of {epochs}, {since}".rstrip(", ")
+    return f"{epoch_at_work(run.epochs_done, int(epochs) if epochs else None)}, {since}".rstrip(", ")
 
 
 def _notes(run: RunProgress) -> Iterator[str]:
