@@ -335,7 +335,7 @@ def claims(
     found = examine_all(frame)
     if not found:
         raise InputError("claims: no two architectures with comparable worst-case accuracies")
-    if without := left_out(frame):
+    if without := left_out(frame, found[0].group):
         print(f"{in_columns([without])}\n")
     for examined in found:
         print(f"{told(examined) if verbose else verdict_table(examined)}\n")

@@ -142,6 +142,16 @@ def test_what_is_left_out_is_counted(tmp_path: Path, rows: pd.DataFrame) -> None
     )
 
 
+def test_rows_that_nothing_compares_with_are_named_with_what_is_different(tmp_path: Path, rows: pd.DataFrame) -> None:
+    first = rows["arch"].iloc[0]
+    alone = rows[rows["arch"] == first].assign(seed=9, pgd20_acc=float("nan"), n_test=77)
+    pd.concat([rows, alone]).to_csv(tmp_path / "results.csv", index=False)
+    said = " ".join(claims(tmp_path / "results.csv").split())
+    counted = f"{len(alone)} row{'s' if len(alone) > 1 else ''}"
+    assert said.startswith(f"Left out: {counted} of {first} that no other architecture's compare with (")
+    assert re.match(r"[^)]*test images 77 instead of \d+, attacks [^)]* instead of [^)]*\)\.", said.split("(", 1)[1])
+
+
 def test_there_must_be_something_to_compare(tmp_path: Path, rows: pd.DataFrame) -> None:
     rows.head(3).to_csv(tmp_path / "results.csv", index=False)
     assert claims(tmp_path / "results.csv").startswith("1: error: claims: no two architectures")

@@ -71,11 +71,19 @@ def examine_checkpoints(frame: pd.DataFrame, main: Group) -> list[Examined]:
 
 def _comparisons(frame: pd.DataFrame) -> list[tuple[Group, bool]]:
     """The groups to compare, the largest first, and whether C1 alone is tested in each."""
+    found = [group for group in _with_accuracies(frame) if _is_comparison(group)]
+    return [(group, any(_comes_before(other, group) for other in found)) for group in found]
+
+
+def uncompared(frame: pd.DataFrame) -> list[Group]:
+    """The groups of comparable rows with one architecture only, the largest first: nothing in them is compared."""
+    return [group for group in _with_accuracies(frame) if not _is_comparison(group)]
+
+
+def _with_accuracies(frame: pd.DataFrame) -> list[Group]:
     rows = once(frame)
     done = rows[rows["status"].isin(("completed", "running")) & rows["worst_case_acc"].between(0, 100)]
-    found = [group for group in groups(done) if _is_comparison(group)]
-    found.sort(key=lambda group: (-len(group.rows), *group.rank))
-    return [(group, any(_comes_before(other, group) for other in found)) for group in found]
+    return sorted(groups(done), key=lambda group: (-len(group.rows), *group.rank))
 
 
 def _comes_before(other: Group, group: Group) -> bool:

@@ -8,9 +8,10 @@ from textwrap import TextWrapper
 
 import pandas as pd
 
-from robust_arch.analysis.claims.examine import Examined, once
+from robust_arch.analysis.claims.examine import Examined, once, uncompared
 from robust_arch.analysis.claims.question import Finding
 from robust_arch.analysis.formatting import ABSENT, COLUMNS, counted, in_columns
+from robust_arch.analysis.groups import Group
 
 LEGEND = (
     "Supported: shown at the 2.5% level. Ruled out: an effect of interest (a gain of 1 point, or a tau of -1/3) is "
@@ -140,8 +141,13 @@ def _unbroken(text: str) -> str:
     return re.sub(r"\[[^]]*\]|per architecture: .*", lambda found: found[0].replace(" ", _NO_BREAK), text)
 
 
-def left_out(frame: pd.DataFrame) -> str:
-    """How many rows of results.csv are in no finding, and why; empty where there are none."""
+def left_out(frame: pd.DataFrame, main: Group) -> str:
+    """How many rows of results.csv are in no finding, and why; empty where there are none.
+
+    Args:
+        frame: rows of results.csv.
+        main: the rows that are compared, from which the others differ.
+    """
     frame = once(frame)
     lost = frame["status"].isin(("failed", "diverged"))
     empty = ~lost & frame["worst_case_acc"].isna()
@@ -152,6 +158,11 @@ def left_out(frame: pd.DataFrame) -> str:
             (int(empty.sum()), "row", " without a worst-case accuracy"),
         )
         if number
+    ]
+    named += [
+        f"{counted(len(group.rows), 'row')} of {group.rows['arch'].iloc[0]} that no other architecture's compare with "
+        f"({group.difference(main)})"
+        for group in uncompared(frame)
     ]
     return f"Left out: {', '.join(named)}." if named else ""
 
