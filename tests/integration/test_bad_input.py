@@ -91,6 +91,15 @@ def test_a_run_is_refused(composed, tmp_path, override, parts):
     assert not (tmp_path / "results").exists()
 
 
+def test_nothing_is_written_into_a_recorded_study(composed, tmp_path):
+    archive = tmp_path / "shown" / "runs.json"
+    archive.parent.mkdir()
+    archive.write_text("{}")
+    with pytest.raises(InputError, match=r"study\.name = 'shown': expected another name: .*shown holds a recorded study"):
+        Run.load(read_settings(composed(*SMALL, "study.name=shown", f"results_dir={tmp_path}")))
+    assert [path.name for path in archive.parent.iterdir()] == ["runs.json"]
+
+
 @pytest.mark.parametrize(("overrides", "parts"), STUDY_CASES, ids=[str(case[0]) for case in STUDY_CASES])
 def test_a_study_is_refused(composed, tmp_path, overrides, parts):
     with pytest.raises(InputError) as error:
