@@ -182,10 +182,16 @@ def written(page: str, machines: list[dict[str, Any]]) -> str:
     def region(match: re.Match[str]) -> str:
         part, key, of = TABLES[match["name"]]
         parts = [(results["machine"], results[part]) for results in machines if key in results.get(part, {})]
-        texts = [f"{title(facts, found['provenance'])}\n\n{of(found)}\n\n" for facts, found in parts]
+        texts = [f"{title(facts, _provenance(found, key))}\n\n{of(found)}\n\n" for facts, found in parts]
         return match["name"] + match[2] + "\n" + ("".join(texts) or "No figures yet.\n\n")
 
     return _REGION.sub(region, page)
+
+
+def _provenance(found: dict[str, Any], key: str) -> dict[str, Any]:
+    """Of a part of the results; what was measured again alone has a commit of its own."""
+    provenance: dict[str, Any] = found["provenance"]
+    return provenance | {"commit": found.get("commits", {}).get(key, provenance["commit"])}
 
 
 def main() -> None:

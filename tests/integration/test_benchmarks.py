@@ -105,7 +105,10 @@ def test_the_tables_are_those_of_the_recorded_figures(benchmarks):
     machines = [json.loads(path.read_text()) for path in sorted(BENCHMARKS.glob("results/*.json"))]
     assert written(page, machines) == page
     machines[0]["training"]["throughput"][0]["images_per_second"]["engine"] = 12345
-    assert "| 12345 |" in written(page, machines)
+    machines[0]["training"].setdefault("commits", {})["throughput"] = "abcdef0123"
+    changed = written(page, machines)
+    assert "| 12345 |" in changed
+    assert changed.count("commit abcdef0") == 1  # of the part that was measured again
 
 
 def test_time_is_charged_to_the_innermost_part(benchmarks):
