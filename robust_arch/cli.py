@@ -318,6 +318,9 @@ def claims(
     studies: StudiesArgument,
     results_dir: ResultsDir = RESULTS,
     best_beta: BestBeta = False,
+    checkpoint: Annotated[
+        str | None, typer.Option("--checkpoint", help="test every claim at this one, like last, instead of at best")
+    ] = None,
     verbose: Annotated[bool, typer.Option("--verbose", help="each statement with its test and its reason")] = False,
 ) -> None:
     """Test the claims C1 to C3 on recorded runs: verdict, effect with a 95% interval, and number of runs for each.
@@ -332,6 +335,10 @@ def claims(
     from robust_arch.analysis.formatting import in_columns
 
     frame = _joined(studies, results_dir, best_beta=best_beta)
+    if checkpoint is not None:
+        if checkpoint not in (recorded := sorted(set(frame["checkpoint"].dropna()))):
+            raise invalid("--checkpoint", checkpoint, f"one of {', '.join(recorded)}")
+        frame = frame[frame["checkpoint"] == checkpoint]
     found = examine_all(frame)
     if not found:
         raise InputError("claims: no two architectures with comparable worst-case accuracies")

@@ -122,6 +122,20 @@ def test_capacity_is_judged_at_best_and_at_last_which_can_disagree(tmp_path: Pat
     assert "C2," not in at_last
 
 
+def test_all_claims_can_be_tested_at_last(tmp_path: Path) -> None:
+    best, last = (
+        planted(SPECS, lambda spec, _, up=up: 60 + up * spec.widths[-1] / 16, seeds=2, sd=0.01).rows for up in (1, -1)
+    )
+    pd.concat([best, last.assign(checkpoint="last")]).to_csv(tmp_path / "both.csv", index=False)
+    last.assign(checkpoint="last").to_csv(tmp_path / "last.csv", index=False)
+    at_last = claims("--verbose", "--checkpoint", "last", tmp_path / "both.csv")
+    assert "checkpoint best" not in at_last
+    assert "C2," in at_last
+    assert at_last == claims("--verbose", tmp_path / "last.csv")
+    wrong = " ".join(claims("--checkpoint", "final", tmp_path / "both.csv").split())
+    assert wrong.startswith("1: error: --checkpoint = 'final': expected one of best, last")
+
+
 def test_a_study_without_a_row_yet_changes_nothing(tmp_path: Path, rows: pd.DataFrame) -> None:
     rows.to_csv(tmp_path / "results.csv", index=False)
     (tmp_path / "begun" / "runs").mkdir(parents=True)
