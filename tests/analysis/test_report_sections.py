@@ -6,23 +6,29 @@ import re
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from PIL import Image
 from planted import planted
 from safetensors.numpy import save_file
 from typer.testing import CliRunner
 
+from robust_arch.analysis.attacked_images import read_images
 from robust_arch.analysis.claims import answer, examine
 from robust_arch.analysis.groups import main_group
 from robust_arch.analysis.report import attacked_images, classes, computing, training_curves
-from robust_arch.analysis.report.attacked_images import read_images
 from robust_arch.analysis.report.computing import Usage
 from robust_arch.analysis.report.opening import opening
 from robust_arch.architectures import ArchSpec
 from robust_arch.cli import app
+from robust_arch.data import ImageSet
+from robust_arch.runs import Evaluation, RecordedRun, RunFacts, RunFolder
+from robust_arch.runs.records import Status
+from robust_arch.tracking.attacked_images import attacked_images as table_rows
 
 Rows = Callable[..., pd.DataFrame]
 WIDER = [ArchSpec("wide_resnet", (1, 1, 1), (8 * k, 16 * k, 32 * k)) for k in range(1, 5)]
@@ -85,26 +91,88 @@ def test_classes_are_counted_and_averaged_over_runs(rows: Rows) -> None:
     assert classes.section(main_group(frame), {}) is None
 
 
-def test_attacked_images_are_those_of_the_file(tmp_path: Path) -> None:
+@pytest.fixture
+def saved(tmp_path: Path) -> tuple[Path, RunFolder, Evaluation]:
+    """The file of ten saved images of an evaluation, to be written."""
+    run = RunFolder(tmp_path / "runs" / "a")
+    run.evaluations.mkdir(parents=True)
+    share = {"n": 10, "count": 4, "percent": 40.0, "interval": [16.8, 68.7]}
+    record = Evaluation.read(
+        {
+            "eval_id": "e", "checkpoint": "best", "weights": "raw", "threat": "linf-0.1", "n_test": 10, "data": "digits",
+            "examples_fingerprint": "0", "clean": share, "attacks": {"pgd20": {**share, "images": True}},
+        }
+    )  # fmt: skip
+    return run.evaluations / "e.pgd20.safetensors", run, record
+
+
+def test_attacked_images_are_those_of_the_file(saved: tuple[Path, RunFolder, Evaluation]) -> None:
+    path, run, record = saved
     x = np.arange(10 * 2 * 2, dtype=np.uint8).reshape(10, 1, 2, 2) % 17
-    x_adv = np.clip(x / 16 + 0.1, 0, 1).astype(np.float32)
-    tensors = {"x": x, "x_adv": x_adv, "label": np.arange(10), "predicted": np.arange(10) % 3}
-    path = tmp_path / "e.pgd20.safetensors"
+    x_adv = np.clip(x / 16 + np.linspace(0.05, 0.1, 10)[:, None, None, None], 0, 1).astype(np.float32)
+    tensors = {"index": np.arange(10), "x": x, "x_adv": x_adv, "label": np.arange(10), "predicted": np.arange(10) % 3}
     save_file(tensors, path, metadata={"attack": "pgd20", "max_value": "16"})
-    images = read_images(path)
+    images = read_images(run, record, "pgd20", 8)
     assert images is not None
     (strip,) = attacked_images.section({"net, seed 0": images})
-    assert [(each["label"], each["predicted"]) for each in strip["columns"]] == [(i, i % 3) for i in range(8)]
-    for place, column in enumerate(strip["columns"]):
-        for part, expected in (("clean", x[place, 0] / 16), ("attacked", x_adv[place, 0])):
-            pixels = np.asarray(Image.open(BytesIO(base64.b64decode(column[part]))))
-            assert pixels.tolist() == np.rint(255 * expected).astype(int).tolist()
-    assert strip["largest"] == "0.1"
-    save_file({"x_adv": x_adv}, path)  # as earlier versions wrote it
-    assert read_images(path) is None
-    path.write_bytes(b"\x00" * 20)
-    assert read_images(path) is None
-    assert read_images(tmp_path / "missing") is None
+    assert (strip["labels"], strip["predicted"]) == ([*range(8)], [i % 3 for i in range(8)])
+    largest = np.abs(x_adv - x / 16)[:8].max()  # of these images together, so that their greys can be compared
+    expected = {"clean": x / 16, "attacked": x_adv, "change": 0.5 + (x_adv - x / 16) / (2 * largest)}
+    assert list(strip["pictures"]) == list(expected)
+    for what, pictures in strip["pictures"].items():
+        for picture, values in zip(pictures, expected[what], strict=False):
+            drawn = np.asarray(Image.open(BytesIO(base64.b64decode(picture))))
+            assert drawn.tolist() == np.rint(255 * values[0]).astype(int).tolist()
+    assert strip["largest"] == f"{largest:.3g}"
+
+
+def test_attacked_images_of_earlier_versions_are_shown_without_what_they_lack(
+    saved: tuple[Path, RunFolder, Evaluation], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, run, record = saved
+    test = ImageSet(torch.arange(48, dtype=torch.uint8).reshape(12, 1, 2, 2), torch.arange(12) % 5, 5)
+    index = torch.arange(10) + 2
+    attacked = test.to_unit(test.images[index]).numpy() + np.linspace(0.0, 0.1, 10, dtype=np.float32)[:, None, None, None]
+    save_file({"index": index.numpy(), "x_adv": attacked}, path)
+    images = read_images(run, record, "pgd20", 3)
+    assert images is not None
+    (strip,) = attacked_images.section({"net, seed 0": images})
+    assert (list(strip["pictures"]), strip["labels"], strip["largest"]) == (["attacked"], None, None)
+    monkeypatch.setattr(RunFolder, "outcomes", lambda _, __: {"pgd20": np.arange(10) % 2 == 0})
+
+    def rows(data: str) -> list[dict[str, Any]]:
+        facts = RunFacts.model_construct(data=data)
+        status = Status.model_construct(run=facts)
+        recorded = RecordedRun(run, status, "completed", None, None)
+        monkeypatch.setattr(RunFolder, "evaluation_records", lambda _: [record])
+        return list(table_rows(recorded, test, 3))
+
+    shown = rows("digits")
+    assert [(row["image"], row["label"], row["correct"]) for row in shown] == [(2, 2, True), (3, 3, False), (4, 4, True)]
+    assert shown[1]["clean"].ravel().tolist() == [12, 13, 14, 15]
+    assert shown[0]["difference"].tolist() == np.full((2, 2, 1), 128).tolist()  # unchanged
+    assert shown[2]["difference"].tolist() == np.full((2, 2, 1), 255).tolist()
+    assert rows("svhn") == []  # its clean images are not those of this test set
+
+
+@pytest.mark.parametrize("content", [None, b"\x00" * 20, {"x_adv": np.zeros((2, 1, 2, 2), np.float32)}])
+def test_attacked_images_that_cannot_be_read_are_left_out(
+    content: Any, saved: tuple[Path, RunFolder, Evaluation]
+) -> None:
+    path, run, record = saved
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    elif content:
+        save_file(content, path)
+    assert read_images(run, record, "pgd20", 8) is None
+
+
+def test_images_of_another_seed_than_the_recorded_one_are_left_out(saved: tuple[Path, RunFolder, Evaluation]) -> None:
+    path, run, record = saved
+    save_file({"index": np.arange(10), "x_adv": np.zeros((10, 1, 2, 2), np.float32)}, path)
+    assert read_images(run, record, "pgd20", 8) is not None
+    without = record.attacks["pgd20"].model_copy(update={"images": False})
+    assert read_images(run, record.model_copy(update={"attacks": {"pgd20": without}}), "pgd20", 8) is None
 
 
 def test_curves_have_a_line_per_run_and_mark_best_and_last(rows: Rows) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from robust_arch.analysis.report.attacked_images import AttackedImages
+from robust_arch.analysis.attacked_images import AttackedImages
 from robust_arch.analysis.report.computing import Usage
 from robust_arch.runs.records import Diagnosis, Smoothness
 

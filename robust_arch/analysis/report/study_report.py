@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from robust_arch.analysis.attacked_images import AttackedImages, read_images
 from robust_arch.analysis.epochs import read_epochs
 from robust_arch.analysis.formatting import ABSENT, checkpoint_text, counted, number, operations
 from robust_arch.analysis.groups import Group, accuracy_columns, evaluations, main_group
 from robust_arch.analysis.networks import by_rank, networks
 from robust_arch.analysis.published.provenance import provenance_of
 from robust_arch.analysis.reading import read_results, stage_shares
-from robust_arch.analysis.report.attacked_images import NETWORKS, AttackedImages, read_images
+from robust_arch.analysis.report.attacked_images import NETWORKS, SHOWN
 from robust_arch.analysis.report.computing import Usage
 from robust_arch.analysis.report.details import StudyDetails
 from robust_arch.analysis.report.page import ReportedStudy, write_report
@@ -272,8 +273,7 @@ def _images(records: Sequence[tuple[RecordedRun, Evaluation]], main: Group | Non
         if len(found) == NETWORKS or run.facts is None or run.facts.arch in drawn:
             continue
         for name in sorted(record.attacks, key=lambda name: record.attacks[name].percent):
-            path = run.folder.evaluations / f"{record.eval_id}.{name}.safetensors"
-            if record.attacks[name].images and (images := read_images(path)):
+            if images := read_images(run.folder, record, name, SHOWN):
                 found[_name(run, record)] = images
                 drawn.add(run.facts.arch)
                 break
