@@ -18,7 +18,7 @@ from safetensors.numpy import save_file
 from typer.testing import CliRunner
 
 from robust_arch.analysis.attacked_images import read_images
-from robust_arch.analysis.claims import answer, examine
+from robust_arch.analysis.claims import answers, decided, examine
 from robust_arch.analysis.groups import main_group
 from robust_arch.analysis.report import attacked_images, classes, computing, training_curves
 from robust_arch.analysis.report.computing import Usage
@@ -45,14 +45,19 @@ def test_a_study_opens_with_its_question_the_verdicts_of_the_command_and_its_fig
     group = main_group(frame)
     assert group is not None
     (examined,) = examine(group)
-    verdicts = answer(examined)
+    (verdict,) = answers(examined)
     # each step of 8 channels is worth 2 points: the closest pair gains -2 by being the smaller one
-    assert verdicts.startswith("More capacity lowers robust accuracy (C1): ruled out (more parameters, one pair: -")
-    found = opening(frame, None, verdicts, "study1-")
+    assert verdict.startswith("More capacity lowers robust accuracy (C1): ruled out (more parameters, one pair: -")
+    assert decided(examined) == (
+        "Ruled out: more capacity lowers robust accuracy (C1: more parameters, one pair; more MACs, one pair)."
+    )
+    found = opening(frame, None, decided(examined), [verdict], "study1-")
     assert found.question == "Does capacity help?"
-    assert found.answer.endswith(verdicts)
-    assert "of 4 architectures lies between 4" in found.answer
-    assert "as means over 2 seeds" in found.answer
+    assert (found.answer, found.facts[-1]) == (decided(examined), verdict)
+    assert "of 4 architectures lies between 4" in found.facts[0]
+    assert "as means over 2 seeds" in found.facts[0]
+    without = opening(frame, None, "", [], "study1-")
+    assert (without.answer, without.facts) == (found.facts[0], [])
     assert [figure.name for figure in found.figures] == ["study1-cost"]
 
 

@@ -16,7 +16,8 @@ import pandas as pd
 from robust_arch.analysis.claims import (
     Examined,
     Finding,
-    answer,
+    answers,
+    decided,
     estimate,
     examine_checkpoints,
     heading,
@@ -102,13 +103,15 @@ class Comparison:
         lead: what the claims are, or why there is no verdict on them.
         examined: the verdicts on each kind of architecture.
         paired: in addition, for a study of one seed per architecture.
-        answer: the verdicts of the main group in sentences; empty without any.
+        decided: what the main group's runs decide; empty without verdicts.
+        answers: its verdicts, one sentence per claim.
     """
 
     lead: str
     examined: list[Verdicts]
     paired: Paired | None = None
-    answer: str = ""
+    decided: str = ""
+    answers: Sequence[str] = ()
 
 
 def section(
@@ -134,15 +137,15 @@ def section(
         return Comparison(f"{_NONE}: {error}{'.' if alone else ''}{alone}", [], paired)
     if not found:
         return Comparison(f"{_NONE}: no two architectures are of one kind.{alone}", [], paired)
-    verdicts = [_verdicts(examined) for examined in found]
+    own = {examined.kind: examined for examined in found if examined.group.key == main.key}
+    kinds = {kind: f"In {kind}: " if len(own) > 1 else "" for kind in own}
     return Comparison(
-        f"{_LEAD}{alone}", verdicts, paired, _answer([each for each in found if each.group.key == main.key])
+        lead=f"{_LEAD}{alone}",
+        examined=[_verdicts(examined) for examined in found],
+        paired=paired,
+        decided=" ".join(f"{kinds[kind]}{text}" for kind, each in own.items() if (text := decided(each))),
+        answers=[f"{kinds[kind]}{text}" for kind, each in own.items() for text in answers(each)],
     )
-
-
-def _answer(found: Sequence[Examined]) -> str:
-    told = {examined.kind: text for examined in found if (text := answer(examined))}
-    return " ".join(text if len(found) == 1 else f"In {kind}: {text}" for kind, text in told.items())
 
 
 def _one_run_each(rows: pd.DataFrame) -> bool:

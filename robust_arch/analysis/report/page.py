@@ -136,7 +136,7 @@ def _openings(studies: Sequence[ReportedStudy]) -> Iterator[Mapping[str, Any]]:
             "details": details,
             "summary": "".join(wording.summary(frame, main, extras, details.budget, details.planned)),
             "comparison": compared,
-            "opening": opening(frame, details.epochs, compared.answer, f"study{place}-"),
+            "opening": opening(frame, details.epochs, compared.decided, compared.answers, f"study{place}-"),
         }
 
 
