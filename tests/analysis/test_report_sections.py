@@ -104,8 +104,9 @@ def saved(tmp_path: Path) -> tuple[Path, RunFolder, Evaluation]:
     share = {"n": 10, "count": 4, "percent": 40.0, "interval": [16.8, 68.7]}
     record = Evaluation.read(
         {
-            "eval_id": "e", "checkpoint": "best", "weights": "raw", "threat": "linf-0.1", "n_test": 10, "data": "digits",
-            "examples_fingerprint": "0", "clean": share, "attacks": {"pgd20": {**share, "images": True}},
+            "eval_id": "e", "checkpoint": "best", "weights": "raw", "threat": "linf-0.1", "n_test": 10,
+            "data": "digits", "examples_fingerprint": "0", "clean": share,
+            "attacks": {"pgd20": {**share, "images": True}},
         }
     )  # fmt: skip
     return run.evaluations / "e.pgd20.safetensors", run, record
@@ -137,7 +138,9 @@ def test_attacked_images_of_earlier_versions_are_shown_without_what_they_lack(
     path, run, record = saved
     test = ImageSet(torch.arange(48, dtype=torch.uint8).reshape(12, 1, 2, 2), torch.arange(12) % 5, 5)
     index = torch.arange(10) + 2
-    attacked = test.to_unit(test.images[index]).numpy() + np.linspace(0.0, 0.1, 10, dtype=np.float32)[:, None, None, None]
+    attacked = (
+        test.to_unit(test.images[index]).numpy() + np.linspace(0.0, 0.1, 10, dtype=np.float32)[:, None, None, None]
+    )
     save_file({"index": index.numpy(), "x_adv": attacked}, path)
     images = read_images(run, record, "pgd20", 3)
     assert images is not None
@@ -153,7 +156,11 @@ def test_attacked_images_of_earlier_versions_are_shown_without_what_they_lack(
         return list(table_rows(recorded, test, 3))
 
     shown = rows("digits")
-    assert [(row["image"], row["label"], row["correct"]) for row in shown] == [(2, 2, True), (3, 3, False), (4, 4, True)]
+    assert [(row["image"], row["label"], row["correct"]) for row in shown] == [
+        (2, 2, True),
+        (3, 3, False),
+        (4, 4, True),
+    ]
     assert shown[1]["clean"].ravel().tolist() == [12, 13, 14, 15]
     assert shown[0]["difference"].tolist() == np.full((2, 2, 1), 128).tolist()  # unchanged
     assert shown[2]["difference"].tolist() == np.full((2, 2, 1), 255).tolist()

@@ -9,8 +9,8 @@ import yaml
 from planted import planted
 from typer.testing import CliRunner
 
-from robust_arch.analysis.recommend.observations import observations_of, variables
-from robust_arch.analysis.recommend.surrogate import DRAWS, Surrogate, Z
+from robust_arch.analysis.surrogate.gaussian_process import DRAWS, Surrogate, Z
+from robust_arch.analysis.surrogate.observations import observations_of, variables
 from robust_arch.architectures import ArchSpec, cost
 from robust_arch.cli import app
 from robust_arch.errors import InputError

@@ -17,6 +17,7 @@ from robust_arch.analysis.claims.wording import (
 )
 
 __all__ = [
-    "LEGEND", "Examined", "Finding", "Sites", "answers", "decided", "estimate", "examine", "examine_all", "examine_checkpoints",
-    "heading", "left_out", "not_tested", "numbers", "told", "verdict_table", "without_site_effects",
+    "LEGEND", "Examined", "Finding", "Sites", "answers", "decided", "estimate", "examine", "examine_all",
+    "examine_checkpoints", "heading", "left_out", "not_tested", "numbers", "told", "verdict_table",
+    "without_site_effects",
 ]  # fmt: skip

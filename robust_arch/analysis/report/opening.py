@@ -113,6 +113,5 @@ def _after_best(frame: pd.DataFrame, main: Group) -> str:
         return ""
     mean, low, high = mean_interval(changes, least_deviation=rounding_deviation(100 / main.n_test))
     interval = "" if low is None else f" [{low:+.2f}, {high:+.2f}]"
-    return (
-        f"From the best to the last epoch robust accuracy changes by {mean:+.2f} points{interval} ({counted(len(changes), 'run')})."
-    )
+    over = counted(len(changes), "run")
+    return f"From the best to the last epoch robust accuracy changes by {mean:+.2f} points{interval} ({over})."

@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 
 from robust_arch.analysis.bounded import Bounded
-from robust_arch.analysis.recommend.observations import Observations, observations_of, variables
-from robust_arch.analysis.recommend.surrogate import DRAWS, Prediction, Surrogate, Z
+from robust_arch.analysis.surrogate.gaussian_process import DRAWS, Prediction, Surrogate, Z
+from robust_arch.analysis.surrogate.observations import Observations, observations_of, variables
 from robust_arch.architectures import ArchSpec, Cost, cost
 from robust_arch.common.statistics import RankCorrelation, rank_correlation
 from robust_arch.errors import invalid
