@@ -20,6 +20,7 @@ from typer.testing import CliRunner
 from robust_arch.analysis.attacked_images import read_images
 from robust_arch.analysis.claims import answers, decided, examine
 from robust_arch.analysis.groups import main_group
+from robust_arch.analysis.published.provenance import Provenance
 from robust_arch.analysis.report import attacked_images, classes, computing, training_curves
 from robust_arch.analysis.report.computing import Usage
 from robust_arch.analysis.report.opening import opening
@@ -83,6 +84,52 @@ def test_several_studies_are_one_report(tmp_path: Path) -> None:
     members = {each["name"]: set(each["runs"]) for each in data["studies"]}
     assert [len(members[name]) for name in ("a", "b")] == [8, 10]
     assert len(members["a"] & members["b"]) == 2
+
+
+def page_of(*folders: Path, into: Path) -> str:
+    done = CliRunner().invoke(app, ["report", *map(str, folders), "--into", str(into)])
+    assert done.exit_code == 0, done.output
+    return (into / "index.html").read_text(encoding="utf-8")
+
+
+def test_parts_of_a_study_with_one_name_are_one_choice(tmp_path: Path) -> None:
+    for machine in ("x", "y"):
+        (tmp_path / machine / "demo").mkdir(parents=True)
+        wider(machine).to_csv(tmp_path / machine / "demo" / "results.csv", index=False)
+    page = page_of(tmp_path / "x" / "demo", tmp_path / "y" / "demo", into=tmp_path / "both")
+    (block,) = re.findall('<script type="application/json"[^>]*>(.*?)</script>', page, flags=re.DOTALL)
+    assert [(each["name"], len(each["runs"])) for each in json.loads(block)["studies"]] == [("demo", 16)]
+
+
+@pytest.mark.parametrize("unrecorded", [("seed",), ("params", "macs"), ("seed", "params", "macs")])
+def test_what_an_imported_table_lacks_ends_no_report(unrecorded: tuple[str, ...], tmp_path: Path) -> None:
+    last = [ArchSpec("wide_resnet", (1, 1, 1), (16, 32, width)) for width in (16, 32, 64)]
+    frame = planted(last, lambda spec, _: 40 + spec.widths[2] / 8, seeds=2, sd=0.1).rows
+    frame.assign(**dict.fromkeys(unrecorded, pd.NA)).to_csv(tmp_path / "results.csv", index=False)
+    page = page_of(tmp_path, into=tmp_path / "page")
+    assert "A smaller last stage, pair by pair" in page
+    assert "every evaluation passed its checks" not in page  # a results.csv does not tell
+    assert "which is all that is recorded" in page
+
+
+def test_the_meaning_of_best_is_not_claimed_for_imported_results(tmp_path: Path) -> None:
+    wider("a").to_csv(tmp_path / "results.csv", index=False)
+    mine = page_of(tmp_path, into=tmp_path / "mine")
+    source = {name: "x" for name in ("source", "licence", "best", "note", "file", "sha256", "mapping", "command")}
+    Provenance.read({**source, "selected_on": "test", "rows": 8, "left_out": 0}).write(tmp_path)
+    imported = page_of(tmp_path, into=tmp_path / "imported")
+    assert "numbers at `best` are optimistic" in imported
+    for sentence in ("This holds for this project&#39;s own runs", "the smallest accuracy of the attacks in the table, which"):
+        assert (sentence in mine, sentence in imported) == (False, True)
+
+
+def test_classes_that_one_study_lacks_are_counted(rows: Rows) -> None:
+    frame = rows({"run_id": "a", "arch": "one"}, {"run_id": "b", "arch": "two"})
+    found = classes.section(main_group(frame), {"a": np.array([[4, 4, 2]]), "b": np.array([[4, 3, 1], [5, 5, 5]])})
+    assert found is not None
+    assert found["classes"] == [0, 1]
+    shown = {name: [cell["robust"] for cell in cells] for name, cells in found["rows"]}
+    assert shown == {"one": ["50", "-"], "two": ["25", "100"]}
 
 
 def test_classes_are_counted_and_averaged_over_runs(rows: Rows) -> None:
@@ -211,6 +258,9 @@ def test_curves_have_a_line_per_run_and_mark_best_and_last(rows: Rows) -> None:
     heights = [float(point.split(",")[1]) for point in first["lines"]["held_out"].split()]
     assert heights[0] - heights[2] == pytest.approx((heights[0] - heights[1]) / 2, abs=0.1)
     assert training_curves.section(main_group(frame), None, {}) is None
+    longest = training_curves.section(main_group(frame), epochs.assign(epoch=epochs["epoch"] * 100_000), {})
+    assert longest is not None
+    assert [text for _, text in longest["x_ticks"]] == ["50,000", "100,000", "150,000", "200,000"]
 
 
 def test_computing_time_is_added_up_by_hardware() -> None:
@@ -229,5 +279,8 @@ def test_computing_time_is_added_up_by_hardware() -> None:
     )
     assert found["rows"] == [("AMD EPYC", "cpu", "1", "32-true", "2.9", "2", "2.0", "1.0"), (*gpu, "1", "2.0", "-")]
     unknown = computing.section([Usage(("not recorded", *"----"), 600, None)])
-    assert unknown["sentence"].startswith("Training took 10 minutes, added up")
+    assert unknown["sentence"] == "Training took 10 minutes."
     assert unknown["rows"] == []
+    without = computing.section([Usage(cpu, None, None), Usage(gpu, 7200, None)])
+    assert without["sentence"].startswith("Training took 2.0 hours of GPU, added up over 2 runs")
+    assert ("AMD EPYC", "cpu", "1", "32-true", "2.9", "1", "-") in without["rows"]  # not 0 hours

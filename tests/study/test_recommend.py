@@ -227,6 +227,10 @@ def test_other_conditions_are_not_mixed_in():
     assert seen.condition["objective"] == "sat"
     assert seen.y.max() < 60
     assert seen.left_out == ("10 architectures with objective trades",)
+    unpriced = frame["params"].where(frame["arch"] != frame["arch"].iloc[0])
+    assert observations_of(frame.assign(params=unpriced)).left_out == (
+        "1 architecture without one of worst_case_acc, params, macs",
+    )
     assert observations_of(both, where={"objective": "trades"}).condition["objective"] == "trades"
 
 

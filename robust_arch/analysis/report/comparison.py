@@ -24,7 +24,7 @@ from robust_arch.analysis.claims import (
     not_tested,
     numbers,
 )
-from robust_arch.analysis.formatting import ABSENT, counted
+from robust_arch.analysis.formatting import ABSENT, counted, number
 from robust_arch.analysis.groups import Group
 from robust_arch.analysis.paired import AdjustedComparison, against
 from robust_arch.errors import InputError
@@ -178,7 +178,7 @@ def _paired(main: Group, outcomes: Mapping[str, np.ndarray], selected: str | Non
     return Paired(
         lead=(
             f"These trained networks can be compared too: each against {rows[selected]['arch']} (seed "
-            f"{rows[selected]['seed']}), which held-out images selected, on the same "
+            f"{number(rows[selected]['seed'], 0)}), which held-out images selected, on the same "
             f"{counted(main.n_test, 'test image')}, in the worst case over {', '.join(main.attacks)}, by McNemar's "
             f"exact test. Of {counted(len(found), 'network')} {differ:,} differ from it at the 5% level after Holm's "
             "correction. Training with another seed would give different networks, and may give a different order."
@@ -194,7 +194,7 @@ def _row(row: Mapping[object, object], adjusted: AdjustedComparison) -> list[str
     # the selected network comes first in the comparison; a reader looks for the row's own gain
     return [
         str(row["arch"]),
-        str(row["seed"]),
+        number(row["seed"], 0),
         f"{-100 * found.difference:+.1f}",
         f"{-100 * found.high:+.1f} to {-100 * found.low:+.1f}",
         str(found.only_second),
