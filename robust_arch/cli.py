@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from typer.core import TyperCommand, TyperGroup
 
-from robust_arch.errors import InputError, invalid
+from robust_arch.errors import InputError, invalid, require_choice
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -279,8 +279,12 @@ def report(
     paths = [_study_path(study, results_dir) for study in studies]
     if into is None and len(paths) > 1:
         raise invalid("--into", None, f"a folder for the report of {len(paths)} studies")
-    if wandb is not None and (into is not None or len(paths) > 1):
-        raise invalid("--wandb", wandb, "one study, without --into")
+    if wandb is not None:
+        require_choice("--wandb", wandb, ("offline", "online"))
+        if into is not None or len(paths) > 1:
+            raise invalid("--wandb", wandb, "one study, without --into")
+    elif project is not None:
+        raise invalid("--project", project, "--wandb beside it")
     written = write_study_report(paths[0]) if into is None else write_joint_report(paths, into)
     print(f"report: {written.resolve()}")
     if wandb is not None:
@@ -305,9 +309,10 @@ def figures(
     Example: robust-arch figures budget
     """
     from robust_arch.analysis.plots.of_study import figures_at
+    from robust_arch.analysis.reading import folder_of
 
     path = _study_path(study, results_dir)
-    folder = into or (path.parent if path.is_file() else path) / "figures"
+    folder = into or folder_of(path) / "figures"
     for figure in figures_at(path):
         written = figure.save(folder)
         print(f"{figure.title}:", *(f"  {each}" for each in written), sep="\n")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from robust_arch.analysis.reading import folder_of
 from robust_arch.errors import InputError, invalid
 from robust_arch.runs import open_study
 from robust_arch.runs.metrics import read_rows
@@ -24,10 +25,9 @@ def read_epochs(path: str | Path) -> pd.DataFrame:
     Raises:
         InputError: for a path without epochs, or a file without the columns.
     """
-    given = Path(path)
-    folder = given.parent if given.is_file() else given
+    folder = folder_of(Path(path))
     if not (file := folder / "metrics.csv").is_file():
-        rows = [{"run_id": run.run_id, **row} for run in open_study(given).runs() for row in read_rows(run.metrics)]
+        rows = [{"run_id": run.run_id, **row} for run in open_study(folder).runs() for row in read_rows(run.metrics)]
         if not rows:
             raise invalid("results", str(path), "a study with at least one trained epoch")
         return pd.DataFrame(rows).reindex(columns=list(COLUMNS))

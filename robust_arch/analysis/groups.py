@@ -73,10 +73,14 @@ class Group:
         return ", ".join(f"{name} {_text(own)} instead of {_text(its)}" for name, own, its in pairs if own != its)
 
     def __str__(self) -> str:
-        objective, recipe, train_threat, threat, data, epochs, _, weights, checkpoint, attacks = map(_text, self.key)
-        unit = "epoch" if epochs == "1" else "epochs"  # the number may be unrecorded
+        epochs = _text(self.key[GROUP_COLUMNS.index("epochs")])
+        return self.described(f"{epochs} {'epoch' if epochs == '1' else 'epochs'}")  # the number may be unrecorded
+
+    def described(self, epochs: str) -> str:
+        """What its rows have in common, in words; epochs: how long they were trained, like "10 epochs"."""
+        objective, recipe, train_threat, threat, data, _, _, weights, checkpoint, attacks = map(_text, self.key)
         return (
-            f"checkpoint {checkpoint}, objective {objective}, recipe {recipe} ({epochs} {unit}, {weights} weights), "
+            f"checkpoint {checkpoint}, objective {objective}, recipe {recipe} ({epochs}, {weights} weights), "
             f"data {data}, trained under {train_threat}, attacked under {threat} by {attacks}, "
             f"{counted(self.n_test, 'test image')}"
         )

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 from statistics import mode, stdev
 from typing import Any, Literal
+
+import pandas as pd
 
 from robust_arch.analysis.groups import Group
 from robust_arch.analysis.reading import spec_of, stage_shares
@@ -149,7 +152,12 @@ def quarters(found: Sequence[Network]) -> tuple[list[Network], list[Network]]:
 
 def by_rank(found: Sequence[Network]) -> list[Network]:
     """Sorted by mean worst-case accuracy, best first; of equals the one with fewer parameters first."""
-    return sorted(found, key=lambda network: (-network.robust.mean, network.params, network.arch))
+
+    def key(network: Network) -> tuple[float, float, str]:
+        params = network.row["params"]  # imported tables may lack them
+        return -network.robust.mean, inf if pd.isna(params) else float(params), network.arch
+
+    return sorted(found, key=key)
 
 
 def _estimate(name: str, values: list[float], n: int) -> Estimate:

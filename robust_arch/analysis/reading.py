@@ -21,6 +21,11 @@ if TYPE_CHECKING:  # rows are read without torch, which architectures import
 log = logging.getLogger(__name__)
 
 
+def folder_of(study: Path) -> Path:
+    """The folder of a study that is given by it or by its results.csv."""
+    return study.parent if study.is_file() else study
+
+
 def read_results(path: str | Path) -> pd.DataFrame:
     """The rows of results.csv, read from the records of a study's folder or from such a file.
 

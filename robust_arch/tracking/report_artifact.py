@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from robust_arch.errors import InputError, invalid, require_choice, require_name
+from robust_arch.errors import InputError, invalid, require_name
 from robust_arch.runs import StudyFolder, open_study
 from robust_arch.runs.provenance import provenance
 from robust_arch.tracking.dashboard import logged_project
@@ -22,7 +22,6 @@ def log_report(path: Path, figures: Sequence[Path], *, mode: str, project: str |
     Raises:
         InputError: if there is no report or no project, or if wandb fails.
     """
-    require_choice("--wandb", mode, ("offline", "online"))
     study = open_study(path)
     project = project or logged_project(path, list(study.runs()))
     require_name("--project", project)

@@ -184,6 +184,15 @@ def test_architectures_with_options_are_of_a_kind_of_their_own_and_cost_what_the
         assert low[design.variables.index("MACs")] == pytest.approx(np.log2(cost(changed).macs))
 
 
+def test_runs_without_a_cost_are_left_out_and_counted():
+    group = planted(some(20), TRUTHS["MACs"], seeds=2, sd=0.2)
+    rows = group.rows.assign(macs=group.rows["macs"].where(group.rows["arch"] != group.rows["arch"].iloc[0]))
+    (design,) = designs(replace(group, rows=rows))
+    assert len(design.names) == 19
+    assert design.left_out == "2 runs without one of worst_case_acc, params, macs"
+    assert designs(group)[0].left_out == ""
+
+
 def test_too_few_architectures_are_one_error(tmp_path):
     group = planted(some(8), TRUTHS["MACs"], seeds=3, sd=0.1)
     with pytest.raises(InputError, match="8 architectures"):

@@ -107,3 +107,10 @@ def planted_rows():
     own = np.random.default_rng(0).normal(size=len(specs))
     rows = group.rows.assign(own=own, worst_case_acc=group.rows["worst_case_acc"] + 2 * own / own.std())
     return only_group(rows)
+
+
+@pytest.mark.parametrize("content", ["", "run_id,grad_norm\na,1\n"])
+def test_a_damaged_file_of_predictors_is_one_error(content, tmp_path):
+    (tmp_path / "predictors.csv").write_text(content)
+    with pytest.raises(InputError, match=r"^predictors\.csv = '.*': expected a (CSV )?file"):
+        with_predictors(pd.DataFrame({"run_id": ["a"]}), [tmp_path], ["grad_norm"])

@@ -194,6 +194,7 @@ def test_a_study_is_never_replaced_unless_it_was_imported_and_it_is_asked_for(im
     with pytest.raises(InputError, match="--force"):
         imported([HEADER, ROWS[0]])
     assert done.path.read_bytes() == before
+    (done.path.parent / "figures").mkdir()  # as `robust-arch figures` leaves them
     assert len(read_results(imported([HEADER, ROWS[0]], force=True).path)) == 1
     (tmp_path / "results" / "own" / "runs").mkdir(parents=True)
     with pytest.raises(InputError, match="was not imported"):

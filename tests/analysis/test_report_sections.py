@@ -6,23 +6,30 @@ import re
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from PIL import Image
 from planted import planted
 from safetensors.numpy import save_file
 from typer.testing import CliRunner
 
-from robust_arch.analysis.claims import answer, examine
+from robust_arch.analysis.attacked_images import read_images
+from robust_arch.analysis.claims import answers, decided, examine
 from robust_arch.analysis.groups import main_group
+from robust_arch.analysis.published.provenance import Provenance
 from robust_arch.analysis.report import attacked_images, classes, computing, training_curves
-from robust_arch.analysis.report.attacked_images import read_images
 from robust_arch.analysis.report.computing import Usage
 from robust_arch.analysis.report.opening import opening
 from robust_arch.architectures import ArchSpec
 from robust_arch.cli import app
+from robust_arch.data import ImageSet
+from robust_arch.runs import Evaluation, RecordedRun, RunFacts, RunFolder
+from robust_arch.runs.records import Status
+from robust_arch.tracking.attacked_images import attacked_images as table_rows
 
 Rows = Callable[..., pd.DataFrame]
 WIDER = [ArchSpec("wide_resnet", (1, 1, 1), (8 * k, 16 * k, 32 * k)) for k in range(1, 5)]
@@ -39,14 +46,19 @@ def test_a_study_opens_with_its_question_the_verdicts_of_the_command_and_its_fig
     group = main_group(frame)
     assert group is not None
     (examined,) = examine(group)
-    verdicts = answer(examined)
+    (verdict,) = answers(examined)
     # each step of 8 channels is worth 2 points: the closest pair gains -2 by being the smaller one
-    assert verdicts.startswith("More capacity lowers robust accuracy (C1): ruled out (more parameters, one pair: -")
-    found = opening(frame, None, verdicts, "study1-")
+    assert verdict.startswith("More capacity lowers robust accuracy (C1): ruled out (more parameters, one pair: -")
+    assert decided(examined) == (
+        "Ruled out: more capacity lowers robust accuracy (C1: more parameters, one pair; more MACs, one pair)."
+    )
+    found = opening(frame, None, decided(examined), [verdict], "study1-")
     assert found.question == "Does capacity help?"
-    assert found.answer.endswith(verdicts)
-    assert "of 4 architectures lies between 4" in found.answer
-    assert "as means over 2 seeds" in found.answer
+    assert (found.answer, found.facts[-1]) == (decided(examined), verdict)
+    assert "of 4 architectures lies between 4" in found.facts[0]
+    assert "as means over 2 seeds" in found.facts[0]
+    without = opening(frame, None, "", [], "study1-")
+    assert (without.answer, without.facts) == (found.facts[0], [])
     assert [figure.name for figure in found.figures] == ["study1-cost"]
 
 
@@ -74,6 +86,52 @@ def test_several_studies_are_one_report(tmp_path: Path) -> None:
     assert len(members["a"] & members["b"]) == 2
 
 
+def page_of(*folders: Path, into: Path) -> str:
+    done = CliRunner().invoke(app, ["report", *map(str, folders), "--into", str(into)])
+    assert done.exit_code == 0, done.output
+    return (into / "index.html").read_text(encoding="utf-8")
+
+
+def test_parts_of_a_study_with_one_name_are_one_choice(tmp_path: Path) -> None:
+    for machine in ("x", "y"):
+        (tmp_path / machine / "demo").mkdir(parents=True)
+        wider(machine).to_csv(tmp_path / machine / "demo" / "results.csv", index=False)
+    page = page_of(tmp_path / "x" / "demo", tmp_path / "y" / "demo", into=tmp_path / "both")
+    (block,) = re.findall('<script type="application/json"[^>]*>(.*?)</script>', page, flags=re.DOTALL)
+    assert [(each["name"], len(each["runs"])) for each in json.loads(block)["studies"]] == [("demo", 16)]
+
+
+@pytest.mark.parametrize("unrecorded", [("seed",), ("params", "macs"), ("seed", "params", "macs")])
+def test_what_an_imported_table_lacks_ends_no_report(unrecorded: tuple[str, ...], tmp_path: Path) -> None:
+    last = [ArchSpec("wide_resnet", (1, 1, 1), (16, 32, width)) for width in (16, 32, 64)]
+    frame = planted(last, lambda spec, _: 40 + spec.widths[2] / 8, seeds=2, sd=0.1).rows
+    frame.assign(**dict.fromkeys(unrecorded, pd.NA)).to_csv(tmp_path / "results.csv", index=False)
+    page = page_of(tmp_path, into=tmp_path / "page")
+    assert "A smaller last stage, pair by pair" in page
+    assert "every evaluation passed its checks" not in page  # a results.csv does not tell
+    assert "which is all that is recorded" in page
+
+
+def test_the_meaning_of_best_is_not_claimed_for_imported_results(tmp_path: Path) -> None:
+    wider("a").to_csv(tmp_path / "results.csv", index=False)
+    mine = page_of(tmp_path, into=tmp_path / "mine")
+    source = {name: "x" for name in ("source", "licence", "best", "note", "file", "sha256", "mapping", "command")}
+    Provenance.read({**source, "selected_on": "test", "rows": 8, "left_out": 0}).write(tmp_path)
+    imported = page_of(tmp_path, into=tmp_path / "imported")
+    assert "numbers at `best` are optimistic" in imported
+    for sentence in ("This holds for this project&#39;s own runs", "the smallest accuracy of the attacks in the table, which"):
+        assert (sentence in mine, sentence in imported) == (False, True)
+
+
+def test_classes_that_one_study_lacks_are_counted(rows: Rows) -> None:
+    frame = rows({"run_id": "a", "arch": "one"}, {"run_id": "b", "arch": "two"})
+    found = classes.section(main_group(frame), {"a": np.array([[4, 4, 2]]), "b": np.array([[4, 3, 1], [5, 5, 5]])})
+    assert found is not None
+    assert found["classes"] == [0, 1]
+    shown = {name: [cell["robust"] for cell in cells] for name, cells in found["rows"]}
+    assert shown == {"one": ["50", "-"], "two": ["25", "100"]}
+
+
 def test_classes_are_counted_and_averaged_over_runs(rows: Rows) -> None:
     frame = rows({"run_id": "a", "seed": 0}, {"run_id": "b", "seed": 1})
     counts = {"a": np.array([[10, 9, 5], [20, 20, 0], [0, 0, 0]]), "b": np.array([[10, 7, 2], [20, 20, 10], [0, 0, 0]])}
@@ -85,26 +143,95 @@ def test_classes_are_counted_and_averaged_over_runs(rows: Rows) -> None:
     assert classes.section(main_group(frame), {}) is None
 
 
-def test_attacked_images_are_those_of_the_file(tmp_path: Path) -> None:
+@pytest.fixture
+def saved(tmp_path: Path) -> tuple[Path, RunFolder, Evaluation]:
+    """The file of ten saved images of an evaluation, to be written."""
+    run = RunFolder(tmp_path / "runs" / "a")
+    run.evaluations.mkdir(parents=True)
+    share = {"n": 10, "count": 4, "percent": 40.0, "interval": [16.8, 68.7]}
+    record = Evaluation.read(
+        {
+            "eval_id": "e", "checkpoint": "best", "weights": "raw", "threat": "linf-0.1", "n_test": 10,
+            "data": "digits", "examples_fingerprint": "0", "clean": share,
+            "attacks": {"pgd20": {**share, "images": True}},
+        }
+    )  # fmt: skip
+    return run.evaluations / "e.pgd20.safetensors", run, record
+
+
+def test_attacked_images_are_those_of_the_file(saved: tuple[Path, RunFolder, Evaluation]) -> None:
+    path, run, record = saved
     x = np.arange(10 * 2 * 2, dtype=np.uint8).reshape(10, 1, 2, 2) % 17
-    x_adv = np.clip(x / 16 + 0.1, 0, 1).astype(np.float32)
-    tensors = {"x": x, "x_adv": x_adv, "label": np.arange(10), "predicted": np.arange(10) % 3}
-    path = tmp_path / "e.pgd20.safetensors"
+    x_adv = np.clip(x / 16 + np.linspace(0.05, 0.1, 10)[:, None, None, None], 0, 1).astype(np.float32)
+    tensors = {"index": np.arange(10), "x": x, "x_adv": x_adv, "label": np.arange(10), "predicted": np.arange(10) % 3}
     save_file(tensors, path, metadata={"attack": "pgd20", "max_value": "16"})
-    images = read_images(path)
+    images = read_images(run, record, "pgd20", 8)
     assert images is not None
     (strip,) = attacked_images.section({"net, seed 0": images})
-    assert [(each["label"], each["predicted"]) for each in strip["columns"]] == [(i, i % 3) for i in range(8)]
-    for place, column in enumerate(strip["columns"]):
-        for part, expected in (("clean", x[place, 0] / 16), ("attacked", x_adv[place, 0])):
-            pixels = np.asarray(Image.open(BytesIO(base64.b64decode(column[part]))))
-            assert pixels.tolist() == np.rint(255 * expected).astype(int).tolist()
-    assert strip["largest"] == "0.1"
-    save_file({"x_adv": x_adv}, path)  # as earlier versions wrote it
-    assert read_images(path) is None
-    path.write_bytes(b"\x00" * 20)
-    assert read_images(path) is None
-    assert read_images(tmp_path / "missing") is None
+    assert (strip["labels"], strip["predicted"]) == ([*range(8)], [i % 3 for i in range(8)])
+    largest = np.abs(x_adv - x / 16)[:8].max()  # of these images together, so that their greys can be compared
+    expected = {"clean": x / 16, "attacked": x_adv, "change": 0.5 + (x_adv - x / 16) / (2 * largest)}
+    assert list(strip["pictures"]) == list(expected)
+    for what, pictures in strip["pictures"].items():
+        for picture, values in zip(pictures, expected[what], strict=False):
+            drawn = np.asarray(Image.open(BytesIO(base64.b64decode(picture))))
+            assert drawn.tolist() == np.rint(255 * values[0]).astype(int).tolist()
+    assert strip["largest"] == f"{largest:.3g}"
+
+
+def test_attacked_images_of_earlier_versions_are_shown_without_what_they_lack(
+    saved: tuple[Path, RunFolder, Evaluation], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, run, record = saved
+    test = ImageSet(torch.arange(48, dtype=torch.uint8).reshape(12, 1, 2, 2), torch.arange(12) % 5, 5)
+    index = torch.arange(10) + 2
+    attacked = (
+        test.to_unit(test.images[index]).numpy() + np.linspace(0.0, 0.1, 10, dtype=np.float32)[:, None, None, None]
+    )
+    save_file({"index": index.numpy(), "x_adv": attacked}, path)
+    images = read_images(run, record, "pgd20", 3)
+    assert images is not None
+    (strip,) = attacked_images.section({"net, seed 0": images})
+    assert (list(strip["pictures"]), strip["labels"], strip["largest"]) == (["attacked"], None, None)
+    monkeypatch.setattr(RunFolder, "outcomes", lambda _, __: {"pgd20": np.arange(10) % 2 == 0})
+
+    def rows(data: str) -> list[dict[str, Any]]:
+        facts = RunFacts.model_construct(data=data)
+        status = Status.model_construct(run=facts)
+        recorded = RecordedRun(run, status, "completed", None, None)
+        monkeypatch.setattr(RunFolder, "evaluation_records", lambda _: [record])
+        return list(table_rows(recorded, test, 3))
+
+    shown = rows("digits")
+    assert [(row["image"], row["label"], row["correct"]) for row in shown] == [
+        (2, 2, True),
+        (3, 3, False),
+        (4, 4, True),
+    ]
+    assert shown[1]["clean"].ravel().tolist() == [12, 13, 14, 15]
+    assert shown[0]["difference"].tolist() == np.full((2, 2, 1), 128).tolist()  # unchanged
+    assert shown[2]["difference"].tolist() == np.full((2, 2, 1), 255).tolist()
+    assert rows("svhn") == []  # its clean images are not those of this test set
+
+
+@pytest.mark.parametrize("content", [None, b"\x00" * 20, {"x_adv": np.zeros((2, 1, 2, 2), np.float32)}])
+def test_attacked_images_that_cannot_be_read_are_left_out(
+    content: Any, saved: tuple[Path, RunFolder, Evaluation]
+) -> None:
+    path, run, record = saved
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    elif content:
+        save_file(content, path)
+    assert read_images(run, record, "pgd20", 8) is None
+
+
+def test_images_of_another_seed_than_the_recorded_one_are_left_out(saved: tuple[Path, RunFolder, Evaluation]) -> None:
+    path, run, record = saved
+    save_file({"index": np.arange(10), "x_adv": np.zeros((10, 1, 2, 2), np.float32)}, path)
+    assert read_images(run, record, "pgd20", 8) is not None
+    without = record.attacks["pgd20"].model_copy(update={"images": False})
+    assert read_images(run, record.model_copy(update={"attacks": {"pgd20": without}}), "pgd20", 8) is None
 
 
 def test_curves_have_a_line_per_run_and_mark_best_and_last(rows: Rows) -> None:
@@ -131,6 +258,9 @@ def test_curves_have_a_line_per_run_and_mark_best_and_last(rows: Rows) -> None:
     heights = [float(point.split(",")[1]) for point in first["lines"]["held_out"].split()]
     assert heights[0] - heights[2] == pytest.approx((heights[0] - heights[1]) / 2, abs=0.1)
     assert training_curves.section(main_group(frame), None, {}) is None
+    longest = training_curves.section(main_group(frame), epochs.assign(epoch=epochs["epoch"] * 100_000), {})
+    assert longest is not None
+    assert [text for _, text in longest["x_ticks"]] == ["50,000", "100,000", "150,000", "200,000"]
 
 
 def test_computing_time_is_added_up_by_hardware() -> None:
@@ -149,5 +279,8 @@ def test_computing_time_is_added_up_by_hardware() -> None:
     )
     assert found["rows"] == [("AMD EPYC", "cpu", "1", "32-true", "2.9", "2", "2.0", "1.0"), (*gpu, "1", "2.0", "-")]
     unknown = computing.section([Usage(("not recorded", *"----"), 600, None)])
-    assert unknown["sentence"].startswith("Training took 10 minutes, added up")
+    assert unknown["sentence"] == "Training took 10 minutes."
     assert unknown["rows"] == []
+    without = computing.section([Usage(cpu, None, None), Usage(gpu, 7200, None)])
+    assert without["sentence"].startswith("Training took 2.0 hours of GPU, added up over 2 runs")
+    assert ("AMD EPYC", "cpu", "1", "32-true", "2.9", "1", "-") in without["rows"]  # not 0 hours

@@ -172,6 +172,20 @@ def test_runs_that_differ_in_epochs_are_one_set(tmp_path):
     assert {path.name for path in out.iterdir()} == {"scaling-1.pdf", "scaling-1.png", "scaling.csv"}
 
 
+def test_the_title_and_what_is_left_out_are_those_of_the_runs():
+    frame, _ = study((10, 20))
+    frame = frame.assign(objective="TRADES (beta 6), epoch 9", recipe="r (long)")
+    frame.iloc[:3, frame.columns.get_loc("worst_case_acc")] = 100.0
+    frame.iloc[3:5, frame.columns.get_loc("params")] = pd.NA
+    (found,) = points_of(frame, "params")
+    assert "objective TRADES (beta 6), epoch 9, recipe r (long) (10 to 20 epochs, raw weights), data" in found.title
+    assert len(found.error) == 28 - 3 - 2
+    assert found.left_out == (
+        "3 runs with a robust error of 0, whose logarithm is infinite", "2 runs without recorded params",
+    )  # fmt: skip
+    assert points_of(frame.assign(worst_case_acc=100.0), "params") == []
+
+
 def test_images_seen_are_epochs_times_what_was_recorded_or_given():
     frame, _ = study((10, 20))
     half = {run: 25_000 for run in frame["run_id"] if run.endswith("-10")}

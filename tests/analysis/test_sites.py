@@ -12,9 +12,9 @@ from robust_arch.analysis.claims.sites import without_site_effects
 from robust_arch.analysis.effects import designs, estimate_effects
 from robust_arch.analysis.effects.wording import told
 from robust_arch.analysis.groups import Group, only_group
-from robust_arch.analysis.recommend.observations import observations_of
 from robust_arch.analysis.report.comparison import section
 from robust_arch.analysis.scaling.points import points_of
+from robust_arch.analysis.surrogate.observations import observations_of
 from robust_arch.architectures import ArchSpec
 from robust_arch.cli import app
 

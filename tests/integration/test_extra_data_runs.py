@@ -99,7 +99,8 @@ def test_the_record_says_what_was_mixed_in(whole):
     expected = {"name": "gen", "file": "gen.npz", "images": 50, "fraction": 0.5, "per_batch": 4}
     assert recorded["extra"] == {**expected, "fingerprint": run.splits.extra.fingerprint()}
     assert recorded["images_per_epoch"] == 4 * 8
-    assert recorded_images(run.folder.path.parents[1]) == {run.run_id: 32}
+    study = run.folder.path.parents[1]
+    assert recorded_images(study) == recorded_images(study / "results.csv") == {run.run_id: 32}
     assert recorded["fingerprint"].endswith(run.splits.extra.fingerprint())
     assert run.folder.result.data.extra.images == 50
     assert "gen, 50 images, 4 of each batch" in (run.folder.evaluations / "card.md").read_text()

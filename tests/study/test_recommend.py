@@ -9,8 +9,8 @@ import yaml
 from planted import planted
 from typer.testing import CliRunner
 
-from robust_arch.analysis.recommend.observations import observations_of, variables
-from robust_arch.analysis.recommend.surrogate import DRAWS, Surrogate, Z
+from robust_arch.analysis.surrogate.gaussian_process import DRAWS, Surrogate, Z
+from robust_arch.analysis.surrogate.observations import observations_of, variables
 from robust_arch.architectures import ArchSpec, cost
 from robust_arch.cli import app
 from robust_arch.errors import InputError
@@ -227,6 +227,10 @@ def test_other_conditions_are_not_mixed_in():
     assert seen.condition["objective"] == "sat"
     assert seen.y.max() < 60
     assert seen.left_out == ("10 architectures with objective trades",)
+    unpriced = frame["params"].where(frame["arch"] != frame["arch"].iloc[0])
+    assert observations_of(frame.assign(params=unpriced)).left_out == (
+        "1 architecture without one of worst_case_acc, params, macs",
+    )
     assert observations_of(both, where={"objective": "trades"}).condition["objective"] == "trades"
 
 

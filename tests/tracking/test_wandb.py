@@ -202,9 +202,14 @@ def test_the_report_is_an_artifact_with_its_figures(run):
 def test_a_report_that_cannot_be_logged_is_one_error(run):
     done = run(*QUICK, "logger=csv", "trainer.max_epochs=1")
     execute(done)
-    messages = {"offline": "these were not (logger=csv)", "on": "--wandb = 'on': expected offline or online"}
-    for mode, message in messages.items():
-        result = CliRunner().invoke(app, ["report", str(done.study.path), "--wandb", mode])
+    messages = {
+        ("--wandb", "on"): "--wandb = 'on': expected offline or online",
+        ("--project", "ours"): "--project = 'ours': expected --wandb beside it",
+        ("--wandb", "offline"): "these were not (logger=csv)",
+    }
+    for options, message in messages.items():
+        assert not (done.study.path / "report").exists()  # options are checked before any work
+        result = CliRunner().invoke(app, ["report", str(done.study.path), *options])
         assert result.exit_code == 1
         assert result.output.count("error: ") == 1
         assert message in result.output

@@ -5,7 +5,8 @@ from robust_arch.analysis.claims.question import Finding
 from robust_arch.analysis.claims.sites import Sites, without_site_effects
 from robust_arch.analysis.claims.wording import (
     LEGEND,
-    answer,
+    answers,
+    decided,
     estimate,
     heading,
     left_out,
@@ -16,6 +17,7 @@ from robust_arch.analysis.claims.wording import (
 )
 
 __all__ = [
-    "LEGEND", "Examined", "Finding", "Sites", "answer", "estimate", "examine", "examine_all", "examine_checkpoints",
-    "heading", "left_out", "not_tested", "numbers", "told", "verdict_table", "without_site_effects",
+    "LEGEND", "Examined", "Finding", "Sites", "answers", "decided", "estimate", "examine", "examine_all",
+    "examine_checkpoints", "heading", "left_out", "not_tested", "numbers", "told", "verdict_table",
+    "without_site_effects",
 ]  # fmt: skip

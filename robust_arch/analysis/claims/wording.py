@@ -70,16 +70,32 @@ def verdict_table(examined: Examined) -> str:
         if finding.claim != claim:
             claim = finding.claim
             lines.append(f"{claim}  {_CLAIMS[claim]}")
-        label, *rest = wrap.wrap(_short(finding).removeprefix("others grown, "))
+        label, *rest = wrap.wrap(_setting(finding))
         lines += [_row(label, row, first, widths), *rest]
     if missing := not_tested(examined):
         lines += ["", in_columns([missing])]
     return "\n".join(lines)
 
 
-def answer(examined: Examined) -> str:
-    """The verdicts in one sentence per claim that the study bears on; empty where there are none."""
-    return " ".join(filter(None, (_verdicts_on(claim, examined.findings) for claim in _CLAIMS)))
+def decided(examined: Examined) -> str:
+    """What these runs decide, without numbers; empty where the study bears on no claim."""
+    found: dict[str, dict[str, list[str]]] = {verdict: {} for verdict in _DECIDED}
+    for finding in examined.findings:
+        if finding.verdict in _DECIDED:
+            found[finding.verdict].setdefault(finding.claim, []).append(_setting(finding))
+    parts = []
+    for verdict, claims in found.items():
+        named = [f"{_CLAIMS[claim].partition(',')[0]} ({claim}: {'; '.join(own)})" for claim, own in claims.items()]
+        parts += [f"{verdict.capitalize()}: {'; '.join(named)}."] if named else []
+    tested = dict.fromkeys(finding.claim for finding in examined.findings if finding.verdict != "not tested")
+    if still_open := [claim for claim in tested if not any(claim in claims for claims in found.values())]:
+        parts.append(f"Not decided by these runs: {', '.join(still_open)}.")
+    return " ".join(parts)
+
+
+def answers(examined: Examined) -> list[str]:
+    """All verdicts, in one sentence per claim that the study bears on."""
+    return list(filter(None, (_verdicts_on(claim, examined.findings) for claim in _CLAIMS)))
 
 
 def _verdicts_on(claim: str, findings: Sequence[Finding]) -> str:
@@ -88,7 +104,7 @@ def _verdicts_on(claim: str, findings: Sequence[Finding]) -> str:
     for finding in sorted(findings, key=lambda found: _DECIDED.get(found.verdict, len(_DECIDED))):
         if finding.claim == claim and finding.verdict != "not tested":
             effect = f": {_named_estimate(finding)}" if finding.verdict in _DECIDED else ""
-            told.setdefault(finding.verdict, []).append(_short(finding).removeprefix("others grown, ") + effect)
+            told.setdefault(finding.verdict, []).append(_setting(finding) + effect)
     verdicts = ", ".join(f"{verdict} ({'; '.join(settings)})" for verdict, settings in told.items())
     text = _CLAIMS[claim]
     return f"{text[0].upper()}{text[1:]} ({claim}): {verdicts}." if verdicts else ""
@@ -113,6 +129,11 @@ def not_tested(examined: Examined) -> str:
 def _short(finding: Finding) -> str:
     """The setting without what every setting of its claim has in common."""
     return finding.setting.removeprefix("smaller last stage, ").replace("multiply-accumulates", "MACs")
+
+
+def _setting(finding: Finding) -> str:
+    """As `_short`, where the claim is named beside it: an equal cost tells that the other stages were grown."""
+    return _short(finding).removeprefix("others grown, ")
 
 
 def _short_estimate(finding: Finding) -> str:

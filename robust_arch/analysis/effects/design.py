@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from robust_arch.analysis.claims import Sites, without_site_effects
+from robust_arch.analysis.formatting import counted
 from robust_arch.analysis.groups import Group
 from robust_arch.analysis.reading import spec_of
 from robust_arch.analysis.robust_means import RobustMeans, robust_means
@@ -60,6 +61,7 @@ class Design:
         changes: every change of one stage by one level.
         sites: of the runs; None for one site. Their effects are not in `means` where they can be estimated.
         predictors: further variables, in standard deviations.
+        left_out: comparable runs that are in no design of the group, in words; empty without any.
     """
 
     kind: str
@@ -74,6 +76,7 @@ class Design:
     changes: Sequence[Change]
     sites: Sites | None = None
     predictors: tuple[str, ...] = ()
+    left_out: str = ""
 
     @property
     def priced(self) -> tuple[str, ...]:
@@ -97,15 +100,18 @@ class Design:
 
 
 def designs(group: Group, predictors: Sequence[str] = ()) -> list[Design]:
-    """One design per kind of architecture in a group, the largest first; an architecture without costs is left out.
+    """One design per kind of architecture in a group, the largest first; runs without costs are left out.
 
-    predictors: columns of the rows that are variables too; an architecture without one of them is left out.
+    predictors: columns of the rows that are variables too; runs without one of them are left out.
 
     Raises:
         InputError: for an architecture with depths and widths that is of no known family.
     """
-    known = group.rows[["worst_case_acc", "params", "macs", *predictors]].notna().all(axis="columns")
+    needed = ["worst_case_acc", "params", "macs", *predictors]
+    known = group.rows[needed].notna().all(axis="columns")
     rows = group.rows[known].drop_duplicates("run_id")
+    lost = group.rows["run_id"].nunique() - len(rows)
+    left_out = f"{counted(lost, 'run')} without one of {', '.join(needed)}" if lost else ""
     kinds: dict[str, list[str]] = {}
     specs: dict[str, ArchSpec | None] = {}
     for row in rows.drop_duplicates("arch").to_dict("records"):
@@ -120,7 +126,7 @@ def designs(group: Group, predictors: Sequence[str] = ()) -> list[Design]:
     for kind, names in kinds.items():
         own, sites = without_site_effects(rows[rows["arch"].isin(names)])
         design = _with_predictors(_design(kind, group, own, specs), own, predictors)
-        found.append(replace(design, sites=sites))
+        found.append(replace(design, sites=sites, left_out=left_out))
     return sorted(found, key=lambda design: -len(design.names))
 
 

@@ -44,6 +44,8 @@ def _heading(found: Effects) -> Iterator[str]:
         noise = f"runs of one architecture scatter by {means.scatter:.2f} points"
     runs = counted(int(means.runs.sum()), "run")
     yield f"{counted(len(found.design.names), 'architecture')}, {runs}; {noise}."
+    if found.design.left_out:
+        yield f"Left out: {found.design.left_out}."
     if found.design.sites:
         yield found.design.sites.sentence
     terms = ", ".join(f"{name} ({shape})" for name, shape in found.shapes.items())
@@ -113,10 +115,10 @@ def _costs(found: Effects) -> Iterator[str]:
     for name, path in found.paths.items():
         yield ""
         yield f"  {_TOTAL[name]:46}{path.total.value:>+8.2f}{_bounds(path.total):>19}"
-        itself = PATHS[name][0]
+        alone = f"{PATHS[name][0]} alone"
         rest = {part: value for part, value in path.parts.items() if max(abs(value.low), abs(value.high)) >= 0.005}
-        for part, value in {f"{itself} itself": path.own, **rest}.items():
-            label = f"of that {part}" if part.endswith("itself") else f"of that through {part}"
+        for part, value in {alone: path.own, **rest}.items():
+            label = f"of that, {part}" if part == alone else f"of that, through {part}"
             yield f"    {label:44}{value.value:>+8.2f}{_bounds(value):>19}"
     yield ""
 

@@ -76,7 +76,8 @@ def _fewer(pairs: Pairs) -> Pairs:
 
 
 def _panel(axes: Axes, rows: pd.DataFrame, found: Measured, shown: Pairs, pairs: Pairs) -> None:
-    runs = rows.pivot_table("worst_case_acc", "arch", "seed")
+    # without recorded seeds no two runs belong together
+    runs = rows.pivot_table("worst_case_acc", "arch", "seed").reindex(list(found.names))
     labels, usual = [], _usual_depths(found)
     for place, (first, second) in enumerate(zip(shown.first, shown.second, strict=True)):
         own = Pairs(np.array([first]), np.array([second]))

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from robust_arch.analysis.reading import folder_of
 from robust_arch.errors import InputError, invalid
 
 FILE = "predictors.csv"
@@ -16,7 +17,7 @@ IDENTITY = ("run_id", "seed", "batch", "params", "macs")
 
 def predictors_path(study: Path) -> Path:
     """The file of a study by its folder or its results.csv."""
-    return (study.parent if study.is_file() else study) / FILE
+    return folder_of(study) / FILE
 
 
 def with_predictors(
@@ -31,7 +32,7 @@ def with_predictors(
         batch: images per network; None where the files have one batch size.
 
     Raises:
-        InputError: for a study without predictors.csv, a column that it does not have, or several batch sizes.
+        InputError: for a study without a whole predictors.csv, a column that it does not have, or several batch sizes.
     """
     found = pd.concat([_read(predictors_path(study), names) for study in studies], ignore_index=True)
     if batch is not None:
@@ -47,7 +48,12 @@ def with_predictors(
 def _read(path: Path, names: Sequence[str]) -> pd.DataFrame:
     if not path.is_file():
         raise InputError(f"--predictors: {path} is missing; `robust-arch predictors {path.parent}` writes it")
-    read = pd.read_csv(path, dtype=str)
+    try:
+        read = pd.read_csv(path, dtype=str)
+    except (ValueError, UnicodeDecodeError) as error:
+        raise invalid(FILE, str(path), f"a CSV file ({error})") from None
+    if missing := [name for name in IDENTITY if name not in read.columns]:
+        raise invalid(FILE, str(path), f"a file with the columns {', '.join(missing)}")
     for name in names:
         if name not in read.columns or name in IDENTITY:
             known = [str(each) for each in read.columns if each not in IDENTITY]

@@ -23,7 +23,7 @@ from robust_arch.runs import StudyFolder, to_frame
 from robust_arch.runs.fields import Identifier, MisfitError, checked
 from robust_arch.runs.study import PLAN_COLUMNS
 
-_OWN = {"results.csv", "plan.csv", "study.json", "provenance.json", "report", "effects", "scaling"}
+_OWN = {"results.csv", "plan.csv", "study.json", "provenance.json", "report", "figures", "effects", "scaling"}
 
 
 @dataclass(frozen=True)

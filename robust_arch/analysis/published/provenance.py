@@ -7,6 +7,7 @@ import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
+from robust_arch.analysis.reading import folder_of
 from robust_arch.common.files import read_json, write_json
 from robust_arch.runs.fields import Count, Fields, Message, MisfitError, Positive
 
@@ -77,7 +78,7 @@ def provenance_of(study: Path) -> Provenance | None:
 
     A file that does not fit is named in the log and counts as not there.
     """
-    path = (study.parent if study.is_file() else study) / "provenance.json"
+    path = folder_of(study) / "provenance.json"
     if not path.is_file():
         return None
     try:

@@ -172,4 +172,5 @@ def _stability(record: Evaluation) -> Iterator[str]:
     )
     found = {text: getattr(record, name) for name, text in _MEANS.items()}
     means = [f"{text} {mean.mean:.4g} (n={mean.n:,})" for text, mean in found.items() if mean and mean.mean is not None]
-    yield f"- Means under {SMOOTHNESS_ATTACK}: {', '.join(means)}"
+    if means:
+        yield f"- Means under {SMOOTHNESS_ATTACK}: {', '.join(means)}"

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from robust_arch.analysis.formatting import number
 from robust_arch.analysis.groups import Group
 from robust_arch.analysis.networks import by_rank, networks
 
@@ -34,32 +35,34 @@ def section(main: Group | None, counts: Mapping[str, np.ndarray]) -> dict[str, A
 
 def _by_architecture(main: Group, counts: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The most robust first: (K, 2) means over runs of clean and robust accuracy in percent, NaN without images."""
+    size = max(map(len, counts.values()), default=0)  # the highest class may be missing from one study
     found: dict[str, np.ndarray] = {}
     for network in by_rank(networks(main)):
-        runs = [str(run) for run in main.rows.loc[main.rows["arch"] == network.arch, "run_id"]]
-        known = [counts[run] for run in runs if run in counts]
-        if known and len({each.shape for each in known}) == 1:
-            total = np.sum(known, axis=0).astype(float)
-            with np.errstate(invalid="ignore"):
-                found[network.arch] = 100 * total[:, 1:] / total[:, :1]
-    sizes = [len(shares) for shares in found.values()]
-    return {name: shares for name, shares in found.items() if len(shares) == max(sizes)}
+        runs = main.rows.loc[main.rows["arch"] == network.arch, "run_id"].astype(str)
+        total = np.zeros((size, 3))
+        for run in runs:
+            if run in counts:
+                total[: len(counts[run])] += counts[run]
+        if total.any():
+            found[network.arch] = np.divide(
+                100 * total[:, 1:], total[:, :1], out=np.full((size, 2), np.nan), where=total[:, :1] > 0
+            )
+    return found
 
 
 def _hardest(found: Mapping[str, np.ndarray]) -> list[int]:
     """All classes in order; of many those of lowest robust accuracy, lowest first."""
-    robust = np.nanmean([shares[:, 1] for shares in found.values()], axis=0)
-    present = [int(place) for place in np.argsort(robust, kind="stable") if not np.isnan(robust[place])]
-    return sorted(present) if len(present) <= _MOST_CLASSES else present[:_MOST_CLASSES]
+    robust = np.array([shares[:, 1] for shares in found.values()])
+    present = np.flatnonzero(~np.isnan(robust).all(axis=0))
+    if len(present) > _MOST_CLASSES:
+        order = np.argsort(np.nanmean(robust[:, present], axis=0), kind="stable")
+        present = present[order[:_MOST_CLASSES]]
+    return [int(place) for place in present]
 
 
 def _cell(share: np.ndarray) -> dict[str, Any]:
-    clean, robust = (None if np.isnan(value) else float(value) for value in share)
-    return {
-        "robust": "-" if robust is None else f"{robust:.0f}",
-        "clean": "-" if clean is None else f"{clean:.0f}",
-        "shade": 0 if robust is None else round(robust),
-    }
+    clean, robust = map(float, share)
+    return {"robust": number(robust, 0), "clean": number(clean, 0), "shade": 0 if np.isnan(robust) else round(robust)}
 
 
 def _cut(classes: int, of_classes: int, architectures: int, of_architectures: int) -> str:

@@ -16,14 +16,15 @@ import pandas as pd
 from robust_arch.analysis.claims import (
     Examined,
     Finding,
-    answer,
+    answers,
+    decided,
     estimate,
     examine_checkpoints,
     heading,
     not_tested,
     numbers,
 )
-from robust_arch.analysis.formatting import ABSENT, counted
+from robust_arch.analysis.formatting import ABSENT, counted, number
 from robust_arch.analysis.groups import Group
 from robust_arch.analysis.paired import AdjustedComparison, against
 from robust_arch.errors import InputError
@@ -102,13 +103,15 @@ class Comparison:
         lead: what the claims are, or why there is no verdict on them.
         examined: the verdicts on each kind of architecture.
         paired: in addition, for a study of one seed per architecture.
-        answer: the verdicts of the main group in sentences; empty without any.
+        decided: what the main group's runs decide; empty without verdicts.
+        answers: its verdicts, one sentence per claim.
     """
 
     lead: str
     examined: list[Verdicts]
     paired: Paired | None = None
-    answer: str = ""
+    decided: str = ""
+    answers: Sequence[str] = ()
 
 
 def section(
@@ -134,15 +137,15 @@ def section(
         return Comparison(f"{_NONE}: {error}{'.' if alone else ''}{alone}", [], paired)
     if not found:
         return Comparison(f"{_NONE}: no two architectures are of one kind.{alone}", [], paired)
-    verdicts = [_verdicts(examined) for examined in found]
+    own = {examined.kind: examined for examined in found if examined.group.key == main.key}
+    kinds = {kind: f"In {kind}: " if len(own) > 1 else "" for kind in own}
     return Comparison(
-        f"{_LEAD}{alone}", verdicts, paired, _answer([each for each in found if each.group.key == main.key])
+        lead=f"{_LEAD}{alone}",
+        examined=[_verdicts(examined) for examined in found],
+        paired=paired,
+        decided=" ".join(f"{kinds[kind]}{text}" for kind, each in own.items() if (text := decided(each))),
+        answers=[f"{kinds[kind]}{text}" for kind, each in own.items() for text in answers(each)],
     )
-
-
-def _answer(found: Sequence[Examined]) -> str:
-    told = {examined.kind: text for examined in found if (text := answer(examined))}
-    return " ".join(text if len(found) == 1 else f"In {kind}: {text}" for kind, text in told.items())
 
 
 def _one_run_each(rows: pd.DataFrame) -> bool:
@@ -175,7 +178,7 @@ def _paired(main: Group, outcomes: Mapping[str, np.ndarray], selected: str | Non
     return Paired(
         lead=(
             f"These trained networks can be compared too: each against {rows[selected]['arch']} (seed "
-            f"{rows[selected]['seed']}), which held-out images selected, on the same "
+            f"{number(rows[selected]['seed'], 0)}), which held-out images selected, on the same "
             f"{counted(main.n_test, 'test image')}, in the worst case over {', '.join(main.attacks)}, by McNemar's "
             f"exact test. Of {counted(len(found), 'network')} {differ:,} differ from it at the 5% level after Holm's "
             "correction. Training with another seed would give different networks, and may give a different order."
@@ -191,7 +194,7 @@ def _row(row: Mapping[object, object], adjusted: AdjustedComparison) -> list[str
     # the selected network comes first in the comparison; a reader looks for the row's own gain
     return [
         str(row["arch"]),
-        str(row["seed"]),
+        number(row["seed"], 0),
         f"{-100 * found.difference:+.1f}",
         f"{-100 * found.high:+.1f} to {-100 * found.low:+.1f}",
         str(found.only_second),

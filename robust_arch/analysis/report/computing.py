@@ -18,13 +18,13 @@ class Usage:
 
     Attributes:
         site: hardware, device, threads per run, precision and version of torch, as text.
-        train_seconds: of training.
+        train_seconds: of training; None where that is not recorded.
         attack_seconds: of the attacks of all its evaluations; None where that is not recorded.
         runs: number of runs.
     """
 
     site: tuple[str, str, str, str, str]
-    train_seconds: float
+    train_seconds: float | None
     attack_seconds: float | None
     runs: int = 1
 
@@ -37,15 +37,20 @@ def summed(usage: Iterable[Usage]) -> list[Usage]:
     found = [
         Usage(
             members[0].site,
-            sum(each.train_seconds for each in members),
-            None
-            if any(each.attack_seconds is None for each in members)
-            else sum(each.attack_seconds or 0 for each in members),
+            # failed runs of a results.csv have no times
+            _sum([each.train_seconds for each in members if each.train_seconds is not None] or [None]),
+            _sum([each.attack_seconds for each in members]),
             sum(each.runs for each in members),
         )
         for members in sites.values()
     ]
-    return sorted(found, key=lambda each: -each.train_seconds)
+    return sorted(found, key=lambda each: -(each.train_seconds or 0))
+
+
+def _sum(seconds: Sequence[float | None]) -> float | None:
+    """None if one of them is not recorded."""
+    known = [each for each in seconds if each is not None]
+    return sum(known) if len(known) == len(seconds) else None
 
 
 def section(usages: Iterable[Usage]) -> dict[str, Any]:
@@ -55,8 +60,7 @@ def section(usages: Iterable[Usage]) -> dict[str, Any]:
         (
             *each.site,
             f"{each.runs:,}",
-            hours(each.train_seconds),
-            ABSENT if each.attack_seconds is None else hours(each.attack_seconds),
+            *(ABSENT if seconds is None else hours(seconds) for seconds in (each.train_seconds, each.attack_seconds)),
         )
         for each in usage
     ]
@@ -68,13 +72,14 @@ def section(usages: Iterable[Usage]) -> dict[str, Any]:
 
 def _sentence(usage: Sequence[Usage]) -> str:
     """The time of all runs, by device; empty where none is recorded."""
-    if not any(each.train_seconds for each in usage):
-        return ""
     devices: dict[str, float] = {}
     for each in usage:
-        devices[each.site[1]] = devices.get(each.site[1], 0) + each.train_seconds
-    times = " and ".join(f"{_duration(seconds)}{_on(device)}" for device, seconds in devices.items())
-    return f"Training took {times}, added up over {sum(each.runs for each in usage):,} runs, however many ran at once."
+        devices[each.site[1]] = devices.get(each.site[1], 0) + (each.train_seconds or 0)
+    if not any(devices.values()):
+        return ""
+    times = " and ".join(f"{_duration(seconds)}{_on(device)}" for device, seconds in devices.items() if seconds)
+    runs = sum(each.runs for each in usage)
+    return f"Training took {times}" + (f", added up over {runs:,} runs, however many ran at once." if runs > 1 else ".")
 
 
 def hours(seconds: float) -> str:

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from robust_arch.analysis.report.attacked_images import AttackedImages
+from robust_arch.analysis.attacked_images import AttackedImages
 from robust_arch.analysis.report.computing import Usage
 from robust_arch.runs.records import Diagnosis, Smoothness
 
-_PER_STUDY = ("name", "command", "budget", "planned", "versions", "hardware", "n_val", "epochs")
+_PER_STUDY = ("name", "command", "budget", "planned", "versions", "hardware", "n_val", "epochs", "from_records")
 
 
 @dataclass(frozen=True)
@@ -46,9 +46,10 @@ class StudyDetails:
         epochs: the table of `analysis.epochs.read_epochs`; None where epochs are not recorded.
         best_epochs: run_id to the epoch of its checkpoint `best`, counted from 0.
         classes: run_id to (K, 3) counts of test images by class: all, correct without an attack, robust in the worst
-            case of the main group.
+            case of the page's main group.
         images: name of a network and its evaluation to some of its attacked test images.
         usage: run_id to its computing time.
+        from_records: whether there are records of runs and evaluations beside results.csv.
     """
 
     name: str
@@ -77,6 +78,7 @@ class StudyDetails:
     classes: Mapping[str, np.ndarray] = field(default_factory=dict)
     images: Mapping[str, AttackedImages] = field(default_factory=dict)
     usage: Mapping[str, Usage] = field(default_factory=dict)
+    from_records: bool = True
 
 
 def joined(details: Sequence[StudyDetails]) -> StudyDetails:
@@ -95,6 +97,7 @@ def joined(details: Sequence[StudyDetails]) -> StudyDetails:
         name=", ".join(each.name for each in details),
         planned=sum(each.planned for each in details),
         n_val=held_out.pop() if len(held_out) == 1 else None,
+        from_records=all(each.from_records for each in details),
         epochs=pd.concat(epochs).drop_duplicates(["run_id", "epoch"]) if epochs else None,
         **together,
     )

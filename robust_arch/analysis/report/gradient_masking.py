@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
+from robust_arch.analysis.formatting import counted
 from robust_arch.analysis.plots.study_figure import StudyFigure
 from robust_arch.analysis.plots.style import BLUE, ORANGE
 from robust_arch.runs.records import Diagnosis, Share, Verdict
@@ -41,7 +42,7 @@ def section(diagnoses: Mapping[str, Diagnosis]) -> dict[str, Any] | None:
     return {
         "networks": [_network(place, *item) for place, item in enumerate(ordered[:_DRAWN], start=1)],
         "further": [f"{name}: {_result(diagnosis)}" for name, diagnosis in further],
-        "summary": f"{len(further):,} further networks, {flagged:,} of them flagged; their cards list the checks",
+        "summary": f"{counted(len(further), 'further network')}, {flagged:,} of them flagged; the cards list the checks",
     }
 
 

@@ -1,4 +1,4 @@
-"""How a study's report opens: its question, the answer in one paragraph, and the figures that show it."""
+"""How a study's report opens: its question, the answer, and the figures that show it."""
 
 from __future__ import annotations
 
@@ -33,22 +33,27 @@ class Opening:
 
     Attributes:
         question: of the study.
-        answer: one paragraph.
+        answer: what is decided, or else the range of accuracies.
+        facts: the rest of the answer, one sentence each.
         figures: the most telling one first.
     """
 
     question: str
     answer: str
+    facts: Sequence[str]
     figures: Sequence[StudyFigure]
 
 
-def opening(frame: pd.DataFrame, epochs: pd.DataFrame | None, verdicts: str, prefix: str) -> Opening:
+def opening(
+    frame: pd.DataFrame, epochs: pd.DataFrame | None, decided: str, verdicts: Sequence[str], prefix: str
+) -> Opening:
     """The opening of one study.
 
     Args:
         frame: rows of results.csv.
         epochs: the table of `analysis.epochs.read_epochs`; None where epochs are not recorded.
-        verdicts: on the claims, in sentences.
+        decided: what these runs decide about the claims; empty without verdicts.
+        verdicts: on the claims, one sentence each.
         prefix: of the figures' names, which must be unique on a page.
     """
     main = main_group(frame)
@@ -58,10 +63,10 @@ def opening(frame: pd.DataFrame, epochs: pd.DataFrame | None, verdicts: str, pre
     question = _question(figures, several=several)
     named = [replace(figure, name=f"{prefix}{figure.name}") for figure in figures]
     if main is None:
-        return Opening(
-            question, "There is no answer yet: no run has a worst-case accuracy at its best checkpoint.", named
-        )
-    return Opening(question, " ".join(filter(None, (_span(main), _after_best(frame, main), verdicts))), named)
+        answer = "There is no answer yet: no run has a worst-case accuracy at its best checkpoint."
+        return Opening(question, answer, (), named)
+    answer, *facts = filter(None, (decided, _span(main), _after_best(frame, main), *verdicts))
+    return Opening(question, answer, facts, named)
 
 
 def _question(figures: Sequence[StudyFigure], *, several: bool) -> str:
@@ -108,6 +113,5 @@ def _after_best(frame: pd.DataFrame, main: Group) -> str:
         return ""
     mean, low, high = mean_interval(changes, least_deviation=rounding_deviation(100 / main.n_test))
     interval = "" if low is None else f" [{low:+.2f}, {high:+.2f}]"
-    return (
-        f"From the best to the last epoch it changes by {mean:+.2f} points{interval} ({counted(len(changes), 'run')})."
-    )
+    over = counted(len(changes), "run")
+    return f"From the best to the last epoch robust accuracy changes by {mean:+.2f} points{interval} ({over})."

@@ -64,7 +64,7 @@ class ReportedStudy:
 
 def write_report(studies: Sequence[ReportedStudy], path: Path) -> Path:
     """Write the page atomically, create folders, and return `path`."""
-    frame, details = _rows(studies), joined([study.details for study in studies])
+    frame, details = rows_of([study.frame for study in studies]), joined([study.details for study in studies])
     main = main_group(frame)
     selected = _selected(main, details.best_val)
     extras = Extras(details.stage_shares, details.best_val, details.best_weights, details.n_val, selected)
@@ -102,15 +102,14 @@ def write_report(studies: Sequence[ReportedStudy], path: Path) -> Path:
         details=details,
         usage=computing.section(details.usage.values()),
         versions=", ".join(f"{package} {version}" for package, version in details.versions.items()),
-        definitions=wording.DEFINITIONS,
+        definitions=wording.definitions(imported=bool(details.provenance)),
     )
     write_text(path, page.encode("utf-8", "replace").decode("utf-8"))  # an error may hold half a character
     return path
 
 
-def _rows(studies: Sequence[ReportedStudy]) -> pd.DataFrame:
-    """The rows of all studies, a row that is in several of them once."""
-    frames = [study.frame for study in studies]
+def rows_of(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """The rows of all studies on a page, a row that is in several of them once."""
     # the columns of a study without rows have no type, which would take away those of the other studies
     frame = pd.concat([rows for rows in frames if len(rows)] or frames, ignore_index=True)
     if len(frames) > 1:
@@ -120,13 +119,16 @@ def _rows(studies: Sequence[ReportedStudy]) -> pd.DataFrame:
 
 
 def _members(studies: Sequence[ReportedStudy]) -> dict[str, set[str]]:
-    return {study.details.name: set(study.frame["run_id"].astype(str)) for study in studies}
+    found: dict[str, set[str]] = {}
+    for study in studies:  # parts of a study on several machines have the same name
+        found.setdefault(study.details.name, set()).update(study.frame["run_id"].astype(str))
+    return found
 
 
 def _openings(studies: Sequence[ReportedStudy]) -> Iterator[Mapping[str, Any]]:
     for place, study in enumerate(studies, start=1):
         # as in the page of that study alone
-        frame = _rows([study])
+        frame = rows_of([study.frame])
         details, main = study.details, main_group(frame)
         selected = _selected(main, details.best_val)
         extras = Extras(details.stage_shares, details.best_val, details.best_weights, details.n_val, selected)
@@ -136,7 +138,7 @@ def _openings(studies: Sequence[ReportedStudy]) -> Iterator[Mapping[str, Any]]:
             "details": details,
             "summary": "".join(wording.summary(frame, main, extras, details.budget, details.planned)),
             "comparison": compared,
-            "opening": opening(frame, details.epochs, compared.answer, f"study{place}-"),
+            "opening": opening(frame, details.epochs, compared.decided, compared.answers, f"study{place}-"),
         }
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from itertools import islice
 from typing import Any
 
+from robust_arch.analysis.formatting import ABSENT
 from robust_arch.runs.records import Smoothness
 
 STAGE_COLUMNS = (
@@ -44,4 +45,4 @@ def stage_rows(smoothness: Smoothness) -> list[list[str]]:
 
 
 def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3g}"
+    return ABSENT if value is None else f"{value:.3g}"

@@ -3,22 +3,24 @@
 import contextlib
 from collections import Counter
 from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from robust_arch.analysis.attacked_images import AttackedImages, read_images
 from robust_arch.analysis.epochs import read_epochs
 from robust_arch.analysis.formatting import ABSENT, checkpoint_text, counted, number, operations
 from robust_arch.analysis.groups import Group, accuracy_columns, evaluations, main_group
 from robust_arch.analysis.networks import by_rank, networks
 from robust_arch.analysis.published.provenance import provenance_of
-from robust_arch.analysis.reading import read_results, stage_shares
-from robust_arch.analysis.report.attacked_images import NETWORKS, AttackedImages, read_images
+from robust_arch.analysis.reading import folder_of, read_results, stage_shares
+from robust_arch.analysis.report.attacked_images import NETWORKS, SHOWN
 from robust_arch.analysis.report.computing import Usage
 from robust_arch.analysis.report.details import StudyDetails
-from robust_arch.analysis.report.page import ReportedStudy, write_report
+from robust_arch.analysis.report.page import ReportedStudy, rows_of, write_report
 from robust_arch.architectures import Cost
 from robust_arch.errors import InputError, invalid
 from robust_arch.runs import Evaluation, RecordedRun, RunFolder, RunResult, StudyFolder, open_study, to_frame
@@ -46,28 +48,45 @@ def write_joint_report(paths: Sequence[Path], into: Path) -> Path:
     Raises:
         InputError: for another path.
     """
-    return write_report([_read(path) for path in paths], into / "index.html")
+    read = [_read(path) for path in paths]
+    shown = main_group(rows_of([each.frame for each in read]))
+    return write_report([ReportedStudy(each.frame, _details_of(each, shown)) for each in read], into / "index.html")
+
+
+@dataclass(frozen=True)
+class _Read:
+    """A study as it was read; runs: its records, None where there are none."""
+
+    study: StudyFolder
+    frame: pd.DataFrame
+    runs: Sequence[RecordedRun] | None
 
 
 def _folder(path: Path) -> Path:
     if path.is_file() and path.name != "results.csv":
         raise invalid("study", str(path), "a study's folder, or its results.csv")
-    return path.parent if path.is_file() else path
+    return folder_of(path)
 
 
-def _read(path: Path) -> ReportedStudy:
+def _read(path: Path) -> _Read:
     study = StudyFolder(_folder(path))
     if study.is_only_a_table:
-        frame = read_results(study.results_path)
-        details = _details_of_table(study, frame)
+        return _Read(study, read_results(study.results_path), None)
+    study = open_study(study.path)
+    runs = [run.read() for run in study.runs()]
+    frame = to_frame([row for run in runs for row in run_rows(run)])
+    study.write_results(frame)
+    return _Read(study, frame, runs)
+
+
+def _details_of(read: _Read, shown: Group | None) -> StudyDetails:
+    """What the page tells of a study beside its rows; shown: the page's main group."""
+    if read.runs is None:
+        details = _details_of_table(read.study, read.frame)
     else:
-        study = open_study(study.path)
-        runs = [run.read() for run in study.runs()]
-        frame = to_frame([row for run in runs for row in run_rows(run)])
-        study.write_results(frame)
-        details = _details(study, runs, main_group(frame))
-    study.tell_left_out()
-    return ReportedStudy(frame, details)
+        details = _details(read.study, read.runs, main_group(read.frame), shown)
+    read.study.tell_left_out()
+    return details
 
 
 def _details_of_table(study: StudyFolder, frame: pd.DataFrame) -> StudyDetails:
@@ -88,6 +107,7 @@ def _details_of_table(study: StudyFolder, frame: pd.DataFrame) -> StudyDetails:
         provenance=list(provenance.sentences()) if provenance else (),
         epochs=_epochs(study.path),
         usage={str(row["run_id"]): _usage_of_row(row) for row in frame.drop_duplicates("run_id").to_dict("records")},
+        from_records=False,
     )
 
 
@@ -107,10 +127,12 @@ def _facts_of_rows(rows: pd.DataFrame) -> Iterator[tuple[str, str]]:
     yield "records", "not available; these facts are from results.csv"
 
 
-def _details(study: StudyFolder, runs: Sequence[RecordedRun], main: Group | None) -> StudyDetails:
+def _details(
+    study: StudyFolder, runs: Sequence[RecordedRun], main: Group | None, shown: Group | None
+) -> StudyDetails:
+    """The details of a study; main: its own main group, shown: that of the page, which may have several studies."""
     records = [(run, record) for run in runs if run.facts for record in run.evaluations]
     results = {run.run_id: run.result for run in runs if run.result}
-    arrays = _arrays(records, main)
     newest = max(results.values(), key=lambda result: result.finished, default=None)
     return StudyDetails(
         name=study.name,
@@ -126,9 +148,9 @@ def _details(study: StudyFolder, runs: Sequence[RecordedRun], main: Group | None
         left_out=dict(study.left_out),
         flags=_flags(results, records),
         n_val=newest.selection_images if newest else None,
-        outcomes=_outcomes(arrays, main),
-        classes=_classes(arrays, main),
-        images=_images(records, main),
+        outcomes=_outcomes(_arrays(records, main), main),
+        classes=_classes(_arrays(records, shown), shown),
+        images=_images(records, shown),
         epochs=_epochs(study.path),
         best_epochs={run_id: result.best_epoch for run_id, result in results.items()},
         usage={run.run_id: _usage(run, run.result) for run in runs if run.result},
@@ -256,8 +278,9 @@ def _classes(arrays: Mapping[str, Mapping[str, np.ndarray]], main: Group | None)
 
 def _labels_fit(found: Mapping[str, np.ndarray]) -> bool:
     label = found.get("label")
-    whole = label is not None and label.shape == found["clean"].shape and np.issubdtype(label.dtype, np.integer)
-    return whole and label is not None and 0 <= int(label.min()) <= int(label.max()) < _MOST_CLASSES
+    if label is None or label.shape != found["clean"].shape or not np.issubdtype(label.dtype, np.integer):
+        return False
+    return 0 <= int(label.min()) <= int(label.max()) < _MOST_CLASSES
 
 
 def _images(records: Sequence[tuple[RecordedRun, Evaluation]], main: Group | None) -> dict[str, AttackedImages]:
@@ -272,8 +295,7 @@ def _images(records: Sequence[tuple[RecordedRun, Evaluation]], main: Group | Non
         if len(found) == NETWORKS or run.facts is None or run.facts.arch in drawn:
             continue
         for name in sorted(record.attacks, key=lambda name: record.attacks[name].percent):
-            path = run.folder.evaluations / f"{record.eval_id}.{name}.safetensors"
-            if record.attacks[name].images and (images := read_images(path)):
+            if images := read_images(run.folder, record, name, SHOWN):
                 found[_name(run, record)] = images
                 drawn.add(run.facts.arch)
                 break
@@ -307,7 +329,7 @@ def _usage_of_row(row: Mapping[Hashable, Any]) -> Usage:
     hardware, precision, version = ("" if pd.isna(row.get(name)) else str(row[name]) for name in SITE_COLUMNS)
     seconds = row["train_seconds"]
     site = (hardware or "not recorded", ABSENT, ABSENT, precision or ABSENT, version or ABSENT)
-    return Usage(site, 0.0 if pd.isna(seconds) else float(seconds), None)
+    return Usage(site, None if pd.isna(seconds) else float(seconds), None)
 
 
 def _versions(result: RunResult) -> dict[str, str]:

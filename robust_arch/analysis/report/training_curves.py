@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.ticker import MaxNLocator
 
 from robust_arch.analysis.groups import Group
 from robust_arch.analysis.networks import by_rank, networks
@@ -17,7 +18,6 @@ _MOST_POINTS = 100  # of a line; more are not visible at this size
 WIDTH, HEIGHT = 320, 190
 LEFT, RIGHT, TOP, BOTTOM = 38, 312, 8, 160
 _LINES = {"train": "train_acc", "held_out": "val_robust_acc"}
-_STEPS = (1, 2, 5, 10, 20, 25, 50, 100, 200, 500, 1000, 2000, 5000)
 
 
 @dataclass(frozen=True)
@@ -34,9 +34,8 @@ class _Axis:
         return round(self.start + (value - self.low) / span * (self.end - self.start), 1)
 
     def ticks(self, most: int) -> list[tuple[float, str]]:
-        step = next(step for step in _STEPS if (self.high - self.low) / step <= most)
-        first = int(np.ceil(self.low / step)) * step
-        return [(self.at(value), f"{value:,}") for value in range(first, int(self.high) + 1, step)]
+        values = MaxNLocator(most, steps=[1, 2, 5, 10], integer=True).tick_values(self.low, self.high)
+        return [(self.at(value), f"{value:,.0f}") for value in values if self.low <= value <= self.high]
 
 
 def section(main: Group | None, epochs: pd.DataFrame | None, best_epochs: Mapping[str, int]) -> dict[str, Any] | None:

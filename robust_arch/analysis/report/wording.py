@@ -12,7 +12,7 @@ from robust_arch.analysis.networks import networks
 from robust_arch.analysis.tables import Extras, accuracy_cell
 from robust_arch.runs.records import SMOOTHNESS_ATTACK
 
-DEFINITIONS = {
+_DEFINITIONS = {
     "Robust": "An image counts as robust under an attack if it is classified correctly both as it is and after the "
     "attack; robust accuracy is the share of such images among all test images.",
     "Worst case": "The share of images that every listed attack failed on; it is an upper bound on the true robust "
@@ -32,6 +32,17 @@ DEFINITIONS = {
     "excluded.",
     "MACs": "Multiply-accumulate operations per image; parameters alone do not tell what a network costs to run.",
 }
+
+_OF_IMPORTED = {
+    "Worst case": " Of imported results it is the smallest accuracy of the attacks in the table, which is at least that.",
+    "Selection": " This holds for this project's own runs; the note on the source tells what best means in imported "
+    "results.",
+}
+
+
+def definitions(*, imported: bool) -> dict[str, str]:
+    """Term to meaning; imported: whether some results were not run by this project."""
+    return {term: meaning + (_OF_IMPORTED.get(term, "") if imported else "") for term, meaning in _DEFINITIONS.items()}
 
 
 def summary(frame: pd.DataFrame, main: Group | None, extras: Extras, budget: str, planned: int) -> list[str]:

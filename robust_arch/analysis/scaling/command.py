@@ -37,7 +37,8 @@ def scaling_of(
         except InputError as error:
             reasons.append(error)
     if not found:
-        raise reasons[0] if reasons else InputError(f"scaling: no run with {resource} and a worst-case accuracy")
+        missing = f"scaling: no run: expected some with {resource}, a worst-case accuracy and a robust error above 0"
+        raise reasons[0] if reasons else InputError(missing)
     return found
 
 

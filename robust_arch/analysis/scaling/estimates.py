@@ -41,7 +41,8 @@ class ScalingLaw:
     Attributes:
         law: fitted to all runs.
         constants: E, a, b with intervals, as far as the form has them.
-        further: predicted error at ten times the largest size, and as many images as most runs at that size saw.
+        further: predicted error at ten times the largest size and the most images that a run of that size saw; where
+            sizes do not vary, at ten times the images.
         draws: laws of the resamples.
         cross_error: root mean square of the log error's prediction for left-out architectures.
         held_out: the same for the largest sizes, predicted by a fit without them; None where too few are left.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,7 @@ from robust_arch.analysis.claims import Sites, without_site_effects
 from robust_arch.analysis.formatting import counted
 from robust_arch.analysis.groups import GROUP_COLUMNS, Group, groups
 from robust_arch.analysis.published.provenance import provenance_of
-from robust_arch.analysis.reading import read_results
+from robust_arch.analysis.reading import folder_of, read_results
 from robust_arch.runs import StudyFolder
 
 TRAIN_IMAGES = {
@@ -39,6 +39,7 @@ class Points:
         names: (A,) architectures.
         runs: (R,) run ids.
         sites: of the runs; None for one site. Their effects are not in `error` where they can be estimated.
+        left_out: comparable runs that are not among these, in words.
     """
 
     title: str
@@ -52,6 +53,7 @@ class Points:
     names: tuple[str, ...]
     runs: tuple[str, ...]
     sites: Sites | None = None
+    left_out: tuple[str, ...] = ()
 
     @property
     def varies(self) -> tuple[bool, bool]:
@@ -62,8 +64,7 @@ class Points:
         """The chosen runs; chosen: (R,) booleans or positions."""
         runs = tuple(np.array(self.runs, dtype=object)[chosen])
         arrays = {name: getattr(self, name)[chosen] for name in ("size", "images", "error", "member")}
-        return Points(self.title, self.checkpoint, self.resource, per_epoch=self.per_epoch, names=self.names, runs=runs,
-                      sites=self.sites, **arrays)  # fmt: skip
+        return replace(self, runs=runs, **arrays)
 
 
 def recorded_images(study: Path) -> dict[str, int]:
@@ -74,7 +75,7 @@ def recorded_images(study: Path) -> dict[str, int]:
     if provenance := provenance_of(study):
         images = provenance.train_images
         return {} if images is None else dict.fromkeys(read_results(study)["run_id"].astype(str), images)
-    results = {run.run_id: run.result for run in StudyFolder(study).runs()}
+    results = {run.run_id: run.result for run in StudyFolder(folder_of(study)).runs()}
     return {
         run_id: result.data.images_per_epoch or result.data.train
         for run_id, result in results.items()
@@ -85,7 +86,8 @@ def recorded_images(study: Path) -> dict[str, int]:
 def points_of(frame: pd.DataFrame, resource: str, per_epoch: int | Mapping[str, int] | None = None) -> list[Points]:
     """Every set of runs that differ in architecture, seed, epochs and training images alone, the largest first.
 
-    Runs without a cost, or with an error of 0, whose logarithm is infinite, are left out.
+    Runs without a cost, or with an error of 0, whose logarithm is infinite, are left out, and so are those without
+    recorded epochs where others have them.
 
     Args:
         frame: rows of results.csv.
@@ -104,9 +106,7 @@ def points_of(frame: pd.DataFrame, resource: str, per_epoch: int | Mapping[str, 
 
 def _points(members: Sequence[Group], resource: str, per_epoch: int | Mapping[str, int] | None) -> Points | None:
     rows = pd.concat([group.rows for group in members]).drop_duplicates(["run_id", "epochs"])
-    rows = rows[rows["worst_case_acc"].lt(100) & rows[resource].gt(0)]
-    if rows["epochs"].notna().any():
-        rows = rows[rows["epochs"].notna()]
+    rows, left_out = _usable(rows[rows["worst_case_acc"].notna()], resource)
     if not len(rows):
         return None
     # with other epochs an architecture is another one
@@ -117,10 +117,8 @@ def _points(members: Sequence[Group], resource: str, per_epoch: int | Mapping[st
     images = _per_epoch(rows, per_epoch)
     known = not np.isnan(images).any()
     member, names = pd.factorize(rows["arch"])
-    title = str(members[0])
-    start, end = title.index("(") + 1, title.index(",", title.index(" epoch"))
     return Points(
-        title=f"{title[:start]}{_span(epochs)}{title[end:]}",
+        title=members[0].described(_span(epochs)),
         checkpoint=members[0].checkpoint,
         resource=resource,
         size=rows[resource].to_numpy(float),
@@ -131,7 +129,20 @@ def _points(members: Sequence[Group], resource: str, per_epoch: int | Mapping[st
         names=tuple(map(str, names)),
         runs=tuple(map(str, rows["run_id"])),
         sites=sites,
+        left_out=left_out,
     )
+
+
+def _usable(rows: pd.DataFrame, resource: str) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    """The rows that a law can be fitted to, and what the others lack."""
+    known = rows["epochs"].notna()
+    lacks = {
+        "with a robust error of 0, whose logarithm is infinite": rows["worst_case_acc"].ge(100),
+        f"without recorded {resource}": ~rows[resource].gt(0).fillna(value=False).astype(bool),
+        "without recorded epochs": ~known if known.any() else known & False,
+    }
+    told = tuple(f"{counted(int(each.sum()), 'run')} {what}" for what, each in lacks.items() if each.any())
+    return rows[~np.logical_or.reduce(list(lacks.values()))], told
 
 
 def _per_epoch(rows: pd.DataFrame, given: int | Mapping[str, int] | None) -> np.ndarray:

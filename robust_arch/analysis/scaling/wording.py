@@ -56,6 +56,8 @@ def _heading(found: Scaling) -> Iterator[str]:
         yield f"An epoch is taken to be {counts} training images."
     if points.sites:
         yield points.sites.sentence
+    if points.left_out:
+        yield f"Left out: {', '.join(points.left_out)}."
 
 
 def _answer(found: Scaling) -> Iterator[str]:

@@ -1,1 +1,1 @@
-"""Which architectures inside a budget to test next, and the study that tests them."""
+"""Architectures inside a budget that `analysis.surrogate` predicts to be most robust, and the study that tests them."""

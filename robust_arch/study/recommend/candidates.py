@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from robust_arch.analysis.formatting import counted
-from robust_arch.analysis.recommend.observations import Observations
+from robust_arch.analysis.surrogate.observations import Observations
 from robust_arch.architectures import ArchSpec, cost
 from robust_arch.architectures.cost import cost_terms
 from robust_arch.errors import InputError

@@ -10,11 +10,11 @@ import numpy as np
 import pandas as pd
 
 from robust_arch.analysis.bounded import Bounded
-from robust_arch.analysis.recommend.observations import Observations, observations_of, variables
-from robust_arch.analysis.recommend.surrogate import DRAWS, Prediction, Surrogate, Z
+from robust_arch.analysis.surrogate.gaussian_process import DRAWS, Prediction, Surrogate, Z
+from robust_arch.analysis.surrogate.observations import Observations, observations_of, variables
 from robust_arch.architectures import ArchSpec, Cost, cost
 from robust_arch.common.statistics import RankCorrelation, rank_correlation
-from robust_arch.errors import invalid
+from robust_arch.errors import InputError, invalid
 from robust_arch.search import Budget
 from robust_arch.search.budget import Task
 from robust_arch.search.candidates import spec_at
@@ -160,7 +160,7 @@ def recommend(frame: pd.DataFrame, request: Request, measure: Measure | None = N
         measure: of predictors; where there are any, and only there.
 
     Raises:
-        InputError: if there are too few comparable architectures, or none meets the budget.
+        InputError: if there are too few comparable architectures, none meets the budget, or predictors are not defined.
     """
     if bool(request.predictors) != (measure is not None):
         raise invalid("predictors", list(request.predictors), "predictors together with what measures them")
@@ -177,6 +177,8 @@ def recommend(frame: pd.DataFrame, request: Request, measure: Measure | None = N
         points = points[np.argsort(-surrogate.means(x, site), kind="stable")[:_SHORTLIST]]
         names, surrogate = _surrogate(observations, request)
         points, x = _measured(measure, template, task, points)
+        if not len(points):
+            raise InputError(f"--predictors: {', '.join(request.predictors)} not defined for any candidate in the budget")
         kept, x_rules = _measured(measure, template, task, of_rules)
         defined = {tuple(point) for point in kept.tolist()}
         for name in [name for name, spec in rules.items() if (*spec.depths, *spec.widths) not in defined]:

@@ -91,7 +91,7 @@ function runLines(place, visible) {
     const seed = texts[seedColumn.cells[row]];
     const button = make("button", { type: "button", "data-open": row, "aria-haspopup": "dialog" }, `seed ${seed}, run ${runIdOf(row)}`);
     const name = make("th", { scope: "row" }, button, isSelected(row) ? " ★" : "");
-    const repeats = (column) => column.part === "spec" || column.heading === "no.";
+    const repeats = (column) => column.part === "spec"; // of the architecture's own line
     const cells = visible.map((column) => (column.names ? name : repeats(column) ? make("td", {}) : cell(column, column, row)));
     return make("tr", { class: isSelected(row) ? "run selected" : "run", "data-row": row }, ...cells);
   });

@@ -114,7 +114,7 @@ def observations_of(
     Raises:
         InputError: where no such set has at least 8 architectures, or their task is not known.
     """
-    rows = _selected(frame, column, where or {}, predictors)
+    rows, lost = _selected(frame, column, where or {}, predictors)
     kinds: dict[tuple[str, ...], list[int]] = {}
     specs = {}
     staged = rows["depths"].notna() & rows["widths"].notna()
@@ -146,6 +146,7 @@ def observations_of(
     others = [
         f"{counted(sizes[key], 'architecture')} with {_difference(keys, key, chosen)}" for key in kinds if key != chosen
     ]
+    others += [lost] if lost else []
     if not staged.all():
         others.append(f"{counted(rows[~staged]['arch'].nunique(), 'architecture')} without depths and widths")
     return _observed(
@@ -153,8 +154,13 @@ def observations_of(
     )
 
 
-def _selected(frame: pd.DataFrame, column: str, where: Mapping[str, str], predictors: Sequence[str]) -> pd.DataFrame:
-    """The rows with numbers and these values, each with the attacks that decide what its column means."""
+def _selected(
+    frame: pd.DataFrame, column: str, where: Mapping[str, str], predictors: Sequence[str]
+) -> tuple[pd.DataFrame, str]:
+    """The rows with numbers and these values, each with the attacks that decide what its column means.
+
+    Then the architectures that lack a number, in words; empty without any.
+    """
     rows = evaluations(frame)
     attacks = [str(name) for name in rows.columns if str(name).endswith("_acc")]
     if column not in attacks or not rows[column].notna().any():
@@ -167,14 +173,18 @@ def _selected(frame: pd.DataFrame, column: str, where: Mapping[str, str], predic
         if not (texts == value).any():
             raise invalid(f"--where {key}", value, f"one of {', '.join(sorted(set(texts)))}")
         rows = rows[texts == value]
-    rows = rows[rows[[column, "params", "macs", *predictors]].notna().all(axis="columns")]
+    needed = [column, "params", "macs", *predictors]
+    whole = rows[needed].notna().all(axis="columns")
+    missing = set(rows["arch"]) - set(rows["arch"][whole])
+    lost = f"{counted(len(missing), 'architecture')} without one of {', '.join(needed)}" if missing else ""
+    rows = rows[whole]
     if not len(rows):
-        raise InputError(f"studies: no row with {', '.join((column, 'params', 'macs', *predictors))}")
+        raise InputError(f"studies: no row with {', '.join(needed)}")
     worst = [name for name in attacks if name not in ("clean_acc", "worst_case_acc")]
     told = [
         " + ".join(name.removesuffix("_acc") for name in worst if pd.notna(row[name])) for _, row in rows.iterrows()
     ]
-    return rows.assign(attacks=told if column == "worst_case_acc" else column.removesuffix("_acc"))
+    return rows.assign(attacks=told if column == "worst_case_acc" else column.removesuffix("_acc")), lost
 
 
 def _text(value: Any) -> str:

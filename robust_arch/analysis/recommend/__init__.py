@@ -1,1 +1,0 @@
-"""What recorded architectures predict of others, and which of them to test next."""
