@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Iterable
+from itertools import zip_longest
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
@@ -389,6 +390,8 @@ def scaling(
     train_images: Annotated[
         int | None, typer.Option("--train-images", min=1, help="images per epoch; else as recorded, or the data set's")
     ] = None,
+    up_to: Annotated[float | None, typer.Option("--up-to", help="fit only networks of at most this size")] = None,
+    at: Annotated[float | None, typer.Option("--at", help="predict at this size, beside runs not in the fit")] = None,
     draws: Annotated[int, typer.Option("--draws", min=50, max=10_000, help="resamples of the residuals")] = 200,
     best_beta: BestBeta = False,
 ) -> None:
@@ -396,21 +399,26 @@ def scaling(
 
     Says when the runs cannot tell the forms apart. Runs that differ in epochs are read as one set.
 
-    Example: robust-arch scaling capacity --size macs
+    Example: robust-arch scaling capacity --size macs --up-to 5e6 --at 2e7
     """
-    from robust_arch.analysis.scaling.command import scaling_of, write_scaling
+    from robust_arch.analysis.scaling.command import predictions_of, scaling_of, write_scaling
     from robust_arch.analysis.scaling.points import recorded_images
     from robust_arch.analysis.scaling.wording import told
 
     if size not in ("params", "macs"):
         raise invalid("--size", size, "params or macs")
+    for option, value in (("--up-to", up_to), ("--at", at)):
+        if value is not None and not 0 < value < float("inf"):
+            raise invalid(option, value, "a number greater than 0")
     recorded: dict[str, int] = {}
     for study in studies:
         recorded |= recorded_images(_study_path(study, results_dir))
-    found = scaling_of(_joined(studies, results_dir, best_beta=best_beta), size, train_images or recorded, draws)
-    for each in found:
-        print(told(each), end="\n\n")
-    print(*(f"written: {path}" for path in write_scaling(found, out)), sep="\n")
+    frame, images = _joined(studies, results_dir, best_beta=best_beta), train_images or recorded
+    found = scaling_of(frame, size, images, draws, up_to)
+    predictions = [] if at is None else predictions_of(found, frame, images, at)
+    for each, prediction in zip_longest(found, predictions):
+        print(told(each, prediction), end="\n\n")
+    print(*(f"written: {path}" for path in write_scaling(found, predictions, out)), sep="\n")
 
 
 @app.command()

@@ -7,8 +7,9 @@ from planted import planted
 from scipy.optimize import minimize_scalar
 from typer.testing import CliRunner
 
-from robust_arch.analysis.scaling import FORMS, Law, Points, fit_law, fit_scaling, points_of
-from robust_arch.analysis.scaling.estimates import _bounded, _resampled
+from robust_arch.analysis.scaling import FORMS, Law, Points, fit_law, fit_scaling, points_of, predict
+from robust_arch.analysis.scaling.command import predictions_of, scaling_of
+from robust_arch.analysis.scaling.estimates import _resampled, bounded
 from robust_arch.analysis.scaling.laws import _Problem, optimum
 from robust_arch.architectures import ArchSpec, cost
 from robust_arch.cli import app
@@ -197,6 +198,50 @@ def test_images_seen_are_epochs_times_what_was_recorded_or_given():
     assert (sorted(set(unknown.images)), unknown.per_epoch) == ([10, 20], ())
 
 
+def test_a_larger_network_is_predicted_by_a_fit_without_it_and_compared():
+    frame, specs = study((10,), sd=0)
+    sizes = sorted(cost(spec).params for spec in specs)
+    averaged = frame.assign(weights="ema", worst_case_acc=frame["worst_case_acc"] + 1)  # the same runs, other rows
+    both = pd.concat([frame, averaged])
+    found = scaling_of(both, "params", 50_000, draws=50, up_to=sizes[-2])
+    assert all(each.points.size.max() == sizes[-2] for each in found)
+    for prediction, up in zip(predictions_of(found, both, 50_000, sizes[-1]), (0.01, 0.0), strict=True):
+        error = 0.35 + 0.08 * (sizes[-1] / 5e5) ** -0.35 + 0.06 * (5e5 / 1.5e6) ** -0.5  # the planted law
+        assert prediction.observed == pytest.approx([error - up] * 2)
+        assert prediction.forecasts["plateau"].law.value == pytest.approx(error - up, abs=2e-4)
+        assert prediction.forecasts["power"].law.value < error - up  # no plateau
+
+
+def test_a_size_that_was_not_trained_is_predicted_alone(tmp_path):
+    frame, specs = study((10,))
+    frame.to_csv(tmp_path / "results.csv", index=False)
+    asked = ["scaling", str(tmp_path / "results.csv"), "--out", str(tmp_path / "out"), "--draws", "50", "--at"]
+    largest = max(cost(spec).params for spec in specs)
+    shown = CliRunner().invoke(app, [*asked, str(4 * largest)])
+    assert "4 times the largest in the fit" in shown.output
+    assert "no run of this size that is not in the fit" in shown.output
+    rows = pd.read_csv(tmp_path / "out" / "scaling.csv").set_index("what")
+    assert set(rows.loc["predicted error", "at"]) == {4 * largest}
+    wrong = CliRunner().invoke(app, [*asked, "0"])
+    assert (wrong.exit_code, wrong.stderr.strip()) == (1, "error: --at = 0.0: expected a number greater than 0")
+
+
+@pytest.mark.slow
+def test_intervals_hold_the_mean_of_a_larger_network_at_the_stated_rate():
+    held, true = 0, law(images=False)
+    size = np.repeat(np.geomspace(1e5, 1e6, 8), 3)
+    for seed in range(60):
+        generator = np.random.default_rng(seed)
+        of_network = generator.normal(0, 0.02, 9)
+        noise = np.repeat(of_network[:8], 3) + generator.normal(0, 0.01, 24)
+        error = np.exp(true.log_error(size, np.ones(24)) + noise)
+        found = fit_scaling(points(size, np.ones(24), error), draws=100, seed=seed)
+        network = predict(found, 4e6, seed=seed).forecasts["plateau"].network
+        mean = np.exp(true.log_error(np.array(4e6), np.array(1.0)) + of_network[8])
+        held += network.low <= mean <= network.high
+    assert held >= 53  # of 60; 57 expected, and fewer than 53 in 4% of such tests
+
+
 def test_an_error_of_the_user_is_one_line(tmp_path):
     frame, _ = study((10,))
     frame[frame["arch"] == frame["arch"].iloc[0]].to_csv(tmp_path / "results.csv", index=False)
@@ -217,6 +262,6 @@ def test_intervals_hold_the_law_at_the_stated_rate(kind):
         fitted = fit_law("plateau", size, images, error)
         draws = _resampled(fitted, points(size, images, error), 100, seed)
         for name, value in fitted.constants.items():
-            own = _bounded(value, [draw.constants[name] for draw in draws])
+            own = bounded(value, [draw.constants[name] for draw in draws])
             hits[name] = hits.get(name, 0) + (own.low <= true.constants[name] <= own.high)
     assert min(hits.values()) >= 49, hits  # of 60: fewer than that with probability 0.0002 at 95%

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 from pathlib import Path
 
 import pandas as pd
@@ -11,13 +12,18 @@ from robust_arch.analysis.plots.style import save
 from robust_arch.analysis.scaling.estimates import DRAWS, Scaling, fit_scaling
 from robust_arch.analysis.scaling.figure import law_figure
 from robust_arch.analysis.scaling.points import points_of
+from robust_arch.analysis.scaling.prediction import Prediction, predict
 from robust_arch.analysis.scaling.wording import COLUMNS, table
 from robust_arch.common.files import write_rows
 from robust_arch.errors import InputError
 
 
 def scaling_of(
-    frame: pd.DataFrame, resource: str, per_epoch: int | Mapping[str, int] | None = None, draws: int = DRAWS
+    frame: pd.DataFrame,
+    resource: str,
+    per_epoch: int | Mapping[str, int] | None = None,
+    draws: int = DRAWS,
+    up_to: float | None = None,
 ) -> list[Scaling]:
     """The laws of every set of comparable runs with enough different sizes or images seen, the largest set first.
 
@@ -26,12 +32,14 @@ def scaling_of(
         resource: "params" or "macs".
         per_epoch: training images per epoch, of all runs or by run id; None for those of the data set.
         draws: number of resamples.
+        up_to: the largest size in the fit; None for all.
 
     Raises:
         InputError: if no set has enough; the reason is that of the largest one.
     """
     found, reasons = [], []
-    for points in points_of(frame, resource, per_epoch):
+    fitted = frame if up_to is None else frame[frame[resource] <= up_to]
+    for points in points_of(fitted, resource, per_epoch):
         try:
             found.append(fit_scaling(points, draws))
         except InputError as error:
@@ -42,12 +50,33 @@ def scaling_of(
     return found
 
 
-def write_scaling(found: list[Scaling], folder: Path) -> list[Path]:
-    """Write one figure per set of runs, and scaling.csv with every number; returns the files."""
+def predictions_of(
+    found: Sequence[Scaling], frame: pd.DataFrame, per_epoch: int | Mapping[str, int] | None, size: float
+) -> list[Prediction]:
+    """What each set of laws predicts at a size, beside the runs of that size in the table that are not in the fit.
+
+    Raises:
+        InputError: for laws of runs of one size.
+    """
+    predictions = []
+    for each in found:
+        recorded = {points.setting: points for points in points_of(frame, each.points.resource, per_epoch)}
+        predictions.append(predict(each, size, recorded[each.points.setting]))
+    return predictions
+
+
+def write_scaling(found: Sequence[Scaling], predictions: Sequence[Prediction], folder: Path) -> list[Path]:
+    """Write one figure per set of runs, and scaling.csv with every number; returns the files.
+
+    Args:
+        found: the sets of laws.
+        predictions: one per set, or none.
+        folder: where to write.
+    """
     written = []
     rows = []
-    for place, each in enumerate(found, start=1):
+    for place, (each, prediction) in enumerate(zip_longest(found, predictions), start=1):
         written += save(law_figure(each), folder, f"scaling-{place}")
-        rows += [{"set": place, "checkpoint": each.points.checkpoint, **row} for row in table(each)]
+        rows += [{"set": place, "checkpoint": each.points.checkpoint, **row} for row in table(each, prediction)]
     write_rows(folder / "scaling.csv", COLUMNS, rows)
     return [*written, folder / "scaling.csv"]

@@ -185,9 +185,9 @@ def _law(law: Law, points: Points, left_out: np.ndarray, held_out: np.ndarray, d
     if not points.varies[0]:
         images = FURTHER * images
     constants = {
-        name: _bounded(value, [draw.constants[name] for draw in resampled]) for name, value in law.constants.items()
+        name: bounded(value, [draw.constants[name] for draw in resampled]) for name, value in law.constants.items()
     }
-    further = _bounded(float(law.error(size, images)[0]), [float(draw.error(size, images)[0]) for draw in resampled])
+    further = bounded(float(law.error(size, images)[0]), [float(draw.error(size, images)[0]) for draw in resampled])
     return ScalingLaw(law, constants, further, resampled, float(np.sqrt(np.mean(left_out**2))), predicted, rest)
 
 
@@ -222,7 +222,8 @@ def _resampled(law: Law, points: Points, draws: int, seed: int) -> list[Law]:
     return found
 
 
-def _bounded(value: float, drawn: Sequence[float]) -> Bounded:
+def bounded(value: float, drawn: Sequence[float] | np.ndarray) -> Bounded:
+    """A value with the percentiles of its draws."""
     low, high = np.quantile(np.array(drawn), [0.025, 0.975])
     return Bounded(value, min(value, float(low)), max(value, float(high)))
 
@@ -244,7 +245,7 @@ def _frontier(found: ScalingLaw, points: Points) -> list[Optimum]:
         ]
         own_error = float(found.law.error(np.array(best[0]), np.array(best[1])))
         sizes, images = ([each[place] for each in drawn] for place in (0, 1))
-        optima.append(Optimum(budget, _bounded(best[0], sizes), _bounded(best[1], images), _bounded(own_error, errors)))
+        optima.append(Optimum(budget, bounded(best[0], sizes), bounded(best[1], images), bounded(own_error, errors)))
     return optima
 
 

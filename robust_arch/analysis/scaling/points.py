@@ -40,6 +40,7 @@ class Points:
         runs: (R,) run ids.
         sites: of the runs; None for one site. Their effects are not in `error` where they can be estimated.
         left_out: comparable runs that are not among these, in words.
+        setting: what the runs have in common, as values.
     """
 
     title: str
@@ -54,6 +55,7 @@ class Points:
     runs: tuple[str, ...]
     sites: Sites | None = None
     left_out: tuple[str, ...] = ()
+    setting: tuple[object, ...] = ()
 
     @property
     def varies(self) -> tuple[bool, bool]:
@@ -99,9 +101,10 @@ def points_of(frame: pd.DataFrame, resource: str, per_epoch: int | Mapping[str, 
     alike: dict[tuple[object, ...], list[Group]] = {}
     for group in groups(frame):
         alike.setdefault((*group.key[:place], *group.key[place + 1 :]), []).append(group)
-    ranked = sorted(alike.values(), key=lambda members: members[0].rank)
-    found = [_points(members, resource, per_epoch) for members in ranked]
-    return sorted((each for each in found if each is not None), key=lambda each: -len(each.error))
+    ranked = sorted(alike.items(), key=lambda item: item[1][0].rank)
+    found = [(key, _points(members, resource, per_epoch)) for key, members in ranked]
+    known = [replace(points, setting=key) for key, points in found if points is not None]
+    return sorted(known, key=lambda each: -len(each.error))
 
 
 def _points(members: Sequence[Group], resource: str, per_epoch: int | Mapping[str, int] | None) -> Points | None:

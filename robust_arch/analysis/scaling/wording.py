@@ -11,6 +11,7 @@ from robust_arch.analysis.bounded import Bounded
 from robust_arch.analysis.formatting import counted, decimal_prefix, in_columns
 from robust_arch.analysis.scaling.estimates import FURTHER, Scaling
 from robust_arch.analysis.scaling.laws import FORMS
+from robust_arch.analysis.scaling.prediction import Prediction
 
 _SHOWN = 5
 _LEAST_SLOPE = 1e-3  # exponents are not negative, so 0 is never below an interval
@@ -27,11 +28,12 @@ _LIMITS = (
 )
 
 
-def told(found: Scaling) -> str:
-    """The answer, the forms, the frontier, and what they do not say."""
-    lines = [
-        *_heading(found), "", *_answer(found), "", *_forms(found), "", *_frontier(found), *_notes(found),
-    ]  # fmt: skip
+def told(found: Scaling, prediction: Prediction | None = None) -> str:
+    """The answer, the prediction, the forms, the frontier, and what they do not say."""
+    lines = [*_heading(found), "", *_answer(found), ""]
+    if prediction is not None:
+        lines += [*_predicted(found, prediction), ""]
+    lines += [*_forms(found), "", *_frontier(found), *_notes(found)]
     return in_columns(lines)
 
 
@@ -82,6 +84,19 @@ def _answer(found: Scaling) -> Iterator[str]:
     told = ", ".join(f"{form} {_percent(found.laws[form].further)}" for form in FORMS)
     what = "the largest size" if found.points.varies[0] else "the most images seen"
     yield f"Robust error at {FURTHER:g} times {what}: {told}."
+
+
+def _predicted(found: Scaling, prediction: Prediction) -> Iterator[str]:
+    times = prediction.size / found.points.size.max()
+    yield f"Robust error at N = {_short(prediction.size)}, {times:.3g} times the largest in the fit:"
+    for form, forecast in prediction.forecasts.items():
+        network = f"[{100 * forecast.network.low:.1f}%, {100 * forecast.network.high:.1f}%]"
+        yield f"  {form:11}{_percent(forecast.law):24} a network's mean {network}"
+    if not (observed := prediction.observed):
+        yield "  observed   no run of this size that is not in the fit"
+        return
+    runs = ", ".join(f"{100 * error:.1f}%" for error in observed)
+    yield f"  observed   {100 * float(np.mean(observed)):.1f}% (mean of {counted(len(observed), 'run')}: {runs})"
 
 
 def _forms(found: Scaling) -> Iterator[str]:
@@ -143,8 +158,14 @@ def _percent(value: Bounded) -> str:
 COLUMNS = ("set", "checkpoint", "form", "what", "at", "value", "low", "high")
 
 
-def table(found: Scaling) -> Iterator[dict[str, Any]]:
+def table(found: Scaling, prediction: Prediction | None = None) -> Iterator[dict[str, Any]]:
     """Every number as a row; errors as fractions, A and B for N and D in units of one."""
+    if prediction is not None:
+        at = f"{prediction.size:.6g}"
+        for form, forecast in prediction.forecasts.items():
+            yield _row(form, "predicted error", at, forecast.law)
+            yield _row(form, "predicted error of one network", at, forecast.network)
+        yield from ({"what": "observed error", "at": at, "value": error} for error in prediction.observed)
     for form, law in found.laws.items():
         for name, value in law.constants.items():
             yield _row(form, name, "", value)
