@@ -14,6 +14,7 @@ import pytest
 import torch
 from PIL import Image
 from planted import planted
+from records import FACTS, WHOLE
 from safetensors.numpy import save_file
 from typer.testing import CliRunner
 
@@ -24,8 +25,9 @@ from robust_arch.analysis.published.provenance import Provenance
 from robust_arch.analysis.report import attacked_images, classes, computing, training_curves
 from robust_arch.analysis.report.computing import Usage
 from robust_arch.analysis.report.opening import opening
-from robust_arch.architectures import ArchSpec
+from robust_arch.architectures import ArchSpec, arch_name
 from robust_arch.cli import app
+from robust_arch.common.files import write_json
 from robust_arch.data import ImageSet
 from robust_arch.runs import Evaluation, RecordedRun, RunFacts, RunFolder
 from robust_arch.runs.records import Status
@@ -130,6 +132,43 @@ def test_classes_that_one_study_lacks_are_counted(rows: Rows) -> None:
     assert found["classes"] == [0, 1]
     shown = {name: [cell["robust"] for cell in cells] for name, cells in found["rows"]}
     assert shown == {"one": ["50", "-"], "two": ["25", "100"]}
+
+
+def record(study: Path, place: int, robust: dict[str, int]) -> None:
+    """A run on ten images of one class each for 0 and 1; robust: weights to how many images of class 0 withstand."""
+    run = RunFolder(study / "runs" / f"{study.name}{place}")
+    run.evaluations.mkdir(parents=True)
+    spec = ArchSpec("wide_resnet", (1, 1, 1), (8 + place, 16, 32))
+    own = {"run_id": run.run_id, "study": study.name, "arch": arch_name(spec), "widths": spec.widths_text}
+    run.write_state("completed", FACTS.model_copy(update=own))
+    run.write_result(WHOLE)
+    for weights, count in robust.items():
+        label = np.arange(10) % 2
+        flags = np.logical_and(label == 0, np.arange(10) < 2 * count)
+        share = {"n": 10, "count": count, "percent": 10.0 * count, "interval": [0.0, 100.0]}
+        content = {
+            "checkpoint": "best", "weights": weights, "threat": "linf-0.2", "n_test": 10, "data": "digits",
+            "clean": {**share, "count": 10, "percent": 100.0}, "attacks": {"pgd20": share}, "worst_case": share,
+            "eval_id": weights, "run_id": run.run_id, "examples_fingerprint": "0",
+        }  # fmt: skip
+        write_json(run.evaluations / f"{weights}.json", content)
+        arrays = {"index": np.arange(10), "clean": np.ones(10, bool), "pgd20": flags, "label": label}
+        np.savez(run.evaluations / f"{weights}.npz", **arrays)
+
+
+def test_classes_of_several_studies_are_of_one_evaluation(tmp_path: Path) -> None:
+    for place in range(3):
+        record(tmp_path / "a", place, {"raw": 2})
+    for place in range(3, 5):
+        record(tmp_path / "b", place, {"raw": 1, "ema": 4})  # alone this study is shown with averaged weights
+
+    def of_class_0(page: str) -> list[str]:
+        (table,) = re.findall(r'<table class="classes">.*?</table>', page, flags=re.DOTALL)
+        return re.findall(r'</th><td[^>]*>(\d+) <small>100</small>', table)
+
+    assert of_class_0(page_of(tmp_path / "b", into=tmp_path / "alone")) == ["80", "80"]
+    both = page_of(tmp_path / "a", tmp_path / "b", into=tmp_path / "both")
+    assert of_class_0(both) == ["40", "40", "40", "20", "20"]
 
 
 def test_classes_are_counted_and_averaged_over_runs(rows: Rows) -> None:
