@@ -164,7 +164,11 @@ def measured(spec: CustomArch, num_classes: int, image_shape: ImageShape) -> tup
 
 def _text(value: Any) -> str:
     """A value as an override takes it."""
-    if isinstance(value, str) and _WORD.fullmatch(value) and value.lower() not in ("true", "false", "null", "nan"):
+    if (
+        isinstance(value, str)
+        and _WORD.fullmatch(value)
+        and value.lower() not in ("true", "false", "null", "nan", "inf")
+    ):
         return value
     if isinstance(value, Mapping):
         return f"{{{','.join(f'{_text(key)}:{_text(inner)}' for key, inner in value.items())}}}"
