@@ -93,11 +93,8 @@ class KeyNames:
         """The error about an option of the architecture that the layout's code does not have, or None."""
         for key, allowed in self.options.items():
             if (value := getattr(options, key)) not in allowed:
-                return invalid(
-                    f"arch.options.{key}",
-                    value,
-                    f"{' or '.join(map(option_text, allowed))}, as files of this layout have",
-                )
+                known = " or ".join(map(option_text, allowed))
+                return invalid(f"arch.options.{key}", value, f"{known}, as files of this layout have")
         return None
 
 
