@@ -364,6 +364,8 @@ class Evaluation(Fields):
 
     Attributes:
         version: of the record's layout.
+        checkpoint: best, last or external.
+        weights: raw, ema or swa.
         invalid: why none of the numbers may be used; empty where they may.
         about: command and provenance.
     """
