@@ -25,6 +25,7 @@ TARGET = "_target_"
 """The key of `arch` that names the class or function."""
 _FULL_NAME = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")
 _WORD = re.compile(r"[a-zA-Z_][\w./-]*")  # text that needs no quotation marks in an override
+_LITERALS = ("true", "false", "null", "nan", "inf")  # words that Hydra reads as values of another type
 _READABLE = re.compile(r"[\w.=+,\[\]-]{1,120}")
 
 
@@ -164,7 +165,7 @@ def measured(spec: CustomArch, num_classes: int, image_shape: ImageShape) -> tup
 
 def _text(value: Any) -> str:
     """A value as an override takes it."""
-    if isinstance(value, str) and _WORD.fullmatch(value) and value.lower() not in ("true", "false", "null", "nan"):
+    if isinstance(value, str) and _WORD.fullmatch(value) and value.lower() not in _LITERALS:
         return value
     if isinstance(value, Mapping):
         return f"{{{','.join(f'{_text(key)}:{_text(inner)}' for key, inner in value.items())}}}"

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 
 from robust_arch.architectures import families
-from robust_arch.architectures.options import Options
+from robust_arch.architectures.options import Options, option_text
 from robust_arch.errors import InputError, invalid
 
 if TYPE_CHECKING:
@@ -93,7 +93,8 @@ class KeyNames:
         """The error about an option of the architecture that the layout's code does not have, or None."""
         for key, allowed in self.options.items():
             if (value := getattr(options, key)) not in allowed:
-                return invalid(f"arch.options.{key}", value, f"{' or '.join(allowed)}, as files of this layout have")
+                known = " or ".join(map(option_text, allowed))
+                return invalid(f"arch.options.{key}", value, f"{known}, as files of this layout have")
         return None
 
 

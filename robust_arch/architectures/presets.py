@@ -44,9 +44,11 @@ class Presets(Mapping[str, ArchSpec]):
 
 
 PRESETS = Presets()
+_COUNT = r"\d{1,18}"
 _NAME = re.compile(
-    r"(?P<family>\w+)-d(?P<depths>\d+(?:-\d+)*)-w(?P<widths>\d+(?:-\d+)*)"
-    rf"(?:-stem(?P<stem_width>\d+))?(?:-(?P<activation>{'|'.join(ACTIVATIONS)}))?(?:-drop(?P<dropout>[\d.e-]+))?"
+    rf"(?P<family>\w+)-d(?P<depths>{_COUNT}(?:-{_COUNT})*)-w(?P<widths>{_COUNT}(?:-{_COUNT})*)"
+    rf"(?:-stem(?P<stem_width>{_COUNT}))?(?:-(?P<activation>{'|'.join(ACTIVATIONS)}))?"
+    r"(?:-drop(?P<dropout>\d(?:\.\d+)?(?:e-\d+)?))?"
     r"(?:-init_(?P<initialisation>[a-z]+))?(?P<options>(?:-\w+=[^=]+)*)"
 )
 _OPTION = re.compile(r"-(?=\w+=)")

@@ -15,8 +15,8 @@ from robust_arch.configuration.nodes import built, config_folders, instantiate, 
 from robust_arch.data import Dataset
 from robust_arch.errors import InputError, invalid, require_integer, require_keys
 from robust_arch.evaluation import EvaluationSettings, NamedAttack
-from robust_arch.evaluation.record import RESERVED_NAMES
 from robust_arch.interop.normalisation import Request
+from robust_arch.runs.records import RESERVED_NAMES
 
 NORMALISATION_KEYS = ("normalize", "mean", "std")
 """Keys of `evaluate` about a checkpoint from elsewhere, and not about its evaluation."""

@@ -22,6 +22,7 @@ from robust_arch.attacks.square import Square
 from robust_arch.common import randomness
 from robust_arch.common.progress import mention, step
 from robust_arch.errors import invalid
+from robust_arch.evaluation.checks import not_finite
 from robust_arch.evaluation.examples import Examples
 from robust_arch.evaluation.masking_verdicts import LOSS_STEPS, verdicts
 from robust_arch.evaluation.record import share
@@ -73,7 +74,7 @@ def _finite(gradient: Tensor) -> Tensor:
 def _logits(net: nn.Module, x: Tensor) -> Tensor:
     """(B, K) float32; raises FloatingPointError where they are not finite."""
     logits: Tensor = net(x).float()
-    if bad := int((~logits.isfinite().all(dim=1)).sum()):
+    if bad := not_finite(logits):
         raise FloatingPointError(
             f"the logits of {bad} of {len(x)} images are not finite, so that the network's gradients cannot be judged"
         )

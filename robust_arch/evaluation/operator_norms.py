@@ -13,7 +13,7 @@ from torch.nn.grad import conv2d_input
 
 from robust_arch.architectures import ImageShape
 from robust_arch.architectures.build import Normalize
-from robust_arch.architectures.layers import GlobalAveragePool, ParametricSiLU, activation_lipschitz
+from robust_arch.architectures.layers import GlobalAveragePool, ParametricSiLU, SamePadding, activation_lipschitz
 from robust_arch.attacks.base import undisturbed
 from robust_arch.common.progress import mention
 from robust_arch.errors import invalid
@@ -53,8 +53,8 @@ def operator_norms(
 
     Convolutions by `conv_norm`, which takes tolerance, max_steps and seed. BatchNorm: max |gamma| / sqrt(var + eps);
     linear layers: the matrix 2-norm; average over h x w positions: 1 / sqrt(h w); normalisation: max 1 / std;
-    identity and dropout: 1; activations that learn: their Lipschitz constant. Only layers that a forward pass calls are
-    in the result, in the order of `named_modules`.
+    identity, dropout and padding with zeros: 1; activations that learn: their Lipschitz constant. Only layers that a
+    forward pass calls are in the result, in the order of `named_modules`.
 
     Raises:
         InputError: for a layer of another kind, or a convolution whose padding is not a number of zeros.
@@ -90,7 +90,7 @@ def _exact_norm(name: str, layer: nn.Module, size: torch.Size) -> float:
         return 1 / math.sqrt(size[1] * size[2])
     if isinstance(layer, Normalize):
         return float((1 / layer.std.double()).max())
-    if isinstance(layer, nn.Identity | nn.Dropout):
+    if isinstance(layer, nn.Identity | nn.Dropout | SamePadding):
         return 1.0
     if isinstance(layer, nn.PReLU | ParametricSiLU):  # the activations that are modules, as they learn a number
         return activation_lipschitz(layer)

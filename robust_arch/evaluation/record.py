@@ -28,8 +28,6 @@ log = logging.getLogger(__name__)
 SCHEMA = 2
 _MEASURES = {"l1_linf": "lipschitz", "kl": "lipschitz_kl", "l2": "lipschitz_l2", "fosc": "fosc"}
 _PARTS = ("diagnostics", "smoothness")
-RESERVED_NAMES = ("clean", "index", "label", "worst_case", *_PARTS)
-"""Names that no attack may have, because the record uses them."""
 _SUSPICIOUS_P = 0.01  # of the paired test whether one step breaks more images than twenty steps
 
 

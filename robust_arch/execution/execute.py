@@ -267,6 +267,9 @@ def _train(run: Run, folder: RunFolder, tracker: Tracker, loggers: Sequence["Log
         run.run_id, arch_name(settings.spec), f"{run.cost.params:,}", f"{run.cost.macs:,}", settings.objective.label,
         settings.dataset.name, settings.threat, settings.seed, settings.trainer.max_epochs,
     )  # fmt: skip
+    averaging = settings.recipe.averaging
+    if averaging and (warning := averaging.warning(settings.trainer.max_epochs)):
+        log.warning("run %s: %s", run.run_id, warning)
     record = _Recorder(folder, tracker)
     fit(module, data, settings.trainer, folder=folder.checkpoints, record=record, loggers=loggers)
     recorded = metrics.read_rows(folder.metrics)

@@ -351,9 +351,11 @@ class Normalisation(Fields):
     text: Message
 
 
-_RESERVED = frozenset({"clean", "index", "label", "worst_case", "diagnostics", "smoothness"})
+RESERVED_NAMES = ("clean", "index", "label", "worst_case", "diagnostics", "smoothness")
+"""Names that no attack may have, because evaluation records use them."""
 AttackName = Annotated[
-    Name, expect(f"a name of an attack, not {', '.join(sorted(_RESERVED))}", lambda name: name not in _RESERVED)
+    Name,
+    expect(f"a name of an attack, not {', '.join(sorted(RESERVED_NAMES))}", lambda name: name not in RESERVED_NAMES),
 ]
 
 
@@ -362,6 +364,8 @@ class Evaluation(Fields):
 
     Attributes:
         version: of the record's layout.
+        checkpoint: best, last or external.
+        weights: raw, ema or swa.
         invalid: why none of the numbers may be used; empty where they may.
         about: command and provenance.
     """

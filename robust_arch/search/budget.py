@@ -42,7 +42,7 @@ class Budget:
             if value > MAX_COST:
                 raise invalid(f"search.budget.{key}", value, f"at most {MAX_COST:,}")
             object.__setattr__(self, key, int(value))
-        if not isinstance(self.tolerance, int | float) or not 0 <= self.tolerance < 1:
+        if not is_number(self.tolerance) or not 0 <= self.tolerance < 1:
             raise invalid("search.budget.tolerance", self.tolerance, "at least 0 and below 1")
 
     @property

@@ -52,6 +52,10 @@ class Averaging(ABC):
         None leaves the average as it is.
         """
 
+    def warning(self, epochs: int) -> str | None:  # noqa: ARG002
+        """Why the averaged weights will equal the trained ones after so many epochs; None if they will not."""
+        return None
+
     def update(self, averaged: nn.Module, net: nn.Module, step: int, steps_per_epoch: int, epochs: int) -> None:
         """Move the parameters and floating-point buffers of `averaged` towards those of `net`; copy other buffers."""
         if (share := self.share(step, steps_per_epoch, epochs)) is None:
@@ -118,8 +122,21 @@ class SWA(Averaging):
         unit = steps_per_epoch if self.every == "epoch" else 1
         if step % unit:
             return None
-        before = math.ceil(Fraction(str(self.start)) * epochs) * steps_per_epoch
-        return 1 / max(1, (step - before) // unit)
+        return 1 / max(1, (step - self._first_epoch(epochs) * steps_per_epoch) // unit)
+
+    def warning(self, epochs: int) -> str | None:
+        """Of too few epochs from `start` on: the mean of one network is that network."""
+        left = epochs - self._first_epoch(epochs)
+        if left > (1 if self.every == "epoch" else 0):
+            return None
+        return (
+            f"recipe.averaging.start = {self.start:g} leaves {left} of trainer.max_epochs = {epochs} to average, so "
+            "the swa weights will equal the raw ones; set an earlier start or more epochs"
+        )
+
+    def _first_epoch(self, epochs: int) -> int:
+        """The first epoch, counted from 0, whose weights enter the mean."""
+        return math.ceil(Fraction(str(self.start)) * epochs)
 
 
 @torch.no_grad()

@@ -160,6 +160,8 @@ def test_name_and_identity():
     assert arch_name(spec) != arch_name(CustomArch("mine.Net", {**spec.arguments, "kind": "a c"}))
     assert describe(spec) != describe(CustomArch("other.Net", spec.arguments))
     assert spec.words == ("arch._target_=mine.Net arch.width=32 'arch.blocks=[1,2]' arch.norm=null 'arch.kind=\"a b\"'")
+    # text that Hydra would read as a number
+    assert CustomArch("mine.Net", {"norm": "inf"}).words == "arch._target_=mine.Net 'arch.norm=\"inf\"'"
     with pytest.raises(InputError):
         named_spec(spec.name)
     assert spec.family == "custom"

@@ -2,7 +2,7 @@ import re
 
 import pytest
 
-from robust_arch.architectures import PRESETS, ArchSpec, arch_name, cost
+from robust_arch.architectures import PRESETS, ArchSpec, arch_name, cost, named_spec
 from robust_arch.errors import InputError
 
 # the names that the interface promises
@@ -48,6 +48,12 @@ def test_resnet18_is_the_one_of_small_images():
     spec = ArchSpec("resnet", (2, 2, 2, 2), (64, 128, 256, 512), stem_width=64)
     assert PRESETS["resnet18"] == spec
     assert arch_name(spec) == "resnet18"
+
+
+@pytest.mark.parametrize("end", ["-drop.", "-drop1e-", "-drop1-1", "-stem" + "9" * 5000, "-w16"])
+def test_a_name_that_is_no_architecture_is_refused(end):
+    with pytest.raises(InputError, match=r"arch = 'wide_resnet-d1-1-1-w8-8-9.*: expected a preset's name, or one like"):
+        named_spec(f"wide_resnet-d1-1-1-w8-8-9{end}")
 
 
 def test_an_unknown_preset_is_named_with_the_known_ones():

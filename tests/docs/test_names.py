@@ -45,6 +45,12 @@ def test_every_link_leads_to_a_file_and_its_heading(page):
             assert anchor in anchors(path), f"{page.name}: {file}#{anchor}"
 
 
+def test_the_recipes_begin_with_a_list_of_all_of_them_in_order():
+    contents, *sections = re.split(r"^(?=## )", text(ROOT / "docs" / "recipes.md"), flags=re.MULTILINE)
+    without_code = re.sub(r"^```.*?^```", "", "".join(sections), flags=re.DOTALL | re.MULTILINE)
+    assert re.findall(r"\[([^]]+)\]\(#", contents) == re.findall(r"^#+ (.+)$", without_code, flags=re.MULTILINE)
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_command_exists(page):
     known = set(get_command(app).commands)

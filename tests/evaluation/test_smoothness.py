@@ -231,6 +231,10 @@ SPECS = [
     ArchSpec("wide_resnet", (2, 1, 2), (4, 6, 3), stem_width=2, activation="softplus"),
     ArchSpec("wide_resnet", (1, 2, 1), (3, 4, 4), stem_width=3, activation="silu"),
     ArchSpec("wide_resnet", (1, 1, 1), (3, 4, 2), stem_width=2, activation="gelu", dropout=0.5),
+    ArchSpec("wide_resnet", (1, 1, 1), (3, 3, 2), stem_width=2, activation="psilu", options={"padding": "same"}),
+    ArchSpec(
+        "wide_resnet", (1, 1, 1), (1, 2, 1), activation="prelu", options={"padding": "same", "block": "bottleneck"}
+    ),
     ArchSpec("resnet", (1, 1, 1, 1), (3, 3, 4, 4), stem_width=3),
     ArchSpec("resnet", (2, 1, 1, 1), (3, 4, 4, 3), stem_width=2, activation="silu"),
 ]

@@ -163,6 +163,17 @@ def test_only_the_weights_that_are_asked_for_are_evaluated(tmp_path):
     assert len(list(more.folder.evaluation_records())) == 4
 
 
+def test_too_few_epochs_for_a_mean_are_announced_and_trained(tmp_path, caplog):
+    run = executed(tmp_path, *SMALL, "recipe/averaging=swa", "trainer.max_epochs=1", "evaluate.attacks=[fgsm]")
+    (line,) = [record for record in caplog.records if "recipe.averaging" in record.getMessage()]
+    assert line.levelname == "WARNING"
+    assert line.getMessage().endswith(
+        "start = 0.75 leaves 0 of trainer.max_epochs = 1 to average, so the swa weights will "
+        "equal the raw ones; set an earlier start or more epochs"
+    )
+    assert same_weights(part(run, "net."), part(run, "averages.swa."))
+
+
 @pytest.mark.slow
 def test_a_run_that_is_killed_in_an_epoch_ends_with_the_same_bits(tmp_path):
     options = (

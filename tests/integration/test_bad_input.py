@@ -95,7 +95,9 @@ def test_nothing_is_written_into_a_recorded_study(composed, tmp_path):
     archive = tmp_path / "shown" / "runs.json"
     archive.parent.mkdir()
     archive.write_text("{}")
-    with pytest.raises(InputError, match=r"study\.name = 'shown': expected another name: .*shown holds a recorded study"):
+    with pytest.raises(
+        InputError, match=r"study\.name = 'shown': expected another name: .*shown holds a recorded study"
+    ):
         Run.load(read_settings(composed(*SMALL, "study.name=shown", f"results_dir={tmp_path}")))
     assert [path.name for path in archive.parent.iterdir()] == ["runs.json"]
 

@@ -12,7 +12,7 @@ from torchvision import models
 from torchvision.models.vgg import make_layers
 from torchvision.ops import SqueezeExcitation
 
-from robust_arch.architectures import ArchSpec
+from robust_arch.architectures import ArchSpec, build
 from robust_arch.architectures.families.darts import NORMAL, REDUCE
 from robust_arch.errors import InputError
 from robust_arch.interop import load_published
@@ -387,6 +387,18 @@ def test_weights_of_the_other_padding_are_refused_although_every_shape_fits(give
         load_published(state, spec)
     with pytest.raises(InputError, match=message):
         published_state(load_published(state, own), spec, "gowal2020" if given == "same" else "huang2021")
+
+
+def test_weights_of_robust_res_blocks_are_refused_for_preactivated_ones_although_every_shape_fits():
+    spec = ArchSpec("robust_resnet", (1, 1, 1), (8, 8, 8), options={"scales": 2})
+    preactivated = ArchSpec("robust_resnet", (1, 1, 1), (8, 8, 8), options={"scales": 2, "preactivated": True})
+    state = published_state(build(spec), spec)
+    load_published(state, spec)
+    message = r"arch\.options\.preactivated = True: expected false, as files of this layout have"
+    with pytest.raises(InputError, match=message):
+        load_published(state, preactivated)
+    with pytest.raises(InputError, match=message):
+        published_state(build(preactivated), preactivated)
 
 
 def test_pytorch_cifars_densenet_puts_new_channels_first_and_is_refused():

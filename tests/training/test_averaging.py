@@ -100,6 +100,20 @@ def test_swa_is_a_copy_before_it_starts(history):
             assert torch.equal(found[epoch * STEPS - 1][name], tensor)
 
 
+@pytest.mark.parametrize(
+    ("every", "start", "left"),
+    [("epoch", 0.75, 1), ("epoch", 0.76, 0), ("epoch", 0.5, None), ("step", 0.76, 0), ("step", 0.75, None)],
+)
+def test_an_average_that_will_equal_the_weights_is_announced(history, every, start, left):
+    swa = SWA(every=every, start=start)
+    *_, found = averages(swa, history)
+    assert (swa.warning(EPOCHS) is None) == (left is None)
+    assert all(torch.equal(found[name], tensor) for name, tensor in history[-1].items()) == (left is not None)
+    if left is not None:
+        assert f"start = {start} leaves {left} of trainer.max_epochs = {EPOCHS} to average" in swa.warning(EPOCHS)
+    assert EMA().warning(1) is None
+
+
 def test_equal_weights_stay_equal_to_the_last_bit(history):
     for averaging in (EMA(), EMA(decay=0.3, warmup=False), SWA(start=0.0, every="step")):
         *_, found = averages(averaging, [history[0]] * 9)

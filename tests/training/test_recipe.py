@@ -1,6 +1,7 @@
 """What a recipe hands to the optimizer and the attack, and the learning rate of each step of a run."""
 
 import math
+from dataclasses import fields
 from fractions import Fraction
 from functools import partial
 
@@ -10,6 +11,7 @@ from torch import nn
 
 from robust_arch.architectures import ArchSpec, build
 from robust_arch.attacks import PGD, ThreatModel
+from robust_arch.common.paths import conf_dir
 from robust_arch.data.augment import CropFlip
 from robust_arch.errors import InputError
 from robust_arch.objectives.natural import Natural
@@ -170,3 +172,9 @@ def test_the_steps_of_an_epoch_need_not_divide_its_time_exactly(steps):
     # the drop is at the first step of epoch 2, not one later or earlier
     taken = rates(Steps(milestones=(0.5,)), steps=steps)
     assert taken == pytest.approx([0.2] * 2 * steps + [0.02] * steps, rel=1e-12)
+
+
+@pytest.mark.parametrize("name", [path.stem for path in sorted((conf_dir() / "recipe").glob("*.yaml"))])
+def test_every_key_of_a_recipe_can_be_set_in_each(name, composed):
+    recipe = composed(f"recipe={name}").recipe
+    assert {field.name for field in fields(Recipe)} - set(recipe) <= {"averaging"}  # set by its own group

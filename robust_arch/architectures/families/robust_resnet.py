@@ -170,7 +170,9 @@ class RobustResNetFamily(PreActFamily):
     options = RobustResNetOptions
     # every block but the first of a stage saves a BatchNorm that it does not use
     _unused = tuple(f"blocks.{stage}.layer.{block}.bn1." for stage in range(3) for block in range(1, 100))
-    published_keys = MappingProxyType({"huang2023": KeyNames(_published, unused=_unused)})
+    published_keys = MappingProxyType(
+        {"huang2023": KeyNames(_published, unused=_unused, options={"preactivated": (False,)})}
+    )
 
     def plan(self, spec: ArchSpec | None, depths: Sequence[Any], widths: Sequence[Any]) -> list[Stage]:
         """The stages of these depths and widths, which may be arrays."""
