@@ -160,6 +160,18 @@ def test_families_have_marks_of_their_own() -> None:
     assert labels[-2:] == ["wide resnet", "resnet"]
 
 
+def test_the_last_epoch_is_drawn_beside_the_best_where_the_same_runs_have_both() -> None:
+    both = planted(SCALED)
+    (cost,) = figures_of(both)
+    at_best, at_last = (bars.lines[0].get_ydata() for bars in cost.figure.axes[0].containers)
+    assert list(at_last) == pytest.approx([value - 1 for value in at_best])
+    labels = [text.get_text() for text in cost.figure.legends[0].get_texts()]
+    assert labels == ["best epoch, chosen on held-out images", "last epoch"]
+    assert "Both checkpoints of the same runs" in cost.caption
+    (alone,) = figures_of(both.iloc[:-1])  # a run without last
+    assert "Both checkpoints" not in alone.caption
+
+
 def test_epochs_add_training_curves() -> None:
     found = figures_of(planted([wide(*BASE)]), epochs())
     assert [figure.name for figure in found] == ["training_curves"]

@@ -18,8 +18,17 @@ from robust_arch.analysis.plots.captions import ROBUST
 from robust_arch.analysis.plots.marks import error_bars
 from robust_arch.analysis.plots.outliers import Extent, set_aside
 from robust_arch.analysis.plots.pooled import Pooled
-from robust_arch.analysis.plots.series import Series, by_family, heading
-from robust_arch.analysis.plots.style import COLUMN, STYLE, WIDE, letter_panels, new_figure, write_heading
+from robust_arch.analysis.plots.series import Series, by_family, heading, mark
+from robust_arch.analysis.plots.style import (
+    BLUE,
+    COLUMN,
+    ORANGE,
+    STYLE,
+    WIDE,
+    letter_panels,
+    new_figure,
+    write_heading,
+)
 from robust_arch.errors import InputError
 
 COSTS = {"params": "Parameters", "macs": "Multiply-accumulates per image"}
@@ -33,10 +42,14 @@ def differ(costs: Sequence[float]) -> bool:
 
 
 @rc_context(STYLE)
-def against_cost(found: Pooled) -> Figure:
+def against_cost(found: Pooled, last: Pooled | None = None) -> Figure:
     """Worst-case accuracy in percent against parameters and multiply-accumulates, one kind of mark per family.
 
     A cost that is the same for all networks, or is not recorded, has no panel.
+
+    Args:
+        found: the networks.
+        last: the same networks of one family at the last epoch, drawn beside those at `best`, without a front.
 
     Raises:
         InputError: if no cost is left.
@@ -46,14 +59,26 @@ def against_cost(found: Pooled) -> Figure:
         raise InputError(f"results: no recorded cost differs between the networks of {found.group}")
     figure = new_figure(WIDE if len(shown) > 1 else COLUMN, _HEIGHT)
     for axes, cost in zip(figure.subplots(1, len(shown), sharey=True, squeeze=False).flat, shown, strict=True):
-        series = by_family(found, partial(_cost, cost))
-        draw_costs(axes, series, COSTS[cost], front=found.span > found.by_chance())
-        set_aside(axes, Extent.at([_cost(cost, each.network) for each in found]), Extent.of(found))
+        series = _series(found, last, cost)
+        draw_costs(axes, series, COSTS[cost], front=last is None and found.span > found.by_chance())
+        if last is None:
+            set_aside(axes, Extent.at([_cost(cost, each.network) for each in found]), Extent.of(found))
     letter_panels(figure.axes)
     figure.axes[0].set_ylabel(ROBUST)
-    write_heading(figure, heading(found))
+    scatter = f" ({last.interval.rpartition(' of ')[2]} at last)" if last is not None and last.sigma else ""
+    write_heading(figure, heading(found) + scatter)
     figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return figure
+
+
+def _series(found: Pooled, last: Pooled | None, cost: str) -> list[Series]:
+    if last is None:
+        return by_family(found, partial(_cost, cost))
+    looks = (("best epoch, chosen on held-out images", found, BLUE, "o"), ("last epoch", last, ORANGE, "s"))
+    return [
+        Series(label, [mark(each, _cost(cost, each.network)) for each in own], colour, marker)
+        for label, own, colour, marker in looks
+    ]
 
 
 def varies(found: Pooled, cost: str) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -187,9 +187,21 @@ class _Setting:
     def _by_cost(self) -> Iterator[StudyFigure]:
         if any(varies(self.found, cost) for cost in COSTS):
             what = "One kind of mark per family." if len(set(self.group.rows["family"])) > 1 else ""
-            if Extent.of(self.found).far().any():
+            last = self._at_last()
+            if last is not None:
+                what = f"Both checkpoints of the same runs. At last: {last.sentences()} At best:"
+            elif Extent.of(self.found).far().any():
                 what += " An arrowhead at the edge has the value of a network outside the axes."
-            yield self._figure("cost", "Robust accuracy against the cost of the networks", what, against_cost)
+            draw = partial(against_cost, last=last)
+            yield self._figure("cost", "Robust accuracy against the cost of the networks", what, draw)
+
+    def _at_last(self) -> Pooled | None:
+        """The same runs at their last epoch; None for several families, or too many networks for bars."""
+        if len(set(self.group.rows["family"])) > 1 or not has_bars(self.found):
+            return None
+        runs = set(self.group.rows["run_id"])
+        alike = (group for group in groups(self.frame) if _differs_in_checkpoint(group, self.group))
+        return next((pooled(group) for group in alike if set(group.rows["run_id"]) == runs), None)
 
     def _by_epoch(self) -> Iterator[StudyFigure]:
         rows = self._at_best_and_last()

@@ -161,7 +161,7 @@ COLUMNS = ("set", "checkpoint", "form", "what", "at", "value", "low", "high")
 def table(found: Scaling, prediction: Prediction | None = None) -> Iterator[dict[str, Any]]:
     """Every number as a row; errors as fractions, A and B for N and D in units of one."""
     if prediction is not None:
-        at = f"{prediction.size:.6g}"
+        at = f"{prediction.size:.12g}"
         for form, forecast in prediction.forecasts.items():
             yield _row(form, "predicted error", at, forecast.law)
             yield _row(form, "predicted error of one network", at, forecast.network)
