@@ -111,10 +111,6 @@ class Recommendation:
     far: tuple[str, ...]
     seeds: int
 
-    def of_kind(self, kind: str) -> list[Entry]:
-        """The proposals, or the rules."""
-        return [entry for entry in self.entries if entry.kind == kind]
-
 
 @dataclass(frozen=True)
 class Request:
