@@ -111,7 +111,7 @@ def test_what_an_imported_table_lacks_ends_no_report(unrecorded: tuple[str, ...]
     page = page_of(tmp_path, into=tmp_path / "page")
     assert "A smaller last stage, pair by pair" in page
     assert "every evaluation passed its checks" not in page  # a results.csv does not tell
-    assert "which is all that is recorded" in page
+    assert "a results.csv alone records neither checks nor warnings" in page
 
 
 def test_the_meaning_of_best_is_not_claimed_for_imported_results(tmp_path: Path) -> None:
