@@ -83,4 +83,4 @@ def channels_last(images: np.ndarray) -> np.ndarray:
 
 def pixels(image: np.ndarray) -> np.ndarray:
     """Values in [0, 1] as uint8."""
-    return np.rint(255 * image.clip(0, 1)).astype(np.uint8)
+    return np.asarray(np.rint(255 * image.clip(0, 1)), dtype=np.uint8)

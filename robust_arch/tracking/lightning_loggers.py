@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 class LoggerTracker(Tracker):
     """One Lightning logger, which gets the configuration, the rows of metrics.csv and the final numbers.
 
-    It is told what happens from now on: rows of an earlier attempt are where that attempt logged them.
+    After a resume it gets new rows only: those of an earlier attempt are where that attempt logged them.
     """
 
     def __init__(self, name: str, logger: "Logger", config: Mapping[str, Any]) -> None:

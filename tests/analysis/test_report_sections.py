@@ -111,17 +111,20 @@ def test_what_an_imported_table_lacks_ends_no_report(unrecorded: tuple[str, ...]
     page = page_of(tmp_path, into=tmp_path / "page")
     assert "A smaller last stage, pair by pair" in page
     assert "every evaluation passed its checks" not in page  # a results.csv does not tell
-    assert "which is all that is recorded" in page
+    assert "a results.csv alone records neither checks nor warnings" in page
 
 
 def test_the_meaning_of_best_is_not_claimed_for_imported_results(tmp_path: Path) -> None:
     wider("a").to_csv(tmp_path / "results.csv", index=False)
     mine = page_of(tmp_path, into=tmp_path / "mine")
-    source = {name: "x" for name in ("source", "licence", "best", "note", "file", "sha256", "mapping", "command")}
+    source = dict.fromkeys(("source", "licence", "best", "note", "file", "sha256", "mapping", "command"), "x")
     Provenance.read({**source, "selected_on": "test", "rows": 8, "left_out": 0}).write(tmp_path)
     imported = page_of(tmp_path, into=tmp_path / "imported")
     assert "numbers at `best` are optimistic" in imported
-    for sentence in ("This holds for this project&#39;s own runs", "the smallest accuracy of the attacks in the table, which"):
+    for sentence in (
+        "This holds for this project&#39;s own runs",
+        "the smallest accuracy of the attacks in the table, which",
+    ):
         assert (sentence in mine, sentence in imported) == (False, True)
 
 
@@ -164,7 +167,7 @@ def test_classes_of_several_studies_are_of_one_evaluation(tmp_path: Path) -> Non
 
     def of_class_0(page: str) -> list[str]:
         (table,) = re.findall(r'<table class="classes">.*?</table>', page, flags=re.DOTALL)
-        return re.findall(r'</th><td[^>]*>(\d+) <small>100</small>', table)
+        return re.findall(r"</th><td[^>]*>(\d+) <small>100</small>", table)
 
     assert of_class_0(page_of(tmp_path / "b", into=tmp_path / "alone")) == ["80", "80"]
     both = page_of(tmp_path / "a", tmp_path / "b", into=tmp_path / "both")

@@ -171,7 +171,7 @@ def test_candidates_and_rules_are_inside_every_budget(budget):
 
 def test_proposals_are_apart_and_a_distant_budget_is_warned_of():
     found = recommend(rows(peak, 20, 1, 0), Request(Budget(params=30_000_000), count=3, apart=1.0, draws=3))
-    proposals = found.of_kind("proposal")
+    proposals = [entry for entry in found.entries if entry.kind == "proposal"]
     for first, second in pairwise(proposals):
         logs = [np.log2([*entry.spec.depths, *entry.spec.widths]) for entry in (first, second)]
         assert np.abs(logs[0] - logs[1]).max() >= 1.0

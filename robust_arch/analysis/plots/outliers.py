@@ -66,7 +66,7 @@ class Extent:
 
 
 def set_aside(axes: Axes, x: Extent, y: Extent, *, across: bool = False, colour: str = BLUE) -> None:
-    """Leave far points out of the limits of the axes; an arrowhead with their values stands at the edge for them.
+    """Leave far points out of the limits of the axes; an arrowhead at the edge has their values.
 
     Args:
         axes: with everything drawn.

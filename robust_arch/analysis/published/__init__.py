@@ -1,1 +1,1 @@
-"""Results of others: a published table becomes a study that is read like the project's own."""
+"""Published results: a table becomes a study that is read like the project's own."""

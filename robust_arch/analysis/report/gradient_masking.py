@@ -42,7 +42,7 @@ def section(diagnoses: Mapping[str, Diagnosis]) -> dict[str, Any] | None:
     return {
         "networks": [_network(place, *item) for place, item in enumerate(ordered[:_DRAWN], start=1)],
         "further": [f"{name}: {_result(diagnosis)}" for name, diagnosis in further],
-        "summary": f"{counted(len(further), 'further network')}, {flagged:,} of them flagged; the cards list the checks",
+        "summary": f"{counted(len(further), 'further network')}, {flagged:,} of them flagged; cards list the checks",
     }
 
 

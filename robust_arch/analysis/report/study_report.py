@@ -127,9 +127,7 @@ def _facts_of_rows(rows: pd.DataFrame) -> Iterator[tuple[str, str]]:
     yield "records", "not available; these facts are from results.csv"
 
 
-def _details(
-    study: StudyFolder, runs: Sequence[RecordedRun], main: Group | None, shown: Group | None
-) -> StudyDetails:
+def _details(study: StudyFolder, runs: Sequence[RecordedRun], main: Group | None, shown: Group | None) -> StudyDetails:
     """The details of a study; main: its own main group, shown: that of the page, which may have several studies."""
     records = [(run, record) for run in runs if run.facts for record in run.evaluations]
     results = {run.run_id: run.result for run in runs if run.result}

@@ -34,7 +34,8 @@ _DEFINITIONS = {
 }
 
 _OF_IMPORTED = {
-    "Worst case": " Of imported results it is the smallest accuracy of the attacks in the table, which is at least that.",
+    "Worst case": " Of imported results it is the smallest accuracy of the attacks in the table, which is at least "
+    "that.",
     "Selection": " This holds for this project's own runs; the note on the source tells what best means in imported "
     "results.",
 }

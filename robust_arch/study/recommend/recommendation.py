@@ -111,10 +111,6 @@ class Recommendation:
     far: tuple[str, ...]
     seeds: int
 
-    def of_kind(self, kind: str) -> list[Entry]:
-        """The proposals, or the rules."""
-        return [entry for entry in self.entries if entry.kind == kind]
-
 
 @dataclass(frozen=True)
 class Request:
@@ -178,7 +174,9 @@ def recommend(frame: pd.DataFrame, request: Request, measure: Measure | None = N
         names, surrogate = _surrogate(observations, request)
         points, x = _measured(measure, template, task, points)
         if not len(points):
-            raise InputError(f"--predictors: {', '.join(request.predictors)} not defined for any candidate in the budget")
+            raise InputError(
+                f"--predictors: {', '.join(request.predictors)} not defined for any candidate in the budget"
+            )
         kept, x_rules = _measured(measure, template, task, of_rules)
         defined = {tuple(point) for point in kept.tolist()}
         for name in [name for name, spec in rules.items() if (*spec.depths, *spec.widths) not in defined]:
