@@ -19,7 +19,7 @@ _SPREADS = (0.002, 0.01, 0.05, 0.2, 1.0)  # how far a share may deviate, tried i
 
 
 def check_shares(shares: Sequence[float], stages: int, key: str = "shares") -> tuple[float, ...]:
-    """Shares as floats; raises InputError, which names `key`, unless there is one per stage, all above 0, with sum 1."""
+    """Shares as floats; raises InputError for `key` unless there is one per stage, all above 0, with sum 1."""
     allowed = f"{stages} numbers greater than 0 with sum 1"
     try:
         values = tuple(float(share) for share in shares)
