@@ -18,15 +18,15 @@ Terms = Callable[[Sequence[Any]], CostTerms]
 _SPREADS = (0.002, 0.01, 0.05, 0.2, 1.0)  # how far a share may deviate, tried in turn: most searches end at the first
 
 
-def check_shares(shares: Sequence[float], stages: int) -> tuple[float, ...]:
-    """Shares as floats; raises InputError unless there is one per stage, all above 0, with sum 1."""
+def check_shares(shares: Sequence[float], stages: int, key: str = "shares") -> tuple[float, ...]:
+    """Shares as floats; raises InputError for `key` unless there is one per stage, all above 0, with sum 1."""
     allowed = f"{stages} numbers greater than 0 with sum 1"
     try:
         values = tuple(float(share) for share in shares)
     except (TypeError, ValueError):
-        raise invalid("shares", shares, allowed) from None
+        raise invalid(key, shares, allowed) from None
     if len(values) != stages or not all(share > 0 for share in values) or not abs(sum(values) - 1) <= 1e-6:
-        raise invalid("shares", shares, allowed)
+        raise invalid(key, shares, allowed)
     return values
 
 

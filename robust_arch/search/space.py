@@ -222,4 +222,4 @@ def _divisions(shares: Any, stages: int) -> tuple[tuple[float, ...], ...]:
     is_list = isinstance(shares, list | tuple) and len(shares) > 0
     if not is_list or not all(isinstance(share, list | tuple) for share in shares):
         raise invalid("search.space.shares", shares, "a list of divisions, like [[0.2,0.3,0.5]], or {parts: n}")
-    return tuple(check_shares(share, stages) for share in shares)
+    return tuple(check_shares(share, stages, "search.space.shares") for share in shares)
