@@ -14,13 +14,14 @@ from robust_arch.errors import InputError
 from robust_arch.runs import to_frame
 
 FIGURES = command.items("figure")
+TABLES = ["cifar10", "families", "wrn34"]
 
 
-@pytest.mark.parametrize("item", ["families", "wrn34"])
+@pytest.mark.parametrize("item", TABLES)
 def test_accuracies_have_a_unit_in_the_heading(item):
     head = [heading.text for heading in import_module(f"experiments.{item}.table").HEAD]
     accuracies = [text for text in head if text.startswith(("clean", "robust", "PGD", "CW", "Auto"))]
-    assert len(accuracies) == {"families": 2, "wrn34": 4}[item]
+    assert len(accuracies) == {"cifar10": 4, "families": 2, "wrn34": 4}[item]
     assert all(text.endswith(" (%)") for text in accuracies)
 
 
@@ -31,7 +32,7 @@ def test_all_figures_and_tables_are_made_from_records_alone(studies, tmp_path, c
     assert "skipped" not in capsys.readouterr().out
     made = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.*")}
     figures = {f"{item}/figure.{ending}" for item in FIGURES for ending in ("pdf", "png")}
-    assert made == figures | {f"{item}/table.{ending}" for item in ("families", "wrn34") for ending in ("md", "tex")}
+    assert made == figures | {f"{item}/table.{ending}" for item in TABLES for ending in ("md", "tex")}
 
 
 def test_what_is_not_recorded_is_skipped_in_one_line(tmp_path, capsys):
@@ -66,6 +67,13 @@ def test_a_study_of_ones_own_is_drawn_beside_its_results(studies, tmp_path):
     (tmp_path / "results.csv").write_bytes((studies / "budget" / "results.csv").read_bytes())
     command.write_one("simplex", str(tmp_path / "results.csv"))
     assert {path.name for path in (tmp_path / "figures").iterdir()} == {"simplex.pdf", "simplex.png"}
+
+
+def test_capacity_is_shown_at_both_checkpoints_by_size(studies):
+    grid = command.import_module("experiments.cifar10.table").tabulate([studies / "cifar10_capacity"])
+    assert [row[1] for row in grid.rows] == ["4-8-16", "8-16-32", "16-32-64"]
+    best, last = ([float(row[column].split()[0]) for row in grid.rows] for column in (7, 8))
+    assert last == pytest.approx([value - 1 for value in best], abs=0.11)
 
 
 def test_families_are_separated_most_robust_first(studies):

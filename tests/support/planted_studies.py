@@ -68,6 +68,7 @@ def write_studies(into: Path) -> None:
         "stage_width": stage_changes("widths"),
         "stage_depth": stage_changes("depths"),
         "capacity": scaled,
+        "cifar10_capacity": scaled,
         "budget": divisions(),
         "families": [*divisions()[:3], *resnets],
         "overfitting": [wide(*BASE)],
