@@ -11,6 +11,7 @@ from robust_arch.analysis.scaling import FORMS, Law, Points, fit_law, fit_scalin
 from robust_arch.analysis.scaling.command import predictions_of, scaling_of
 from robust_arch.analysis.scaling.estimates import _resampled, bounded
 from robust_arch.analysis.scaling.laws import _Problem, optimum
+from robust_arch.analysis.scaling.wording import told
 from robust_arch.architectures import ArchSpec, cost
 from robust_arch.cli import app
 from robust_arch.errors import InputError
@@ -210,6 +211,14 @@ def test_a_larger_network_is_predicted_by_a_fit_without_it_and_compared():
         assert prediction.observed == pytest.approx([error - up] * 2)
         assert prediction.forecasts["plateau"].law.value == pytest.approx(error - up, abs=2e-4)
         assert prediction.forecasts["power"].law.value < error - up  # no plateau
+
+
+def test_an_error_that_rises_with_size_is_warned_of():
+    size, ones = np.geomspace(1e4, 4e5, 6), np.ones(6)
+    rising = points(size, ones, np.array([0.79, 0.80, 0.82, 0.81, 0.84, 0.85]))  # 14 of 15 pairs: p = 6 / 720
+    assert "the error rises with the size" in " ".join(told(fit_scaling(rising, draws=50)).split())
+    wavering = points(size, ones, np.array([0.80, 0.79, 0.82, 0.81, 0.85, 0.805]))  # 10 of 15 pairs: p = 169 / 720
+    assert not fit_scaling(wavering, draws=50).rises
 
 
 def test_a_size_that_was_not_trained_is_predicted_alone(tmp_path):

@@ -72,6 +72,8 @@ class Scaling:
         frontier: best uses of budgets under the form `plateau`; none where sizes or images do not vary.
         outliers: runs far from the best law, with their error and the predicted one.
         draws: number of resamples.
+        rises: whether the error rises with the size, by a test of Kendall's tau over architectures that saw as many
+            images: no form can express that.
     """
 
     points: Points
@@ -83,6 +85,7 @@ class Scaling:
     frontier: Sequence[Optimum]
     outliers: Sequence[tuple[str, float, float]]
     draws: int
+    rises: bool
 
 
 def fit_scaling(points: Points, draws: int = DRAWS, seed: int = 0) -> Scaling:
@@ -109,7 +112,18 @@ def fit_scaling(points: Points, draws: int = DRAWS, seed: int = 0) -> Scaling:
         frontier=list(_frontier(plateau, points)) if all(points.varies) else [],
         outliers=_outliers(fitted[best], points),
         draws=draws,
+        rises=_rises(points),
     )
+
+
+def _rises(points: Points) -> bool:
+    from scipy.stats import kendalltau
+
+    if points.varies != (True, False):
+        return False
+    runs = np.bincount(points.member)
+    size, error = (np.bincount(points.member, each) / runs for each in (points.size, points.error))
+    return bool(kendalltau(size, error, alternative="greater").pvalue <= 1 - _LEVEL)
 
 
 def _require_enough(points: Points) -> None:
