@@ -8,6 +8,8 @@ import pytest
 from planted import planted
 from typer.testing import CliRunner
 
+from robust_arch.analysis.groups import main_group
+from robust_arch.analysis.report.comparison import section
 from robust_arch.architectures import ArchSpec
 from robust_arch.cli import app
 
@@ -134,6 +136,17 @@ def test_all_claims_can_be_tested_at_last(tmp_path: Path) -> None:
     assert at_last == claims("--verbose", tmp_path / "last.csv")
     wrong = " ".join(claims("--checkpoint", "final", tmp_path / "both.csv").split())
     assert wrong.startswith("1: error: --checkpoint = 'final': expected one of best, last")
+
+
+def test_a_report_says_what_is_decided_at_each_checkpoint() -> None:
+    flat = planted(SPECS, lambda *_: 60.0, seeds=2, sd=0.8).rows
+    falling = planted(SPECS, lambda spec, _: 60 - spec.widths[-1] / 16, seeds=2, sd=0.01).rows
+    frame = pd.concat([flat, falling.assign(checkpoint="last")])
+    found = section(frame, main_group(frame), {}, None)
+    assert re.search(r"At best: .*At last: Supported: more capacity lowers robust accuracy \(C1: ", found.decided)
+    assert any(text.startswith("At last: More capacity lowers") and "tau -1.00" in text for text in found.answers)
+    alone = section(flat, main_group(flat), {}, None)
+    assert not any("At best" in text for text in (alone.decided, *alone.answers))
 
 
 def test_a_study_without_a_row_yet_changes_nothing(tmp_path: Path, rows: pd.DataFrame) -> None:

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 
 from robust_arch.analysis.claims.measured import above
 from robust_arch.analysis.epochs import read_epochs
+from robust_arch.analysis.formatting import counted
 from robust_arch.analysis.groups import GROUP_COLUMNS, Group, groups
 from robust_arch.analysis.networks import Network, Quantity, base_network, one_stage_changed
 from robust_arch.analysis.plots import captions
@@ -189,7 +190,11 @@ class _Setting:
             what = "One kind of mark per family." if len(set(self.group.rows["family"])) > 1 else ""
             last = self._at_last()
             if last is not None:
-                what = f"Both checkpoints of the same runs. At last: {last.sentences()} At best:"
+                what = "Both checkpoints of the same runs."
+                if last.sigma:
+                    ((family, sigma),) = last.sigma.items()
+                    freedom = counted(last.degrees[family], "degree")
+                    what += f" At last the standard deviation is {sigma:.2f} points ({freedom} of freedom)."
             elif Extent.of(self.found).far().any():
                 what += " An arrowhead at the edge has the value of a network outside the axes."
             draw = partial(against_cost, last=last)

@@ -103,8 +103,8 @@ class Comparison:
         lead: what the claims are, or why there is no verdict on them.
         examined: the verdicts on each kind of architecture.
         paired: in addition, for a study of one seed per architecture.
-        decided: what the main group's runs decide; empty without verdicts.
-        answers: its verdicts, one sentence per claim.
+        decided: what the main group's runs decide, at another checkpoint too; empty without verdicts.
+        answers: the verdicts, one sentence per claim.
     """
 
     lead: str
@@ -137,15 +137,27 @@ def section(
         return Comparison(f"{_NONE}: {error}{'.' if alone else ''}{alone}", [], paired)
     if not found:
         return Comparison(f"{_NONE}: no two architectures are of one kind.{alone}", [], paired)
-    own = {examined.kind: examined for examined in found if examined.group.key == main.key}
-    kinds = {kind: f"In {kind}: " if len(own) > 1 else "" for kind in own}
+    told = [(each, _where(each, found)) for each in found if each.group.key == main.key or _is_decided(each)]
     return Comparison(
         lead=f"{_LEAD}{alone}",
         examined=[_verdicts(examined) for examined in found],
         paired=paired,
-        decided=" ".join(f"{kinds[kind]}{text}" for kind, each in own.items() if (text := decided(each))),
-        answers=[f"{kinds[kind]}{text}" for kind, each in own.items() for text in answers(each)],
+        decided=" ".join(f"{where}{text}" for each, where in told if (text := decided(each))),
+        answers=[f"{where}{text}" for each, where in told for text in answers(each)],
     )
+
+
+def _is_decided(examined: Examined) -> bool:
+    return any(finding.verdict in ("supported", "ruled out") for finding in examined.findings)
+
+
+def _where(examined: Examined, found: Sequence[Examined]) -> str:
+    """What tells an answer from those on other kinds of networks and other checkpoints, like "At last: "."""
+    several_kinds = len({each.kind for each in found}) > 1
+    several_checkpoints = len({each.group.checkpoint for each in found}) > 1
+    parts = [f"in {examined.kind}"] * several_kinds + [f"at {examined.group.checkpoint}"] * several_checkpoints
+    text = ", ".join(parts)
+    return f"{text[:1].upper()}{text[1:]}: " if text else ""
 
 
 def _one_run_each(rows: pd.DataFrame) -> bool:
