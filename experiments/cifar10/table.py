@@ -28,12 +28,13 @@ HEAD = (
 
 
 def tabulate(results: Sequence[Path]) -> TextTable:
+    both = at_best_and_last(results)
     columns = [
         {each.network.arch: each for each in pooled(group, column)}
         for column in ("clean_acc", "worst_case_acc")
-        for group in at_best_and_last(results)
+        for group in both
     ]
-    n = at_best_and_last(results)[0].n_test
+    n = both[0].n_test
     by_size = sorted(columns[-1], key=lambda arch: columns[-1][arch].network.params)
     return TextTable(HEAD, [list(_row([column[arch] for column in columns], n)) for arch in by_size])
 

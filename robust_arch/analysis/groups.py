@@ -106,6 +106,12 @@ def groups(frame: pd.DataFrame) -> list[Group]:
     return [Group(key, rows.iloc[positions]) for key, positions in members.items()]
 
 
+def at_last(frame: pd.DataFrame, best: Group) -> Group | None:
+    """The rows of `frame` that differ from those of `best` in being of the last epoch alone; None without any."""
+    alike = (group for group in groups(frame) if group.is_like(best) and group.weights == best.weights)
+    return next((group for group in alike if group.checkpoint == "last"), None)
+
+
 def main_group(frame: pd.DataFrame) -> Group | None:
     """The group that figures show: of those at `best` with a worst case the one with most runs.
 

@@ -35,8 +35,8 @@ class Run:
         training_fingerprint: of the training images.
 
     Raises:
-        InputError: on construction, if recipe, evaluation and data do not fit together, a network of the user's own
-            does not turn these images into logits of their classes, or the study's folder holds a recorded study.
+        InputError: on construction, if recipe, evaluation and data do not fit together, or a network of the user's own
+            does not turn these images into logits of their classes.
     """
 
     settings: Settings
@@ -44,9 +44,6 @@ class Run:
     training_fingerprint: str
 
     def __post_init__(self) -> None:
-        if self.study.is_archived:
-            allowed = f"another name: {self.study.path} holds a recorded study, which is only read"
-            raise invalid("study.name", self.study.name, allowed)
         recipe, size, own = self.settings.recipe, len(self.splits.train), self._own_per_batch
         mixed = self.splits.extra is not None
         if own > size and (recipe.drop_last or mixed or recipe.steps_per_epoch is not None):  # batches are whole
@@ -60,7 +57,14 @@ class Run:
 
     @classmethod
     def load(cls, settings: Settings) -> "Run":
-        """Read the data."""
+        """Read the data.
+
+        Raises:
+            InputError: if the study's folder holds a recorded study, or as on construction.
+        """
+        if (study := StudyFolder(settings.study_path)).is_archived:
+            allowed = f"another name: {study.path} holds a recorded study, which is only read"
+            raise invalid("study.name", study.name, allowed)
         splits = settings.dataset.load()
         if settings.extra is not None:
             splits = replace(splits, extra=settings.extra.load(splits.train))

@@ -65,6 +65,11 @@ class Finding:
     why: str
     pair: str = ""
 
+    @property
+    def is_decided(self) -> bool:
+        """Whether the verdict is "supported" or "ruled out"."""
+        return self.verdict in ("supported", "ruled out")
+
 
 @dataclass(frozen=True)
 class Answer:

@@ -81,7 +81,7 @@ def decided(examined: Examined) -> str:
     """What these runs decide, without numbers; empty where the study bears on no claim."""
     found: dict[str, dict[str, list[str]]] = {verdict: {} for verdict in _DECIDED}
     for finding in examined.findings:
-        if finding.verdict in _DECIDED:
+        if finding.is_decided:
             found[finding.verdict].setdefault(finding.claim, []).append(_setting(finding))
     parts = []
     for verdict, claims in found.items():
@@ -103,7 +103,7 @@ def _verdicts_on(claim: str, findings: Sequence[Finding]) -> str:
     told: dict[str, list[str]] = {}
     for finding in sorted(findings, key=lambda found: _DECIDED.get(found.verdict, len(_DECIDED))):
         if finding.claim == claim and finding.verdict != "not tested":
-            effect = f": {_named_estimate(finding)}" if finding.verdict in _DECIDED else ""
+            effect = f": {_named_estimate(finding)}" if finding.is_decided else ""
             told.setdefault(finding.verdict, []).append(_setting(finding) + effect)
     verdicts = ", ".join(f"{verdict} ({'; '.join(settings)})" for verdict, settings in told.items())
     text = _CLAIMS[claim]

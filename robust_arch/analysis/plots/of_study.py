@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from robust_arch.analysis.claims.measured import above
 from robust_arch.analysis.epochs import read_epochs
 from robust_arch.analysis.formatting import counted
-from robust_arch.analysis.groups import GROUP_COLUMNS, Group, groups
+from robust_arch.analysis.groups import GROUP_COLUMNS, Group, at_last, groups
 from robust_arch.analysis.networks import Network, Quantity, base_network, one_stage_changed
 from robust_arch.analysis.plots import captions
 from robust_arch.analysis.plots.by_stage import against_stage
@@ -204,9 +204,10 @@ class _Setting:
         """The same runs at their last epoch; None for several families, or too many networks for bars."""
         if len(set(self.group.rows["family"])) > 1 or not has_bars(self.found):
             return None
-        runs = set(self.group.rows["run_id"])
-        alike = (group for group in groups(self.frame) if _differs_in_checkpoint(group, self.group))
-        return next((pooled(group) for group in alike if set(group.rows["run_id"]) == runs), None)
+        last = at_last(self.frame, self.group)
+        if last is None or set(last.rows["run_id"]) != set(self.group.rows["run_id"]):
+            return None
+        return pooled(last)
 
     def _by_epoch(self) -> Iterator[StudyFigure]:
         rows = self._at_best_and_last()
@@ -226,8 +227,10 @@ class _Setting:
 
     def _at_best_and_last(self) -> pd.DataFrame | None:
         """The rows of few architectures, each run once at best and once at last; None for other studies."""
-        alike = [group.rows for group in groups(self.frame) if _differs_in_checkpoint(group, self.group)]
-        rows = pd.concat([self.group.rows, *alike])
+        last = at_last(self.frame, self.group)
+        if last is None:
+            return None
+        rows = pd.concat([self.group.rows, last.rows])
         whole = rows.groupby("run_id")["checkpoint"].agg(sorted).map(tuple).isin([("best", "last")]).all()
         return rows if whole and rows["arch"].nunique() <= _MOST_CURVES else None
 
@@ -249,10 +252,6 @@ def _stages_changed(found: Sequence[Network], quantity: Quantity) -> bool:
         return False
     changes = [len(one_stage_changed(found, stage, quantity)) - 1 for stage in range(len(base.spec.depths))]
     return sum(map(bool, changes)) > 1 and 1 + sum(changes) >= len(found) / 2
-
-
-def _differs_in_checkpoint(group: Group, other: Group) -> bool:
-    return group.is_like(other) and group.weights == other.weights and group.checkpoint != other.checkpoint
 
 
 def _simplex(found: Pooled) -> Figure:

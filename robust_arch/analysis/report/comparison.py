@@ -137,7 +137,8 @@ def section(
         return Comparison(f"{_NONE}: {error}{'.' if alone else ''}{alone}", [], paired)
     if not found:
         return Comparison(f"{_NONE}: no two architectures are of one kind.{alone}", [], paired)
-    told = [(each, _where(each, found)) for each in found if each.group.key == main.key or _is_decided(each)]
+    shown = [each for each in found if each.group.key == main.key or any(f.is_decided for f in each.findings)]
+    told = [(each, _where(each, found)) for each in shown]
     return Comparison(
         lead=f"{_LEAD}{alone}",
         examined=[_verdicts(examined) for examined in found],
@@ -145,10 +146,6 @@ def section(
         decided=" ".join(f"{where}{text}" for each, where in told if (text := decided(each))),
         answers=[f"{where}{text}" for each, where in told for text in answers(each)],
     )
-
-
-def _is_decided(examined: Examined) -> bool:
-    return any(finding.verdict in ("supported", "ruled out") for finding in examined.findings)
 
 
 def _where(examined: Examined, found: Sequence[Examined]) -> str:

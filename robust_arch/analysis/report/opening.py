@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import pandas as pd
 
 from robust_arch.analysis.formatting import accuracy, counted
-from robust_arch.analysis.groups import Group, groups, main_group
+from robust_arch.analysis.groups import Group, at_last, main_group
 from robust_arch.analysis.networks import by_rank, networks
 from robust_arch.analysis.plots.of_study import figures_of
 from robust_arch.analysis.plots.study_figure import StudyFigure
@@ -98,9 +98,7 @@ def _means(main: Group) -> str:
 
 def _after_best(frame: pd.DataFrame, main: Group) -> str:
     """The mean change of robust accuracy from the best to the last epoch over all runs, with its t interval."""
-    last = next(
-        (g for g in groups(frame) if g.checkpoint == "last" and g.weights == main.weights and g.is_like(main)), None
-    )
+    last = at_last(frame, main)
     if last is None or main.checkpoint != "best":
         return ""
     pairs = (

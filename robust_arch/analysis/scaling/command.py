@@ -55,14 +55,17 @@ def predictions_of(
 ) -> list[Prediction]:
     """What each set of laws predicts at a size, beside the runs of that size in the table that are not in the fit.
 
+    Args:
+        found: what `scaling_of` finds in rows of `frame`.
+        frame: rows of results.csv.
+        per_epoch: as in `scaling_of`.
+        size: in the unit of the laws.
+
     Raises:
         InputError: for laws of runs of one size.
     """
-    predictions = []
-    for each in found:
-        recorded = {points.setting: points for points in points_of(frame, each.points.resource, per_epoch)}
-        predictions.append(predict(each, size, recorded[each.points.setting]))
-    return predictions
+    recorded = {points.setting: points for points in points_of(frame, found[0].points.resource, per_epoch)}
+    return [predict(each, size, recorded[each.points.setting]) for each in found]
 
 
 def write_scaling(found: Sequence[Scaling], predictions: Sequence[Prediction], folder: Path) -> list[Path]:
